@@ -1,0 +1,90 @@
+"""Decoding: our loop against transformers' `generate` with its default and its static cache.
+
+    python benchmarks/decode.py --model small --seconds 4 --batch 16
+    python benchmarks/decode.py --model pocket --seconds 8 --batch 8
+
+All sample with guidance 3 and top-k 250, the same number of codes; the codec is left out.  Each contender
+warms up with a short generation first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from models import NAMES, make_model
+from side_by_side import resident_gib, run_side_by_side
+
+from lora_bench.models.decoding import generate_codes
+from lora_bench.progress import SilentProgress
+from lora_bench.spec.schema import GenerationSpec
+
+PROMPT = "upbeat orchestral piece with jazz influences"
+WARM_UP_FRAMES = 10
+
+
+def run_ours(arguments: argparse.Namespace) -> dict[str, float]:
+    model = make_model(arguments.model)
+    generation = GenerationSpec(batch_size=arguments.batch)
+    loaded_gib = resident_gib()
+
+    def generate(n_frames: int) -> None:
+        clips = range(arguments.batch)
+        codes = generate_codes(model, PROMPT, clips, n_frames, generation, SilentProgress())
+        assert codes.shape[-1] == n_frames
+
+    return _measure(generate, model.info.frame_rate_hz, arguments, loaded_gib)
+
+
+def run_transformers(arguments: argparse.Namespace, **options: Any) -> dict[str, float]:
+    model = make_model(arguments.model)
+    network, tokenizer = model.network, model._tokenizer
+    seen: list[torch.Tensor] = []
+
+    def skip_codec(codes: torch.Tensor, **_: Any) -> Any:
+        seen.append(codes)
+        return SimpleNamespace(audio_values=codes)
+
+    network.audio_encoder.decode = skip_codec
+    inputs = tokenizer([PROMPT] * arguments.batch, return_tensors="pt")
+    settings = {"do_sample": True, "guidance_scale": 3.0, "top_k": 250, "temperature": 1.0, **options}
+    loaded_gib = resident_gib()
+
+    def generate(n_frames: int) -> None:
+        network.generate(**inputs, max_new_tokens=n_frames + max(model.info.delays), **settings)
+        assert seen[-1].shape[-1] == n_frames
+
+    return _measure(generate, model.info.frame_rate_hz, arguments, loaded_gib)
+
+
+def _measure(
+    generate: Any, frame_rate_hz: float, arguments: argparse.Namespace, loaded_gib: float
+) -> dict[str, float]:
+    generate(WARM_UP_FRAMES)
+    begin = time.perf_counter()
+    generate(round(arguments.seconds * frame_rate_hz))
+    wall_s = time.perf_counter() - begin
+    speed = arguments.batch * arguments.seconds / wall_s
+    return {"wall_s": wall_s, "audio_s_per_s": speed, "loaded_gib": loaded_gib}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", choices=NAMES, default="small")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a clip")
+    parser.add_argument("--batch", type=int, default=16, help="clips at once")
+    contenders = {
+        "lora_bench": run_ours,
+        "transformers": run_transformers,
+        "transformers static cache": lambda a: run_transformers(a, cache_implementation="static"),
+    }
+    run_side_by_side(parser, contenders, figure="audio_s_per_s", unit="audio seconds per second")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Contenders of a benchmark in a process each, one after another, and a table of what they took.
+
+A process of its own gives each contender its own peak memory (`ru_maxrss`); rounds of all contenders in
+turn give ratios that a slow minute of the machine does not decide.  The best round counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Contender = Callable[[argparse.Namespace], dict[str, float]]
+
+
+def run_side_by_side(
+    parser: argparse.ArgumentParser, contenders: dict[str, Contender], *, figure: str, unit: str
+) -> None:
+    """Run every contender and print ratios to the first.
+
+    Args:
+        parser: of the benchmark; `--rounds`, `--threads` and `--json` are added.
+        contenders: by name; each measures once and returns figures, `figure` among them.
+        figure: what is compared; more is better.
+        unit: of `figure`, for the table.
+    """
+    parser.add_argument("--rounds", type=int, default=2, help="times that each contender runs")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each contender")
+    parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--only", choices=sorted(contenders), help=argparse.SUPPRESS)
+    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only:
+        figures = contenders[arguments.only](arguments)
+        peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        arguments.into.write_text(json.dumps({**figures, "peak_gib": peak_gib}))
+        return
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
+    for number in range(arguments.rounds):
+        for name in contenders:
+            figures = _run_alone(name, arguments.threads)
+            rounds[name].append(figures)
+            print(f"round {number + 1}: {name}: {figures}", file=sys.stderr, flush=True)
+    _print_table(rounds, figure, unit)
+    machine = f"{os.cpu_count()} cores, {arguments.threads} threads, load {os.getloadavg()[0]:.1f}"
+    print(f"\n{machine}, best of {arguments.rounds} rounds")
+    if arguments.json:
+        facts = {"command": sys.argv, "load": os.getloadavg(), "rounds": rounds}
+        arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _run_alone(name: str, threads: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        into = Path(folder) / "figures.json"
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, *sys.argv, "--only", name, "--into", str(into)]
+        subprocess.run(command, check=True, env=environment)
+        return json.loads(into.read_text())
+
+
+def _print_table(rounds: dict[str, list[dict[str, Any]]], figure: str, unit: str) -> None:
+    best = {name: max(runs, key=lambda run: run[figure]) for name, runs in rounds.items()}
+    first = next(iter(best.values()))
+    print(f"| | {unit} | ratio of the first to this | peak memory GiB | before work GiB |")
+    print("|---|---|---|---|---|")
+    for name, run in best.items():
+        ratio = first[figure] / run[figure]
+        print(
+            f"| {name} | {run[figure]:.3f} | {ratio:.2f} | {run['peak_gib']:.2f} | {run['loaded_gib']:.2f} |"
+        )
+
+
+def resident_gib() -> float:
+    """Memory of this process so far at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

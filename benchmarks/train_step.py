@@ -1,0 +1,164 @@
+"""One training step: ours against a plain transformers + PEFT step on the same codes, caption and LoRA.
+
+    python benchmarks/train_step.py --model small --seconds 8 --batch 4
+    python benchmarks/train_step.py --model pocket --seconds 8 --batch 8
+
+The plain step is `model(**text, labels=delayed codes).loss.backward()` in train mode and AdamW, so the text
+encoder runs in every step; its second form also encodes the audio in every step, as scripts without
+a token cache do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import torch
+from models import NAMES, make_model
+from side_by_side import resident_gib, run_side_by_side
+
+from lora_bench.models.labels import delay_codes
+from lora_bench.models.targets import resolve_targets
+from lora_bench.models.token_set import TokenSet
+from lora_bench.models.transformers_musicgen import TransformersMusicGen
+from lora_bench.progress import SilentProgress
+from lora_bench.spec.schema import LoraSpec, TrainSpec
+from lora_bench.stages.train import train_adapter
+
+CAPTION = "upbeat orchestral piece with jazz influences"
+
+
+def _make_lora(arguments: argparse.Namespace) -> LoraSpec:
+    return LoraSpec(rank=arguments.rank, targets=arguments.targets, dropout=0.05)
+
+
+def _make_codes(model: TransformersMusicGen, arguments: argparse.Namespace) -> torch.Tensor:
+    n_frames = round(arguments.seconds * model.info.frame_rate_hz)
+    generator = torch.Generator().manual_seed(0)
+    shape = (arguments.batch, model.info.n_codebooks, n_frames)
+    return torch.randint(0, model.info.codebook_size, shape, generator=generator)
+
+
+class StepClock(SilentProgress):
+    """Times of the steps after the first, which warms up."""
+
+    def __init__(self) -> None:
+        self.marks: list[float] = []
+
+    def advance(self, n: int = 1, *, note: str = "") -> None:  # noqa: ARG002, D102
+        if n == 1:
+            self.marks.append(time.perf_counter())
+
+    def best_s(self) -> float:
+        """Shortest time between two steps."""
+        return min(b - a for a, b in zip(self.marks[:-1], self.marks[1:], strict=True))
+
+
+def run_ours(arguments: argparse.Namespace) -> dict[str, float]:
+    model = make_model(arguments.model)
+    codes = _make_codes(model, arguments)
+    n = arguments.batch
+    tokens = TokenSet(
+        key="benchmark",
+        codes=codes.numpy().astype(np.int16),
+        valid_frames=np.full(n, codes.shape[-1], dtype=np.int64),
+        splits=("train",) * n,
+        track_ids=("track",) * n,
+        caption_index=np.zeros(n, dtype=np.int64),
+        captions=(CAPTION,),
+        text_states=(model.encode_text([CAPTION])[0].numpy(),),
+        slice_s=arguments.seconds,
+    )
+    steps = arguments.steps + 1
+    train = TrainSpec(
+        steps=steps,
+        batch_size=n,
+        caption_dropout=0.0,
+        eval_every=steps,
+        checkpoint_every=steps,
+        gradient_checkpointing=arguments.gradient_checkpointing,
+    )
+    loaded_gib = resident_gib()
+    clock = StepClock()
+    with tempfile.TemporaryDirectory() as folder:
+        train_adapter(tokens, model, _make_lora(arguments), train, 0, Path(folder), clock)
+    return _figures(clock.best_s(), arguments, loaded_gib)
+
+
+def run_transformers(arguments: argparse.Namespace, *, encode_audio: bool) -> dict[str, float]:
+    model = make_model(arguments.model)
+    codes = _make_codes(model, arguments)
+    lora = _make_lora(arguments)
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=int(lora.resolved_alpha),
+        lora_dropout=lora.dropout,
+        target_modules=list(resolve_targets(lora.targets, model.linear_module_names())),
+    )
+    network: Any = peft.get_peft_model(model.network, config)
+    if arguments.gradient_checkpointing:
+        model.network.decoder._set_gradient_checkpointing(True, torch.utils.checkpoint.checkpoint)
+    network.train()
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-4)
+    text = model._tokenizer([CAPTION] * arguments.batch, return_tensors="pt")
+    n_samples = codes.shape[-1] * model.info.hop_samples
+    audio = torch.randn(arguments.batch, 1, n_samples, generator=torch.Generator().manual_seed(0)) * 0.1
+    loaded_gib = resident_gib()
+
+    def take_step() -> None:
+        used = codes
+        if encode_audio:
+            with torch.no_grad():
+                used = model.network.audio_encoder.encode(audio).audio_codes[0]
+        valid = torch.full((len(used),), used.shape[-1])
+        labels = delay_codes(used, valid, model.info.delays, model.info.codebook_size).transpose(1, 2)
+        network(**text, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return _figures(_best_of(take_step, arguments.steps), arguments, loaded_gib)
+
+
+def _best_of(take_step: Callable[[], None], n_steps: int) -> float:
+    take_step()
+    times: list[float] = []
+    for _ in range(n_steps):
+        begin = time.perf_counter()
+        take_step()
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def _figures(step_s: float, arguments: argparse.Namespace, loaded_gib: float) -> dict[str, float]:
+    speed = arguments.batch * arguments.seconds / step_s
+    return {"step_s": step_s, "audio_s_per_s": speed, "loaded_gib": loaded_gib}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", choices=NAMES, default="small")
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of a slice")
+    parser.add_argument("--batch", type=int, default=4, help="slices per step")
+    parser.add_argument("--steps", type=int, default=2, help="timed steps; one more warms up")
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--targets", default="attention+ffn")
+    parser.add_argument("--gradient-checkpointing", action="store_true")
+    contenders = {
+        "lora_bench": run_ours,
+        "transformers": lambda a: run_transformers(a, encode_audio=False),
+        "transformers, audio encoded too": lambda a: run_transformers(a, encode_audio=True),
+    }
+    run_side_by_side(parser, contenders, figure="audio_s_per_s", unit="audio seconds learnt per second")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""`lora-bench run`: an experiment from its spec to its report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_bench.console import open_display
+from lora_bench.errors import EXIT_INCOMPLETE, InterruptedRunError, LoraBenchError, UsageError
+from lora_bench.plan import MANY_TRIALS, ExperimentPlan, plan_file
+from lora_bench.spec import load_spec
+from lora_bench.store import read_json
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Plan, run what is missing, print where the report is."""
+    plan = plan_file(load_spec(arguments.spec, arguments.overrides))
+    executor = choose_executor(arguments.executor, arguments.ray_address)
+    if len(plan.trials) > MANY_TRIALS and not arguments.yes:
+        raise UsageError(
+            f"{arguments.spec}: {len(plan.trials):,} trials, more than {MANY_TRIALS}; look at them with "
+            f"`lora-bench plan {arguments.spec}`, then run with --yes"
+        )
+    runs_dir, reports_dir = arguments.runs_dir.absolute(), arguments.reports_dir.absolute()
+    from lora_bench.experiment import run_experiment
+
+    try:
+        with open_display(quiet=arguments.quiet) as progress:
+            code = run_experiment(
+                plan,
+                runs_dir=runs_dir,
+                reports_dir=reports_dir,
+                executor=executor,
+                ray_address=arguments.ray_address,
+                progress=progress,
+            )
+    except (KeyboardInterrupt, InterruptedRunError) as error:
+        _report_interrupted(plan, runs_dir, reports_dir)
+        message = str(error) or "stopped; what is finished is kept, run the same command again to go on"
+        raise InterruptedRunError(message) from error
+    _print_report(reports_dir / plan.name)
+    if code == EXIT_INCOMPLETE:
+        for line in describe_gaps(runs_dir / plan.name):
+            print(line, file=sys.stderr)
+    return code
+
+
+def choose_executor(stated: str | None, ray_address: str | None) -> str:
+    """`local` unless something asks for Ray.
+
+    Raises:
+        UsageError: a cluster is named, and the executor that does not use one.
+    """
+    if ray_address is not None and stated == "local":
+        raise UsageError(
+            "--ray-address joins a Ray cluster, --executor local does not use one; leave one of them out"
+        )
+    return stated or ("ray" if ray_address is not None else "local")
+
+
+def _report_interrupted(plan: ExperimentPlan, runs_dir: Path, reports_dir: Path) -> None:
+    """The report of what there is; an interrupted run may have none yet."""
+    from lora_bench.report import render_report
+
+    try:
+        render_report(runs_dir / plan.name, reports_dir)
+    except LoraBenchError:
+        return
+    _print_report(reports_dir / plan.name)
+
+
+def _print_report(folder: Path) -> None:
+    for name in ("report.md", "report.html"):
+        if (folder / name).is_file():
+            print(f"report: {show_path(folder / name)}")
+
+
+def show_path(path: Path) -> str:
+    """Relative to the current folder if it lies below it."""
+    return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def describe_gaps(run_folder: Path) -> list[str]:
+    """One line per trial that is not done, and per trial with cells that are missing."""
+    results: Mapping[str, Any] = read_json(run_folder / "results.json")
+    lines: list[str] = []
+    for trial in results["trials"]:
+        missing = [cell for cell in trial.get("unscored") or [] if cell.get("cause") != "stated"]
+        if trial["state"] != "done":
+            reason = f": {trial['reason']}" if trial.get("reason") else ""
+            lines.append(f"incomplete: trial {trial['name']} is {trial['state']}{reason}")
+        elif missing:
+            lines.append(f"incomplete: trial {trial['name']} has {len(missing)} cells without a score")
+    return lines

@@ -1,0 +1,106 @@
+"""Encoders: audio clips in, embedding vectors out, each with the provenance of what made it.
+
+    protocol.py   what an encoder is
+    assembly.py   check, resample, batch, join: the same for all
+    mfcc.py       mfcc20, mfcc20-seed
+    encodec.py    encodec: the music model's own codec
+    musicnn.py    musicnn, musicnn-mtt: a music tagger, weights from the PyPI package of that name
+    musicnn_network.py, tensor_bundle.py   its layers in torch, its TensorFlow checkpoint read
+    pretrained.py vggish, pann, pann-32k, encodec-24k: frechet-audio-distance's networks
+    clap.py       clap, and the texts of the CLAP score
+    checkpoints.py   where their weights lie, and what is said when they do not
+    mel.py        log-mel features for the guards
+
+An encoder whose weights are not on this machine raises `UnscoredError` with the way to get them; nothing
+is downloaded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lora_bench.encoders.protocol import Encoder
+from lora_bench.errors import ScoreError
+
+if TYPE_CHECKING:
+    from lora_bench.models.protocol import MusicModel
+
+ENCODER_NAMES = (
+    "mfcc20-seed",
+    "mfcc20",
+    "encodec",
+    "musicnn",
+    "musicnn-mtt",
+    "vggish",
+    "pann",
+    "pann-32k",
+    "clap",
+    "encodec-24k",
+)
+
+
+def get_encoder(
+    name: str,
+    *,
+    music_model: MusicModel | None = None,
+    device: str = "auto",
+) -> Encoder:
+    """The encoder of that name.
+
+    Args:
+        name: one of `ENCODER_NAMES`.
+        music_model: the model under test; `encodec` uses its codec and `mfcc20` its rate.
+        device: `auto`, `cpu` or `cuda`, for the encoders that have a network of their own.
+
+    `mfcc20` must then be given recordings of the genre: `encoder.fit_scale(clips)`.
+
+    Raises:
+        ScoreError: no such encoder, or it lacks the model that it is built from.
+        UnscoredError: its weights are not on this machine; says how to get them.
+    """
+    if name == "mfcc20-seed":
+        from lora_bench.encoders.mfcc import SeedMfccEncoder
+
+        return SeedMfccEncoder()
+    if name == "mfcc20":
+        from lora_bench.encoders.mfcc import MfccEncoder
+
+        return MfccEncoder(_need_model(name, music_model).info.audio_format.sample_rate_hz)
+    if name == "encodec":
+        from lora_bench.encoders.encodec import EncodecEncoder
+
+        return EncodecEncoder(_need_model(name, music_model))
+    if name in ("musicnn", "musicnn-mtt"):
+        from lora_bench.encoders.musicnn import MusicnnEncoder
+
+        return MusicnnEncoder(name, device=device)
+    return _pretrained_encoder(name, device)
+
+
+def _pretrained_encoder(name: str, device: str) -> Encoder:
+    if name == "vggish":
+        from lora_bench.encoders.pretrained import VggishEncoder
+
+        return VggishEncoder(name, device=device)
+    if name in ("pann", "pann-32k"):
+        from lora_bench.encoders.pretrained import PannEncoder
+
+        return PannEncoder(name, device=device)
+    if name == "encodec-24k":
+        from lora_bench.encoders.pretrained import Encodec24Encoder
+
+        return Encodec24Encoder(name, device=device)
+    if name == "clap":
+        from lora_bench.encoders.clap import ClapEncoder
+
+        return ClapEncoder(name, device=device)
+    raise ScoreError(f"{name!r} is not an encoder; expected one of {', '.join(ENCODER_NAMES)}")
+
+
+def _need_model(name: str, music_model: MusicModel | None) -> MusicModel:
+    if music_model is None:
+        raise ScoreError(f"{name}: it needs the music model; give `music_model`")
+    return music_model
+
+
+__all__ = ["ENCODER_NAMES", "Encoder", "get_encoder"]

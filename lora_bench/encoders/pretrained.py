@@ -1,0 +1,267 @@
+"""`vggish`, `pann`, `encodec-24k`: the networks of frechet-audio-distance, batched and without its loop.
+
+Its networks, checkpoint names and folder, its settings; not its loop, which takes one file at a time,
+prints an error and goes on without the file.  The same clips give the same vectors as its `get_embeddings`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from lora_bench.audio import RESAMPLER
+from lora_bench.encoders.assembly import batch_equal_lengths, cut_windows, join_vectors, prepare_clip
+from lora_bench.encoders.checkpoints import (
+    hash_checkpoint,
+    import_fad_networks,
+    need_checkpoint,
+    need_package,
+)
+from lora_bench.encoders.devices import choose_device
+from lora_bench.errors import UnscoredError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from lora_bench.artifacts import AudioClip, Embeddings
+    from lora_bench.encoders.protocol import Provenance
+
+BATCH_S = 64  # seconds of audio per forward pass
+
+ZENODO = "https://zenodo.org/record/3987831/files/"
+PANN_RATES = {
+    # name: rate, class, checkpoint, window, hop, highest frequency; as in frechet_audio_distance/fad.py
+    "pann": (16_000, "Cnn14_16k", "Cnn14_16k_mAP%3D0.438.pth", 512, 160, 8_000),
+    "pann-32k": (32_000, "Cnn14", "Cnn14_mAP%3D0.431.pth", 1024, 320, 16_000),
+}
+VGGISH_REPOSITORY = "harritaylor_torchvggish_master"
+VGGISH_WEIGHTS = "checkpoints/vggish-10086976.pth"
+VGGISH_URL = "https://github.com/harritaylor/torchvggish"
+ENCODEC_WEIGHTS = "checkpoints/encodec_24khz-d7cc33bc.th"
+ENCODEC_URL = "https://dl.fbaipublicfiles.com/encodec/v0/encodec_24khz-d7cc33bc.th"
+
+
+class NetworkEncoder:
+    """What the three share: clips are prepared, stacked by length, and given to `forward_batch`.
+
+    Attributes:
+        window_s: longer files are cut into windows of this length; None takes them whole.
+        min_samples: shortest clip that the network is defined on, at its rate.
+    """
+
+    name: str
+    dim: int
+    sample_rate_hz: int
+    min_samples: int
+    window_s: float | None = None
+
+    def __init__(self, name: str, checkpoint: Path, device: str) -> None:
+        self.name = name
+        self.checkpoint = checkpoint
+        self.device = choose_device(device)
+
+    @property
+    def provenance(self) -> Provenance:
+        """Checkpoint and its hash, rate, resampler and the network's own settings."""
+        return {
+            "encoder": self.name,
+            "weights": self.checkpoint.name,
+            "weights_hash": hash_checkpoint(self.checkpoint),
+            "sample_rate_hz": self.sample_rate_hz,
+            "resampler": RESAMPLER,
+            **self.describe(),
+        }
+
+    def describe(self) -> Provenance:
+        """What else the vectors depend on."""
+        raise NotImplementedError
+
+    def forward_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[B, S] samples (or what `split` makes of them) to [B, M, D]."""
+        raise NotImplementedError
+
+    def split(self, audio: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Pieces of one clip [S] that go through the network one by one."""
+        if self.window_s is None:
+            return [audio]
+        window = int(self.window_s * self.sample_rate_hz)
+        return cut_windows(audio, window=window, min_samples=self.min_samples)
+
+    def embed(self, clips: Iterable[AudioClip]) -> Embeddings:
+        """See `Encoder.embed`."""
+        names: list[tuple[str, str]] = []
+        parts: list[list[NDArray[np.float32]]] = []
+
+        def pieces() -> Iterator[tuple[int, NDArray[np.float32]]]:
+            for index, clip in enumerate(clips):
+                audio = prepare_clip(
+                    clip, sample_rate_hz=self.sample_rate_hz, channels=1, min_samples=self.min_samples
+                )
+                names.append((clip.name, clip.group))
+                parts.append([])
+                for piece in self.split(audio[0]):
+                    yield index, piece
+
+        budget = BATCH_S * self.sample_rate_hz
+        for indices, batch in batch_equal_lengths(pieces(), max_samples=budget):
+            with torch.inference_mode():
+                vectors = self.forward_batch(batch)
+            for index, rows in zip(indices, vectors, strict=True):
+                parts[index].append(rows)
+        return join_vectors(names, [np.concatenate(part) for part in parts], self.provenance)
+
+
+class PannEncoder(NetworkEncoder):
+    """PANNs Cnn14, the 2048-d embedding before the classifier; one vector per clip of any length.
+
+    `pann` is the 16 kHz network, frechet-audio-distance's default rate; `pann-32k` the 32 kHz one.
+    """
+
+    dim = 2048
+
+    def __init__(self, name: str = "pann", *, device: str = "auto") -> None:
+        rate_hz, class_name, file_name, window, hop, fmax = PANN_RATES[name]
+        networks = import_fad_networks(name)
+        super().__init__(name, need_checkpoint(name, file_name, ZENODO + file_name), device)
+        self.sample_rate_hz = rate_hz
+        self.min_samples = 32 * hop  # five poolings by two
+        self._window, self._hop = window, hop
+        network = getattr(networks, class_name)(
+            sample_rate=rate_hz,
+            window_size=window,
+            hop_size=hop,
+            mel_bins=64,
+            fmin=50,
+            fmax=fmax,
+            classes_num=527,
+        )
+        state = load_state(name, self.checkpoint)
+        network.load_state_dict(state.get("model", state))
+        self.network = network.to(self.device).eval()
+
+    def describe(self) -> Provenance:
+        """Network and frames."""
+        return {
+            "network": PANN_RATES[self.name][1],
+            "layer": "embedding (2048)",
+            "window": "whole clip",
+            "frame_window_samples": self._window,
+            "frame_hop_samples": self._hop,
+        }
+
+    def forward_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[B, S] -> [B, 1, 2048]."""
+        output = self.network(torch.from_numpy(batch).to(self.device), None)["embedding"]
+        return output.float().cpu().numpy()[:, None]
+
+
+class Encodec24Encoder(NetworkEncoder):
+    """EnCodec's public 24 kHz model before its quantiser, 128-d, 75 frames a second."""
+
+    dim = 128
+    sample_rate_hz = 24_000
+    min_samples = 2400
+    window_s = 30.0
+
+    def __init__(self, name: str = "encodec-24k", *, device: str = "auto") -> None:
+        need_package(name, "encodec")
+        super().__init__(name, need_checkpoint(name, ENCODEC_WEIGHTS, ENCODEC_URL), device)
+        from encodec import EncodecModel
+
+        try:
+            model = EncodecModel.encodec_model_24khz(repository=self.checkpoint.parent)
+        except RuntimeError as error:
+            raise UnscoredError(
+                f"{name}: {self.checkpoint} cannot be loaded ({error}); get it again from {ENCODEC_URL}"
+            ) from error
+        self.network = model.encoder.to(self.device).eval()
+
+    def describe(self) -> Provenance:
+        """Frames and windows."""
+        return {"frame_rate_hz": 75, "window_s": self.window_s or 0.0}
+
+    def forward_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[B, S] -> [B, F, 128]."""
+        latents = self.network(torch.from_numpy(batch).to(self.device)[:, None])
+        return latents.transpose(1, 2).float().cpu().numpy()
+
+
+class VggishEncoder(NetworkEncoder):
+    """VGGish, the torchvggish variant: no PCA, the last ReLU dropped, 0.96 s windows without overlap.
+
+    Google's own network (PCA and quantised) and other ports give other numbers.
+    """
+
+    dim = 128
+    sample_rate_hz = 16_000
+    min_samples = 15_600  # 96 frames of 25 ms every 10 ms
+    variant: ClassVar[str] = "torchvggish, no PCA, last ReLU dropped"
+
+    def __init__(self, name: str = "vggish", *, device: str = "auto") -> None:
+        repository = need_checkpoint(
+            name,
+            VGGISH_REPOSITORY,
+            f"{VGGISH_URL}/archive/refs/heads/master.zip, unpacked and renamed to {VGGISH_REPOSITORY}",
+        )
+        weights = need_checkpoint(
+            name, VGGISH_WEIGHTS, f"{VGGISH_URL}/releases/download/v0.1/vggish-10086976.pth"
+        )
+        super().__init__(name, weights, device)
+        self.network = self._load(repository)
+
+    def _load(self, repository: Path) -> Any:
+        """The repository's own loader, on weights that lie where it looks for them."""
+        hub_folder = torch.hub.get_dir()
+        torch.hub.set_dir(str(repository.parent))
+        try:
+            network = torch.hub.load(
+                str(repository), "vggish", source="local", postprocess=False, device=torch.device("cpu")
+            )
+        except (ImportError, RuntimeError) as error:
+            raise UnscoredError(f"{self.name}: {repository} cannot be loaded ({error})") from error
+        finally:
+            torch.hub.set_dir(hub_folder)
+        network.embeddings = torch.nn.Sequential(*list(network.embeddings.children())[:-1])
+        network.device = self.device
+        return network.to(self.device).eval()
+
+    def describe(self) -> Provenance:
+        """Variant and windows."""
+        return {"variant": self.variant, "window_s": 0.96, "window_hop_s": 0.96}
+
+    def split(self, audio: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """The network's own log-mel windows of a clip, each [1, 96, 64]; a rest below 0.96 s is left out."""
+        examples = self.network._preprocess(audio, self.sample_rate_hz)
+        return list(examples.detach().cpu().numpy().astype(np.float32))
+
+    def forward_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[B, 1, 96, 64] -> [B, 1, 128]."""
+        self.network.preprocess = False
+        try:
+            vectors = self.network(torch.from_numpy(batch).to(self.device))
+        finally:
+            self.network.preprocess = True
+        return vectors.float().cpu().numpy()[:, None]
+
+
+def load_state(name: str, path: Path) -> dict[str, Any]:
+    """A checkpoint's dictionary, read without running code from it.
+
+    Raises:
+        UnscoredError: the file is damaged or holds more than tensors.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, _unpickling_error()) as error:
+        raise UnscoredError(f"{name}: {path} cannot be loaded ({error}); get it again") from error
+
+
+def _unpickling_error() -> type[Exception]:
+    from pickle import UnpicklingError
+
+    return UnpicklingError

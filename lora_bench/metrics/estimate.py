@@ -1,0 +1,215 @@
+"""A distance with what is known about its error: bias removed, standard error, 95 % interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from lora_bench.errors import ScoreError, UnscoredError
+from lora_bench.metrics.clusters import Clusters
+from lora_bench.metrics.frechet import fit_gaussian, frechet_between
+from lora_bench.metrics.jackknife import Jackknife, leave_one_out, make_interval, summarize_replicates
+from lora_bench.metrics.kernel import prepare_blocks
+from lora_bench.metrics.moments import FrechetReplicator, Replicator
+from lora_bench.metrics.surrogate import MAX_DIM, MIN_CLUSTERS, estimate_frechet_bias
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FEW_CLUSTERS = 10
+# Leaving out costs one eigenvalue problem of this size to the third each: few thousand of 100, 100 of 512.
+REPLICATE_BUDGET = 5e9
+MIN_REPLICATES, MAX_REPLICATES = 100, 1000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic, plug-in and corrected, with its interval.
+
+    Attributes:
+        value: plug-in estimate (of the kernel distance and the text score the unbiased one).
+        corrected: estimate without the bias of a finite sample, the interval's centre; None if that is not
+            to be had from so few clips.
+        se: standard error of `corrected`.
+        notes: what a reader must mind.
+        provenance: how it was computed.
+    """
+
+    value: float
+    corrected: float | None = None
+    se: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    notes: tuple[str, ...] = ()
+    provenance: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+def estimate_distance(
+    distance: Literal["frechet", "mmd"], generated: Clusters, reference: Clusters
+) -> Estimate:
+    """Distance between two sets of the same dimension, with its interval.
+
+    Raises:
+        UnscoredError: the kernel distance of fewer than two clips, or of equal reference vectors.
+    """
+    notes = describe_limits(distance, generated, reference)
+    if distance == "mmd":
+        return _estimate_kernel(generated, reference, notes)
+    return _estimate_frechet(generated, reference, notes)
+
+
+def _estimate_frechet(generated: Clusters, reference: Clusters, notes: tuple[str, ...]) -> Estimate:
+    ours, theirs = fit_gaussian(generated.vectors), fit_gaussian(reference.vectors)
+    value = frechet_between(ours, theirs)
+    sides: list[Jackknife] = []
+    n_replicates = 0
+    for clusters, fixed, side in ((generated, theirs, "generated"), (reference, ours, "reference")):
+        merged = clusters.merge_to(count_replicates(clusters))
+        spread = jackknife_side(FrechetReplicator(merged, fixed)) if can_leave_one_out(merged) else None
+        if spread is None:
+            return Estimate(value, notes=(*notes, f"no interval: too few {side} clips to leave one out"))
+        sides.append(spread)
+        n_replicates += merged.n_clusters
+    bias, about = sum(side.bias for side in sides), {"bias": "delete-one-cluster jackknife, both sides"}
+    if can_imitate(generated, reference):
+        halved = estimate_frechet_bias(generated, reference)
+        bias, about = halved.bias, {"bias": f"change on halving x {halved.ratio:.3f} (imitated populations)"}
+        sides.append(Jackknife(0.0, halved.variance, np.inf))
+    return finish_estimate(value, value - bias, sides, notes, n_replicates, about)
+
+
+def can_imitate(generated: Clusters, reference: Clusters) -> bool:
+    """Whether the jackknife's bias would fall short (D above half of a side) and there is a better one."""
+    n, dim = min(generated.n_clusters, reference.n_clusters), generated.vectors.shape[1]
+    return n / 2 < dim <= MAX_DIM and n >= MIN_CLUSTERS and len(np.unique(generated.strata)) == 1
+
+
+def _estimate_kernel(generated: Clusters, reference: Clusters, notes: tuple[str, ...]) -> Estimate:
+    blocks = prepare_blocks(generated, reference)
+    replicators = (blocks.of_generated(), blocks.of_reference())
+    value = float(replicators[0].distances(np.ones((1, len(replicators[0].sizes))))[0])
+    about = {"bandwidth": blocks.bandwidth, "vectors_used": int(blocks.generated.sizes.sum())}
+    if min(generated.n_clusters, reference.n_clusters) < 3:
+        few = "no interval: the kernel distance needs at least 3 clips on either side to leave one out"
+        return Estimate(value, value, notes=(*notes, few), provenance=about)
+    sides = [side for side in (jackknife_side(item) for item in replicators) if side is not None]
+    # The estimator is unbiased: the jackknife's estimate of its bias is noise and is not subtracted.
+    return finish_estimate(value, value, sides, notes, sum(len(item.sizes) for item in replicators), about)
+
+
+def finish_estimate(
+    value: float,
+    corrected: float,
+    sides: Sequence[Jackknife],
+    notes: tuple[str, ...],
+    n_replicates: int,
+    about: Mapping[str, str | int | float] | None = None,
+) -> Estimate:
+    """Interval around the corrected value, and how it came about."""
+    interval = make_interval(corrected, sides)
+    method = {"interval": "95 % delete-one-cluster jackknife, both sides", "n_replicates": n_replicates}
+    return Estimate(
+        value, corrected, interval.se, interval.low, interval.high, notes, {**method, **(about or {})}
+    )
+
+
+def jackknife_side(replicator: Replicator) -> Jackknife | None:
+    """Bias and variance from one side; None if nothing can be left out."""
+    full, replicates = leave_one_out(replicator)
+    return summarize_replicates(full, replicates, replicator.sizes, replicator.strata)
+
+
+def can_leave_one_out(clusters: Clusters) -> bool:
+    """Whether at least two vectors stay when the largest cluster of more than one is gone."""
+    return clusters.n_clusters > 1 and len(clusters.vectors) - int(clusters.sizes.max()) >= 2
+
+
+def count_replicates(clusters: Clusters) -> int:
+    """How many clusters to leave out one by one: fewer, merged ones where one replicate is costly."""
+    size = min(clusters.vectors.shape)
+    return int(np.clip(REPLICATE_BUDGET / size**3, MIN_REPLICATES, MAX_REPLICATES))
+
+
+def describe_limits(distance: str, generated: Clusters, reference: Clusters) -> tuple[str, ...]:
+    """What a reader must mind about these sets, in words."""
+    notes: list[str] = []
+    dim = generated.vectors.shape[1]
+    n = min(generated.n_clusters, reference.n_clusters)
+    if distance == "frechet" and dim > n / 2:
+        unit = "generated clips" if generated.n_clusters == n else name_clusters(reference)
+        notes.append(
+            f"D = {dim} is more than half of the {n} {unit}: the Frechet distance is strongly biased and its "
+            "correction incomplete, prefer the kernel distance (mmd/...) or more clips"
+        )
+    if reference.by == "clip" and reference.n_clusters > 1:
+        notes.append("the reference is one track: the interval says nothing about other tracks")
+    for clusters, side in ((generated, "generated clips"), (reference, f"{name_clusters(reference)}")):
+        if 1 < clusters.n_clusters < FEW_CLUSTERS:
+            notes.append(f"only {clusters.n_clusters} {side}: the interval is rough")
+    return tuple(notes)
+
+
+def name_clusters(reference: Clusters) -> str:
+    """What is left out on the reference side, in words."""
+    return "reference tracks" if reference.by == "group" else "reference clips"
+
+
+@dataclass(frozen=True)
+class MeanReplicator:
+    """Mean of a per-vector number; replicates of the text score."""
+
+    sums: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+    strata: NDArray[np.int64]
+
+    def distances(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[B] weighted means for weights [B, G]."""
+        return (weights @ self.sums) / (weights @ self.sizes)
+
+
+def match_texts(generated: Clusters, texts: NDArray[np.float64]) -> MeanReplicator:
+    """Cosine similarities of clips and texts: one text for all, or one per stratum.
+
+    Args:
+        generated: [M, D] vectors in clusters.
+        texts: [1, D] or [strata, D].
+
+    Raises:
+        ScoreError: the number or the length of the texts does not fit, or a vector is zero.
+    """
+    n_strata = int(generated.strata.max()) + 1
+    if texts.ndim != 2 or len(texts) not in {1, n_strata} or texts.shape[1] != generated.vectors.shape[1]:
+        raise ScoreError(
+            f"text embeddings: shape {texts.shape} does not fit {n_strata} prompt(s) of "
+            f"{generated.vectors.shape[1]} dimensions; give one vector per prompt from the same encoder"
+        )
+    lengths = np.linalg.norm(generated.vectors, axis=1)
+    text_lengths = np.linalg.norm(texts, axis=1)
+    if not (np.isfinite(texts).all() and text_lengths.min() > 0.0 and lengths.min() > 0.0):
+        raise ScoreError("text score: a vector is zero or not finite, so it has no direction to compare")
+    of_cluster = generated.strata if len(texts) > 1 else np.zeros_like(generated.strata)
+    units = (texts / text_lengths[:, None])[of_cluster[generated.labels()]]
+    cosines = np.einsum("md,md->m", generated.vectors, units) / lengths
+    return MeanReplicator(
+        np.add.reduceat(cosines, generated.starts[:-1]), generated.sizes.astype(np.float64), generated.strata
+    )
+
+
+def estimate_text_match(generated: Clusters, texts: NDArray[np.float64]) -> Estimate:
+    """Mean cosine similarity of clips and their prompts' texts; higher is better.
+
+    Raises:
+        ScoreError: as `match_texts`.
+        UnscoredError: there is no clip.
+    """
+    if generated.n_clusters == 0:
+        raise UnscoredError("generated embeddings: no clip to compare with its text")
+    replicator = match_texts(generated, texts)
+    full, replicates = leave_one_out(replicator)
+    spread = summarize_replicates(full, replicates, replicator.sizes, replicator.strata)
+    if spread is None:
+        return Estimate(full, full, notes=("no interval: one clip only",))
+    return finish_estimate(full, full, [spread], (), generated.n_clusters)

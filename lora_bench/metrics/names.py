@@ -1,0 +1,92 @@
+"""The names of metrics, and what they stand for.
+
+A metric is an encoder and a distance.  A bare encoder name (`mfcc20`) and `fad/<encoder>` are the
+Frechet distance, `mmd/<encoder>` is the kernel distance (KAD), and `clap_score` is how well a clip
+fits its prompt's text.  This module imports nothing, so that a spec can be checked without numpy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+Distance = Literal["frechet", "mmd", "text"]
+
+ENCODER_NAMES: tuple[str, ...] = (
+    "mfcc20-seed",
+    "mfcc20",
+    "encodec",
+    "musicnn",
+    "vggish",
+    "pann",
+    "clap",
+    "encodec-24k",
+)
+TEXT_METRIC_NAMES: tuple[str, ...] = ("clap_score",)
+METRIC_NAMES: tuple[str, ...] = (
+    *ENCODER_NAMES,
+    *(f"fad/{name}" for name in ENCODER_NAMES),
+    *(f"mmd/{name}" for name in ENCODER_NAMES),
+    *TEXT_METRIC_NAMES,
+)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric's name stands for.
+
+    Attributes:
+        name: as it was written; the key in every table.
+        encoder: which encoder's vectors it compares.
+        distance: `frechet` (lower is better), `mmd` (lower is better), `text` (higher is better).
+    """
+
+    name: str
+    encoder: str
+    distance: Distance
+
+    @property
+    def canonical(self) -> str:
+        """One spelling per metric: `fad/mfcc20` is `mfcc20`."""
+        return self.name.removeprefix("fad/")
+
+    @property
+    def lower_is_better(self) -> bool:
+        """True for distances, False for the text score."""
+        return self.distance != "text"
+
+
+def parse_metric(name: str) -> Metric:
+    """What a metric's name stands for.
+
+    Raises:
+        ValueError: there is no such metric; the text names the nearest ones.
+    """
+    if name not in METRIC_NAMES:
+        raise ValueError(_describe_unknown(name))
+    if name == "clap_score":
+        return Metric(name, "clap", "text")
+    if name.startswith("mmd/"):
+        return Metric(name, name.removeprefix("mmd/"), "mmd")
+    return Metric(name, name.removeprefix("fad/"), "frechet")
+
+
+def validate_metric_name(name: str) -> None:
+    """Check a name without using it.
+
+    Raises:
+        ValueError: there is no such metric; the text names the nearest ones.
+    """
+    parse_metric(name)
+
+
+def _describe_unknown(name: str) -> str:
+    wanted = name.strip().lower().replace("_", "-")
+    candidates = {known.replace("_", "-"): known for known in METRIC_NAMES}
+    near = [candidates[key] for key in difflib.get_close_matches(wanted, candidates, n=2, cutoff=0.6)]
+    hint = f"did you mean {' or '.join(f'`{guess}`' for guess in near)}? " if near else ""
+    return (
+        f"unknown metric `{name}`; {hint}known are the encoders {', '.join(ENCODER_NAMES)} "
+        f"(the Frechet distance, also as fad/<encoder>), mmd/<encoder>, and {', '.join(TEXT_METRIC_NAMES)}"
+    )

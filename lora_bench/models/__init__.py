@@ -1,0 +1,19 @@
+"""The seam to MusicGen.
+
+protocol.py                what stages may ask of a model, and the records that cross the seam
+loading.py, model_files.py a spec's model -> a loaded one; where its files lie, clear errors, weights hash
+transformers_musicgen.py   the protocol on transformers' classes
+lora.py, targets.py        adapters by PEFT; target words -> module names
+labels.py                  the delay pattern
+linears.py, extraction.py  the decoder's weights as plain tensors, adapter included
+decoding.py                the decoding loop; sampling.py, noise.py: one draw per clip, step and codebook
+token_set.py               codes and text states of a dataset
+memory.py                  what is free, what was used, what is an out-of-memory error
+random_model.py            MusicGens with random weights, for tests and benchmarks
+pocket/                    the embedded model
+"""
+
+from lora_bench.models.loading import load_model
+from lora_bench.models.protocol import LoraInjection, ModelInfo, MusicModel
+
+__all__ = ["LoraInjection", "ModelInfo", "MusicModel", "load_model"]

@@ -1,0 +1,60 @@
+"""A transformers MusicGen decoder's weights as plain tensors, with the adapter in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+from lora_bench.models.linears import pack_linears
+from lora_bench.models.lora import read_linear
+from lora_bench.models.protocol import DecoderLayerWeights, DecoderWeights, LayerNormWeights
+
+if TYPE_CHECKING:
+    from transformers import MusicgenForConditionalGeneration
+
+
+def _read_norm(norm: nn.LayerNorm) -> LayerNormWeights:
+    return LayerNormWeights(norm.weight.detach(), norm.bias.detach(), norm.eps)
+
+
+def _read_layer(layer: Any) -> DecoderLayerWeights:
+    own, text = layer.self_attn, layer.encoder_attn
+    return DecoderLayerWeights(
+        self_norm=_read_norm(layer.self_attn_layer_norm),
+        self_qkv=pack_linears([read_linear(part) for part in (own.q_proj, own.k_proj, own.v_proj)]),
+        self_out=pack_linears([read_linear(own.out_proj)]),
+        cross_norm=_read_norm(layer.encoder_attn_layer_norm),
+        cross_q=pack_linears([read_linear(text.q_proj)]),
+        cross_kv=pack_linears([read_linear(text.k_proj), read_linear(text.v_proj)]),
+        cross_out=pack_linears([read_linear(text.out_proj)]),
+        ffn_norm=_read_norm(layer.final_layer_norm),
+        ffn_in=pack_linears([read_linear(layer.fc1)]),
+        ffn_out=pack_linears([read_linear(layer.fc2)]),
+    )
+
+
+@torch.no_grad()
+def extract_decoder_weights(network: MusicgenForConditionalGeneration, *, start_id: int) -> DecoderWeights:
+    """Weights for decoding.
+
+    Packed matrices and layers with an adapter are copies; everything else is shared with `network`.
+    """
+    causal_lm = cast("Any", network.decoder)
+    decoder = causal_lm.model.decoder
+    table = decoder.embed_positions
+    projection = getattr(network, "enc_to_dec_proj", None)
+    return DecoderWeights(
+        embeddings=torch.stack([embedding.weight.detach() for embedding in decoder.embed_tokens]),
+        # from the formula: the stored table has been rounded to the decoder's dtype
+        positions=table.get_embedding(table.num_positions, table.embedding_dim).float().to(network.device),
+        text_projection=None if projection is None else pack_linears([read_linear(projection)]),
+        layers=tuple(_read_layer(layer) for layer in decoder.layers),
+        norm=_read_norm(decoder.layer_norm),
+        heads=pack_linears([read_linear(head) for head in causal_lm.lm_heads]),
+        n_heads=causal_lm.config.num_attention_heads,
+        activation=ACT2FN[causal_lm.config.activation_function],
+        start_id=start_id,
+    )

@@ -1,0 +1,242 @@
+"""LoRA by PEFT: inject, save, load and take out adapters of a transformers MusicGen.
+
+What PEFT leaves open is settled here: targets are full module names, so that nothing outside the decoder
+is ever matched; the initial A depends on the seed and the module's name only, not on the device or on which
+other modules are adapted; saved files do not depend on the process (sorted targets, no path of this machine).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.utils.save_and_load import get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from lora_bench.errors import ModelError, StoreError
+from lora_bench.models.linears import LinearParts
+from lora_bench.models.targets import count_by_group
+from lora_bench.spec.schema import LoraSpec
+from lora_bench.store import disk_errors, read_json, write_json
+
+ADAPTER = "default"
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+PROVENANCE_FILE = "lora_bench.json"
+
+
+def add_adapter(model: nn.Module, names: Sequence[str], lora: LoraSpec, seed: int) -> PeftModel:
+    """Put a fresh adapter on the modules `names`; its update is zero.
+
+    Args:
+        model: changed in place; all its own parameters are frozen.
+        names: full names of linear layers.
+        lora: rank, alpha, dropout, variants.
+        seed: of the initial A.
+    """
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=cast("int", lora.resolved_alpha),  # PEFT takes any number, its annotation does not
+        target_modules=list(names),
+        lora_dropout=lora.dropout,
+        use_dora=lora.use_dora,
+        use_rslora=lora.use_rslora,
+        bias="none",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT asks transformers by names that are on their way out
+        peft_model = cast("PeftModel", get_peft_model(cast("Any", model), config))
+    _seed_adapter(peft_model, seed)
+    return peft_model
+
+
+def _seed_adapter(peft_model: PeftModel, seed: int) -> None:
+    for name, module in adapted_modules(peft_model).items():
+        down = cast("nn.Linear", module.lora_A[ADAPTER]).weight
+        digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+        fresh = torch.empty(down.shape)
+        nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)  # PEFT's own distribution
+        with torch.no_grad():
+            down.copy_(fresh)
+
+
+def adapted_modules(peft_model: PeftModel) -> dict[str, LoraLayer]:
+    """Adapted modules by their name in the base model."""
+    base = peft_model.get_base_model()
+    return {name: module for name, module in base.named_modules() if isinstance(module, LoraLayer)}
+
+
+def count_adapter(peft_model: PeftModel) -> tuple[dict[str, int], int]:
+    """Adapted modules per target group, and the number of the adapter's parameters."""
+    names = adapted_modules(peft_model)
+    return count_by_group(names), sum(p.numel() for p in adapter_parameters(peft_model).values())
+
+
+def adapter_parameters(peft_model: PeftModel) -> dict[str, nn.Parameter]:
+    """The adapter's parameters under the names that they have in the saved file."""
+    found: dict[str, nn.Parameter] = {}
+    for name, module in adapted_modules(peft_model).items():
+        for part, parameter in cast("nn.Module", module).named_parameters():
+            if part.startswith("base_layer."):
+                continue
+            found[f"{name}.{part}"] = parameter
+    return found
+
+
+def remove_adapter(peft_model: PeftModel) -> None:
+    """Give the base model its own modules back, bit for bit (nothing was ever merged into them)."""
+    base = peft_model.get_base_model()
+    cast("Any", peft_model.base_model).unload()
+    # PEFT warns about a second adapter as long as this stays on the base model
+    for attribute in ("peft_config", "_hf_peft_config_loaded"):
+        if attribute in base.__dict__:
+            delattr(base, attribute)
+
+
+def save_adapter(
+    peft_model: PeftModel, folder: Path, provenance: Mapping[str, Any], base_name: str | None
+) -> None:
+    """Write `folder` whole or not at all: PEFT's two files and `lora_bench.json`.
+
+    Args:
+        peft_model: model with the adapter.
+        folder: replaced if it is there.
+        provenance: goes into `lora_bench.json`.
+        base_name: hub id of the base model, None if it is not on the hub.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder):
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            config = peft_model.peft_config[ADAPTER]
+            config.base_model_name_or_path = base_name
+            peft_model.save_pretrained(str(draft), save_embedding_layers=False)
+            (draft / "README.md").unlink(missing_ok=True)  # a form with nothing filled in
+            saved = read_json(draft / CONFIG_FILE)
+            # `target_modules` is a set, in an order that changes from process to process; PEFT also fills
+            # an empty name with the folder that the model was loaded from
+            saved["target_modules"] = sorted(saved["target_modules"])
+            saved["base_model_name_or_path"] = base_name
+            write_json(draft / CONFIG_FILE, saved)
+            write_json(draft / PROVENANCE_FILE, provenance)
+            draft.chmod(0o755)
+            (draft / WEIGHTS_FILE).chmod(0o644)  # safetensors makes its files private
+            _replace_folder(draft, folder)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+
+def _replace_folder(draft: Path, folder: Path) -> None:
+    if not folder.exists():
+        draft.rename(folder)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    folder.rename(aside / folder.name)
+    draft.rename(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def read_provenance(folder: Path) -> dict[str, Any] | None:
+    """What `save_adapter` was told about the adapter; None if another program wrote it."""
+    try:
+        return cast("dict[str, Any]", read_json(folder / PROVENANCE_FILE))
+    except StoreError:
+        return None
+
+
+def check_adapter(folder: Path, *, model_name: str, weights_hash: str) -> None:
+    """Whether `folder` holds an adapter, and one of this very model.
+
+    Raises:
+        ModelError: it does not.
+    """
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise ModelError(
+                f"{folder}: {name} is missing, expected an adapter folder as PEFT writes it "
+                f"({CONFIG_FILE} and {WEIGHTS_FILE})"
+            )
+    provenance = read_provenance(folder)
+    if provenance is not None and provenance.get("weights_hash") != weights_hash:
+        raise ModelError(
+            f"{folder}: the adapter was trained on {provenance.get('model')} (weights "
+            f"{str(provenance.get('weights_hash'))[:12]}), but the model is {model_name} "
+            f"(weights {weights_hash[:12]}); load the model that it was trained on"
+        )
+
+
+def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
+    """Put the adapter in `folder` on `model`, in eval mode.
+
+    Raises:
+        ModelError: damaged files, or modules and shapes that this model does not have.
+    """
+    try:
+        with safe_open(folder / WEIGHTS_FILE, framework="pt") as stored:
+            names = set(stored.keys())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PEFT warns of is checked below
+            peft_model = PeftModel.from_pretrained(cast("Any", model), str(folder), low_cpu_mem_usage=False)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        _discard_injected(model)
+        raise ModelError(
+            f"{folder}: the adapter does not fit the model ({_first_line(error)}); expected one that was "
+            "trained on the same architecture"
+        ) from error
+    expected = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
+    if names != expected:
+        remove_adapter(peft_model)
+        odd = sorted(names ^ expected)
+        raise ModelError(
+            f"{folder}: {len(odd)} adapter weights do not fit the model, first {odd[0]}; expected an adapter "
+            "that was trained on the same architecture"
+        )
+    return peft_model
+
+
+def _discard_injected(model: nn.Module) -> None:
+    """Take out LoRA layers that a failed load left behind."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, module.get_base_layer())
+    if "peft_config" in model.__dict__:
+        del model.__dict__["peft_config"]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300]
+
+
+@torch.no_grad()
+def read_linear(module: nn.Module) -> LinearParts:
+    """A linear layer's tensors, with the update of its adapter if it has one."""
+    if not isinstance(module, LoraLayer):
+        linear = cast("nn.Linear", module)
+        return LinearParts(linear.weight.detach(), _detached(linear.bias))
+    base = cast("nn.Linear", module.get_base_layer())
+    down = cast("nn.Linear", module.lora_A[ADAPTER]).weight.detach().float()
+    up = cast("nn.Linear", module.lora_B[ADAPTER]).weight.detach().float() * module.scaling[ADAPTER]
+    scale = None
+    if module.use_dora.get(ADAPTER):
+        magnitude = cast("Any", module.lora_magnitude_vector[ADAPTER]).weight.detach().float()
+        norm = torch.linalg.norm(base.weight.detach().float() + up @ down, dim=1)
+        scale = magnitude / norm
+    return LinearParts(base.weight.detach(), _detached(base.bias), down, up, scale)
+
+
+def _detached(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else tensor.detach()

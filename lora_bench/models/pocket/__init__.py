@@ -1,0 +1,40 @@
+"""The pocket model: a very small MusicGen, really trained, that lies in the package and needs no network.
+
+It has the architecture of MusicGen (EnCodec of 50 frames a second, T5 text encoder, decoder with the
+delay pattern over four codebooks), one hundredth of its size, and was trained for under two hours on two
+CPU cores on free game music.  ``CARD.md`` says what it is, from what it was made and what it cannot do;
+``TRAINING_LOG.md`` what was tried.
+
+One command per stage rebuilds it (each module's docstring gives cost and seeds)::
+
+    python -m lora_bench.models.pocket.data  --music DIR --out WORK      # audio -> memmap and captions
+    python -m lora_bench.models.pocket.codec --work WORK --minutes 35    # EnCodec
+    python -m lora_bench.models.pocket.lm    --work WORK --minutes 40    # T5 and decoder -> weights/
+    python -m lora_bench.models.pocket.card  --work WORK                 # figures -> pocket.json, CARD.md
+"""
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def pocket_folder() -> Path:
+    """The folder from which `transformers` loads the pocket model.
+
+    Returns:
+        A folder as `MusicgenForConditionalGeneration.save_pretrained` writes it, with tokenizer and
+        feature extractor, and `pocket.json` that says whether and how it was trained.
+
+    Raises:
+        FileNotFoundError: The weights are not in the package.
+    """
+    missing = [name for name in ("config.json", "model.safetensors") if not (WEIGHTS / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"the pocket model's weights are not installed: {WEIGHTS} lacks {', '.join(missing)}. "
+            "Reinstall lora-bench, or train them: python -m lora_bench.models.pocket.lm --help"
+        )
+    return WEIGHTS
+
+
+__all__ = ["pocket_folder"]

@@ -1,0 +1,132 @@
+"""The pocket model's shapes: what is built, before anything is trained.
+
+All sizes stand here, once.  Axes: `B` batch, `K` codebook, `T` frame, `D` hidden.
+"""
+
+from typing import Any
+
+from transformers import EncodecConfig, MusicgenConfig, MusicgenForConditionalGeneration, T5Config
+from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
+
+SAMPLE_RATE_HZ = 16_000  # half of MusicGen's: twice the music for the same computation
+RATIOS = (
+    4,
+    5,
+    4,
+    4,
+)  # hop 320 samples: 50 frames a second, as MusicGen's; large early strides train fast on a CPU
+HOP = 320
+FRAME_RATE_HZ = 50
+N_CODEBOOKS = 4
+CODEBOOK_SIZE = 1024
+START_ID = CODEBOOK_SIZE  # one past the last code: start and padding at once, as 2048 in MusicGen
+TEXT_VOCAB_SIZE = 1024  # the tokenizer may have fewer pieces
+
+
+def build_codec_config() -> EncodecConfig:
+    """EnCodec of under a million parameters: not causal, weight norm, four codebooks of 1024."""
+    return EncodecConfig(
+        sampling_rate=SAMPLE_RATE_HZ,
+        audio_channels=1,
+        normalize=False,
+        chunk_length_s=None,
+        overlap=None,
+        upsampling_ratios=list(RATIOS),
+        num_filters=8,
+        num_residual_layers=1,
+        dilation_growth_rate=2,
+        hidden_size=64,
+        codebook_dim=64,
+        codebook_size=CODEBOOK_SIZE,
+        kernel_size=7,
+        last_kernel_size=7,
+        residual_kernel_size=3,
+        num_lstm_layers=1,
+        compress=2,
+        use_causal_conv=False,
+        norm_type="weight_norm",
+        pad_mode="constant",
+        trim_right_ratio=1.0,
+        use_conv_shortcut=False,
+        # 50 frames/s x 10 bits = 0.5 kbit/s a codebook: 2.0 is exactly four codebooks
+        target_bandwidths=[2.0],
+    )
+
+
+def build_text_config() -> T5Config:
+    """A T5 encoder of three layers."""
+    return T5Config(
+        vocab_size=TEXT_VOCAB_SIZE,
+        d_model=128,
+        d_kv=32,
+        d_ff=512,
+        num_layers=3,
+        num_heads=4,
+        dropout_rate=0.1,
+        feed_forward_proj="relu",
+        is_encoder_decoder=False,
+        use_cache=False,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+
+
+def build_decoder_config() -> MusicgenDecoderConfig:
+    """The decoder: six layers of 256."""
+    config = MusicgenDecoderConfig(
+        vocab_size=CODEBOOK_SIZE,
+        max_position_embeddings=1024,
+        num_hidden_layers=6,
+        ffn_dim=1024,
+        num_attention_heads=4,
+        hidden_size=256,
+        layerdrop=0.0,
+        activation_function="gelu",
+        dropout=0.05,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        initializer_factor=0.02,
+        scale_embedding=False,
+        num_codebooks=N_CODEBOOKS,
+        audio_channels=1,
+        pad_token_id=START_ID,
+        bos_token_id=START_ID,
+        eos_token_id=None,
+        tie_word_embeddings=False,
+    )
+    # transformers 5 lost this attribute, which its own `forward(labels=...)` reads
+    config.decoder_start_token_id = START_ID
+    return config
+
+
+def build_model(codec: Any = None) -> MusicgenForConditionalGeneration:
+    """The whole model with fresh weights, ready for `generate` and `forward(labels=...)`.
+
+    Args:
+        codec: A trained `EncodecModel` of `build_codec_config`'s shape to put in; None keeps a fresh one.
+    """
+    config = MusicgenConfig(
+        text_encoder=build_text_config().to_dict(),
+        audio_encoder=build_codec_config().to_dict(),
+        decoder=build_decoder_config().to_dict(),
+    )
+    model = MusicgenForConditionalGeneration(config)
+    if codec is not None:
+        model.audio_encoder.load_state_dict(codec.state_dict())
+    set_token_ids(model)
+    return model
+
+
+def set_token_ids(model: MusicgenForConditionalGeneration) -> None:
+    """Start, padding and sampling defaults: as MusicGen is published (top-k 250, T=1, guidance 3)."""
+    model.config.decoder.decoder_start_token_id = START_ID
+    generation: Any = model.generation_config
+    generation.decoder_start_token_id = START_ID
+    generation.pad_token_id = START_ID
+    generation.bos_token_id = START_ID
+    generation.eos_token_id = None
+    generation.do_sample = True
+    generation.top_k = 250
+    generation.temperature = 1.0
+    generation.guidance_scale = 3.0
+    generation.max_length = 403  # 8 s: frames = max_new_tokens - 3, and the start token counts in max_length

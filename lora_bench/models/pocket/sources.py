@@ -1,0 +1,93 @@
+"""Where the training music comes from: Debian packages, their licences, and what is known of their character.
+
+Wesnoth's music, drascula-music, asc-music and the planetblupi packages are held out for evaluation and must
+not be added here; nor the project's own chiptune genre.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Source:
+    """One Debian package of music."""
+
+    package: str
+    """Its name, and its folder's name under the music folder (unpacked with `dpkg-deb -x`)."""
+    pattern: str
+    """Glob of its tracks under that folder."""
+    licence: str
+    """Short form of what its copyright file states for the music."""
+    words: tuple[str, ...]
+    """Caption words that hold for every track."""
+    by_name: dict[str, str] = field(default_factory=dict)
+    """Piece of a file name -> caption words, comma separated."""
+    exclude: tuple[str, ...] = ()
+    """Pieces of paths that are not music, or are held out."""
+
+
+SOURCES: tuple[Source, ...] = (
+    Source("warzone2100-music", "usr/**/*.opus", "GPL-2+ (aftermath album: CC0 / see package)",
+           ("dark ambient", "electronic", "cinematic", "science fiction strategy game", "war"),
+           {"legacy": "industrial, synthesizer", "original": "synth pads",
+               "aftermath": "soundtrack, dramatic"}),
+    Source("nexuiz-music", "**/*.ogg", "GPL-2+",
+           ("electronic", "shooter game", "synthesizer", "driving beat", "techno"), {}),
+    Source("ufoai-music", "**/*.ogg", "GPL-2+, CC-BY-3.0, CC-BY-SA-3.0 (by file)",
+           ("science fiction game", "soundtrack", "tense"),
+           {"psymong": "rock, electric guitar, band", "crystan": "orchestral, cinematic, strings",
+            "marine": "military, action", "battle": "battle, dramatic", "van_": "orchestral, epic",
+            "david": "atmospheric, synth", "intro": "sad, emotional", "geo": "ambient, calm",
+                "industrial": "industrial"},
+           exclude=("sound/",)),
+    Source("singularity-music", "usr/**/*.ogg", "CC-BY-SA-3.0",
+           ("ambient", "electronic", "atmospheric", "synthesizer", "contemplative"),
+           {"win": "triumphant", "lose": "sad, dark", "nebula": "space", "orbital": "space",
+               "threat": "menacing"}),
+    Source("hyperrogue-music", "usr/**/music/*.ogg", "CC-BY-3.0 and CC-BY-SA-3.0 (by file), GPL-2+",
+           ("fantasy game", "mysterious", "background music"),
+           {"palace": "oriental", "ocean": "calm, sea", "caribbean": "tropical, pirate",
+               "jungle": "jungle, percussion",
+            "graveyard": "spooky, dark", "hell": "dark, menacing", "icyland": "cold, winter",
+                "desert": "desert",
+            "hunting": "hunt, tense", "mountain": "mountain", "caves": "cave", "laboratory": "electronic"}),
+    Source("supertux-data", "usr/**/music/**/*.ogg", "GPL-2+ or CC-BY-SA-3.0 / CC-BY-SA-4.0 / CC0 (by file)",
+           ("platform game", "playful", "melodic", "background music"),
+           {"forest": "forest", "ghost": "spooky, haunted", "antarctic": "snow, ice, winter",
+               "castle": "castle, dark",
+            "christmas": "christmas, festive, bells", "halloween": "halloween, spooky",
+                "tropical": "tropical, summer",
+            "boss": "boss battle, intense", "battle": "battle, intense", "cave": "cave, mysterious",
+                "retro": "retro",
+            "chipdisko": "disco, electronic", "march": "march", "airship": "adventure"}),
+    Source("hedgewars-data", "usr/**/Music/*.ogg", "GPL-2 / CC-BY-SA-3.0 (by file)",
+           ("comic game", "playful", "lively", "band"),
+           {"beach": "beach, summer", "castle": "castle, medieval", "hell": "dark, metal",
+               "halloween": "spooky",
+            "oriental": "oriental, asian", "pirate": "pirate, sea shanty", "rock": "rock, electric guitar",
+            "jungle": "jungle, percussion", "snow": "winter, snow", "city": "city, funk",
+                "desert": "desert, arabic",
+            "olympics": "fanfare, brass", "underwater": "underwater, calm", "nature": "nature, calm",
+                "sheep": "country"},
+           exclude=("_sd", "sdmusic")),
+    Source("flare-game", "usr/**/music/*.ogg", "CC-BY-SA-3.0 (Brandon Morris)",
+           ("fantasy role playing game", "orchestral", "epic", "cinematic"),
+           {"town": "town, calm", "boss": "boss battle, intense", "battle": "battle, intense, percussion",
+               "cave": "cave, dark",
+            "dungeon": "dungeon, dark", "forest": "forest, peaceful", "title": "main theme, heroic",
+                "safe": "calm, peaceful",
+            "magical": "magical, mysterious", "overworld": "adventure, heroic"},
+           exclude=("wind_ambient",)),
+    Source("lincity-ng-data", "usr/**/music/**/*.ogg", "GPL-2+ / CC-BY-SA-2.0 (by file)",
+           ("city building game", "relaxed", "background music"), {"blues": "blues, piano"}),
+    Source("widelands-data", "usr/**/music/*.ogg", "GPL-2+",
+           ("medieval strategy game", "folk", "peaceful", "acoustic", "background music"),
+           {"menu": "main theme", "intro": "main theme"}),
+    Source("openttd-openmsx", "usr/**/*.mid", "GPL-2 (scores), MIT (FluidR3 GM soundfont)",
+           ("transport game", "cheerful", "band", "instrumental"),
+           {"blues": "blues, jazz", "boogi": "boogie, jazz, piano", "run": "lively", "harp": "harp",
+               "relax": "relaxed, calm",
+            "snow": "winter", "wood": "woodwind", "bw": "blues", "slow": "slow, easy",
+                "modern": "modern, electronic"}),
+)  # fmt: skip
+
+SCORES = Source("scores", "", "written by this package's `scores.py`; MIT (FluidR3 GM soundfont)", ())

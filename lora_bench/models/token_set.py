@@ -1,0 +1,112 @@
+"""A dataset as the model reads it: codes and text states."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from lora_bench.artifacts import Split
+from lora_bench.errors import StoreError
+from lora_bench.models.protocol import TextState
+from lora_bench.store import read_json, write_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ARRAYS_FILE = "tokens.safetensors"
+FACTS_FILE = "tokens.json"
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """Codes and text states of a dataset's slices, `n` of them in the manifest's order.
+
+    Attributes:
+        key: hash of what they were made from.
+        codes: int16 [n, K, F], not delayed.
+        valid_frames: int64 [n]; from there on a slice is padding.
+        splits: n times `train` or `eval`.
+        track_ids: n ids.
+        caption_index: int64 [n], into `captions` and `text_states`.
+        captions: distinct captions.
+        text_states: float32 [L, D] for each of them.
+        slice_s: length of a slice in seconds, padding included.
+    """
+
+    key: str
+    codes: NDArray[np.int16]
+    valid_frames: NDArray[np.int64]
+    splits: tuple[Split, ...]
+    track_ids: tuple[str, ...]
+    caption_index: NDArray[np.int64]
+    captions: tuple[str, ...]
+    text_states: tuple[NDArray[np.float32], ...]
+    slice_s: float
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def find_split(self, split: Split) -> NDArray[np.int64]:
+        """Indices of one side's slices."""
+        return np.flatnonzero(np.array(self.splits) == split)
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> tuple[Tensor, Tensor, list[TextState]]:
+        """Codes int64 [B, K, F], valid frames int64 [B] and text states of some slices."""
+        index = np.asarray(rows)
+        states = [torch.from_numpy(self.text_states[i]) for i in self.caption_index[index]]
+        codes = torch.from_numpy(self.codes[index].astype(np.int64))
+        return codes, torch.from_numpy(self.valid_frames[index]), states
+
+
+def save_tokens(tokens: TokenSet, folder: Path) -> None:
+    """Write a token set into an existing folder."""
+    arrays = {
+        "codes": tokens.codes,
+        "valid_frames": tokens.valid_frames,
+        "caption_index": tokens.caption_index,
+    }
+    texts = {f"text_{i}": np.ascontiguousarray(state) for i, state in enumerate(tokens.text_states)}
+    save_file({**arrays, **texts}, folder / ARRAYS_FILE)
+    facts = {
+        "key": tokens.key,
+        "splits": tokens.splits,
+        "track_ids": tokens.track_ids,
+        "captions": tokens.captions,
+        "slice_s": tokens.slice_s,
+    }
+    write_text(folder / FACTS_FILE, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
+
+
+def load_tokens(folder: Path) -> TokenSet:
+    """Read a token set.
+
+    Raises:
+        StoreError: a file is missing or damaged.
+    """
+    facts = read_json(folder / FACTS_FILE)
+    try:
+        arrays = load_file(folder / ARRAYS_FILE)
+        return TokenSet(
+            key=facts["key"],
+            codes=cast("NDArray[np.int16]", arrays["codes"]),
+            valid_frames=cast("NDArray[np.int64]", arrays["valid_frames"]),
+            splits=tuple(facts["splits"]),
+            track_ids=tuple(facts["track_ids"]),
+            caption_index=cast("NDArray[np.int64]", arrays["caption_index"]),
+            captions=tuple(facts["captions"]),
+            text_states=tuple(
+                cast("NDArray[np.float32]", arrays[f"text_{i}"]) for i in range(len(facts["captions"]))
+            ),
+            slice_s=facts["slice_s"],
+        )
+    except (OSError, KeyError, SafetensorError) as error:
+        raise StoreError(f"{folder}: damaged tokens ({error!r}); remove the folder and run again") from error

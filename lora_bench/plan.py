@@ -1,0 +1,221 @@
+"""From an experiment to its trials: names, seeds, identities.  Nothing here looks at data or models.
+
+The order is zero-shot models, variants, grid, ablations; within each, training seeds as stated.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from lora_bench.errors import Problem, SpecError
+from lora_bench.names import slugify
+from lora_bench.spec.configurations import (
+    ZERO_SHOT,
+    Configuration,
+    expand_configurations,
+    find_differences,
+)
+from lora_bench.spec.experiment import ExperimentSpec
+from lora_bench.spec.grid import clean_name, find_value, show_value
+from lora_bench.spec.loading import LoadedSpec
+from lora_bench.spec.schema import DatasetSpec, GenerationSpec, LoraSpec, ModelSpec, Section, TrainSpec
+from lora_bench.store import hash_json, read_json, to_jsonable, write_json
+
+# Raised when the same settings give other clips, or when what is hashed changes.
+ID_VERSION = 1
+MANY_TRIALS = 64
+MAX_SLUG = 60
+# None of these changes a clip: how many are made, how many at once, how often a checkpoint is kept.
+_NOT_HASHED = {"generation": {"n_clips", "batch_size"}, "train": {"checkpoint_every"}}
+
+
+class TrialPlan(Section):
+    """One trial, fully resolved: everything that running it takes."""
+
+    id: str
+    """`<slug>-<hash8>`: the folder's name."""
+    name: str
+    """As tables show it; ends in `-s<seed>` where there are several training seeds."""
+    configuration: str
+    """Name without the seed: what repeats have in common."""
+    kind: Literal["zero-shot", "fine-tuned"]
+    """Whether an adapter is trained."""
+    model: ModelSpec
+    """The model."""
+    dataset: DatasetSpec
+    """The dataset."""
+    lora: LoraSpec | None
+    """LoRA settings with alpha filled in; None for zero-shot."""
+    train: TrainSpec | None
+    """Training settings; None for zero-shot."""
+    train_seed: int | None
+    """Training seed; None for zero-shot."""
+    generation: GenerationSpec
+    """Sampling."""
+    prompts: tuple[str, ...]
+    """What is generated from."""
+    metrics: tuple[str, ...]
+    """What is measured."""
+    changes: dict[str, Any] = Field(default_factory=dict)
+    """Dotted fields in which the trial differs from the defaults, as stated."""
+    aliases: tuple[str, ...] = ()
+    """Names of equal configurations that were merged into this one."""
+
+    @property
+    def hash8(self) -> str:
+        """The identity without the name."""
+        return self.id.rpartition("-")[2]
+
+
+class ExperimentPlan(Section):
+    """All trials of an experiment."""
+
+    name: str
+    """Name of the run."""
+    spec: ExperimentSpec
+    """The whole spec, resolved."""
+    trials: tuple[TrialPlan, ...]
+    """In the order of the report."""
+    baseline: str | None = None
+    """Configuration that the others are compared with; None if the spec names none."""
+    source: str | None = None
+    """The spec's file."""
+    overrides: tuple[str, ...] = ()
+    """`-o` values, as written."""
+
+
+def plan_file(loaded: LoadedSpec) -> ExperimentPlan:
+    """`plan_experiment` of a loaded spec; problems carry their places.
+
+    Raises:
+        SpecError: names collide, the baseline does not exist, a combination is not valid.
+    """
+    try:
+        plan = plan_experiment(loaded.spec)
+    except SpecError as error:
+        placed = [Problem(loaded.locate(item.field), item.field, item.message) for item in error.problems]
+        raise SpecError(placed) from None
+    return plan.model_copy(update={"source": loaded.file.as_posix(), "overrides": loaded.overrides})
+
+
+def plan_experiment(spec: ExperimentSpec) -> ExperimentPlan:
+    """Expand an experiment into trials.
+
+    Equal configurations are one trial; the zero-shot model of every model, dataset and sampling that
+    occurs comes first.
+
+    Raises:
+        SpecError: names collide, the baseline does not exist, a combination is not valid.
+    """
+    configurations, problems = expand_configurations(spec)
+    if problems:
+        raise SpecError(list(dict.fromkeys(problems)))
+    baseline = next(
+        (item.name for item in configurations if spec.baseline in (item.name, *item.aliases)), None
+    )
+    zero_shot = _plan_zero_shot(spec, configurations)
+    fine_tuned = [
+        _plan_fine_tuned(spec, item, seed) for item in configurations for seed in spec.repeats.train_seeds
+    ]
+    return ExperimentPlan(name=spec.name, spec=spec, trials=(*zero_shot, *fine_tuned), baseline=baseline)
+
+
+def _plan_zero_shot(spec: ExperimentSpec, configurations: list[Configuration]) -> list[TrialPlan]:
+    """The base model of every model, dataset and sampling that occurs."""
+    distinct: dict[str, Configuration] = {}
+    for item in configurations:
+        distinct.setdefault(_write_canonical(_hashed_sections(item, trained=False)), item)
+    sections = [_hashed_sections(item, trained=False) for item in distinct.values()]
+    varying = [name for other in sections[1:] for name in find_differences(sections[0], other)]
+    trials: list[TrialPlan] = []
+    for item in distinct.values():
+        shown = [show_value(find_value(item.settings, item.changes, name)) for name in _name_parts(varying)]
+        name = clean_name("-".join([ZERO_SHOT, *shown]))
+        trials.append(_plan_trial(spec, item, name, name, None))
+    return trials
+
+
+def _name_parts(varying: list[str]) -> list[str]:
+    """Fields that tell zero-shot rows apart in their names; a dataset is told by its name alone."""
+    return list(dict.fromkeys("dataset" if name.startswith("dataset.") else name for name in varying))
+
+
+def _plan_fine_tuned(spec: ExperimentSpec, item: Configuration, seed: int) -> TrialPlan:
+    several = len(spec.repeats.train_seeds) > 1
+    return _plan_trial(spec, item, f"{item.name}-s{seed}" if several else item.name, item.name, seed)
+
+
+def _plan_trial(
+    spec: ExperimentSpec, item: Configuration, name: str, configuration: str, seed: int | None
+) -> TrialPlan:
+    """One trial; without a training seed it is a zero-shot one."""
+    settings, trained = item.settings, seed is not None
+    lora = settings.lora.model_copy(update={"alpha": settings.lora.resolved_alpha})
+    return TrialPlan(
+        id=f"{slugify(name, max_length=MAX_SLUG)}-{_hash_settings(item, seed)}",
+        name=name,
+        configuration=configuration,
+        kind="fine-tuned" if trained else ZERO_SHOT,
+        model=settings.model,
+        dataset=settings.dataset,
+        lora=lora if trained else None,
+        train=settings.train if trained else None,
+        train_seed=seed,
+        generation=settings.generation,
+        prompts=tuple(spec.prompts),
+        metrics=tuple(spec.metrics),
+        changes=to_jsonable(item.changes) if trained else {},
+        aliases=tuple(item.aliases) if trained else (),
+    )
+
+
+def _hash_settings(item: Configuration, seed: int | None) -> str:
+    """Eight digits of the hash of everything that a trial's clips depend on."""
+    sections = _write_canonical(_hashed_sections(item, trained=seed is not None))
+    return hash_json({"version": ID_VERSION, "train_seed": seed, "settings": sections}, length=8)
+
+
+def _hashed_sections(item: Configuration, *, trained: bool) -> dict[str, Any]:
+    """The sections that count, without fields that change no clip.
+
+    A dataset or model in a local folder counts by its absolute path, a built-in one by its name.
+    """
+    counted = (
+        ("model", "dataset", "generation", "lora", "train") if trained else ("model", "dataset", "generation")
+    )
+    return {
+        name: {
+            key: value for key, value in item.identity[name].items() if key not in _NOT_HASHED.get(name, ())
+        }
+        for name in counted
+    }
+
+
+def _write_canonical(plain: Any) -> str:
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def write_plan(path: Path, plan: ExperimentPlan) -> None:
+    """Write a plan as JSON, atomically."""
+    write_json(path, plan)
+
+
+def read_plan(path: Path) -> ExperimentPlan:
+    """Read a plan back.
+
+    Raises:
+        StoreError: the file is missing or damaged.
+        SpecError: the plan was written by another version.
+    """
+    read_json(path)  # its errors name the file
+    try:
+        return ExperimentPlan.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        message = (
+            f"not a plan that this version of lora_bench reads ({error.error_count()} differences); run again"
+        )
+        raise SpecError([Problem(str(path), "", message)]) from error

@@ -1,0 +1,60 @@
+"""The order of a report: from what to be warned of to how to repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lora_bench.report.check_sections import build_comparisons, build_guards, build_missing
+from lora_bench.report.document import Block, Heading, Link, Listening, Paragraph
+from lora_bench.report.run_sections import (
+    build_dataset,
+    build_generation,
+    build_model,
+    build_provenance,
+    build_reproduction,
+)
+from lora_bench.report.score_sections import build_score_sections
+from lora_bench.report.summary import write_summary, write_warnings
+from lora_bench.report.training_sections import build_adapters, build_costs, build_training
+from lora_bench.report.view import RunView
+
+
+def build_report(view: RunView, listening: list[Listening]) -> Iterator[Block]:
+    """All blocks of a report; warnings come before the title, so that nobody misses them."""
+    warnings = write_warnings(view)
+    if warnings:
+        yield Paragraph(" ".join(warnings), is_warning=True)
+    yield Heading(1, choose_title(view), "top")
+    yield Paragraph(" ".join(write_summary(view)))
+    yield from build_score_sections(view)
+    yield from build_comparisons(view)
+    yield from build_guards(view)
+    yield from _build_listening(listening)
+    yield from build_missing(view)
+    yield from build_dataset(view)
+    yield from build_model(view)
+    yield from build_adapters(view)
+    yield from build_training(view)
+    yield from build_costs(view)
+    yield from build_generation(view)
+    yield from build_provenance(view)
+    yield from build_reproduction(view)
+
+
+def choose_title(view: RunView) -> str:
+    """What the spec calls its report, or the run's name."""
+    return str((view.spec.get("report") or {}).get("title") or view.results["name"])
+
+
+def _build_listening(listening: list[Listening]) -> Iterator[Block]:
+    if not listening:
+        return
+    yield Heading(2, "Listen", "listen")
+    yield Paragraph(
+        "The same prompt, clip index and noise through the base model and through each configuration, so "
+        "that what differs is the adapter. References are excerpts of held-out tracks."
+    )
+    yield Paragraph(
+        ("The clips can be played in ", Link("report.html", "report.html"), "."), only_in="markdown"
+    )
+    yield from listening

@@ -1,0 +1,53 @@
+"""Files of a run in, files of a report out; the same files give the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lora_bench.report.contents import build_report, choose_title
+from lora_bench.report.document import Figure
+from lora_bench.report.listening import choose_listening
+from lora_bench.report.markdown import write_markdown
+from lora_bench.report.page import write_page
+from lora_bench.report.view import RunView
+from lora_bench.results import gather_results, render_json
+from lora_bench.results_csv import render_csv
+from lora_bench.store import write_text
+
+
+def render_report(run_folder: Path, reports_folder: Path) -> list[Path]:
+    """Write `reports_folder/<name>/` for a run, whatever state it is in.
+
+    Args:
+        run_folder: folder of a run, with `plan.json` or at least `results.json`.
+        reports_folder: where the run's report folder is made.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        StoreError: the folder holds no run, or the disk is full.
+    """
+    results = gather_results(run_folder)
+    view = RunView(results, run_folder)
+    folder = reports_folder / str(results["name"])
+    blocks = list(build_report(view, choose_listening(view, folder.absolute())))
+    plots = {f"{block.slug}.svg": block.svg for block in blocks if isinstance(block, Figure)}
+    files = {
+        "report.md": write_markdown(blocks),
+        "report.html": write_page(choose_title(view), blocks),
+        "results.csv": render_csv(results),
+        "results.json": render_json(results),
+        **plots,
+    }
+    for name, text in files.items():
+        write_text(folder / name, text)
+    _remove_old_plots(folder, set(plots))
+    return [folder / name for name in files]
+
+
+def _remove_old_plots(folder: Path, kept: set[str]) -> None:
+    """Plots of metrics that the run no longer has would otherwise stay beside the report."""
+    for path in (*folder.glob("scores-*.svg"), *folder.glob("losses.svg")):
+        if path.name not in kept:
+            path.unlink()

@@ -1,0 +1,138 @@
+"""What a run folder holds, gathered into one dictionary: the content of `results.json` and `results.csv`.
+
+Files alone are read, so a finished, a failing and an interrupted run all give results.  A cell that was
+planned and has no score is listed in `unscored` with a reason; nothing is filled in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from lora_bench.results_csv import render_csv
+from lora_bench.results_trial import gather_trial, is_complete, list_names, pair_with_zero_shot, read_part
+from lora_bench.store import read_json, write_text
+
+RESULTS_SCHEMA = 1
+
+Json = dict[str, Any]
+
+
+def gather_results(run_folder: Path) -> Json:
+    """Everything that a run has to tell, in the form of `results.json`.
+
+    Args:
+        run_folder: folder with `plan.json`; or, for results that travelled alone, with `results.json`.
+
+    Returns:
+        `schema`, `name`, `complete`, `trials` (each with `scores` and `unscored`), and beside them `planned`,
+        `floors`, `comparisons`, `guards`, `dataset`, `model`, `environment` and `spec`; parts that the run
+        did not write are empty.
+
+    Raises:
+        StoreError: neither file is there, or the plan is damaged.
+    """
+    if not (run_folder / "plan.json").is_file() and (run_folder / "results.json").is_file():
+        return _complete_fields(read_json(run_folder / "results.json"))
+    plan: Json = read_json(run_folder / "plan.json")
+    spec: Json = plan.get("spec") or {}
+    problems: list[str] = []
+    environment = read_part(run_folder / "environment.json", problems)
+    floors = read_part(run_folder / "floors.json", problems)
+    dataset = read_part(run_folder / "dataset.json", problems)
+    trials = [gather_trial(run_folder, trial, spec) for trial in plan["trials"]]
+    ids = {trial["id"] for trial in trials}
+    comparisons = _records(read_part(run_folder / "comparisons.json", problems), "comparisons")
+    pair_with_zero_shot(trials, plan["trials"])
+    complete = bool(trials) and all(is_complete(trial) for trial in trials)
+    return {
+        "schema": RESULTS_SCHEMA,
+        "name": str(plan.get("name") or spec.get("name") or run_folder.name),
+        "complete": complete,
+        "planned": {
+            "trials": len(trials),
+            "metrics": list_names(spec.get("metrics"), "name"),
+            "prompts": list_names(spec.get("prompts"), "text"),
+            "cells": sum(len(trial["scores"]) + len(trial["unscored"]) for trial in trials),
+        },
+        "trials": trials,
+        "floors": [_flatten_floor(item) for item in _records(floors, "floors")],
+        "unscored_floors": _records((floors or {}).get("unscored"), "unscored"),
+        "comparisons": [item for item in comparisons if item.get("trial") in ids],
+        "guards": _records(read_part(run_folder / "guards.json", problems), "guards"),
+        "dataset": _summarize_dataset(dataset),
+        "model": _find_model(run_folder, plan, dataset, environment),
+        "environment": environment or {},
+        "spec": spec,
+        "source": plan.get("source"),
+        "overrides": plan.get("overrides") or [],
+        "problems": problems,
+    }
+
+
+def _complete_fields(results: Json) -> Json:
+    """Results of another version or program, with the fields that it left out."""
+    trial_fields = {"reason": None, "unscored": [], "losses": {}, "matched_modules": {}, "wall_s": {}}
+    trials = [trial_fields | trial for trial in results.get("trials") or []]
+    parts = {"planned": {}, "floors": [], "comparisons": [], "guards": [], "dataset": {}, "model": {}}
+    return parts | {"environment": {}, "spec": {}} | results | {"trials": trials}
+
+
+def write_results(run_folder: Path) -> Json:
+    """Write `results.json` and `results.csv` of a run, atomically, and return what was written.
+
+    Raises:
+        StoreError: there is nothing to gather, or the disk is full.
+    """
+    results = gather_results(run_folder)
+    write_text(run_folder / "results.json", render_json(results))
+    write_text(run_folder / "results.csv", render_csv(results))
+    return results
+
+
+def render_json(results: Json) -> str:
+    """The text of `results.json`; what was gathered is plain JSON already, so it is written as it is."""
+    return json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _summarize_dataset(described: Json | None) -> Json:
+    """Counts and lengths per split; single tracks stay in `dataset.json`."""
+    if not described:
+        return {}
+    manifest: Json = described.get("manifest") or described
+    tracks: list[Json] = manifest.get("tracks") or []
+    summary: Json = {key: manifest.get(key) for key in ("name", "key", "clip_s", "format", "resampler")}
+    for split in ("train", "eval"):
+        chosen = [track for track in tracks if track.get("split") == split]
+        slices = [item for item in manifest.get("slices") or [] if item.get("split") == split]
+        duration_s = math.fsum(float(track.get("duration_s") or 0.0) for track in chosen)
+        summary[split] = {"n_tracks": len(chosen), "duration_s": duration_s, "n_slices": len(slices)}
+    return summary | {
+        "n_tracks": len(tracks),
+        "n_reference_clips": described.get("n_reference_clips"),
+        "excluded": manifest.get("excluded") or [],
+    }
+
+
+def _find_model(run_folder: Path, plan: Json, *parts: Any) -> Json:
+    """What the run recorded of its model, at its preparation or when a trial loaded it."""
+    noted = (
+        read_part(run_folder / "trials" / str(trial["id"]) / "state.json", []) for trial in plan["trials"]
+    )
+    for part in (*parts, *noted):
+        if isinstance(part, dict) and isinstance(part.get("model"), dict):
+            return part["model"]
+    return {}
+
+
+def _flatten_floor(floor: Json) -> Json:
+    """A floor with the fields of its score beside its name."""
+    return {"floor": floor.get("floor")} | (floor.get("score") or {})
+
+
+def _records(part: Any, key: str) -> list[Json]:
+    """A list of records, given as such or under `key`."""
+    found = part.get(key) if isinstance(part, dict) else part
+    return [item for item in found or [] if isinstance(item, dict)]

@@ -1,0 +1,80 @@
+"""Trials one after the other in this process: no Ray, easy to debug."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lora_bench.errors import InterruptedRunError, ResourceError
+from lora_bench.progress import Progress
+from lora_bench.runner.guard import ExecuteTrial, TrialJob, run_guarded
+from lora_bench.runner.state import read_state
+from lora_bench.spec.schema import ResourcesSpec
+
+
+def run_local(
+    jobs: Sequence[TrialJob],
+    progress: Progress,
+    resources: ResourcesSpec,
+    execute: ExecuteTrial | None = None,
+) -> None:
+    """Run trials in order.
+
+    Raises:
+        ResourceError: a trial takes a GPU and there is none.
+        StoreError: the disk is full, or another process holds a trial.
+        InterruptedRunError: the run was stopped; finished trials are kept.
+    """
+    check_gpus(resources)
+    n_done = 0
+    for number, job in enumerate(jobs, 1):
+        label = f"{job.trial.name} ({number}/{len(jobs)})"
+        try:
+            state = run_guarded(job, LabelledProgress(progress, label), execute)
+        except (KeyboardInterrupt, SystemExit, InterruptedRunError) as error:
+            raise InterruptedRunError(
+                f"stopped in trial {job.trial.name}; {n_done} of {len(jobs)} trials are done and kept; run the "
+                "same command again to go on"
+            ) from error
+        n_done += state == "done"
+        if state == "failed":
+            progress.log(
+                f"{label} failed: {read_state(job.folder).get('reason')} (see {job.folder / 'error.txt'})"
+            )
+
+
+def check_gpus(resources: ResourcesSpec) -> None:
+    """Refuse GPUs that this machine does not have.
+
+    Raises:
+        ResourceError: there are fewer GPUs than one trial takes.
+    """
+    if resources.gpu <= 0:
+        return
+    import torch
+
+    n_gpus = torch.cuda.device_count()
+    if n_gpus < resources.gpu:
+        raise ResourceError(
+            f"resources.gpu is {resources.gpu:g}, but torch sees {n_gpus} GPUs on this machine; run where there "
+            "are enough, or on the CPU with `-o resources.gpu=0`"
+        )
+
+
+class LabelledProgress:
+    """Passes everything on, with the trial's name before each stage."""
+
+    def __init__(self, inner: Progress, label: str) -> None:
+        self.inner = inner
+        self.label = label
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """A stage begins."""
+        self.inner.start(f"{self.label}: {stage}", total)
+
+    def advance(self, n: int = 1, *, note: str = "") -> None:
+        """Steps are done."""
+        self.inner.advance(n, note=note)
+
+    def log(self, message: str) -> None:
+        """One line."""
+        self.inner.log(f"{self.label}: {message}")

@@ -1,0 +1,84 @@
+"""Watching trials of other processes through their files, and telling a display about them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from lora_bench.progress import Progress
+from lora_bench.runner.guard import TrialJob
+from lora_bench.runner.state import TrialView, view_trial
+
+LOOK_EVERY_S = 1.0
+
+
+@runtime_checkable
+class TrialsDisplay(Protocol):
+    """A display that can show several trials at once."""
+
+    def show_trials(self, trials: Sequence[TrialView]) -> None:
+        """All trials as they are now."""
+        ...
+
+
+class TrialWatch:
+    """Looks at the trials' files once a second while its block runs.
+
+    A display that knows `show_trials` gets everything; any other gets a line when a trial begins or ends.
+    """
+
+    def __init__(self, jobs: Sequence[TrialJob], progress: Progress) -> None:
+        self.jobs = jobs
+        self.progress = progress
+        self._told: dict[str, str] = {}
+        self._fresh: set[str] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._before = {job.trial.id: _written_at(job) for job in jobs}
+
+    def __enter__(self) -> TrialWatch:
+        self.progress.start("trials", len(self.jobs))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self.look()
+
+    def look(self) -> None:
+        """Read every trial's files and tell what is new."""
+        views = [self._view(job) for job in self.jobs]
+        if isinstance(self.progress, TrialsDisplay):
+            self.progress.show_trials(views)
+        for job, view in zip(self.jobs, views, strict=True):
+            if self._told.get(job.trial.id, "waiting") == view.state:
+                continue
+            self._told[job.trial.id] = view.state
+            if view.state == "failed":
+                self.progress.log(f"{view.name} failed: {view.reason} (see {job.folder / 'error.txt'})")
+            elif not isinstance(self.progress, TrialsDisplay):
+                self.progress.log(f"{view.name}: {view.state}")
+            if view.state in {"done", "failed"}:
+                self.progress.advance(note=f"{view.name} {view.state}")
+
+    def _view(self, job: TrialJob) -> TrialView:
+        """What a trial's files say, unless they are still those of an earlier run."""
+        if job.trial.id not in self._fresh:
+            if _written_at(job) == self._before[job.trial.id]:
+                return TrialView(job.trial.name, "waiting")
+            self._fresh.add(job.trial.id)
+        return view_trial(job.trial.name, job.folder)
+
+    def _watch(self) -> None:
+        while not self._over.wait(LOOK_EVERY_S):
+            self.look()
+
+
+def _written_at(job: TrialJob) -> int | None:
+    """Time stamp of a trial's state, None if there is none."""
+    try:
+        return (job.folder / "state.json").stat().st_mtime_ns
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,101 @@
+"""The product of a grid's axes, with linked fields, exclusions and names."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lora_bench.spec.changes import Changes, flatten_mapping
+from lora_bench.spec.experiment import GridSpec, TrialSettings
+
+PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_SHORT = {
+    "lora.rank": "r",
+    "lora.alpha": "a",
+    "lora.dropout": "drop",
+    "train.lr": "lr",
+    "train.batch_size": "b",
+}
+
+
+def expand_grid(grid: GridSpec) -> Iterator[Changes]:
+    """Changes of every combination that is not excluded, the last axis fastest.
+
+    An axis may take mappings (`dataset: [{path: a}, {path: b}]`): they count as the fields in them.
+    """
+    excluded = [flatten_mapping(combination) for combination in grid.exclude]
+    names = list(grid.axes)
+    for positions in itertools.product(*(range(len(values)) for values in grid.axes.values())):
+        chosen = dict(zip(names, positions, strict=True))
+        stated: Changes = {axis: grid.axes[axis][position] for axis, position in chosen.items()}
+        for link in grid.zip:
+            stated |= {name: values[chosen[link.axis]] for name, values in link.values.items()}
+        changes = flatten_mapping(stated)
+        if not any(_agrees(changes, combination) for combination in excluded):
+            yield changes
+
+
+def _agrees(changes: Changes, combination: Changes) -> bool:
+    return bool(combination) and all(
+        name in changes and changes[name] == value for name, value in combination.items()
+    )
+
+
+def name_combination(grid: GridSpec, changes: Changes, settings: TrialSettings) -> str:
+    """Name of a combination: the template filled in, or the axes' values put together.
+
+    Characters that a name cannot hold become hyphens.
+    """
+    if grid.name is not None:
+        text = PLACEHOLDER.sub(lambda found: show_value(find_value(settings, changes, found[1])), grid.name)
+    else:
+        axes = (name for name in changes if name.split(".")[0] in grid.axes or name in grid.axes)
+        text = "-".join(_label(name, find_value(settings, changes, name)) for name in axes)
+    return clean_name(text)
+
+
+def _label(name: str, value: Any) -> str:
+    if isinstance(value, str | list) or value is None:
+        return show_value(value)
+    return f"{_SHORT.get(name, name.rpartition('.')[2])}{show_value(value)}"
+
+
+def find_value(settings: TrialSettings, changes: Changes, dotted: str) -> Any:
+    """What a trial has in a dotted field; `dataset` is the dataset's name."""
+    if dotted == "lora.alpha":
+        return settings.lora.resolved_alpha
+    if dotted == "dataset":
+        named = changes.get("dataset")
+        return named if isinstance(named, str) else name_dataset(settings)
+    value: Any = settings
+    for part in dotted.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def name_dataset(settings: TrialSettings) -> str:
+    """The dataset's folder or built-in name."""
+    dataset = settings.dataset
+    return dataset.path.name if dataset.path is not None else str(dataset.builtin)
+
+
+def show_value(value: Any) -> str:
+    """A value as part of a name."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return "+".join(show_value(item) for item in value)
+    if isinstance(value, Path):
+        return value.name
+    return str(value)
+
+
+def clean_name(text: str) -> str:
+    """`text` as a name: letters, digits and `. _ + -`, at most 80, beginning with a letter or digit."""
+    clean = re.sub(r"-{2,}", "-", re.sub(r"[^A-Za-z0-9._+-]", "-", text))
+    return clean.strip("-").lstrip("._+-")[:80] or "x"

@@ -1,0 +1,167 @@
+"""From a YAML file, its parents and `-o` overrides to a checked spec, or to all problems at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lora_bench.errors import Problem, SpecError
+from lora_bench.metrics import validate_metric_name
+from lora_bench.spec.experiment import ExperimentSpec
+from lora_bench.spec.parents import read_with_parents
+from lora_bench.spec.paths import resolve_paths
+from lora_bench.spec.problems import describe_errors
+from lora_bench.spec.prompts import expand_prompts
+from lora_bench.spec.reading import read_text
+from lora_bench.spec.tree import Node, find_node, merge_nodes, nest_node
+from lora_bench.spec.trial_parts import check_trial_parts, describe_unknown_dataset
+
+_PART = re.compile(r"[^\[\].]+")
+_PLACE = re.compile(r"^(?P<file>.*):(?P<line>\d+):(?P<column>\d+)$")
+
+
+@dataclass(frozen=True)
+class LoadedSpec:
+    """A checked spec and where it came from.
+
+    Attributes:
+        spec: the experiment, paths absolute.
+        file: the file that was asked for.
+        files: all files that were read, parents first.
+        overrides: the `-o` values, as written.
+        tree: the merged document with places.
+    """
+
+    spec: ExperimentSpec
+    file: Path
+    files: tuple[Path, ...]
+    overrides: tuple[str, ...]
+    tree: Node
+
+    def locate(self, field: str) -> str:
+        """`file:line:column` of a field such as `trials.variants[2].name`, or of what is nearest above it."""
+        parts = [int(part) if part.isdigit() else part for part in _PART.findall(field)]
+        return str(find_node(self.tree, tuple(parts))[0].stated_at)
+
+
+def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
+    """Read, merge and check a spec.
+
+    Args:
+        path: the YAML file.
+        overrides: `key=value` each, the value written as in YAML; `lora.` and `train.` mean the defaults.
+
+    Raises:
+        UsageError: the file cannot be opened.
+        SpecError: with every problem found in the file, its parents, axes and overrides.
+    """
+    problems: list[Problem] = []
+    files: list[Path] = []
+    tree = read_with_parents(path, problems, files)
+    if tree is None:
+        raise _sorted_error(problems)
+    for override in overrides:
+        tree = _apply_override(tree, override, problems)
+    tree = resolve_paths(tree)
+    tree = _resolve_dataset(tree, problems)
+    tree = expand_prompts(tree, problems)
+    spec = _validate(tree, problems)
+    problems += check_trial_parts(tree, {problem.place for problem in problems})
+    _check_metrics(tree, problems)
+    if problems or spec is None:
+        raise _sorted_error(problems)
+    return LoadedSpec(spec, path.absolute(), tuple(files), tuple(overrides), tree)
+
+
+def _validate(tree: Node, problems: list[Problem]) -> ExperimentSpec | None:
+    try:
+        return ExperimentSpec.model_validate(tree.to_plain())
+    except ValidationError as error:
+        known = {problem.place for problem in problems}
+        problems += [
+            found for found in describe_errors(error, tree, ExperimentSpec) if found.place not in known
+        ]
+        return None
+
+
+def _apply_override(tree: Node, override: str, problems: list[Problem]) -> Node:
+    """The document with one `key=value`; relative paths in it are relative to the current folder."""
+    source = f"-o {override}"
+    key, equals, text = override.partition("=")
+    parts = tuple(key.strip().split("."))
+    if not equals or not all(parts):
+        problems.append(Problem(source, "", "expected KEY=VALUE with a dotted key, such as `-o lora.rank=8`"))
+        return tree
+    if parts[0] in {"extends", "schema"}:
+        problems.append(
+            Problem(source, parts[0], f"`{parts[0]}` cannot be overridden; it belongs into a file")
+        )
+        return tree
+    value = read_text(text, source, Path.cwd(), problems, is_file=False)
+    if value is None:
+        if not any(problem.place == source for problem in problems):
+            problems.append(Problem(source, key, "the value is empty; write `null` for nothing"))
+        return tree
+    if parts[0] in {"lora", "train"}:
+        parts = ("defaults", *parts)
+    stated = replace(value, key_place=value.place)
+    return _set_node(tree, parts, stated)
+
+
+def _set_node(tree: Node, parts: tuple[str, ...], value: Node, name: str = "") -> Node:
+    """The document with `value` merged in at `parts`; a number counts into a list that is there."""
+    head, rest = parts[0], parts[1:]
+    if isinstance(tree.value, list) and head.isdigit() and int(head) < len(tree.value):
+        items = list(tree.value)
+        items[int(head)] = _set_node(items[int(head)], rest, value) if rest else value
+        return replace(tree, value=items)
+    dotted = ".".join(parts)
+    if rest and dotted in tree.children:  # a field that is written as a dotted key, as on an axis
+        return replace(tree, value={**tree.children, dotted: value})
+    for end in range(len(parts) - 1, 0, -1):
+        key = ".".join(parts[:end])
+        if key in tree.children:
+            inner = _set_node(tree.children[key], parts[end:], value, parts[end - 1])
+            return replace(tree, value={**tree.children, key: inner})
+    return merge_nodes(tree, nest_node(parts, value), name)
+
+
+def _resolve_dataset(tree: Node, problems: list[Problem]) -> Node:
+    """The document with `dataset: <name>` replaced by what the name stands for."""
+    stated = tree.children.get("dataset")
+    if stated is None or not isinstance(stated.value, str):
+        return tree
+    named = tree.children["datasets"].children if "datasets" in tree.children else {}
+    if stated.value not in named:
+        problems.append(Problem(str(stated.place), "dataset", describe_unknown_dataset(stated.value, named)))
+        return tree
+    chosen = replace(named[stated.value], key_place=stated.key_place)
+    return replace(tree, value={**tree.children, "dataset": chosen})
+
+
+def _check_metrics(tree: Node, problems: list[Problem]) -> None:
+    """Every metric's name is known to the metrics package."""
+    metrics = tree.children.get("metrics")
+    for node in metrics.items if metrics else []:
+        if not isinstance(node.value, str):
+            continue
+        try:
+            validate_metric_name(node.value)
+        except ValueError as error:
+            problems.append(Problem(str(node.place), "metrics", str(error)))
+
+
+def _sorted_error(problems: list[Problem]) -> SpecError:
+    """All problems once each, by file and line, overrides last."""
+
+    def order(problem: Problem) -> tuple[bool, str, int, int]:
+        found = _PLACE.match(problem.place)
+        if found is None:
+            return (True, problem.place, 0, 0)
+        return (False, found["file"], int(found["line"]), int(found["column"]))
+
+    return SpecError(sorted(dict.fromkeys(problems), key=order))

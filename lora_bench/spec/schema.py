@@ -1,0 +1,238 @@
+"""The sections of a spec as Pydantic models: one class per section, a docstring under each field.
+
+The field docstrings become the descriptions of the JSON Schema, so that an editor shows them.
+The whole spec is `experiment.py`, reading YAML (places, parents, overrides) is `loading.py`; expanding
+into trials is the package's `plan.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from lora_bench.spec.words import suggest
+
+SCHEMA_VERSION = 1
+TARGET_WORDS = ("self_attention", "cross_attention", "attention", "ffn", "heads", "conditioning", "all")
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
+Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values are immutable and not coerced."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class ModelSpec(Section):
+    """Which MusicGen is adapted."""
+
+    id: Annotated[str, StringConstraints(min_length=1)] = "pocket"
+    """`pocket` (embedded, offline), a hub id such as `facebook/musicgen-small`, or a local folder."""
+    backend: Literal["transformers", "audiocraft"] = "transformers"
+    """Which library's classes run the model."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub repository; null is its default."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic of the decoder; auto is bfloat16 on a GPU that has it, float32 otherwise."""
+
+
+class CaptionSpec(Section):
+    """Where the training captions come from."""
+
+    text: Prompt | None = None
+    """One fixed caption for every track."""
+    source: Literal["text", "sidecar", "metadata"] | None = None
+    """`sidecar`: `song.txt` or `song.json` beside `song.wav`; `metadata`: one `metadata.jsonl` with
+    `file_name` and `caption` (or `text`, `description`) per line. Null is `text` if it is given, else
+    whatever is found."""
+
+
+class SplitSpec(Section):
+    """How tracks are divided before they are sliced."""
+
+    by: Literal["track"] = "track"
+    """Whole tracks go to one side, so that no reference clip was trained on."""
+    eval_frac: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    """Share of the tracks that is held out as references (at least two tracks)."""
+    seed: Seed = 0
+    """Seed of the assignment."""
+
+
+class DatasetSpec(Section):
+    """The genre: a folder of recordings, or a dataset that lora_bench renders itself."""
+
+    path: Annotated[Path, Field(strict=False)] | None = None
+    """Folder of wav, flac, ogg, opus, mp3 or m4a files at any depth; never written to."""
+    builtin: Literal["chiptune"] | None = None
+    """A genre that is rendered by code, so that no file is needed."""
+    captions: CaptionSpec = CaptionSpec()
+    """Text of each track."""
+    clip_s: Annotated[float, Field(ge=1.0, le=30.0)] = 10.0
+    """Length of a training slice in seconds."""
+    min_track_s: Annotated[float, Field(ge=0.5)] = 2.0
+    """Shorter tracks are listed and left out."""
+    split: SplitSpec = SplitSpec()
+    """Training tracks and reference tracks."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DatasetSpec:
+        if (self.path is None) == (self.builtin is None):
+            given = "neither" if self.path is None else "both"
+            raise ValueError(
+                f"give one of `path` (a folder of audio) and `builtin` (`chiptune`), got {given}"
+            )
+        if self.captions.source == "text" and self.captions.text is None:
+            raise ValueError("captions.source is `text`, so captions.text must be given")
+        return self
+
+
+class GenerationSpec(Section):
+    """How clips are sampled; the same for zero-shot and fine-tuned."""
+
+    n_clips: Annotated[int, Field(ge=2, le=10_000)] = 150
+    """Clips per prompt."""
+    clip_s: Annotated[float, Field(ge=0.2, le=30.0)] = 8.0
+    """Length of a clip in seconds."""
+    guidance: Annotated[float, Field(ge=1.0, le=20.0)] = 3.0
+    """Classifier-free guidance scale; 1 is off."""
+    temperature: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0
+    """Softmax temperature."""
+    top_k: Annotated[int, Field(ge=1)] | None = 250
+    """Sample among the k most probable codes; null is all of them; 1 is greedy."""
+    seed: Seed = 0
+    """Root of the per-clip noise: a clip's draw depends on seed, prompt, clip index and step only."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Clips at once; null chooses by memory. Does not change the draw."""
+
+
+class LoraSpec(Section):
+    """One LoRA configuration."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rank of the update; adapter size grows linearly with it."""
+    alpha: Annotated[float, Field(gt=0.0)] | None = None
+    """Scale numerator (the update is alpha / rank * B A); null is 2 * rank."""
+    targets: Annotated[str, StringConstraints(min_length=1)] | list[str] = "attention"
+    """`self_attention`, `cross_attention`, `attention`, `ffn`, `heads`, `conditioning`, `all`, a sum
+    such as `attention+ffn`, a list of module names, or `re:<regular expression>`."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    """Dropout on the adapter's input while training."""
+    use_dora: bool = False
+    """Weight-decomposed LoRA."""
+    use_rslora: bool = False
+    """Scale by alpha / sqrt(rank)."""
+
+    @field_validator("targets")
+    @classmethod
+    def _known_targets(cls, value: str | list[str]) -> str | list[str]:
+        if isinstance(value, list):
+            if not value or not all(value):
+                raise ValueError("a list of targets must name at least one module, and no empty name")
+            return value
+        if value.startswith("re:"):
+            try:
+                re.compile(value.removeprefix("re:"))
+            except re.error as error:
+                raise ValueError(f"`{value}` is no regular expression: {error}") from None
+            return value
+        words = [word.strip() for word in value.split("+")]
+        for word in words:
+            if word not in TARGET_WORDS:
+                near = suggest(word, TARGET_WORDS)
+                raise ValueError(
+                    f"`{word}` is not a target{near}; targets are {', '.join(TARGET_WORDS)}, sums of them "
+                    "(attention+ffn), a list of module names, or `re:` and a regular expression"
+                )
+        return "+".join(words)
+
+    @property
+    def resolved_alpha(self) -> float:
+        """Alpha with its default of twice the rank."""
+        return self.alpha if self.alpha is not None else 2.0 * self.rank
+
+
+class TrainSpec(Section):
+    """How an adapter is trained."""
+
+    steps: Annotated[int, Field(ge=1)] = 1000
+    """Optimiser steps."""
+    lr: Annotated[float, Field(gt=0.0)] = 1e-4
+    """Peak learning rate."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Slices per forward pass."""
+    grad_accumulation: Annotated[int, Field(ge=1)] = 1
+    """Forward passes per optimiser step."""
+    warmup_frac: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Share of the steps with a rising learning rate."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
+    """Gradient clipping; null is off."""
+    caption_dropout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
+    """Share of slices trained without a caption, so that guidance keeps working."""
+    gradient_checkpointing: bool = False
+    """Less memory for about 1.4 times the time."""
+    eval_every: Annotated[int, Field(ge=1)] = 100
+    """Steps between measurements of the held-out loss."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 100
+    """Steps between checkpoints that a killed run goes on from."""
+
+
+class DefaultsSpec(Section):
+    """What trials start from."""
+
+    lora: LoraSpec = LoraSpec()
+    """LoRA settings of every trial unless it says otherwise."""
+    train: TrainSpec = TrainSpec()
+    """Training settings of every trial unless it says otherwise."""
+
+
+class RepeatsSpec(Section):
+    """Repetition of every fine-tuned trial."""
+
+    train_seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    """One training run per seed; generation uses the same noise for all."""
+
+    @field_validator("train_seeds")
+    @classmethod
+    def _distinct(cls, value: list[int]) -> list[int]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"train_seeds {value} repeats a seed; each may stand once")
+        return value
+
+
+class ResourcesSpec(Section):
+    """What one trial takes."""
+
+    cpu: Annotated[float, Field(gt=0.0)] = 1.0
+    """CPU cores per trial."""
+    gpu: Annotated[float, Field(ge=0.0)] = 0.0
+    """GPUs per trial; a fraction shares a GPU but does not limit its memory."""
+
+    @field_validator("gpu")
+    @classmethod
+    def _shareable(cls, value: float) -> float:
+        if value > 1 and not value.is_integer():
+            raise ValueError(
+                f"{value:g} GPUs cannot be had: up to one GPU may be a fraction, more are whole GPUs"
+            )
+        return value
+
+
+class ReportSpec(Section):
+    """What is written about the run."""
+
+    formats: list[Literal["markdown", "csv"]] = ["markdown", "csv"]
+    """Which files are rendered."""
+    title: str | None = None
+    """Heading of the report; null is the spec's name."""

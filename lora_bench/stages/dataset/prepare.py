@@ -1,0 +1,167 @@
+"""From the spec's dataset section to a manifest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+from lora_bench.artifacts import AudioFormat, Excluded, Manifest, Track
+from lora_bench.audio import RESAMPLER, list_audio_files
+from lora_bench.errors import DatasetError
+from lora_bench.genres import render_genre
+from lora_bench.progress import Progress
+from lora_bench.spec.schema import DatasetSpec
+from lora_bench.stages.dataset.captions import find_captions, read_metadata
+from lora_bench.stages.dataset.recordings import Recording, prepare_recording
+from lora_bench.stages.dataset.splits import MIN_TRACKS, choose_eval, cut_slices
+from lora_bench.store import Store, hash_json
+
+MANIFEST_VERSION = 1
+ID_LENGTH = 16
+N_LISTED = 10
+# Decoding releases the GIL; every worker holds one whole track, so their number bounds the memory.
+MAX_WORKERS = 4
+
+
+def prepare_dataset(
+    spec: DatasetSpec, audio_format: AudioFormat, store: Store, progress: Progress
+) -> Manifest:
+    """Decode, resample, caption, split and slice a dataset; what was decoded once is taken from the store.
+
+    Raises:
+        DatasetError: no such folder, too few usable tracks, or files without a caption.
+        StoreError: the disk is full.
+    """
+    name, folder = _locate(spec, audio_format, store, progress)
+    metadata = read_metadata(folder, spec.captions)
+    files = list_audio_files(folder)
+    recordings: dict[str, Recording] = {}
+    excluded: list[Excluded] = []
+    progress.start("dataset", len(files))
+    with closing(_prepare_all(files, folder, spec, audio_format, store)) as prepared:
+        for found in prepared:
+            item = _refuse_repeat(found, recordings)
+            if isinstance(item, Recording):
+                recordings[item.content_hash] = item
+            else:
+                excluded.append(item)
+                progress.log(f"left out: {item.source} {item.reason}")
+            progress.advance(note=item.source)
+    _check_enough(folder, len(files), len(recordings), excluded)
+    sources = [recording.source for recording in recordings.values()]
+    captions = find_captions(folder, sources, spec.captions, metadata)
+    for unknown in sorted(set(metadata) - {path.relative_to(folder).as_posix() for path in files}):
+        progress.log(f"metadata.jsonl: there is no audio file {unknown}")
+    return _make_manifest(name, recordings, captions, excluded, spec, audio_format, store)
+
+
+def _locate(
+    spec: DatasetSpec, audio_format: AudioFormat, store: Store, progress: Progress
+) -> tuple[str, Path]:
+    if spec.builtin is not None:
+        return spec.builtin, render_genre(spec.builtin, audio_format.sample_rate_hz, store, progress)
+    if spec.path is None:  # the schema asks for one of the two
+        raise DatasetError("dataset: neither `path` nor `builtin` is given; expected exactly one")
+    folder = spec.path.absolute()
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise DatasetError(
+            f"dataset.path: {folder} {found}; expected a folder of at least {MIN_TRACKS} recordings of the "
+            "genre (wav, flac, ogg, opus, mp3 or m4a, at any depth), so put them there or change dataset.path"
+        )
+    if store.root.resolve().is_relative_to(folder.resolve()):
+        raise DatasetError(
+            f"dataset.path: {folder} contains the results ({store.root}), so generated clips would become "
+            "recordings; expected a folder of recordings alone, so move them or choose another runs folder"
+        )
+    return folder.resolve().name, folder
+
+
+def _prepare_all(
+    files: Sequence[Path], folder: Path, spec: DatasetSpec, audio_format: AudioFormat, store: Store
+) -> Generator[Recording | Excluded, None, None]:
+    def prepare(path: Path) -> Recording | Excluded:
+        source = path.relative_to(folder).as_posix()
+        return prepare_recording(path, source, audio_format, spec.min_track_s, store)
+
+    pool = ThreadPoolExecutor(max_workers=min(MAX_WORKERS, os.cpu_count() or 1))
+    try:
+        yield from pool.map(prepare, files)
+    finally:  # on an interrupt, too: what is queued is dropped, what is being decoded is finished
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _refuse_repeat(item: Recording | Excluded, recordings: dict[str, Recording]) -> Recording | Excluded:
+    if isinstance(item, Recording) and item.content_hash in recordings:
+        return Excluded(item.source, f"has the same content as {recordings[item.content_hash].source}")
+    return item
+
+
+def _check_enough(folder: Path, n_files: int, n_usable: int, excluded: Sequence[Excluded]) -> None:
+    if n_usable >= MIN_TRACKS:
+        return
+    listed = "".join(f"\n  {item.source} {item.reason}" for item in excluded[:N_LISTED])
+    if len(excluded) > N_LISTED:
+        listed += f"\n  and {len(excluded) - N_LISTED} more"
+    raise DatasetError(
+        f"{folder}: {n_usable} usable tracks of {n_files} audio files ({len(excluded)} left out); expected "
+        f"at least {MIN_TRACKS}, because whole tracks are split into at least 1 to train on and 2 held out, "
+        f"so add recordings{listed}"
+    )
+
+
+def _make_manifest(
+    name: str,
+    recordings: dict[str, Recording],
+    captions: dict[str, str],
+    excluded: Sequence[Excluded],
+    spec: DatasetSpec,
+    audio_format: AudioFormat,
+    store: Store,
+) -> Manifest:
+    held_out = choose_eval(list(recordings), spec.split)
+    rate_hz = audio_format.sample_rate_hz
+    # in the order of contents, so that renaming files changes neither the manifest's key nor training
+    ordered = sorted(recordings.values(), key=lambda recording: recording.content_hash)
+    tracks = tuple(
+        Track(
+            id=recording.content_hash[:ID_LENGTH],
+            source=recording.source,
+            audio=recording.audio,
+            caption=captions[recording.source],
+            split="eval" if recording.content_hash in held_out else "train",
+            duration_s=recording.n_samples / rate_hz,
+        )
+        for recording in ordered
+    )
+    slices = tuple(
+        part
+        for track, recording in zip(tracks, ordered, strict=True)
+        for part in cut_slices(track, recording.n_samples, rate_hz, spec.clip_s)
+    )
+    key = hash_json(
+        {
+            "version": MANIFEST_VERSION,
+            "format": audio_format,
+            "clip_s": spec.clip_s,
+            "resampler": RESAMPLER,
+            "tracks": [
+                (recording.content_hash, recording.n_samples, track.split, track.caption)
+                for track, recording in zip(tracks, ordered, strict=True)
+            ],
+        }
+    )
+    return Manifest(
+        key=key,
+        name=name,
+        folder=store.root / "audio",
+        format=audio_format,
+        clip_s=spec.clip_s,
+        tracks=tracks,
+        excluded=tuple(excluded),
+        slices=slices,
+        resampler=RESAMPLER,
+    )

@@ -1,0 +1,108 @@
+"""One recording: its content hash and its prepared samples in the store, or why it is left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lora_bench.artifacts import AudioFormat, Excluded
+from lora_bench.audio import RESAMPLER, load_audio, resample, to_channels
+from lora_bench.errors import AudioFileError
+from lora_bench.store import Store, hash_file, hash_json, read_json, write_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PREPARED_VERSION = 1
+"""Part of the cache key; raise it when the same file would be prepared differently."""
+
+SILENCE_PEAK_DBFS = -60.0
+SILENCE_PEAK = 10.0 ** (SILENCE_PEAK_DBFS / 20.0)
+# Lossy codecs overshoot full scale by a few dB; ten times full scale is a float file in integer units.
+MAX_PEAK = 10.0
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A usable file.
+
+    Attributes:
+        source: path relative to the dataset folder, with `/`.
+        content_hash: SHA-256 of the source file's bytes, 64 hex digits.
+        audio: prepared samples, float32 `.npy` [C, S].
+        n_samples: S.
+    """
+
+    source: str
+    content_hash: str
+    audio: Path
+    n_samples: int
+
+
+def prepare_recording(
+    path: Path, source: str, audio_format: AudioFormat, min_track_s: float, store: Store
+) -> Recording | Excluded:
+    """Decode and resample one file into the store, unless the same content already lies there.
+
+    Raises:
+        StoreError: the disk is full.
+    """
+    try:
+        content_hash = _hash_source(path)
+        key = hash_json(
+            {
+                "version": PREPARED_VERSION,
+                "content": content_hash,
+                "sample_rate_hz": audio_format.sample_rate_hz,
+                "channels": audio_format.channels,
+                "resampler": RESAMPLER,
+            },
+            length=32,
+        )
+        place = store.get_or_make("audio", key, lambda draft: _write_prepared(path, audio_format, draft))
+    except AudioFileError as error:
+        return Excluded(source, error.reason)
+    facts = read_json(place / "facts.json")
+    n_samples, peak = int(facts["n_samples"]), float(facts["peak"])
+    reason = _find_fault(n_samples / audio_format.sample_rate_hz, peak, min_track_s)
+    if reason is not None:
+        return Excluded(source, reason)
+    return Recording(source, content_hash, place / "audio.npy", n_samples)
+
+
+def _hash_source(path: Path) -> str:
+    try:
+        return hash_file(path)
+    except OSError as error:
+        raise AudioFileError(str(path), f"cannot be read ({error.strerror})") from error
+
+
+def _write_prepared(path: Path, audio_format: AudioFormat, draft: Path) -> None:
+    audio, sample_rate_hz = load_audio(path)
+    audio = resample(to_channels(audio, audio_format.channels), sample_rate_hz, audio_format.sample_rate_hz)
+    _save_npy(draft / "audio.npy", audio)
+    peak = float(np.abs(audio).max(initial=0.0))
+    write_json(draft / "facts.json", {"n_samples": audio.shape[1], "peak": peak})
+
+
+def _save_npy(path: Path, audio: NDArray[np.float32]) -> None:
+    # numpy.save hands the file to C and raises an OSError without errno on a full disk, which nobody
+    # can tell from other faults; Python's own write says ENOSPC.
+    with path.open("wb") as stream:
+        header = np.lib.format.header_data_from_array_1_0(audio)
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(np.ascontiguousarray(audio).data)
+
+
+def _find_fault(duration_s: float, peak: float, min_track_s: float) -> str | None:
+    if peak < SILENCE_PEAK:
+        level = f"peak {20.0 * np.log10(peak):.0f} dBFS" if peak > 0.0 else "every sample is zero"
+        return f"is silent ({level}; expected above {SILENCE_PEAK_DBFS:.0f} dBFS)"
+    if peak > MAX_PEAK:
+        return f"has samples of {peak:.0f} times full scale; is it a float file in integer units?"
+    if duration_s < min_track_s:
+        return f"is too short ({duration_s:.2f} s; dataset.min_track_s is {min_track_s:g} s)"
+    return None

@@ -1,0 +1,91 @@
+"""Clips of a prompt as wav files; what is already there is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lora_bench.artifacts import GeneratedClips
+from lora_bench.audio import load_audio, save_wav
+from lora_bench.errors import AudioFileError, OutOfMemoryError
+from lora_bench.models.decoding import generate_batches
+from lora_bench.models.memory import is_out_of_memory, total_gib
+from lora_bench.models.protocol import MusicModel
+from lora_bench.progress import Progress
+from lora_bench.spec.schema import GenerationSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+def generate_clips(
+    model: MusicModel, prompt: str, generation: GenerationSpec, folder: Path, progress: Progress
+) -> GeneratedClips:
+    """Generate `folder/000.wav`, `001.wav` and so on; complete files are kept.
+
+    An interrupted call goes on with the same result: a clip's noise depends on the clip alone, and each
+    clip passes through the codec by itself (in a batch its last bits would depend on the others).  The
+    caller sees to it that kept files were made with the same model and sampling.
+
+    Args:
+        model: with or without an adapter.
+        prompt: the text.
+        generation: sampling, number and length of the clips.
+        folder: made if it is not there.
+        progress: advanced by codec frames.
+
+    Returns:
+        All clips, each exactly `clip_s` long, in index order; `wall_s` counts this call only.
+
+    Raises:
+        ModelError: the clip is longer than the model's positions, or logits are not finite.
+        OutOfMemoryError: not even one clip fits.
+        StoreError: the disk is full; finished clips are kept.
+    """
+    begin = time.monotonic()
+    rate_hz = model.info.audio_format.sample_rate_hz
+    n_samples = round(generation.clip_s * rate_hz)
+    n_frames = model.info.count_frames(n_samples)
+    files = tuple(folder / f"{index:03d}.wav" for index in range(generation.n_clips))
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [index for index, file in enumerate(files) if not _is_complete(file, n_samples, rate_hz)]
+    progress.start("generate", total=generation.n_clips * n_frames)
+    progress.advance((generation.n_clips - len(missing)) * n_frames)
+    if missing:
+        for batch in generate_batches(model, prompt, missing, n_frames, generation, progress):
+            save_clips(model, batch.codes, [files[index] for index in batch.clip_ids], n_samples)
+    return GeneratedClips(prompt=prompt, files=files, wall_s=time.monotonic() - begin)
+
+
+def _is_complete(file: Path, n_samples: int, rate_hz: int) -> bool:
+    """Whether a clip is there at full length; anything else is made again."""
+    if not file.is_file():
+        return False
+    try:
+        audio, found_hz = load_audio(file)
+    except AudioFileError:
+        return False
+    return audio.shape[1] == n_samples and found_hz == rate_hz
+
+
+def save_clips(model: MusicModel, codes: Tensor, files: Sequence[Path], n_samples: int) -> None:
+    """Decode codes [N, K, F] one by one and write them, cut to `n_samples`."""
+    for clip, file in zip(codes, files, strict=True):
+        save_wav(file, _decode(model, clip)[:, :n_samples], model.info.audio_format.sample_rate_hz)
+
+
+def _decode(model: MusicModel, codes: Tensor) -> NDArray[np.float32]:
+    try:
+        return model.decode_audio(codes[None])[0]
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"decoding one clip of {codes.shape[-1]} frames did not fit into the memory of {model.device} "
+            f"({total_gib(model.device):.1f} GiB); lower generation.clip_s"
+        ) from error

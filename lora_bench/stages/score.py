@@ -1,0 +1,101 @@
+"""From embeddings to scores: a distance with its interval, and the provenance of both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lora_bench.artifacts import Embeddings, Score
+from lora_bench.errors import ScoreError
+from lora_bench.metrics.clusters import Clusters, cluster_embeddings, stack_strata
+from lora_bench.metrics.estimate import Estimate, estimate_distance, estimate_text_match
+from lora_bench.metrics.frechet import check_same_dim
+from lora_bench.metrics.names import Metric
+from lora_bench.metrics.provenance import Provenance, merge_provenance
+
+
+def score_embeddings(
+    metric: Metric, generated: Embeddings, reference: Embeddings, prompt: str | None = None
+) -> Score:
+    """Score one set of generated clips against the reference.
+
+    Args:
+        metric: what to compute; for `clap_score` the reference is the prompt's text, one vector.
+        generated: clusters are its groups (the clips).
+        reference: clusters are its groups (the tracks).
+        prompt: label of the score; None stands for all prompts.
+
+    Returns:
+        `value` is the plug-in estimate that other tools report; `corrected` is the estimate without the bias
+        of a finite sample, and what `se` and the interval belong to.
+
+    Raises:
+        UnscoredError: too few vectors or clips.
+        ScoreError: values that are not finite, different dimensions, encoders or weights.
+    """
+    return score_pooled(metric, [generated], reference, prompt)
+
+
+def score_pooled(
+    metric: Metric, generated: Sequence[Embeddings], reference: Embeddings, prompt: str | None = None
+) -> Score:
+    """Score the clips of several prompts together; prompts are strata, clips the sample within each.
+
+    Args:
+        metric: what to compute.
+        generated: one set per prompt.
+        reference: common to all.
+        prompt: label of the score; None stands for all prompts.
+
+    Raises:
+        UnscoredError, ScoreError: as `score_embeddings`.
+    """
+    if not generated:
+        raise ScoreError("there are no generated embeddings to score; expected one set per prompt")
+    provenance = merge_provenance([part.provenance for part in generated], reference.provenance)
+    ours = stack_strata([cluster_embeddings(part, "generated") for part in generated])
+    if metric.distance == "text":
+        texts = np.asarray(reference.values, dtype=np.float64)
+        estimate = estimate_text_match(ours, texts)
+        n_reference = len(texts)
+    else:
+        theirs = cluster_embeddings(reference, "reference")
+        check_same_dim(ours.vectors, theirs.vectors)
+        estimate = estimate_distance(metric.distance, ours, theirs)
+        n_reference = theirs.n_clips
+        provenance |= _describe_clusters(ours, theirs)
+    return _make_score(metric, prompt, ours, n_reference, estimate, provenance)
+
+
+def _make_score(
+    metric: Metric,
+    prompt: str | None,
+    generated: Clusters,
+    n_reference: int,
+    estimate: Estimate,
+    provenance: Provenance,
+) -> Score:
+    return Score(
+        metric=metric.name,
+        prompt=prompt,
+        value=estimate.value,
+        n_generated=generated.n_clips,
+        n_reference=n_reference,
+        dim=generated.vectors.shape[1],
+        se=estimate.se,
+        ci_low=estimate.ci_low,
+        ci_high=estimate.ci_high,
+        corrected=estimate.corrected,
+        note="; ".join(estimate.notes) or None,
+        provenance=provenance | {"distance": metric.distance, **estimate.provenance},
+    )
+
+
+def _describe_clusters(generated: Clusters, reference: Clusters) -> Provenance:
+    return {
+        "n_vectors_generated": len(generated.vectors),
+        "n_vectors_reference": len(reference.vectors),
+        "n_clusters_generated": generated.n_clusters,
+        "n_clusters_reference": reference.n_clusters,
+    }

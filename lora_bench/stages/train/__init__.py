@@ -1,0 +1,11 @@
+"""Train a LoRA adapter on a token set; a killed run goes on bit for bit.
+
+schedule.py    what a step does, as pure functions of (seed, step): slices, caption dropout, noise, rate
+checkpoint.py  one file with everything a run needs to go on
+steps.py       one optimiser step, one measurement on the held-out slices
+loop.py        the run: where it begins, when it measures and saves, how it ends
+"""
+
+from lora_bench.stages.train.loop import train_adapter
+
+__all__ = ["train_adapter"]

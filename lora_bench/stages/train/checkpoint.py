@@ -1,0 +1,108 @@
+"""One file with everything that training needs to go on: adapter, optimiser, curve.
+
+A single safetensors file, written beside and renamed, is either the old state or the new one.  Only the
+last is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from lora_bench.artifacts import LossPoint
+from lora_bench.store import write_bytes
+
+STATE_FILE = "state.safetensors"
+
+
+@dataclass
+class TrainState:
+    """Where a run is.
+
+    Attributes:
+        step: optimiser steps done.
+        curve: points so far.
+        window: training losses since the last point of the curve.
+        wall_s: time spent until `step`, in all attempts together.
+        scaler: state of the loss scaling; empty unless the decoder is float16.
+    """
+
+    step: int = 0
+    curve: list[LossPoint] = field(default_factory=list)
+    window: list[float] = field(default_factory=list)
+    wall_s: float = 0.0
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    folder: Path,
+    key: str,
+    state: TrainState,
+    parameters: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Replace the checkpoint in `folder`.
+
+    Raises:
+        StoreError: the disk is full; the old checkpoint stays.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        tensors[f"adapter/{name}"] = parameter.detach().cpu().contiguous()
+        for part, value in optimizer.state[parameter].items():
+            tensors[f"optimizer/{part}/{name}"] = value.detach().cpu().contiguous()
+    facts = {"key": key, **asdict(state)}
+    write_bytes(folder / STATE_FILE, save(tensors, metadata={"state": json.dumps(facts, allow_nan=False)}))
+
+
+def load_checkpoint(
+    folder: Path, key: str, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> TrainState | str:
+    """Put a checkpoint's tensors into adapter and optimiser.
+
+    Returns:
+        Its state, or in words why there is none to go on from (nothing is changed then).
+    """
+    path = folder / STATE_FILE
+    if not path.is_file():
+        return "there is no checkpoint"
+    try:
+        with safe_open(path, framework="pt") as stored:
+            facts = json.loads(stored.metadata()["state"])
+            if facts.pop("key") != key:
+                return "the checkpoint was made with other data or settings"
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        return f"the checkpoint is damaged ({error})"
+    if {name for name in tensors if name.startswith("adapter/")} != {
+        f"adapter/{name}" for name in parameters
+    }:
+        return "the checkpoint holds another adapter"
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"adapter/{name}"])
+            parts = {
+                found.split("/", 2)[1]: tensor
+                for found, tensor in tensors.items()
+                if found.startswith("optimizer/") and found.split("/", 2)[2] == name
+            }
+            # the step counter stays on the CPU, as torch keeps it
+            optimizer.state[parameter] = {
+                part: tensor if part == "step" else tensor.to(parameter.device)
+                for part, tensor in parts.items()
+            }
+    facts["curve"] = [LossPoint(**point) for point in facts["curve"]]
+    return TrainState(**facts)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint of a finished run."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,216 @@
+"""The training loop: AdamW on the adapter, held-out loss at intervals, checkpoints.
+
+Slices are taken whole, epoch after epoch in a random order; nothing is cropped or augmented.  The optimiser
+is AdamW with torch's betas (0.9, 0.999).
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lora_bench.artifacts import LossPoint, TrainResult
+from lora_bench.errors import OutOfMemoryError, StoreError, TrainingError
+from lora_bench.models.memory import (
+    GIB,
+    available_bytes,
+    is_out_of_memory,
+    peak_gib,
+    release_cached,
+    reset_peak,
+    total_gib,
+)
+from lora_bench.models.protocol import MusicModel
+from lora_bench.models.token_set import TokenSet
+from lora_bench.progress import Progress
+from lora_bench.spec.schema import LoraSpec, TrainSpec
+from lora_bench.stages.train.checkpoint import TrainState, load_checkpoint, remove_checkpoint, save_checkpoint
+from lora_bench.stages.train.schedule import learning_rate
+from lora_bench.stages.train.steps import TrainingRun, measure_eval_loss, take_step
+from lora_bench.store import hash_json, read_json, to_jsonable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = 1  # raise it when a checkpoint of an older version must not be gone on from
+MAX_EVAL_SLICES = 64
+N_CURVE_POINTS = 200  # at least, where there are as many steps
+
+
+def train_adapter(
+    tokens: TokenSet,
+    model: MusicModel,
+    lora: LoraSpec,
+    train: TrainSpec,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> TrainResult:
+    """Train a fresh adapter and write `folder/adapter`; the model keeps it, in eval mode.
+
+    Goes on from `folder/checkpoint` if that was made with the same data and settings; on a CPU the result
+    is then bit for bit that of a run that was never interrupted.
+
+    Args:
+        tokens: codes and text states; the `train` slices are learnt, the `eval` slices only measured.
+        model: an adapter in it is removed first.
+        lora: the adapter.
+        train: how it is trained.
+        seed: of the initial adapter, the order, caption dropout and adapter dropout.
+        folder: gets `adapter/`, and while training `checkpoint/`.
+        progress: told about every step.
+
+    Raises:
+        TrainingError: nothing to train on, or the loss is not finite; the last checkpoint stays.
+        NoModulesMatchedError: a target matched nothing.
+        OutOfMemoryError: a batch does not fit.
+    """
+    train_rows = tokens.find_split("train")
+    if len(train_rows) == 0:
+        raise TrainingError(
+            "the dataset has no training slice, expected at least one; give longer or more tracks"
+        )
+    key = _run_key(tokens, model, lora, train, seed)
+    finished = _find_finished(folder / "adapter", key)
+    if finished is not None:
+        model.load_adapter(finished.adapter)
+        return finished
+    reset_peak(model.device)
+    injection = model.inject_lora(lora, seed)
+    parameters = model.adapter_parameters()
+    run = TrainingRun(
+        tokens=tokens,
+        model=model,
+        train=train,
+        seed=seed,
+        folder=folder,
+        key=key,
+        parameters=parameters,
+        optimizer=torch.optim.AdamW(parameters.values(), lr=train.lr, weight_decay=train.weight_decay),
+        # float16 gradients underflow without it; in other types it does nothing
+        scaler=torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16),
+        train_rows=train_rows,
+        eval_rows=_choose_eval_rows(tokens),
+        state=TrainState(),
+    )
+    progress.start("train", total=train.steps)
+    _restore(run, progress)
+    gpus = [model.device] if model.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=gpus):
+            _run_steps(run, progress)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise _describe_out_of_memory(run) from error
+        raise
+    finally:
+        model.set_training(False)
+        run.optimizer.zero_grad(set_to_none=True)
+    result = TrainResult(
+        adapter=folder / "adapter",
+        trainable_params=injection.trainable_params,
+        matched_modules=dict(injection.matched_modules),
+        curve=tuple(run.state.curve),
+        wall_s=run.state.wall_s,
+        peak_memory_gib=peak_gib(model.device),
+    )
+    notes = {"train": train, "train_seed": seed, "run_key": key, "result": result}
+    model.save_adapter(result.adapter, to_jsonable(notes))
+    remove_checkpoint(folder / "checkpoint")
+    return result
+
+
+def _run_key(tokens: TokenSet, model: MusicModel, lora: LoraSpec, train: TrainSpec, seed: int) -> str:
+    facts = {
+        "format": FORMAT,
+        "tokens": tokens.key,
+        "weights": model.info.weights_hash,
+        "dtype": str(model.dtype),
+    }
+    return hash_json({**facts, "lora": lora, "train": train, "seed": seed})
+
+
+def _find_finished(adapter: Path, key: str) -> TrainResult | None:
+    """The result of this very run if its adapter is complete (killed before the caller took note of it)."""
+    try:
+        notes = read_json(adapter / "lora_bench.json")
+    except StoreError:
+        return None
+    if notes.get("run_key") != key:
+        return None
+    result = notes["result"]
+    return TrainResult(
+        adapter=adapter,
+        trainable_params=result["trainable_params"],
+        matched_modules=result["matched_modules"],
+        curve=tuple(LossPoint(**point) for point in result["curve"]),
+        wall_s=result["wall_s"],
+        peak_memory_gib=result["peak_memory_gib"],
+    )
+
+
+def _choose_eval_rows(tokens: TokenSet) -> NDArray[np.int64]:
+    """Held-out slices that are measured: all, or `MAX_EVAL_SLICES` of them, evenly spread over the tracks."""
+    rows = tokens.find_split("eval")
+    if len(rows) <= MAX_EVAL_SLICES:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, MAX_EVAL_SLICES).round().astype(np.int64)]
+
+
+def _restore(run: TrainingRun, progress: Progress) -> None:
+    found = load_checkpoint(run.folder / "checkpoint", run.key, run.parameters, run.optimizer)
+    if isinstance(found, str):
+        if (run.folder / "checkpoint").exists():
+            progress.log(f"{found}; training begins at step 0")
+        return
+    run.state = found
+    if found.scaler:
+        run.scaler.load_state_dict(found.scaler)
+    progress.advance(found.step)
+    progress.log(f"training goes on from step {found.step}")
+
+
+def _run_steps(run: TrainingRun, progress: Progress) -> None:
+    train, state = run.train, run.state
+    begin, spent_s = time.monotonic(), state.wall_s
+    every = max(1, train.steps // N_CURVE_POINTS)
+    run.model.set_training(True, gradient_checkpointing=train.gradient_checkpointing)
+    if state.step == 0 and not state.curve:
+        state.curve.append(LossPoint(0, None, measure_eval_loss(run), learning_rate(0, train), 0.0))
+    while state.step < train.steps:
+        rate = learning_rate(state.step, train)
+        loss = take_step(run, rate)
+        state.step += 1
+        state.window.append(loss)
+        state.wall_s = spent_s + time.monotonic() - begin
+        is_last = state.step == train.steps
+        is_measured = is_last or state.step % train.eval_every == 0
+        if is_measured or state.step % every == 0:
+            eval_loss = measure_eval_loss(run) if is_measured else None
+            train_loss = sum(state.window) / len(state.window)
+            state.curve.append(LossPoint(state.step, train_loss, eval_loss, rate, round(state.wall_s, 3)))
+            state.window = []
+        progress.advance(1, note=f"loss {loss:.3f}")
+        if not is_last and state.step % train.checkpoint_every == 0:
+            state.scaler = run.scaler.state_dict()
+            save_checkpoint(run.folder / "checkpoint", run.key, state, run.parameters, run.optimizer)
+    state.wall_s = spent_s + time.monotonic() - begin
+
+
+def _describe_out_of_memory(run: TrainingRun) -> OutOfMemoryError:
+    device, train = run.model.device, run.train
+    release_cached(device)
+    checkpointing = "" if train.gradient_checkpointing else ", or set train.gradient_checkpointing: true"
+    numbers = (
+        f"{total_gib(device):.1f} GiB, {available_bytes(device) / GIB:.1f} GiB free now, "
+        f"peak {peak_gib(device):.1f} GiB"
+    )
+    return OutOfMemoryError(
+        f"step {run.state.step + 1}: a batch of {train.batch_size} slices of {run.tokens.slice_s:g} s did "
+        f"not fit into {device} ({numbers}); halve train.batch_size and double train.grad_accumulation, "
+        f"which keeps the slices of each step{checkpointing}"
+    )

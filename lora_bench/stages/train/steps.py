@@ -1,0 +1,115 @@
+"""One optimiser step and one measurement on the held-out slices."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from lora_bench.errors import TrainingError
+from lora_bench.models.protocol import MusicModel
+from lora_bench.models.token_set import TokenSet
+from lora_bench.spec.schema import TrainSpec
+from lora_bench.stages.train.checkpoint import TrainState
+from lora_bench.stages.train.schedule import drop_captions, noise_seed, pick_slices
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass
+class TrainingRun:
+    """What the steps of one run work on."""
+
+    tokens: TokenSet
+    model: MusicModel
+    train: TrainSpec
+    seed: int
+    folder: Path
+    key: str
+    parameters: dict[str, torch.nn.Parameter]
+    optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
+    train_rows: NDArray[np.int64]
+    eval_rows: NDArray[np.int64]
+    state: TrainState
+
+
+def take_step(run: TrainingRun, rate: float) -> float:
+    """One optimiser step.
+
+    Returns:
+        The loss before it, in nats per code, mean over the valid codes of all its slices.
+
+    Raises:
+        TrainingError: loss or gradient is not finite; the adapter is left as it was.
+    """
+    train, step = run.train, run.state.step
+    n_slices = train.batch_size * train.grad_accumulation
+    rows = run.train_rows[pick_slices(run.seed, step, len(run.train_rows), n_slices)]
+    dropped = drop_captions(run.seed, step, n_slices, train.caption_dropout)
+    n_valid = int(run.tokens.valid_frames[rows].sum())
+    run.optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    for part in range(train.grad_accumulation):
+        cut = slice(part * train.batch_size, (part + 1) * train.batch_size)
+        codes, valid_frames, texts = run.tokens.take(rows[cut])
+        conditions = [None if drop else text for text, drop in zip(texts, dropped[cut], strict=True)]
+        torch.manual_seed(noise_seed(run.seed, step, part))
+        loss = run.model.training_loss(codes, valid_frames, conditions)
+        # every valid code of the step counts the same, however the passes divide them
+        share = int(valid_frames.sum()) / n_valid
+        value = loss.item()
+        _check_finite("the loss", value, run)
+        total += value * share
+        run.scaler.scale(loss * share).backward()
+    _apply_gradient(run, rate)
+    return total
+
+
+def _apply_gradient(run: TrainingRun, rate: float) -> None:
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    run.scaler.unscale_(run.optimizer)
+    limit = math.inf if run.train.max_grad_norm is None else run.train.max_grad_norm
+    norm = torch.nn.utils.clip_grad_norm_(run.parameters.values(), limit)
+    # with loss scaling an infinite gradient skips the step and lowers the scale
+    if not run.scaler.is_enabled():
+        _check_finite("the gradient's norm", norm.item(), run)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+
+
+def _check_finite(what: str, value: float, run: TrainingRun) -> None:
+    if math.isfinite(value):
+        return
+    train = run.train
+    earlier = [point.train_loss for point in run.state.curve if point.train_loss is not None]
+    before = f" (last {earlier[-1]:.3f})" if earlier else ""
+    raise TrainingError(
+        f"step {run.state.step + 1} of {train.steps}: {what} is {value}{before}, expected a finite number; "
+        f"lower train.lr (now {train.lr:g}), raise train.warmup_frac (now {train.warmup_frac:g}), or use "
+        f"model.dtype float32 (now {str(run.model.dtype).removeprefix('torch.')})"
+    )
+
+
+def measure_eval_loss(run: TrainingRun) -> float | None:
+    """Loss on the held-out slices with their captions, without dropout; None if there are none."""
+    if len(run.eval_rows) == 0:
+        return None
+    run.model.set_training(False)
+    total, n_valid = 0.0, 0
+    with torch.no_grad():
+        for first in range(0, len(run.eval_rows), run.train.batch_size):
+            codes, valid_frames, texts = run.tokens.take(run.eval_rows[first : first + run.train.batch_size])
+            n = int(valid_frames.sum())
+            total += run.model.training_loss(codes, valid_frames, texts).item() * n
+            n_valid += n
+    run.model.set_training(True, gradient_checkpointing=run.train.gradient_checkpointing)
+    loss = total / n_valid
+    _check_finite("the held-out loss", loss, run)
+    return loss

@@ -1,0 +1,60 @@
+"""Shared by all tests: no network, and small sounds in real files."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+SNDFILE_KINDS = {
+    ".opus": {"format": "OGG", "subtype": "OPUS"},
+    ".oga": {"format": "OGG", "subtype": "VORBIS"},
+    ".aif": {"format": "AIFF"},
+}
+
+
+@pytest.fixture(scope="session")
+def make_tone() -> Callable[..., NDArray[np.float32]]:
+    """A sine, float32 [C, S]; every channel is half as loud as the one before."""
+
+    def make(
+        duration_s: float = 1.0, rate_hz: int = 16_000, *, channels: int = 1, tone_hz: float = 440.0
+    ) -> NDArray[np.float32]:
+        time_s = np.arange(round(duration_s * rate_hz)) / rate_hz
+        tone = 0.4 * np.sin(2.0 * np.pi * tone_hz * time_s)
+        return np.stack([tone * 0.5**channel for channel in range(channels)]).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def save_sound() -> Callable[..., Path]:
+    """Writes [C, S] to a file in the format of its suffix, m4a and aac by FFmpeg; makes its folders."""
+
+    def save(path: Path, audio: NDArray[np.float32], rate_hz: int = 16_000) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix not in {".m4a", ".aac"}:
+            soundfile.write(path, audio.T, rate_hz, **SNDFILE_KINDS.get(path.suffix, {}))
+            return path
+        layout = "mono" if len(audio) == 1 else "stereo"
+        container_format = "adts" if path.suffix == ".aac" else "mp4"
+        # the index in front, as shops sell it: a cut file can then be opened
+        options = {"movflags": "faststart"} if container_format == "mp4" else {}
+        with av.open(str(path), "w", format=container_format, options=options) as container:
+            stream = container.add_stream("aac", rate=rate_hz, layout=layout)
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio), format="fltp", layout=layout)
+            frame.sample_rate = rate_hz
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+        return path
+
+    return save

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist, pdist
+from sets import make_clusters, wrap
+
+from lora_bench.errors import ScoreError, UnscoredError
+from lora_bench.metrics.clusters import cluster_embeddings
+from lora_bench.metrics.guards import (
+    best_code_match,
+    diversity_ratio,
+    mean_pairwise_distance,
+    measure_memorisation,
+    measure_silence,
+    repetition,
+)
+
+
+def test_mean_distance_is_between_clips_only():
+    clusters = make_clusters(6, 3, 4)
+    labels = clusters.labels()
+    distances = cdist(clusters.vectors, clusters.vectors)
+    expected = distances[labels[:, None] < labels[None, :]].mean()
+    assert mean_pairwise_distance(clusters) == pytest.approx(expected, rel=1e-9)
+    single = make_clusters(8, 1, 4)
+    assert mean_pairwise_distance(single) == pytest.approx(pdist(single.vectors).mean(), rel=1e-9)
+
+
+def test_half_the_spread_is_half_the_diversity():
+    reference = make_clusters(30, 2, 4)
+    halved = cluster_embeddings(wrap(reference.vectors / 2.0 + 7.0, 2), "generated")
+    assert diversity_ratio(halved, reference) == pytest.approx(0.5, rel=1e-9)
+
+
+def test_collapsed_set_has_no_diversity():
+    constant = cluster_embeddings(wrap(np.ones((8, 4)), 2), "generated")
+    assert diversity_ratio(constant, make_clusters(10, 2, 4)) == 0.0
+
+
+def test_diversity_against_a_constant_reference_is_undefined():
+    constant = cluster_embeddings(wrap(np.ones((8, 4)), 2), "reference")
+    with pytest.raises(UnscoredError, match="all reference vectors are equal"):
+        diversity_ratio(make_clusters(10, 2, 4), constant)
+
+
+def test_one_clip_has_no_diversity():
+    with pytest.raises(UnscoredError, match="one clip only"):
+        diversity_ratio(make_clusters(1, 5, 4), make_clusters(10, 2, 4))
+
+
+def test_silence_counts_clips_and_blocks_below_the_threshold():
+    loud, quiet = np.full(1000, 0.5), np.full(1000, 1e-4)
+    half = np.concatenate([loud[:500], quiet[:500]])
+    found = measure_silence([loud, quiet, half], 250)
+    assert found.clip_frac == pytest.approx(1 / 3)
+    assert found.block_frac == pytest.approx((0 + 4 + 2) / 12)
+    assert found.n_clips == 3
+
+
+def test_silence_averages_channels_and_takes_the_short_last_block():
+    stereo = np.stack([np.full(130, 0.5), np.zeros(130)])
+    found = measure_silence([stereo], 100)
+    assert (found.clip_frac, found.block_frac) == (0.0, 0.0)
+    assert measure_silence([np.concatenate([np.full(100, 0.5), np.zeros(30)])], 100).block_frac == 0.5
+
+
+@pytest.mark.parametrize("clip", [np.zeros(0), np.array([0.0, np.nan])])
+def test_empty_or_damaged_clip_has_no_silence_rate(clip):
+    with pytest.raises(ScoreError, match="clip 1 is empty or holds values that are not finite"):
+        measure_silence([np.ones(4), clip], 2)
+
+
+def test_no_clips_are_not_zero_silence():
+    with pytest.raises(ScoreError, match="no clip"):
+        measure_silence([], 2)
+
+
+def test_exact_loop_repeats_fully_and_noise_does_not():
+    rng = np.random.default_rng(0)
+    bar = rng.normal(size=(20, 8))
+    assert repetition(np.tile(bar, (5, 1)), 10) == pytest.approx(1.0, abs=0.05)
+    assert repetition(np.concatenate([bar, bar]), 20) == pytest.approx(1.0)
+    assert repetition(rng.normal(size=(100, 8)), 10) < 0.3
+
+
+def test_frozen_clip_counts_as_repeating():
+    assert repetition(np.full((40, 3), 5.0), 5) == 1.0
+
+
+@given(seed=st.integers(0, 500))
+@settings(max_examples=20, deadline=None)
+def test_repetition_does_not_depend_on_level_and_lies_within_one(seed):
+    frames = np.random.default_rng(seed).normal(size=(30, 4))
+    value = repetition(frames, 5)
+    assert -1.0 <= value <= 1.0
+    assert repetition(10.0 * frames - 3.0, 5) == pytest.approx(value, rel=1e-9)
+
+
+def test_clip_shorter_than_two_lags_has_no_repetition():
+    with pytest.raises(ScoreError, match=r"shape \(9, 2\), expected \[frames, D\] with at least 2 x 5"):
+        repetition(np.zeros((9, 2)), 5)
+
+
+def test_copies_of_training_clips_are_found_by_index():
+    rng = np.random.default_rng(0)
+    train, held_out = rng.normal(size=(40, 30)) + 5.0, rng.normal(size=(40, 30)) + 5.0
+    fresh = rng.normal(size=(20, 30)) + 5.0
+    copies = train[[3, 8]] + 0.01 * rng.normal(size=(2, 30))
+    found = measure_memorisation(np.concatenate([fresh, copies]), held_out, train)
+    assert list(found.nearest[-2:]) == [3, 8]
+    assert (found.similarities[-2:] > 0.99).all()
+    assert 2 / 22 <= found.above_frac < 0.4
+
+
+def test_independent_clips_are_as_near_as_held_out_ones():
+    rng = np.random.default_rng(1)
+    train, held_out, fresh = (rng.normal(size=(200, 20)) + 5.0 for _ in range(3))
+    found = measure_memorisation(fresh, held_out, train)
+    assert found.generated_median == pytest.approx(found.held_out_median, abs=0.05)
+    assert found.above_frac < 0.12
+
+
+def test_memorisation_needs_features_of_one_length():
+    with pytest.raises(ScoreError, match=r"feature lengths \[3, 3, 4\] differ"):
+        measure_memorisation(np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 4)))
+
+
+def test_memorisation_against_nothing_is_an_error():
+    with pytest.raises(ScoreError, match=r"training features of shape \(0, 3\)"):
+        measure_memorisation(np.ones((2, 3)), np.ones((2, 3)), np.ones((0, 3)))
+
+
+def slide(codes, track):
+    best = 0
+    for shift in range(-len(codes) + 1, len(track)):
+        best = max(
+            best,
+            sum(
+                1 for t, code in enumerate(codes) if 0 <= t + shift < len(track) and track[t + shift] == code
+            ),
+        )
+    return best / len(codes)
+
+
+@given(seed=st.integers(0, 500), n=st.integers(1, 12), m=st.integers(1, 20))
+@settings(max_examples=30, deadline=None)
+def test_best_code_match_is_that_of_sliding_one_over_the_other(seed, n, m):
+    rng = np.random.default_rng(seed)
+    codes, track = rng.integers(0, 4, size=n), rng.integers(0, 4, size=m)
+    assert best_code_match(codes, track) == pytest.approx(slide(codes, track))
+
+
+def test_copied_codes_match_fully_and_unknown_ones_not_at_all():
+    track = np.random.default_rng(0).integers(0, 2048, size=3000)
+    assert best_code_match(track[700:1100], track) == 1.0
+    assert best_code_match(np.full(5, 4000), track) == 0.0
+
+
+def test_empty_codes_cannot_be_matched():
+    with pytest.raises(ScoreError, match="0 and 3 codes"):
+        best_code_match([], [1, 2, 3])

@@ -1,0 +1,126 @@
+"""Trials one after the other: failures, resources, interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fake_trials import Recorder, execute_fake, plan_named
+
+from lora_bench.errors import InterruptedRunError, ResourceError, UsageError
+from lora_bench.runner import run_trials
+from lora_bench.runner.state import read_state
+from lora_bench.spec.schema import ResourcesSpec
+
+CPU = ResourcesSpec()
+
+
+def states(run_folder: Path) -> dict[str, str]:
+    """State of each trial by its name."""
+    folders = sorted((run_folder / "trials").iterdir())
+    return {folder.name.rpartition("-")[0]: read_state(folder).get("state", "") for folder in folders}
+
+
+def test_a_failed_trial_does_not_stop_the_others(tmp_path: Path) -> None:
+    progress = Recorder()
+    trials = plan_named("bad", "good").trials
+    run_trials(trials, tmp_path, tmp_path / "cache", progress, resources=CPU, execute=execute_fake)
+    assert states(tmp_path) == {"bad": "failed", "good": "done", "zero-shot": "done"}
+    assert [stage for stage, _ in progress.stages] == [
+        "zero-shot (1/3): train", "bad (2/3): train", "good (3/3): train",
+    ]  # fmt: skip
+    (line,) = progress.lines
+    assert "bad (2/3) failed: ValueError: broken on purpose" in line
+
+
+def test_a_trial_is_told_what_it_is_finished_for(tmp_path: Path) -> None:
+    (trial, *_) = plan_named("good").trials
+    run_trials(
+        [trial], tmp_path, tmp_path, Recorder(), resources=CPU, inputs={trial.id: "abc"}, execute=execute_fake
+    )
+    assert read_state(tmp_path / "trials" / trial.id)["inputs"] == "abc"
+
+
+def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None:
+    trials = plan_named("stop", "good").trials
+    with pytest.raises(InterruptedRunError, match=r"stopped in trial stop; 1 of 3 trials are done and kept; run the"):
+        run_trials(trials, tmp_path, tmp_path, Recorder(), resources=CPU, execute=execute_fake)
+    assert states(tmp_path) == {"stop": "interrupted", "zero-shot": "done"}
+
+
+def test_a_gpu_that_does_not_exist_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    trials = plan_named("good").trials
+    with pytest.raises(ResourceError, match=r"resources\.gpu is 2, but torch sees 1 GPUs .*`-o resources\.gpu=0`"):
+        run_trials(trials, tmp_path, tmp_path, Recorder(), resources=ResourcesSpec(gpu=2), execute=execute_fake)
+    assert not (tmp_path / "trials").exists()
+    run_trials(trials, tmp_path, tmp_path, Recorder(), resources=ResourcesSpec(gpu=0.5), execute=execute_fake)
+    assert states(tmp_path)["good"] == "done"
+
+
+def test_an_unknown_executor_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="executor 'slurm' does not exist; expected local or ray"):
+        run_trials([], tmp_path, tmp_path, Recorder(), resources=CPU, executor="slurm")
+
+
+RUN_SLOW = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {folder!r})
+from fake_trials import Recorder, execute_fake, plan_named
+from lora_bench.errors import InterruptedRunError
+from lora_bench.runner import run_trials
+from lora_bench.spec.schema import ResourcesSpec
+run_folder = Path(sys.argv[1])
+try:
+    run_trials(plan_named("slow", "good").trials, run_folder, run_folder, Recorder(), resources=ResourcesSpec(),
+               execute=execute_fake)
+except InterruptedRunError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def wait_for(folder: Path, name: str, state: str, limit_s: float = 120.0) -> Path:
+    """The trial's folder, once it is in that state."""
+    end_s = time.monotonic() + limit_s
+    while time.monotonic() < end_s:
+        for found in folder.glob(f"trials/{name}-*"):
+            if read_state(found).get("state") == state and (found / "progress.json").exists():
+                return found
+        time.sleep(0.05)
+    raise AssertionError(f"{name} did not become {state}")
+
+
+def test_ctrl_c_leaves_a_tidy_state_and_the_exit_code_of_an_incomplete_run(tmp_path: Path) -> None:
+    code = RUN_SLOW.format(folder=str(Path(__file__).parent))
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    folder = wait_for(tmp_path, "slow", "running")
+    os.kill(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 3
+    assert printed.startswith("stopped in trial slow; 1 of 3 trials are done")
+    assert states(tmp_path) == {"slow": "interrupted", "zero-shot": "done"}
+    assert json.loads((folder / "state.json").read_text(encoding="utf-8"))["stage"] == "train"
+
+
+def test_a_killed_run_can_be_taken_over_at_once(tmp_path: Path) -> None:
+    code = RUN_SLOW.format(folder=str(Path(__file__).parent))
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.DEVNULL)
+    folder = wait_for(tmp_path, "slow", "running")
+    process.kill()
+    process.wait()
+    assert read_state(folder)["state"] == "running"
+    trials = [trial for trial in plan_named("slow", "good").trials if trial.name == "slow"]
+    run_trials(trials, tmp_path, tmp_path, Recorder(), resources=CPU, execute=lambda *_: {})
+    assert (read_state(folder)["state"], read_state(folder)["n_attempts"]) == ("done", 2)

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_data import RATE_HZ, Recorder, load_tiny
+
+from lora_bench.audio import load_audio, save_wav
+from lora_bench.errors import ModelError
+from lora_bench.models.decoding import generate_codes
+from lora_bench.models.transformers_musicgen import TransformersMusicGen
+from lora_bench.progress import SilentProgress
+from lora_bench.spec.schema import GenerationSpec
+from lora_bench.stages import generate
+from lora_bench.stages.generate import generate_clips
+
+PROMPT = "a song"
+GENERATION = GenerationSpec(n_clips=5, clip_s=0.51, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> TransformersMusicGen:
+    return load_tiny(tmp_path_factory.mktemp("model"))
+
+
+def read_all(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_clips_are_numbered_and_exactly_as_long_as_asked(model: TransformersMusicGen, tmp_path: Path) -> None:
+    progress = Recorder()
+    clips = generate_clips(model, PROMPT, GENERATION, tmp_path / "clips", progress)
+    assert [file.name for file in clips.files] == [f"00{i}.wav" for i in range(5)]
+    assert sorted(tmp_path.glob("clips/*")) == list(clips.files)
+    for file in clips.files:
+        audio, rate_hz = load_audio(file)
+        assert (audio.shape, rate_hz) == ((1, 816), RATE_HZ)  # 0.51 s are 25.5 frames
+    assert (clips.prompt, clips.wall_s > 0) == (PROMPT, True)
+    assert progress.stages == [("generate", 5 * 26)]
+    assert progress.done == 5 * 26
+
+
+def test_a_clip_is_what_codec_and_codes_give(model: TransformersMusicGen, tmp_path: Path) -> None:
+    clips = generate_clips(model, PROMPT, GENERATION, tmp_path, SilentProgress())
+    codes = generate_codes(model, PROMPT, range(5), 26, GENERATION, SilentProgress())
+    for file, clip in zip(clips.files, codes, strict=True):
+        expected = np.clip(model.decode_audio(clip[None])[0, :, :816], -1, 1)
+        np.testing.assert_allclose(load_audio(file)[0], expected, atol=1.01 / 2**15)
+
+
+def test_an_interrupted_call_goes_on_to_the_same_files(
+    model: TransformersMusicGen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate_clips(model, PROMPT, GENERATION, tmp_path / "whole", SilentProgress())
+    calls = 0
+
+    def stop_after_three(path: Path, audio: np.ndarray, rate_hz: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 3:
+            raise KeyboardInterrupt
+        save_wav(path, audio, rate_hz)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generate, "save_wav", stop_after_three)
+        with pytest.raises(KeyboardInterrupt):
+            generate_clips(model, PROMPT, GENERATION, tmp_path / "cut", SilentProgress())
+    assert len(list((tmp_path / "cut").iterdir())) == 3
+    kept = (tmp_path / "cut" / "000.wav").stat().st_mtime_ns
+    progress = Recorder()
+    generate_clips(model, PROMPT, GENERATION, tmp_path / "cut", progress)
+    assert (tmp_path / "cut" / "000.wav").stat().st_mtime_ns == kept
+    assert progress.done == 5 * 26
+    assert read_all(tmp_path / "cut") == read_all(tmp_path / "whole")
+
+
+def test_missing_and_broken_clips_are_made_again(model: TransformersMusicGen, tmp_path: Path) -> None:
+    generate_clips(model, PROMPT, GENERATION, tmp_path, SilentProgress())
+    whole = read_all(tmp_path)
+    (tmp_path / "003.wav").unlink()
+    (tmp_path / "001.wav").write_bytes(whole["001.wav"][:300])
+    save_wav(tmp_path / "004.wav", np.zeros((1, 400), dtype=np.float32), RATE_HZ)
+    generate_clips(model, PROMPT, GENERATION, tmp_path, SilentProgress())
+    assert read_all(tmp_path) == whole
+
+
+def test_more_clips_keep_the_first_ones(model: TransformersMusicGen, tmp_path: Path) -> None:
+    generate_clips(model, PROMPT, GENERATION, tmp_path, SilentProgress())
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    more = GENERATION.model_copy(update={"n_clips": 7})
+    clips = generate_clips(model, PROMPT, more, tmp_path, SilentProgress())
+    assert len(clips.files) == 7
+    assert all((tmp_path / name).stat().st_mtime_ns == time for name, time in before.items())
+
+
+def test_a_complete_folder_needs_no_model_work(
+    model: TransformersMusicGen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = generate_clips(model, PROMPT, GENERATION, tmp_path, SilentProgress())
+    monkeypatch.setattr(model, "decoder_weights", lambda: pytest.fail("the decoder was read"))
+    assert generate_clips(model, PROMPT, GENERATION, tmp_path, SilentProgress()).files == first.files
+
+
+def test_too_long_clips_are_an_error_before_any_file(model: TransformersMusicGen, tmp_path: Path) -> None:
+    long = GenerationSpec(n_clips=2, clip_s=6.0)
+    with pytest.raises(ModelError, match=r"generation\.clip_s: 300 frames"):
+        generate_clips(model, PROMPT, long, tmp_path, SilentProgress())
+    assert list(tmp_path.iterdir()) == []

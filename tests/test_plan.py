@@ -1,0 +1,307 @@
+"""From a spec to trials: names, order, seeds, identities."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_bench.errors import SpecError, StoreError
+from lora_bench.plan import ExperimentPlan, TrialPlan, plan_experiment, plan_file, read_plan, write_plan
+from lora_bench.spec import ExperimentSpec, load_spec
+from lora_bench.store import to_jsonable
+
+BASE: dict[str, Any] = {"schema": 1, "name": "t", "dataset": {"builtin": "chiptune"}, "prompts": ["a"]}
+
+
+def plan(**sections: Any) -> ExperimentPlan:
+    """The plan of the base with sections replaced."""
+    return plan_experiment(ExperimentSpec.model_validate(BASE | sections))
+
+
+def names(found: ExperimentPlan) -> list[str]:
+    """Names of all trials."""
+    return [trial.name for trial in found.trials]
+
+
+def variants(*changes: dict[str, Any]) -> dict[str, Any]:
+    """A `trials` section."""
+    return {"variants": list(changes)}
+
+
+def test_zero_shot_comes_first_and_has_no_adapter() -> None:
+    first, second = plan(trials=variants({"name": "a"})).trials
+    assert (first.name, first.kind, first.lora, first.train, first.train_seed) == (
+        "zero-shot", "zero-shot", None, None, None,
+    )  # fmt: skip
+    assert (second.name, second.kind, second.train_seed) == ("a", "fine-tuned", 0)
+
+
+def test_without_trials_the_defaults_are_one_trial() -> None:
+    assert names(plan(defaults={"lora": {"rank": 8, "targets": "attention+ffn"}})) == [
+        "zero-shot",
+        "r8-attention+ffn",
+    ]
+
+
+def test_variants_change_only_what_they_state() -> None:
+    found = plan(
+        defaults={"lora": {"rank": 8, "dropout": 0.1}, "train": {"steps": 7}},
+        trials=variants({"name": "a", "lora": {"rank": 4}}, {"name": "b", "train.lr": 0.5}),
+    )
+    a, b = found.trials[1:]
+    assert a.lora is not None
+    assert b.lora is not None
+    assert b.train is not None
+    assert (a.lora.rank, a.lora.dropout, b.lora.rank, b.train.steps, b.train.lr) == (4, 0.1, 8, 7, 0.5)
+    assert (a.changes, b.changes) == ({"lora.rank": 4}, {"train.lr": 0.5})
+
+
+def test_alpha_is_filled_in() -> None:
+    (_, trial) = plan(defaults={"lora": {"rank": 8}}).trials
+    assert trial.lora is not None
+    assert trial.lora.alpha == 16.0
+
+
+def test_grid_is_the_product_with_links_and_exclusions() -> None:
+    grid = {
+        "name": "r{lora.rank}-{lora.targets}",
+        "axes": {"lora.rank": [4, 8], "lora.targets": ["attention", "ffn"]},
+        "zip": {"lora.alpha": [40, 80], "with": "lora.rank"},
+        "exclude": [{"lora.rank": 8, "lora.targets": "ffn"}],
+    }
+    found = plan(trials={"grid": grid})
+    assert names(found) == ["zero-shot", "r4-attention", "r4-ffn", "r8-attention"]
+    assert [trial.lora.alpha for trial in found.trials if trial.lora] == [40.0, 40.0, 80.0]
+
+
+def test_several_links_and_dotted_sections_work() -> None:
+    grid = {
+        "axes": {"lora.rank": [4, 8], "train.lr": [1e-3, 1e-4]},
+        "zip": [
+            {"lora.alpha": [4, 8], "lora.dropout": [0.0, 0.5], "with": "lora.rank"},
+            {"train.steps": [10, 20], "with": "train.lr"},
+        ],
+    }
+    found = plan(trials={"grid": grid})
+    values = [
+        (t.lora.rank, t.lora.alpha, t.lora.dropout, t.train.steps) for t in found.trials if t.lora and t.train
+    ]
+    assert values == [(4, 4, 0.0, 10), (4, 4, 0.0, 20), (8, 8, 0.5, 10), (8, 8, 0.5, 20)]
+
+
+def test_names_without_a_template_put_the_axes_together() -> None:
+    axes = {"lora.rank": [4], "lora.targets": [["q_proj", "v_proj"], "re:.*fc1"], "lora.use_dora": [True]}
+    assert names(plan(trials={"grid": {"axes": axes}}))[1:] == [
+        "r4-q_proj+v_proj-use_doratrue",
+        "r4-re-.-fc1-use_doratrue",
+    ]
+
+
+def test_several_training_seeds_are_told_by_the_name() -> None:
+    found = plan(trials=variants({"name": "a"}), repeats={"train_seeds": [3, 1]})
+    assert names(found) == ["zero-shot", "a-s3", "a-s1"]
+    assert [trial.configuration for trial in found.trials] == ["zero-shot", "a", "a"]
+    assert [trial.train_seed for trial in found.trials] == [None, 3, 1]
+    assert names(plan(trials=variants({"name": "a"}), repeats={"train_seeds": [3]})) == ["zero-shot", "a"]
+
+
+def test_ablations_are_one_change_from_the_baseline() -> None:
+    found = plan(
+        trials=variants({"name": "a", "lora.rank": 4}, {"name": "b"}),
+        baseline="a",
+        ablations={"no-dropout": {"train": {"caption_dropout": 0.0}}, "wide": {"lora.targets": "all"}},
+    )
+    assert names(found) == ["zero-shot", "a", "b", "no-dropout", "wide"]
+    assert found.baseline == "a"
+    no_dropout, wide = found.trials[3:]
+    assert no_dropout.lora is not None
+    assert no_dropout.train is not None
+    assert wide.lora is not None
+    assert (no_dropout.lora.rank, no_dropout.train.caption_dropout) == (4, 0.0)
+    assert (wide.lora.rank, wide.lora.targets) == (4, "all")
+
+
+def test_a_baseline_may_come_from_the_grid() -> None:
+    grid = {"axes": {"lora.rank": [4, 8]}}
+    found = plan(trials={"grid": grid}, baseline="r8", ablations={"x": {"train.steps": 5}})
+    assert found.trials[-1].changes == {"lora.rank": 8, "train.steps": 5}
+
+
+def test_equal_trials_are_one_trial_with_all_its_names() -> None:
+    found = plan(
+        trials=variants(
+            {"name": "a", "lora": {"rank": 16}},
+            {"name": "b", "lora": {"rank": 16, "alpha": 32}},
+            {"name": "c", "lora": {"targets": "cross_attention+self_attention"}},
+            {"name": "d", "lora": {"rank": 4}},
+        ),
+        baseline="b",
+    )
+    assert names(found) == ["zero-shot", "a", "d"]
+    assert found.trials[1].aliases == ("b", "c")
+    assert found.baseline == "a"
+
+
+def test_a_name_for_two_settings_is_an_error_that_says_the_difference() -> None:
+    with pytest.raises(
+        SpecError, match=r"two trials are named `a` but differ in `lora\.rank`, `lora\.alpha`; choose"
+    ):
+        plan(trials=variants({"name": "a"}, {"name": "a", "lora.rank": 4}))
+
+
+def test_models_datasets_and_sampling_have_zero_shots_of_their_own() -> None:
+    found = plan(
+        datasets={"own": {"path": "/music"}},
+        trials=variants(
+            {"name": "a"}, {"name": "b", "dataset": "own"}, {"name": "c", "generation": {"guidance": 1}}
+        ),
+    )
+    assert names(found)[:3] == ["zero-shot-chiptune-3", "zero-shot-own-3", "zero-shot-chiptune-1"]
+    assert [trial.kind for trial in found.trials] == ["zero-shot"] * 3 + ["fine-tuned"] * 3
+
+
+def test_combinations_that_do_not_fit_are_refused_by_name() -> None:
+    with pytest.raises(
+        SpecError, match=r"with dataset\.captions\.source text: `dataset`: captions\.source is `text`"
+    ):
+        plan(trials={"grid": {"axes": {"dataset.captions.source": ["text"]}}})
+
+
+def ids(**sections: Any) -> list[str]:
+    """Hashes of all trials."""
+    return [trial.hash8 for trial in plan(**sections).trials]
+
+
+ONE = variants({"name": "a"})
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"prompts": ["a", "b"]},
+        {"metrics": ["mfcc20"]},
+        {"generation": {"n_clips": 3}},
+        {"generation": {"batch_size": 3}},
+        {"defaults": {"train": {"checkpoint_every": 7}}},
+        {"defaults": {"lora": {"alpha": 32}}},
+        {"resources": {"cpu": 2}},
+        {"report": {"title": "x"}},
+        {"name": "other"},
+    ],
+    ids=str,
+)
+def test_identity_does_not_depend_on(sections: dict[str, Any]) -> None:
+    assert ids(trials=ONE, **sections) == ids(trials=ONE)
+
+
+@pytest.mark.parametrize(
+    ("sections", "n_changed"),
+    [
+        ({"model": {"id": "facebook/musicgen-small"}}, 2),
+        ({"model": {"dtype": "float16"}}, 2),
+        ({"dataset": {"builtin": "chiptune", "clip_s": 5}}, 2),
+        ({"dataset": {"path": "/music"}}, 2),
+        ({"generation": {"clip_s": 5}}, 2),
+        ({"generation": {"guidance": 2}}, 2),
+        ({"generation": {"seed": 2}}, 2),
+        ({"generation": {"top_k": None}}, 2),
+        ({"defaults": {"lora": {"rank": 4}}}, 1),
+        ({"defaults": {"lora": {"targets": "ffn"}}}, 1),
+        ({"defaults": {"train": {"lr": 0.1}}}, 1),
+        ({"defaults": {"train": {"steps": 10}}}, 1),
+        ({"repeats": {"train_seeds": [1]}}, 1),
+    ],
+    ids=str,
+)
+def test_identity_depends_on(sections: dict[str, Any], n_changed: int) -> None:
+    before, after = ids(trials=ONE), ids(trials=ONE, **sections)
+    assert sum(one != other for one, other in zip(before, after, strict=True)) == n_changed
+
+
+def test_identity_is_the_same_on_every_machine_and_in_every_version() -> None:
+    """Finished runs are found by these; a change needs a new ID_VERSION and a line in the changelog."""
+    assert [trial.id for trial in plan(trials=ONE).trials] == ["zero-shot-1d9534e3", "a-beb89e8d"]
+
+
+def test_identity_of_a_name_that_no_folder_holds_is_a_slug() -> None:
+    found = plan(trials=variants({"name": "R16-attention+FFN.x"}))
+    assert found.trials[1].id.startswith("r16-attention-ffn-x-")
+
+
+def test_plan_round_trips_through_json(tmp_path: Path) -> None:
+    found = plan(
+        datasets={"own": {"path": "/music"}},
+        trials={
+            "variants": [{"name": "a", "dataset": "own"}],
+            "grid": {"axes": {"dataset.path": ["/x", "/y"]}},
+        },
+        repeats={"train_seeds": [0, 1]},
+    )
+    write_plan(tmp_path / "plan.json", found)
+    assert read_plan(tmp_path / "plan.json") == found
+    for trial in found.trials:
+        assert TrialPlan.model_validate_json(trial.model_dump_json()) == trial
+
+
+def test_plan_of_the_resolved_spec_is_the_same_plan() -> None:
+    found = plan(
+        trials={"grid": {"axes": {"lora.rank": [4, 8]}, "zip": {"lora.alpha": [4, 8], "with": "lora.rank"}}}
+    )
+    again = ExperimentSpec.model_validate(to_jsonable(found.spec))
+    assert plan_experiment(again) == found
+
+
+def test_a_damaged_or_foreign_plan_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    place = tmp_path / "plan.json"
+    with pytest.raises(StoreError, match=r"plan\.json"):
+        read_plan(place)
+    place.write_text("{", encoding="utf-8")
+    with pytest.raises(StoreError, match="not valid JSON"):
+        read_plan(place)
+    place.write_text('{"name": "x"}', encoding="utf-8")
+    with pytest.raises(SpecError, match="not a plan that this version"):
+        read_plan(place)
+
+
+def test_problems_of_a_plan_have_places_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text(
+        "schema: 1\ndataset: {builtin: chiptune}\nprompts: [a]\ntrials:\n  variants:\n    - name: a\n"
+        "    - {name: a, lora.rank: 2}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(SpecError) as caught:
+        plan_file(load_spec(path))
+    assert caught.value.problems[0].place.endswith("t.yaml:7:7")
+
+
+RANKS, TARGETS, RATES = [1, 2, 4, 8], ["attention", "ffn", "heads"], [1e-3, 1e-4]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.sampled_from(RANKS), unique=True, min_size=1),
+    st.lists(st.sampled_from(TARGETS), unique=True, min_size=1),
+    st.lists(st.sampled_from(RATES), unique=True, min_size=1),
+    st.sets(st.tuples(st.sampled_from(RANKS), st.sampled_from(TARGETS)), max_size=4),
+)
+def test_a_grid_has_every_combination_once_but_the_excluded(
+    ranks: list[int], targets: list[str], rates: list[float], excluded: set[tuple[int, str]]
+) -> None:
+    wanted = [c for c in itertools.product(ranks, targets, rates) if (c[0], c[1]) not in excluded]
+    grid = {
+        "axes": {"lora.rank": ranks, "lora.targets": targets, "train.lr": rates},
+        "exclude": [{"lora.rank": rank, "lora": {"targets": target}} for rank, target in excluded],
+    }
+    if not wanted:
+        with pytest.raises(SpecError, match="every combination is excluded"):
+            plan(trials={"grid": grid})
+        return
+    trials = plan(trials={"grid": grid}).trials[1:]
+    assert [(t.lora.rank, t.lora.targets, t.train.lr) for t in trials if t.lora and t.train] == wanted
+    assert len({trial.id for trial in trials}) == len({trial.name for trial in trials}) == len(wanted)

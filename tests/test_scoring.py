@@ -1,0 +1,192 @@
+"""Scores of plain folders."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from lora_bench import encoders, models
+from lora_bench.artifacts import AudioClip, AudioFormat
+from lora_bench.audio import load_audio
+from lora_bench.encoders.mfcc import MfccEncoder, SeedMfccEncoder, measure_scale
+from lora_bench.errors import AudioFileError, DatasetError, ModelError, UnscoredError, UsageError
+from lora_bench.metrics import parse_metric
+from lora_bench.progress import SilentProgress
+from lora_bench.scoring import open_folder, score_folders
+from lora_bench.stages.score import score_embeddings
+from lora_bench.store import Store
+
+RATE_HZ = 16_000
+
+
+class SmallModel:
+    """Stands in for the music model: a codec of 50 frames a second with three latents."""
+
+    info = SimpleNamespace(
+        name="small",
+        weights_hash="0123",
+        audio_format=AudioFormat(RATE_HZ, 1),
+        frame_rate_hz=50.0,
+        trained=True,
+    )
+
+    def audio_latents(self, audio):
+        frames = audio[:, 0, : audio.shape[-1] // 320 * 320].reshape(len(audio), -1, 320)
+        return np.stack([frames.mean(2), frames.std(2), np.abs(frames).max(2)], axis=2)
+
+
+@pytest.fixture(autouse=True)
+def small_model(monkeypatch):
+    monkeypatch.setattr(models, "load_model", lambda spec: SmallModel())
+
+
+def write_tones(folder, n, *, rate_hz=RATE_HZ, seconds=0.6, seed=0, suffix="wav"):
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for index in range(n):
+        t = np.arange(int(rate_hz * seconds)) / rate_hz
+        wave = 0.3 * np.sin(2 * np.pi * rng.uniform(200, 900) * t) + rng.normal(
+            0, rng.uniform(0.01, 0.1), len(t)
+        )
+        sf.write(folder / f"{index:03}.{suffix}", wave, rate_hz)
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return write_tones(tmp_path / "ref", 6), write_tones(tmp_path / "gen", 5, seed=1)
+
+
+def run(folders, *metrics, **settings):
+    return score_folders(*folders, metrics, SilentProgress(), **settings)
+
+
+def read_clips(folder):
+    for path in sorted(folder.rglob("*.wav")):
+        audio, rate_hz = load_audio(path)
+        yield AudioClip(path.stem, path.stem, audio, rate_hz)
+
+
+def test_numbers_are_those_of_the_stages_that_a_run_calls(folders):
+    reference, generated = folders
+    result = run(folders, "mfcc20-seed", "mfcc20", "mmd/mfcc20")
+    fixed = MfccEncoder(RATE_HZ, measure_scale(read_clips(reference), RATE_HZ))
+    for score, encoder in zip(result["scores"], (SeedMfccEncoder(), fixed, fixed), strict=True):
+        expected = score_embeddings(
+            parse_metric(score["metric"]),
+            encoder.embed(read_clips(generated)),
+            encoder.embed(read_clips(reference)),
+        )
+        assert score["value"] == expected.value
+        assert (score["se"], score["ci_low"], score["ci_high"]) == (
+            expected.se,
+            expected.ci_low,
+            expected.ci_high,
+        )
+        assert (score["n_generated"], score["n_reference"], score["dim"]) == (5, 6, 20)
+
+
+def test_result_is_json_with_provenance_under_every_number(folders):
+    result = json.loads(json.dumps(run(folders, "mfcc20", "encodec"), allow_nan=False))
+    assert result["schema"] == 1
+    assert not result["unscored"]
+    for score in result["scores"]:
+        provenance = score["provenance"]
+        assert provenance["reference_hash"] == result["reference"]["hash"]
+        assert provenance["generated_hash"] == result["generated"]["hash"]
+        assert provenance["encoder"] == score["metric"]
+        assert provenance["music_model"] == "small (by default; another can be named)"
+        assert provenance["resampler"].startswith("soxr-hq")
+
+
+def test_sub_folders_and_formats_are_read_and_other_files_left_alone(tmp_path):
+    reference = write_tones(tmp_path / "ref" / "deep" / "er", 3, suffix="flac").parent.parent
+    write_tones(tmp_path / "ref", 2, suffix="ogg", rate_hz=44_100)
+    (reference / "notes.txt").write_text("not audio")
+    result = run((reference, write_tones(tmp_path / "gen", 3, seed=2)), "mfcc20-seed")
+    assert result["reference"]["n_files"] == 5
+    assert result["scores"][0]["n_reference"] == 5
+    assert result["scores"][0]["provenance"]["reference_file_rates_hz"] == "16000, 44100"
+
+
+def test_an_unreadable_file_fails_by_name(folders):
+    (folders[1] / "003.wav").write_bytes(b"RIFF....not a wav file at all")
+    with pytest.raises(AudioFileError, match=r"003\.wav"):
+        run(folders, "mfcc20-seed")
+
+
+def test_an_empty_folder_is_refused(folders, tmp_path):
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DatasetError, match="none: holds no audio files"):
+        run((folders[0], tmp_path / "none"), "mfcc20-seed")
+
+
+def test_an_unknown_metric_is_a_usage_error_before_any_work(tmp_path):
+    with pytest.raises(UsageError, match=r"--metric mfc20: unknown metric `mfc20`; did you mean"):
+        run((tmp_path / "no", tmp_path / "where"), "mfc20")
+
+
+def test_missing_weights_are_unscored_and_the_rest_is_scored(folders, monkeypatch):
+    real = encoders.get_encoder
+
+    def get_encoder(name, **settings):
+        if name == "vggish":
+            raise UnscoredError("vggish: weights missing; put them there")
+        return real(name, **settings)
+
+    monkeypatch.setattr(encoders, "get_encoder", get_encoder)
+    result = run(folders, "vggish", "mmd/vggish", "mfcc20-seed")
+    assert [score["metric"] for score in result["scores"]] == ["mfcc20-seed"]
+    assert [(cell["metric"], cell["reason"]) for cell in result["unscored"]] == [
+        ("vggish", "vggish: weights missing; put them there"),
+        ("mmd/vggish", "vggish: weights missing; put them there"),
+    ]
+
+
+def test_a_model_that_cannot_be_loaded_leaves_its_metrics_unscored(folders, monkeypatch):
+    def load_model(spec):
+        raise ModelError("facebook/x: not on this machine")
+
+    monkeypatch.setattr(models, "load_model", load_model)
+    result = run(folders, "encodec", "mfcc20-seed")
+    assert len(result["scores"]) == 1
+    assert result["unscored"][0]["reason"].endswith("cannot be loaded: facebook/x: not on this machine")
+
+
+def test_a_cache_gives_the_same_result_without_embedding_again(folders, tmp_path, monkeypatch):
+    store = Store(tmp_path / "cache")
+    first = run(folders, "mfcc20-seed", store=store)
+
+    def embed(self, clips):
+        raise AssertionError("embedded twice")
+
+    monkeypatch.setattr(SeedMfccEncoder, "embed", embed)
+    assert run(folders, "mfcc20-seed", store=store) == first
+
+
+def test_identical_files_are_listed(folders):
+    reference, generated = folders
+    (generated / "copy.wav").write_bytes((reference / "002.wav").read_bytes())
+    assert run(folders, "mfcc20-seed")["identical_files"] == [["copy.wav", "002.wav"]]
+
+
+def test_files_are_cut_into_excerpts_that_keep_their_file_as_group(tmp_path):
+    folder = open_folder(write_tones(tmp_path, 2, seconds=1.1), clip_s=0.5)
+    clips = list(folder)
+    assert [(clip.name, clip.group, clip.audio.shape[1]) for clip in clips] == [
+        ("000.wav#0", "000.wav", 8000), ("000.wav#1", "000.wav", 8000),
+        ("001.wav#0", "001.wav", 8000), ("001.wav#1", "001.wav", 8000),
+    ]  # fmt: skip
+    whole, _ = load_audio(folder.files[0])
+    np.testing.assert_array_equal(np.concatenate([clips[0].audio, clips[1].audio], axis=1), whole[:, :16_000])
+    assert [clip.name for clip in open_folder(tmp_path, clip_s=0.9)] == ["000.wav", "001.wav"]
+
+
+def test_a_text_score_without_a_prompt_says_what_it_needs(folders, monkeypatch):
+    monkeypatch.setattr(encoders, "get_encoder", lambda name, **settings: SeedMfccEncoder())
+    result = run(folders, "clap_score")
+    assert result["unscored"][0]["reason"].startswith("clap_score: it needs the text")
