@@ -21,7 +21,7 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 
 types: .venv/.installed
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 imports: .venv/.installed
 	$(BIN)/lint-imports

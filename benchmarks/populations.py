@@ -50,10 +50,13 @@ class World:
     """Three populations: recordings, a base generator, and a tuned one on the way from base to recordings.
 
     The recordings' variances fall with the `decay`-th power of the rank.  The base differs in mean, scale
-    and axes; `progress` 0 is the base itself, 1 the recordings.
+    and axes.  The tuned one has gone `progress` of the straight way of optimal transport, which leaves
+    (1 - progress)^2 of the distance; a `spread` below 1 then takes variety from it.
     """
 
-    def __init__(self, dim: int, progress: float, *, decay: float = 0.7, seed: int = 0) -> None:
+    def __init__(
+        self, dim: int, progress: float, *, spread: float = 1.0, decay: float = 0.7, seed: int = 0
+    ) -> None:
         rng = np.random.default_rng([dim, seed])
         scales = np.arange(1, dim + 1) ** (-decay / 2.0)
         axes = linalg.qr(rng.normal(size=(dim, dim)))[0]
@@ -63,7 +66,10 @@ class World:
         shift *= 0.3 / np.linalg.norm(shift)
         self.recordings = Gaussian(np.zeros(dim), axes * scales)
         self.base = Gaussian(shift, own)
-        self.tuned = Gaussian((1 - progress) * shift, (1 - progress) * own + progress * self.recordings.root)
+        inner = linalg.sqrtm(own.T @ self.recordings.covariance @ own).real
+        inverse = np.linalg.inv(own)
+        carried = inverse.T @ inner @ inverse @ own  # the base's root, carried onto the recordings
+        self.tuned = Gaussian((1 - progress) * shift, spread * ((1 - progress) * own + progress * carried))
 
     def frechet(self, generator: Gaussian) -> float:
         """True squared Frechet distance to the recordings."""

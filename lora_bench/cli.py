@@ -78,8 +78,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
-) -> argparse.ArgumentParser:  # pyright: ignore[reportPrivateUsage]
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],  # pyright: ignore[reportPrivateUsage]
+    name: str,
+    text: str,
+) -> argparse.ArgumentParser:
     return verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
 
 

@@ -35,11 +35,11 @@ def to_jsonable(value: Any) -> Any:
         return [to_jsonable(item) for item in value]
     if isinstance(value, Path):
         return value.as_posix()
-    if hasattr(value, "model_dump"):
-        return to_jsonable(value.model_dump(mode="json", by_alias=True))
-    if hasattr(value, "item") and not isinstance(value, str | bytes):
-        return value.item()
-    return value
+    dump = getattr(value, "model_dump", None)  # Pydantic's models, without importing them
+    if callable(dump):
+        return to_jsonable(dump(mode="json", by_alias=True))
+    item = getattr(value, "item", None)  # numpy's scalars
+    return item() if callable(item) else value
 
 
 def hash_json(value: Any, *, length: int = 16) -> str:

@@ -81,8 +81,12 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         assert (Path(cli.__file__).parent / "commands" / f"{verb}.py").is_file()
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["run"], ["run", "x.yaml", "--executor", "slurm"], ["score"]])
-def test_wrong_usage_exits_2_without_a_traceback(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [[], ["dance"], ["run"], ["run", "x.yaml", "--executor", "slurm"], ["score"]]
+)
+def test_wrong_usage_exits_2_without_a_traceback(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -147,7 +151,9 @@ def test_reasons_follow_what_the_files_say(spec: Path) -> None:
         write_json(folder / "trial.json", trial)
         write_json(folder / "scores.json", {"scores": []})
         write_state(folder, {"state": "done", "inputs": experiment.inputs_key(trial)})
-    write_state(run_folder / "trials" / large.id, {"state": "failed", "stage": "train", "reason": "loss is NaN"})
+    write_state(
+        run_folder / "trials" / large.id, {"state": "failed", "stage": "train", "reason": "loss is NaN"}
+    )
     assert explain() == {
         "zero-shot": ("cached", "done"),
         "small": ("cached", "done"),
@@ -160,7 +166,9 @@ def test_reasons_follow_what_the_files_say(spec: Path) -> None:
     assert explain()["large"][0] == "interrupted"
 
 
-def test_status_tells_states_and_exits_3_until_all_is_done(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_tells_states_and_exits_3_until_all_is_done(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan = plan_file(load_spec(spec))
     run_folder = spec.parent / "runs" / "t"
     write_plan(run_folder / "plan.json", plan)
@@ -210,7 +218,9 @@ def test_run_prints_where_the_report_is_and_nothing_else_on_stdout(
     spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = fake_experiment(monkeypatch, 0)
-    assert cli.main(["run", str(spec), "-o", "lora.dropout=0.2", "--runs-dir", "r", "--ray-address", "h:1"]) == 0
+    assert (
+        cli.main(["run", str(spec), "-o", "lora.dropout=0.2", "--runs-dir", "r", "--ray-address", "h:1"]) == 0
+    )
     captured = capsys.readouterr()
     assert captured.out == "report: reports/t/report.md\n"
     assert "working" in captured.err
@@ -233,7 +243,11 @@ def test_an_incomplete_run_exits_3_and_names_what_is_missing(
     ("outcome", "code", "words"),
     [
         (DatasetError("music: no audio files"), 1, "lora-bench: music: no audio files"),
-        (InterruptedRunError("stopped; 1 of 3 trials are done"), 3, "lora-bench: stopped; 1 of 3 trials are done"),
+        (
+            InterruptedRunError("stopped; 1 of 3 trials are done"),
+            3,
+            "lora-bench: stopped; 1 of 3 trials are done",
+        ),
         (KeyboardInterrupt(), 3, "lora-bench: stopped; what is finished is kept, run the same command again"),
     ],
 )
@@ -314,7 +328,14 @@ def test_report_prints_what_it_wrote(
 def test_score_prints_values_and_says_what_is_unscored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cell = {"metric": "mfcc20", "value": 1.25, "ci_low": 1.0, "ci_high": None, "n_generated": 3, "n_reference": 4}
+    cell = {
+        "metric": "mfcc20",
+        "value": 1.25,
+        "ci_low": 1.0,
+        "ci_high": None,
+        "n_generated": 3,
+        "n_reference": 4,
+    }
     result: dict[str, Any] = {"scores": [cell], "unscored": []}
     monkeypatch.setattr(scoring, "score_folders", lambda *_: result)
     arguments = ["score", "--reference", str(tmp_path), "--generated", str(tmp_path), "--metric", "mfcc20"]

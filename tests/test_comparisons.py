@@ -105,7 +105,7 @@ def test_clips_without_a_partner_are_left_out_and_counted():
 def test_sets_without_common_clips_cannot_be_compared():
     base, tuned, reference = make_triple()
     strangers = replace(tuned, clip_names=tuple(f"x{clip}" for clip in range(24)))
-    with pytest.raises(UnscoredError, match=r"0 clip\(s\) are in both sets \(24 and 24\)"):
+    with pytest.raises(UnscoredError, match=r"0 clip\(s\) are in both sets \(24 and 24 clips\)"):
         compare_paired(FRECHET, base, strangers, reference)
 
 

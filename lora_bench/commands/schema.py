@@ -10,5 +10,5 @@ from lora_bench.errors import EXIT_OK
 
 def execute(arguments: argparse.Namespace) -> int:  # noqa: ARG001 (every verb has the same signature)
     """Print the schema."""
-    print(resources.files("lora_bench.spec").joinpath("schema.json").read_text(encoding="utf-8"), end="")
+    print(resources.files("lora_bench").joinpath("spec", "schema.json").read_text(encoding="utf-8"), end="")
     return EXIT_OK

@@ -9,6 +9,7 @@ alike for all music).  Mel features find copies more robustly than learned embed
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,9 +44,14 @@ def compute_mel_frames(clip: AudioClip) -> NDArray[np.float32]:
 
     audio = prepare_clip(clip, sample_rate_hz=SAMPLE_RATE_HZ, channels=1, min_samples=FFT_SAMPLES)
     mel = librosa.feature.melspectrogram(
-        y=audio[0], sr=SAMPLE_RATE_HZ, n_fft=FFT_SAMPLES, hop_length=HOP_SAMPLES, n_mels=N_MELS, center=False
+        y=audio[0],
+        sr=SAMPLE_RATE_HZ,
+        n_fft=FFT_SAMPLES,
+        hop_length=HOP_SAMPLES,
+        n_mels=N_MELS,
     )
-    return np.maximum(10.0 * np.log10(np.maximum(mel.T, 1e-10)), FLOOR_DB).astype(np.float32)
+    power = mel.T[: audio.shape[1] // HOP_SAMPLES]  # the frame centred on the end is half padding
+    return np.maximum(10.0 * np.log10(np.maximum(power, 1e-10)), FLOOR_DB).astype(np.float32)
 
 
 class MelEncoder:
@@ -65,8 +71,6 @@ class MelEncoder:
     @property
     def provenance(self) -> Provenance:
         """Window, hop and resampler."""
-        import librosa
-
         return {
             "encoder": self.name,
             "weights": "none",
@@ -75,7 +79,7 @@ class MelEncoder:
             "n_mels": N_MELS,
             "window_s": WINDOW_FRAMES * HOP_SAMPLES / SAMPLE_RATE_HZ,
             "window_hop_s": self.hop_frames * HOP_SAMPLES / SAMPLE_RATE_HZ,
-            "librosa": librosa.__version__,
+            "librosa": metadata.version("librosa"),
         }
 
     def embed(self, clips: Iterable[AudioClip]) -> Embeddings:

@@ -8,6 +8,7 @@ comparability.  `mfcc20` brings everything to one rate and divides each coeffici
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,8 +50,6 @@ def compute_mfcc(clip: AudioClip, sample_rate_hz: int | None) -> NDArray[np.floa
 
 def mfcc_provenance(encoder: str, rate: str | int) -> Provenance:
     """What both encoders share."""
-    import librosa
-
     return {
         "encoder": encoder,
         "weights": "none",
@@ -58,7 +57,7 @@ def mfcc_provenance(encoder: str, rate: str | int) -> Provenance:
         "resampler": RESAMPLER if isinstance(rate, int) else "none",
         "window_samples": WINDOW_SAMPLES,
         "hop_samples": HOP_SAMPLES,
-        "librosa": librosa.__version__,
+        "librosa": metadata.version("librosa"),
     }
 
 

@@ -7,6 +7,7 @@ MagnaTagATune.
 
 from __future__ import annotations
 
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,8 +118,6 @@ class MusicnnEncoder:
     @property
     def provenance(self) -> Provenance:
         """Checkpoint and its hash, front end and windows."""
-        import librosa
-
         return {
             "encoder": self.name,
             "weights": f"{self.checkpoint} of {PACKAGE}",
@@ -131,7 +130,7 @@ class MusicnnEncoder:
             "window_hop_frames": WINDOW_FRAMES,
             "frame_hop_samples": HOP_SAMPLES,
             "short_clips": "repeated to one window",
-            "librosa": librosa.__version__,
+            "librosa": metadata.version("librosa"),
         }
 
     def embed(self, clips: Iterable[AudioClip]) -> Embeddings:

@@ -219,7 +219,7 @@ class VggishEncoder(NetworkEncoder):
         hub_folder = torch.hub.get_dir()
         torch.hub.set_dir(str(repository.parent))
         try:
-            network = torch.hub.load(
+            network: Any = torch.hub.load(
                 str(repository), "vggish", source="local", postprocess=False, device=torch.device("cpu")
             )
         except (ImportError, RuntimeError) as error:

@@ -77,7 +77,7 @@ def _estimate_frechet(generated: Clusters, reference: Clusters, notes: tuple[str
     if can_imitate(generated, reference):
         halved = estimate_frechet_bias(generated, reference)
         bias, about = halved.bias, {"bias": f"change on halving x {halved.ratio:.3f} (imitated populations)"}
-        sides.append(Jackknife(0.0, halved.variance, np.inf))
+        sides.append(Jackknife(0.0, halved.doubt**2, np.inf))
     return finish_estimate(value, value - bias, sides, notes, n_replicates, about)
 
 

@@ -107,7 +107,7 @@ def factor_covariance(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
 def _factor_singular(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     values, axes = np.linalg.eigh(covariance)
     kept = values > numerical_zero(values)
-    return axes[:, kept] * np.sqrt(values[kept])
+    return np.asarray(axes[:, kept] * np.sqrt(values[kept]), dtype=np.float64)
 
 
 def numerical_zero(eigenvalues: NDArray[np.float64]) -> float:
@@ -123,7 +123,7 @@ def frechet_between(one: Gaussian, other: Gaussian) -> float:
     """Squared Frechet distance of two Gaussians of the same dimension; never negative."""
     shift = one.mean - other.mean
     coupling = one.root.T @ other.root
-    overlap = float(linalg.svdvals(coupling, check_finite=False).sum()) if coupling.size else 0.0
+    overlap = float(np.sum(linalg.svdvals(coupling, check_finite=False))) if coupling.size else 0.0
     distance = float(shift @ shift) + one.trace + other.trace - 2.0 * overlap
     # What rounding leaves of identical sets is not a distance (and must not be negative).
     return distance if distance > 1e-13 * (one.trace + other.trace) else 0.0

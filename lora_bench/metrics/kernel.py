@@ -173,11 +173,11 @@ def median_distance(reference: Clusters) -> float:
     labels = thin.labels()
     origin = thin.vectors.mean(axis=0)
     vectors = thin.vectors - origin
-    squares: list[NDArray[np.float64]] = []
+    distances: list[NDArray[np.float64]] = []
     for start in range(0, len(vectors), CHUNK):
         block = squared_distances(vectors[start : start + CHUNK], vectors)
-        squares.append(block[labels[start : start + CHUNK, None] < labels[None, :]])
-    median = float(np.sqrt(np.median(np.concatenate(squares))))
+        distances.append(np.sqrt(block[labels[start : start + CHUNK, None] < labels[None, :]]))
+    median = float(np.median(np.concatenate(distances)))
     spread = float(np.sqrt((vectors * vectors).sum(axis=1).max()))
     if median <= 1e-7 * (spread + float(np.abs(origin).max())):
         raise UnscoredError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_bench.metrics.clusters import Clusters, pool_small_strata
-from lora_bench.metrics.estimate import can_leave_one_out, count_replicates, match_texts
+from lora_bench.metrics.estimate import can_imitate, can_leave_one_out, count_replicates, match_texts
 from lora_bench.metrics.frechet import fit_gaussian
 from lora_bench.metrics.jackknife import (
     Jackknife,
@@ -24,6 +24,7 @@ from lora_bench.metrics.jackknife import (
 )
 from lora_bench.metrics.kernel import prepare_blocks
 from lora_bench.metrics.moments import FrechetReplicator, Replicator
+from lora_bench.metrics.surrogate import estimate_frechet_bias
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,15 +60,22 @@ class PairedSets:
         references: statistic of the reference's clusters against the base and against the tuned; None if the
             reference is fixed (a text).
         can_leave_out: False if too little is left without a pair.
+        correction: bias of the difference with its doubt, where the jackknife's would fall short.
     """
 
     stacked: Replicator
     references: tuple[Replicator, Replicator] | None
     can_leave_out: bool
+    correction: tuple[float, float] | None = None
 
 
 def pair_frechet(base: Clusters, tuned: Clusters, reference: Clusters) -> PairedSets:
     """Prepare the Frechet distance; `base` and `tuned` have the same clusters in the same order."""
+    correction: tuple[float, float] | None = None
+    if can_imitate(base, reference):
+        # The same splits and draws for both, so that their noise is in neither's favour.
+        first, second = (estimate_frechet_bias(item, reference) for item in (base, tuned))
+        correction = second.bias - first.bias, second.doubt - first.doubt
     n_max = count_replicates(base)
     base, tuned = base.merge_to(n_max), tuned.merge_to(n_max)
     reference = reference.merge_to(count_replicates(reference))
@@ -77,7 +85,8 @@ def pair_frechet(base: Clusters, tuned: Clusters, reference: Clusters) -> Paired
         FrechetReplicator(reference, fit_gaussian(tuned.vectors)),
     )
     possible = all(can_leave_one_out(item) for item in (base, tuned, reference))
-    return PairedSets(FrechetReplicator(stack_pairs(base, tuned), fixed), references, possible)
+    stacked = FrechetReplicator(stack_pairs(base, tuned), fixed)
+    return PairedSets(stacked, references, possible, correction)
 
 
 def pair_kernel(base: Clusters, tuned: Clusters, reference: Clusters) -> PairedSets:
@@ -124,7 +133,11 @@ def estimate_difference(sets: PairedSets, n_permutations: int, seed: int) -> Pai
     sides = _jackknife_pairs(sets) if sets.can_leave_out else []
     if not sides:
         return PairedDifference(plugin, plugin, None, None, None, p_value, n_swaps)
-    delta = plugin - sum(side.bias for side in sides)
+    bias = sum(side.bias for side in sides)
+    if sets.correction is not None:
+        bias, doubt = sets.correction
+        sides.append(Jackknife(0.0, doubt**2, np.inf))
+    delta = plugin - bias
     interval = make_interval(delta, sides)
     return PairedDifference(plugin, delta, interval.se, interval.low, interval.high, p_value, n_swaps)
 

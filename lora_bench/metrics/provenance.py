@@ -23,9 +23,9 @@ def merge_provenance(
     merged: Provenance = {}
     for key in dict.fromkeys([*(key for part in generated for key in part), *reference]):
         ours = list(dict.fromkeys(part[key] for part in generated if key in part))
-        every = dict.fromkeys([*ours, *([reference[key]] if key in reference else [])])
+        every = [*ours, *([reference[key]] if key in reference and reference[key] not in ours else [])]
         if len(every) == 1:
-            merged[key] = next(iter(every))
+            merged[key] = every[0]
             continue
         if key in MUST_AGREE:
             found = " and ".join(str(value) for value in every)

@@ -48,7 +48,7 @@ def shrink_covariance(sample: NDArray[np.float64], freedom: float) -> NDArray[np
 
     power = 0.0 if excess(0.0) >= 0.0 else MAX_POWER
     if excess(0.0) < 0.0 < excess(MAX_POWER):
-        power = float(optimize.brentq(excess, 0.0, MAX_POWER))
+        power = float(optimize.brentq(excess, 0.0, MAX_POWER))  # pyright: ignore[reportArgumentType]
     return (axes * _rescale(shrunk**power, trace)) @ axes.T
 
 

@@ -36,12 +36,12 @@ class SurrogateBias:
 
     Attributes:
         bias: to be subtracted.
-        variance: what the imitation may be off by, squared.
+        doubt: what the imitation may be off by (one standard error); of a difference, the difference.
         ratio: bias over the change on halving; 1 where the bias goes with 1 / n.
     """
 
     bias: float
-    variance: float
+    doubt: float
     ratio: float
 
 
@@ -59,7 +59,7 @@ def estimate_frechet_bias(generated: Clusters, reference: Clusters, seed: int = 
     bias = pair.mean_excess(rng, 1.0)
     at_half = pair.mean_excess(rng, 0.5)
     ratio = max(1.0, bias / (at_half - bias)) if at_half > bias > 0.0 else 1.0
-    return SurrogateBias(change * ratio, (RATIO_ERROR * change * (ratio - 1.0)) ** 2, ratio)
+    return SurrogateBias(change * ratio, RATIO_ERROR * change * (ratio - 1.0), ratio)
 
 
 def _change_on_halving(generated: Clusters, reference: Clusters, rng: np.random.Generator) -> float:
@@ -112,7 +112,7 @@ class Imitation:
         """Mean [D] and covariance [D, D] of a sample of `share` times the size."""
         n = self.n_vectors * share
         scatter = _draw_scatter(self.between, rng, share) + _draw_scatter(self.within, rng, share)
-        mean = self.mean + self.between.root @ rng.normal(size=len(self.mean)) / np.sqrt(n)
+        mean = self.mean + self.between.root @ rng.normal(size=self.between.root.shape[1]) / np.sqrt(n)
         return mean, scatter / (n - 1.0)
 
 

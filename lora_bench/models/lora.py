@@ -53,8 +53,9 @@ def add_adapter(model: nn.Module, names: Sequence[str], lora: LoraSpec, seed: in
         use_rslora=lora.use_rslora,
         bias="none",
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT asks transformers by names that are on their way out
+    # PEFT asks transformers by names that are on their way out, and draws an A that is not kept
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
         peft_model = cast("PeftModel", get_peft_model(cast("Any", model), config))
     _seed_adapter(peft_model, seed)
     return peft_model

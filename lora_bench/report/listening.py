@@ -52,6 +52,7 @@ def choose_listening(view: RunView, report_folder: Path) -> list[Listening]:
         Groups prompt by prompt; groups without a single clip are left out.
     """
     references = sorted((view.run_folder / "reference_clips").glob("*.wav"))
+    sources = view.track_sources
     voices = [trial for item in _choose_configurations(view) if (trial := _first_with_clips(view, item))]
     budget = Budget()
     groups: list[tuple[int, int, Listening]] = []
@@ -66,11 +67,16 @@ def choose_listening(view: RunView, report_folder: Path) -> list[Listening]:
                 continue
             if references:
                 reference = references[(index * MAX_PROMPTS + place) % len(references)]
-                found.append((f"reference: {reference.stem}", reference))
+                found.append((f"reference: {_name_reference(reference, sources)}", reference))
             clips = tuple(_make_clip(name, path, report_folder, budget) for name, path in found)
             group = Listening(f"{shorten(prompt, 90)}, clip {index}", clean_text(prompt), clips)
             groups.append((place, index, group))
     return [group for _, _, group in sorted(groups, key=lambda item: item[:2])]
+
+
+def _name_reference(path: Path, sources: dict[str, str]) -> str:
+    """The file that an excerpt was cut from; its own name where the dataset does not tell."""
+    return shorten(sources.get(path.stem.rpartition("-")[0], path.stem), 40)
 
 
 def _choose_configurations(view: RunView) -> Iterator[Configuration]:

@@ -185,6 +185,17 @@ class RunView:
             return []
 
     @cached_property
+    def track_sources(self) -> dict[str, str]:
+        """File of each track of the dataset by the track's id; empty if the run does not tell."""
+        path = self.run_folder / "dataset.json"
+        try:
+            described: Json = read_json(path) if path.is_file() else {}
+        except StoreError:
+            return {}
+        tracks: list[Json] = (described.get("manifest") or described).get("tracks") or []
+        return {str(track.get("id")): str(track.get("source")) for track in tracks}
+
+    @cached_property
     def long_prompts(self) -> dict[str, str]:
         """A mark such as `P3` for each prompt that tables shorten."""
         return {

@@ -147,7 +147,8 @@ def _make_trainable(
 def _environment(*, own_cluster: bool) -> Iterator[None]:
     """Ray's settings are environment variables; they are put back afterwards."""
     wanted = QUIET | ({"RAY_AUTH_MODE": "disabled"} if own_cluster else {})
-    before = {name: os.environ.get(name) for name in wanted}
+    # Ray itself sets two more in the driver when it is imported and joined.
+    before = {name: os.environ.get(name) for name in (*wanted, "PYTHONBREAKPOINT", "RAY_CLIENT_MODE")}
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     if own_cluster:
@@ -243,7 +244,10 @@ def _check_resources(ray: Any, resources: ResourcesSpec) -> None:
     """
     nodes = [node["Resources"] for node in ray.nodes() if node.get("Alive")]
     for name, wanted in (("CPU", resources.cpu), ("GPU", resources.gpu)):
-        most, field = max((float(node.get(name, 0.0)) for node in nodes), default=0.0), f"resources.{name.lower()}"
+        most, field = (
+            max((float(node.get(name, 0.0)) for node in nodes), default=0.0),
+            f"resources.{name.lower()}",
+        )
         if wanted > most:
             raise ResourceError(
                 f"{field} is {wanted:g} per trial, but the largest of {len(nodes)} Ray nodes has {most:g} {name}s; "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -38,7 +39,7 @@ class Configuration:
     settings: TrialSettings
     changes: Changes
     field: str
-    aliases: list[str] = field(default_factory=list)
+    aliases: list[str] = dataclasses.field(default_factory=list)
 
     @cached_property
     def identity(self) -> dict[str, Any]:

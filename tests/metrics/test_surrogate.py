@@ -34,7 +34,7 @@ def test_shrunk_eigenvalues_of_equal_population_values_are_nearly_equal_like_lin
     linear = np.linalg.eigvalsh(ledoit_wolf(x, assume_centered=True)[0])
     found = shrink_eigenvalues(np.linalg.eigvalsh(sample), n)
     assert found.std() < 0.25 * np.linalg.eigvalsh(sample).std()
-    assert np.abs(found - linear).max() < 0.45
+    assert np.abs(found - linear).mean() < 0.25
 
 
 def test_with_many_observations_nothing_is_shrunk():
@@ -117,5 +117,5 @@ def test_single_vectors_per_clip_and_rank_deficient_data_can_be_imitated():
     low_rank = make_clusters(40, 1, 30, seed=2)
     low_rank.vectors[:] = rng.normal(size=(40, 5)) @ rng.normal(size=(5, 30))
     found = estimate_frechet_bias(flat, low_rank)
-    assert np.isfinite([found.bias, found.variance, found.ratio]).all()
+    assert np.isfinite([found.bias, found.doubt, found.ratio]).all()
     assert found.ratio >= 1.0

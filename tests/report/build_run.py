@@ -99,7 +99,7 @@ class FakeRun:
         for index, trial in enumerate(self.trials):
             self._write_trial(run / "trials" / trial.id, trial, index)
         for index in range(self.n_references):
-            write_tone(run / "reference_clips" / f"track-{index}.wav", 880.0 + 110.0 * index)
+            write_tone(run / "reference_clips" / f"{8 + index:016x}-0.wav", 880.0 + 110.0 * index)
         return run
 
     def spec(self) -> dict[str, Any]:

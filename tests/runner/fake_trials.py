@@ -31,7 +31,7 @@ def plan_named(*names: str) -> ExperimentPlan:
     )
 
 
-def execute_fake(trial: TrialPlan, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:  # noqa: ARG001
+def execute_fake(trial: TrialPlan, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
     """Do what the trial's name says; every call leaves a line in `calls.txt`."""
     with (folder / "calls.txt").open("a", encoding="utf-8") as stream:
         stream.write(f"{os.getpid()}\n")
@@ -71,7 +71,7 @@ class Recorder:
     def start(self, stage: str, total: int | None = None) -> None:
         self.stages.append((stage, total))
 
-    def advance(self, n: int = 1, *, note: str = "") -> None:  # noqa: ARG002
+    def advance(self, n: int = 1, *, note: str = "") -> None:
         self.n_steps += n
 
     def log(self, message: str) -> None:

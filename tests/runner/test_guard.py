@@ -25,7 +25,12 @@ def test_a_finished_trial_is_done_with_its_figures_and_inputs(tmp_path: Path) ->
     job, progress = make_job(tmp_path, "good", "key1"), Recorder()
     assert run_guarded(job, progress, execute_fake) == "done"
     state = read_state(job.folder)
-    assert (state["state"], state["inputs"], state["model"], state["reason"]) == ("done", "key1", {"name": "fake"}, None)
+    assert (state["state"], state["inputs"], state["model"], state["reason"]) == (
+        "done",
+        "key1",
+        {"name": "fake"},
+        None,
+    )
     assert state["wall_s"] == {"train": 1.5}
     assert (progress.stages, progress.n_steps) == ([("train", 3)], 3)
     assert not (job.folder / "progress.json").exists()
@@ -46,7 +51,12 @@ def test_a_failure_is_kept_with_cause_reason_stage_and_traceback(
     job = make_job(tmp_path, name)
     assert run_guarded(job, Recorder(), execute_fake) == "failed"
     state = read_state(job.folder)
-    assert (state["state"], state["cause"], state["reason"], state["stage"]) == ("failed", cause, reason, "train")
+    assert (state["state"], state["cause"], state["reason"], state["stage"]) == (
+        "failed",
+        cause,
+        reason,
+        "train",
+    )
     error = (job.folder / "error.txt").read_text(encoding="utf-8")
     assert error.startswith("Traceback")
     assert "execute_fake" in error
@@ -82,7 +92,10 @@ def test_a_trial_that_somebody_holds_is_refused_with_the_holder(
     job = make_job(tmp_path, "good")
     job.folder.mkdir(parents=True)
     write_state(job.folder, {"state": "running", "pid": 4711, "host": "far"})
-    with FileLock(job.folder / ".lock"), pytest.raises(StoreError, match="process 4711 on far works on this trial"):
+    with (
+        FileLock(job.folder / ".lock"),
+        pytest.raises(StoreError, match="process 4711 on far works on this trial"),
+    ):
         run_guarded(job, Recorder(), execute_fake)
     assert read_state(job.folder)["pid"] == 4711
     assert run_guarded(job, Recorder(), execute_fake) == "done"
@@ -104,7 +117,9 @@ def test_while_it_runs_the_files_say_what_it_does(tmp_path: Path) -> None:
     assert view_trial("good", job.folder).state == "done"
 
 
-def test_only_a_dead_trial_that_says_running_is_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_dead_trial_that_says_running_is_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(guard, "LOCK_TIMEOUT_S", 0.05)
     job = make_job(tmp_path, "good")
     settle_dead(job, "failed", "its worker died")

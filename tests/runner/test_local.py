@@ -49,7 +49,9 @@ def test_a_trial_is_told_what_it_is_finished_for(tmp_path: Path) -> None:
 
 def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None:
     trials = plan_named("stop", "good").trials
-    with pytest.raises(InterruptedRunError, match=r"stopped in trial stop; 1 of 3 trials are done and kept; run the"):
+    with pytest.raises(
+        InterruptedRunError, match=r"stopped in trial stop; 1 of 3 trials are done and kept; run the"
+    ):
         run_trials(trials, tmp_path, tmp_path, Recorder(), resources=CPU, execute=execute_fake)
     assert states(tmp_path) == {"stop": "interrupted", "zero-shot": "done"}
 
@@ -61,8 +63,12 @@ def test_a_gpu_that_does_not_exist_is_refused_before_anything_starts(
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     trials = plan_named("good").trials
-    with pytest.raises(ResourceError, match=r"resources\.gpu is 2, but torch sees 1 GPUs .*`-o resources\.gpu=0`"):
-        run_trials(trials, tmp_path, tmp_path, Recorder(), resources=ResourcesSpec(gpu=2), execute=execute_fake)
+    with pytest.raises(
+        ResourceError, match=r"resources\.gpu is 2, but torch sees 1 GPUs .*`-o resources\.gpu=0`"
+    ):
+        run_trials(
+            trials, tmp_path, tmp_path, Recorder(), resources=ResourcesSpec(gpu=2), execute=execute_fake
+        )
     assert not (tmp_path / "trials").exists()
     run_trials(trials, tmp_path, tmp_path, Recorder(), resources=ResourcesSpec(gpu=0.5), execute=execute_fake)
     assert states(tmp_path)["good"] == "done"
@@ -74,8 +80,10 @@ def test_an_unknown_executor_is_refused(tmp_path: Path) -> None:
 
 
 RUN_SLOW = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
 sys.path.insert(0, {folder!r})
 from fake_trials import Recorder, execute_fake, plan_named
 from lora_bench.errors import InterruptedRunError

@@ -34,6 +34,7 @@ def list_left_over() -> set[str]:
 
 def test_ray_runs_trials_whatever_becomes_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # workers import the fake trial from here
     (tmp_path / "home").mkdir()
     before, environment = list_left_over(), dict(os.environ)
     progress = Recorder()
@@ -70,15 +71,25 @@ def test_ray_runs_trials_whatever_becomes_of_each(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("resources", "words"),
     [
-        (ResourcesSpec(gpu=64), r"resources\.gpu is 64 per trial, but the largest of 1 Ray nodes has \d+ GPUs; lower"),
-        (ResourcesSpec(cpu=4096), r"resources\.cpu is 4096 per trial, but the largest of 1 Ray nodes has \d+ CPUs"),
+        (
+            ResourcesSpec(gpu=64),
+            r"resources\.gpu is 64 per trial, but the largest of 1 Ray nodes has \d+ GPUs; lower",
+        ),
+        (
+            ResourcesSpec(cpu=4096),
+            r"resources\.cpu is 4096 per trial, but the largest of 1 Ray nodes has \d+ CPUs",
+        ),
     ],
 )
 @pytest.mark.slow
-def test_a_resource_that_no_node_has_is_refused_at_once(resources: ResourcesSpec, words: str, tmp_path: Path) -> None:
+def test_a_resource_that_no_node_has_is_refused_at_once(
+    resources: ResourcesSpec, words: str, tmp_path: Path
+) -> None:
     trials = plan_named("good").trials
     with pytest.raises(ResourceError, match=words):
-        run_trials(trials, tmp_path, tmp_path, Recorder(), executor="ray", resources=resources, execute=execute_fake)
+        run_trials(
+            trials, tmp_path, tmp_path, Recorder(), executor="ray", resources=resources, execute=execute_fake
+        )
     assert not (tmp_path / "trials").exists()
 
 
@@ -91,7 +102,9 @@ def test_a_cluster_that_is_not_there_is_refused_with_the_address(
         raise ConnectionError(f"nothing listens at {address}")
 
     monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(ResourceError, match=r"no Ray cluster can be joined at 127\.0\.0\.1:1: nothing listens"):
+    with pytest.raises(
+        ResourceError, match=r"no Ray cluster can be joined at 127\.0\.0\.1:1: nothing listens"
+    ):
         run_trials(
             plan_named("good").trials, tmp_path, tmp_path, Recorder(), executor="ray", resources=ResourcesSpec(),
             ray_address="127.0.0.1:1", execute=execute_fake,

@@ -32,7 +32,9 @@ def test_numbers_are_read_as_people_write_them(text: str, value: float) -> None:
     assert type(found) is type(value)
 
 
-@pytest.mark.parametrize("text", ["010", "0x1F", "0b1", "1:30", "2024-01-01", ".nan", ".inf", "inf", "1e", "e3", "1.2.3"])
+@pytest.mark.parametrize(
+    "text", ["010", "0x1F", "0b1", "1:30", "2024-01-01", ".nan", ".inf", "inf", "1e", "e3", "1.2.3"]
+)
 def test_what_only_looks_like_a_number_is_text(text: str) -> None:
     assert read(f"a: {text}") == {"a": text}
 
@@ -47,7 +49,12 @@ def test_only_true_and_false_are_booleans() -> None:
 
 
 def test_quoted_and_block_text_is_text() -> None:
-    assert read("a: '1'\nb: \"null\"\nc: |\n  1\nd: >-\n  x\n  y\n") == {"a": "1", "b": "null", "c": "1\n", "d": "x y"}
+    assert read("a: '1'\nb: \"null\"\nc: |\n  1\nd: >-\n  x\n  y\n") == {
+        "a": "1",
+        "b": "null",
+        "c": "1\n",
+        "d": "x y",
+    }
 
 
 def test_aliases_repeat_what_they_name() -> None:
@@ -66,4 +73,6 @@ def test_places_are_counted_in_characters_from_one() -> None:
 def test_a_key_that_stands_twice_names_the_first_line() -> None:
     problems: list[Problem] = []
     read_text("a: 1\nb: 2\na: 3\n", "t.yaml", Path(), problems)
-    assert [str(problem) for problem in problems] == ["t.yaml:3:1: `a` stands twice (first in line 1); keep one of them"]
+    assert [str(problem) for problem in problems] == [
+        "t.yaml:3:1: `a` stands twice (first in line 1); keep one of them"
+    ]

@@ -56,7 +56,9 @@ def test_json_schema_is_a_valid_schema_with_descriptions() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_json_schema_accepts_shipped_spec(path: Path) -> None:
-    jsonschema.Draft202012Validator(read_shipped_schema()).validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    jsonschema.Draft202012Validator(read_shipped_schema()).validate(
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+    )
 
 
 ACCEPTED = """

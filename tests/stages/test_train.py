@@ -394,7 +394,9 @@ def test_a_target_that_matches_nothing_stops_before_training(
     model: TransformersMusicGen, tokens: TokenSet, tmp_path: Path
 ) -> None:
     with pytest.raises(NoModulesMatchedError):
-        train_adapter(tokens, model, LoraSpec(targets="in_proj_weight"), TRAIN, 0, tmp_path, SilentProgress())
+        train_adapter(
+            tokens, model, LoraSpec(targets=["in_proj_weight"]), TRAIN, 0, tmp_path, SilentProgress()
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -44,7 +44,5 @@ def convert_codec(state: dict[str, Tensor], template: dict[str, Tensor]) -> dict
         )
     for name, value in template.items():
         if renamed[name].shape != value.shape:
-            raise ValueError(
-                f"{name}: shape {tuple(renamed[name].shape)} became {tuple(value.shape)}"
-            )
+            raise ValueError(f"{name}: shape {tuple(renamed[name].shape)} became {tuple(value.shape)}")
     return {name: renamed[name].detach().clone() for name in template}

@@ -138,22 +138,15 @@ def build_data(music: Path, soundfont: Path, out: Path, n_scores: int, seed: int
             if len(audio) < 12 * SAMPLE_RATE_HZ:
                 continue  # jingles: shorter than a training crop
             held_out = rng.random() < HELD_OUT_FRAC
-            common = {"start": position, "length": len(audio), "split": "heldout" if held_out else "train"}
+            split = "heldout" if held_out else "train"
+            track = Track("", "", [], [], None, None, position, len(audio), split)
             if i < len(files):
                 source, path = files[i]
-                words = describe_file(source, path)
-                track = Track(path.stem, source.package, words, [], None, None, **common)
+                track.name, track.source, track.words = path.stem, source.package, describe_file(source, path)
             else:
                 score = scores[i - len(files)]
-                track = Track(
-                    score.path.stem,
-                    SCORES.package,
-                    score.words,
-                    score.instruments,
-                    score.tempo_bpm,
-                    score.key,
-                    **common,
-                )
+                track.name, track.source, track.words = score.path.stem, SCORES.package, score.words
+                track.instruments, track.tempo_bpm, track.key = score.instruments, score.tempo_bpm, score.key
             tracks.append(track)
             audio.tofile(sink)
             position += len(audio)

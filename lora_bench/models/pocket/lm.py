@@ -14,7 +14,6 @@ snapshot from `--snapshot-minutes` on.  Seed 0; a faster machine takes more step
 """
 
 import argparse
-import copy
 import json
 import os
 import pickle
@@ -26,21 +25,30 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, distributed, multiprocessing, nn
-from torch.nn import functional as F
 from transformers import EncodecModel, MusicgenForConditionalGeneration, T5Tokenizer
 
 from . import WEIGHTS
 from .captions import Captioner, Heard, analyse_track
 from .corpus import load_tracks, open_audio
 from .data import Track
-from .export import export_model
+from .export import export_model, load_model
+from .lm_parts import (
+    Average,
+    build_optimizers,
+    compute_losses,
+    evaluate_model,
+    freeze_music,
+    measure_gain,
+    share_gradients,
+    start_embeddings,
+    start_text,
+)
 from .shapes import FRAME_RATE_HZ, N_CODEBOOKS, build_model
-from .tokenizer import train_tokenizer
-from .tokens import CodeCrops, Segments, cut_codes, delay_codes, encode_segments, load_segments
+from .tokenizer import load_tokenizer, train_tokenizer
+from .tokens import CodeCrops, Segments, cut_codes, encode_segments, load_segments
 
 CROP_FRAMES = 10 * FRAME_RATE_HZ
 CAPTION_DROPOUT = 0.2
-PEAK_RATE, MUON_PEAK_RATE = 2e-3, 4e-3
 
 
 def analyse_tracks(work: Path, tracks: list[Track]) -> list[Heard]:
@@ -54,119 +62,18 @@ def analyse_tracks(work: Path, tracks: list[Track]) -> list[Heard]:
     return heard
 
 
-def compute_losses(
-    model: MusicgenForConditionalGeneration,
-    codes: Tensor,
-    text: dict[str, Tensor],
-    drop: Tensor | None = None,
-) -> Tensor:
-    """Cross-entropy of each crop and codebook in nats.
-
-    Args:
-        model: The whole model; its codec is not used.
-        codes: (B, K, T).
-        text: The tokenizer's `input_ids` and `attention_mask`, (B, L).
-        drop: (B,), true where the caption is replaced by the null condition; None drops none.
-
-    Returns:
-        (B, K), mean over the T frames.
-    """
-    inputs, targets, mask = delay_codes(codes)
-    B, K, P = inputs.shape
-    attention = text["attention_mask"]
-    if drop is not None:
-        attention = attention * (~drop)[:, None]
-    # the encoder must see its tokens even where the decoder does not: attention over nothing is not a number
-    states = model.text_encoder(input_ids=text["input_ids"], attention_mask=text["attention_mask"])[0]
-    states = model.enc_to_dec_proj(states) * attention[..., None]
-    logits = model.decoder(
-        input_ids=inputs.reshape(B * K, P),
-        encoder_hidden_states=states,
-        encoder_attention_mask=attention,
-        use_cache=False,
-    ).logits  # (B x K, P, V)
-    logits = logits.view(B, K, P, -1)[:, mask]  # (B, K x T, V): the positions that hold a code
-    loss = F.cross_entropy(logits.flatten(0, 1), targets[:, mask].flatten(), reduction="none")
-    return loss.view(B, K, -1).mean(-1)
-
-
-def evaluate_model(
-    model: MusicgenForConditionalGeneration,
-    tokenizer: T5Tokenizer,
-    codes: Tensor,
-    captions: list[str],
-    batch: int = 8,
-) -> Tensor:
-    """Losses (N, K) of crops (N, K, T) under their captions."""
-    was_training = model.training
-    model.eval()
-    losses = []
-    with torch.no_grad():
-        for at in range(0, len(codes), batch):
-            text = tokenizer(captions[at : at + batch], return_tensors="pt", padding=True, truncation=True)
-            losses.append(compute_losses(model, codes[at : at + batch], dict(text)))
-    model.train(was_training)
-    return torch.cat(losses)
-
-
-@torch.no_grad()
-def start_embeddings(model: MusicgenForConditionalGeneration) -> None:
-    """Start embeddings and heads at the codec's own code vectors, each codebook in its own quarter of the space.
-
-    From random rows of 0.02, as MusicGen starts, the codes are drowned by the sinusoidal positions (about 0.7) and
-    which codes sound alike must be learnt code by code: 80 steps ended at the unigram.
-    """
-    width = model.decoder.config.hidden_size
-    rotation = torch.linalg.qr(torch.randn(width, width))[0] * (width / N_CODEBOOKS) ** 0.5
-    for k in range(N_CODEBOOKS):
-        vectors = model.audio_encoder.quantizer.layers[k].codebook.embed  # (1024, D)
-        vectors = (vectors - vectors.mean(0)) / vectors.std()
-        rows = vectors @ rotation[k * vectors.shape[1] : (k + 1) * vectors.shape[1]]  # (1024, width)
-        rows = rows / rows.std()
-        model.decoder.model.decoder.embed_tokens[k].weight[: len(rows)] = 0.5 * rows
-        model.decoder.lm_heads[k].weight[: len(rows)] = 0.05 * rows
-
-
-def build_optimizers(model: MusicgenForConditionalGeneration) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the decoder's layers, AdamW for all else that is trained."""
-    matrices = [p for name, p in model.decoder.named_parameters() if ".layers." in name and p.ndim == 2]
-    chosen = {id(p) for p in matrices}
-    modules: tuple[nn.Module, ...] = (model.decoder, model.text_encoder, model.enc_to_dec_proj)
-    rest = [p for module in modules for p in module.parameters() if id(p) not in chosen and p.requires_grad]
-    muon = torch.optim.Muon(matrices, lr=MUON_PEAK_RATE, weight_decay=0.05, ns_steps=4, adjust_lr_fn="match_rms_adamw")
-    return [muon, torch.optim.AdamW(rest, lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)]
-
-
 def get_rate_frac(frac: float) -> float:
     """Warm up for 4 % of the time, hold until 40 %, fall to zero linearly."""
     return max(frac, 1e-3) / 0.04 if frac < 0.04 else 1.0 if frac < 0.4 else max(0.0, (1 - frac) / 0.6)
 
 
-class Average:
-    """Exponential moving average of the weights."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model, self.decay, self.n = copy.deepcopy(model).eval(), decay, 0
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take one step's weights in; the first steps count less of the start."""
-        self.n += 1
-        decay = min(self.decay, self.n / (self.n + 9))
-        ours, theirs = list(self.model.parameters()), [p.detach() for p in model.parameters()]
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
-
-
-def share_gradients(model: nn.Module) -> None:
-    """Average gradients over the processes."""
-    if not distributed.is_initialized():
-        return
-    grads = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([grad.flatten() for grad in grads])
-    distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
-    for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
-        grad.copy_(mean.view_as(grad))
+def prepare_codes(args: argparse.Namespace) -> None:
+    """Analyse and encode the tracks, unless that has been done: once, before the processes part."""
+    tracks = load_tracks(args.work)
+    analyse_tracks(args.work, tracks)
+    if not (args.work / "segments.npz").is_file():
+        codec = EncodecModel.from_pretrained(args.work / "codec").eval()
+        encode_segments(args.work, tracks, codec, args.encode_minutes, args.seed)
 
 
 def train_lm(args: argparse.Namespace, rank: int = 0) -> None:
@@ -175,24 +82,31 @@ def train_lm(args: argparse.Namespace, rank: int = 0) -> None:
     tracks = load_tracks(args.work)
     captioner = Captioner(tracks, analyse_tracks(args.work, tracks))
     codec = EncodecModel.from_pretrained(args.work / "codec").eval()
-    if not (args.work / "segments.npz").is_file():
-        encode_segments(args.work, tracks, codec, args.encode_minutes, args.seed)
     segments = load_segments(args.work)
     held_out = np.array([tracks[i].split == "heldout" for i in segments.track])
     train = segments.take(~held_out)
-    crops = CodeCrops(train, captioner, CROP_FRAMES, args.seed + 1000 * rank)
+    crop_frames = round(args.crop_s * FRAME_RATE_HZ)
+    crops = CodeCrops(train, captioner, crop_frames, args.seed + 1000 * rank)
     tokenizer = train_tokenizer(write_text(train, captioner, args.seed))
-    checks = cut_codes(segments.take(held_out), captioner, CROP_FRAMES, 24, args.seed)
+    checks = cut_codes(segments.take(held_out), captioner, crop_frames, 42, args.seed)
     print(
         f"{len(train.track)} training segments of 24 s, {held_out.sum()} held out, {len(tokenizer)} pieces",
         flush=True,
     )
     model = build_model(codec)
-    start_embeddings(model)
+    if args.resume is None:
+        start_embeddings(model)
+    else:
+        tokenizer = load_tokenizer(args.resume)
+        model.load_state_dict(load_model(args.resume).state_dict())
+    if args.resume is None or args.restart_text:
+        start_text(model, 0.0 if args.text_only else 0.3)
     model.audio_encoder.requires_grad_(False)
+    if args.text_only:
+        freeze_music(model)
     model.train()
     model.audio_encoder.eval()
-    optimizers, average = build_optimizers(model), Average(model, 0.99)
+    optimizers, average = build_optimizers(model, args.text_only), Average(model, 0.99)
     log = (args.work / "lm.log.jsonl").open("a", buffering=1)
     clock = torch.zeros(1)
     torch.manual_seed(args.seed + rank)  # from here on the processes differ: dropout, captions, crops
@@ -207,10 +121,10 @@ def train_lm(args: argparse.Namespace, rank: int = 0) -> None:
         if elapsed >= args.minutes * 60:
             break
         frac = get_rate_frac(elapsed / (args.minutes * 60))
-        for optimizer, peak in zip(optimizers, (MUON_PEAK_RATE, PEAK_RATE), strict=True):
+        for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = peak * frac
-        recent.append(_take_step(model, tokenizer, crops, optimizers, args.batch, rng))
+                group["lr"] = optimizer.defaults["lr"] * frac * args.rate_factor
+        recent.append(_take_step(model, tokenizer, crops, optimizers, args, rng))
         average.update(model)
         step += 1
         if rank == 0 and time.monotonic() - last > args.log_s:
@@ -220,30 +134,27 @@ def train_lm(args: argparse.Namespace, rank: int = 0) -> None:
                 "step": step, "elapsed_s": round(elapsed), "rate_frac": round(frac, 4),
                 "train": _round(torch.stack(recent).mean(0)),
                 "heldout": _round(held), "heldout_mean": round(float(held.mean()), 4),
-                "audio_s_per_s": round(step * args.batch * args.processes * CROP_FRAMES / FRAME_RATE_HZ / elapsed, 1),
+                "audio_s_per_s": round(step * args.batch * args.processes * args.crop_s / elapsed, 1),
+                "text_gain": measure_gain(average.model, tokenizer, checks[0], checks[1]),
             }  # fmt: skip
             recent = []
             print(json.dumps(facts), file=log)
-            print(json.dumps(facts), flush=True)
             if elapsed > (n_exported + 1) * args.snapshot_minutes * 60:
                 n_exported += 1
                 export_model(
                     average.model, tokenizer, args.out, {"trained": True, "state": "snapshot", **facts}
                 )
-    if rank != 0:
-        return
-    held = evaluate_model(average.model, tokenizer, checks[0], checks[1]).mean(0)
-    facts = {
-        "trained": True,
-        "state": "final",
-        "step": step,
-        "minutes": args.minutes,
-        "heldout": _round(held),
-        "heldout_mean": float(held.mean()),
-    }
-    export_model(average.model, tokenizer, args.out, facts)
-    print(json.dumps(facts), file=log)
-    print(json.dumps(facts), flush=True)
+    if rank == 0:
+        held = evaluate_model(average.model, tokenizer, checks[0], checks[1]).mean(0)
+        facts = {
+            "trained": True,
+            "state": "final",
+            "step": step,
+            "minutes": args.minutes,
+            "heldout": _round(held),
+        }
+        export_model(average.model, tokenizer, args.out, facts)
+        print(json.dumps(facts), file=log)
 
 
 def write_text(segments: Segments, captioner: Captioner, seed: int) -> list[str]:
@@ -258,11 +169,11 @@ def write_text(segments: Segments, captioner: Captioner, seed: int) -> list[str]
 
 def _take_step(
     model: MusicgenForConditionalGeneration, tokenizer: T5Tokenizer, crops: CodeCrops,
-    optimizers: list[torch.optim.Optimizer], batch: int, rng: torch.Generator,
+    optimizers: list[torch.optim.Optimizer], args: argparse.Namespace, rng: torch.Generator,
 ) -> Tensor:  # fmt: skip
-    codes, captions = crops.draw(batch)
+    codes, captions = crops.draw(args.batch)
     text: Any = tokenizer(captions, return_tensors="pt", padding=True, truncation=True)
-    drop = torch.rand(batch, generator=rng) < CAPTION_DROPOUT
+    drop = torch.rand(args.batch, generator=rng) < (0.0 if args.text_only else CAPTION_DROPOUT)
     losses = compute_losses(model, codes, dict(text), drop).mean(0)  # (K,)
     losses.mean().backward()
     share_gradients(model)
@@ -297,12 +208,22 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=35.0, help="of training")
     parser.add_argument("--encode-minutes", type=float, default=6.0, help="of encoding, if not done yet")
     parser.add_argument("--snapshot-minutes", type=float, default=10.0)
-    parser.add_argument("--batch", type=int, default=3, help="crops of ten seconds, in each process")
+    parser.add_argument("--batch", type=int, default=3, help="crops in each process")
     parser.add_argument("--log-s", type=float, default=90.0, help="between evaluations")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--resume", type=Path, default=None, help="a folder that this stage wrote, to go on from"
+    )
+    parser.add_argument("--restart-text", action="store_true", help="with --resume: start the text side anew")
+    parser.add_argument(
+        "--text-only", action="store_true", help="train the text side and cross-attention alone"
+    )
+    parser.add_argument("--crop-s", type=float, default=10.0, help="of each crop")
+    parser.add_argument("--rate-factor", type=float, default=1.0, help="of the learning rates")
     parser.add_argument("--processes", type=int, default=2, help="each with its own batch")
     args = parser.parse_args()
+    prepare_codes(args)
     if args.processes == 1:
         _run_process(0, args)
     else:

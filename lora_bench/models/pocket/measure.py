@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import EncodecModel, MusicgenForConditionalGeneration, T5Tokenizer
 
-from .lm import evaluate_model
+from .lm_parts import evaluate_model
 from .shapes import CODEBOOK_SIZE, FRAME_RATE_HZ, N_CODEBOOKS, SAMPLE_RATE_HZ
 from .tokens import Segments
 

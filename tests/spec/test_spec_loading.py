@@ -99,7 +99,10 @@ def test_paths_on_an_axis_are_made_absolute(write, tmp_path: Path) -> None:
     path = write("specs/t.yaml", HEAD + grid)
     grid_spec = load_spec(path).spec.trials.grid
     assert grid_spec is not None
-    assert grid_spec.axes["dataset.path"] == [(tmp_path / "specs/one").as_posix(), (tmp_path / "two").as_posix()]
+    assert grid_spec.axes["dataset.path"] == [
+        (tmp_path / "specs/one").as_posix(),
+        (tmp_path / "two").as_posix(),
+    ]
     assert grid_spec.axes["model.id"] == ["pocket", (tmp_path / "specs/m").as_posix()]
 
 
@@ -132,7 +135,11 @@ def test_overrides_are_typed_validated_and_recorded(write) -> None:
 def test_an_override_reaches_into_lists_and_dotted_keys(write) -> None:
     text = "trials:\n  variants: [{name: a, lora.rank: 2}]\n  grid: {axes: {train.lr: [1e-3, 1e-4]}}\n"
     path = write("t.yaml", HEAD + text)
-    overrides = ["trials.variants.0.lora.rank=6", "trials.grid.axes.train.lr.1=0.5", "trials.variants.0.name=b"]
+    overrides = [
+        "trials.variants.0.lora.rank=6",
+        "trials.grid.axes.train.lr.1=0.5",
+        "trials.variants.0.name=b",
+    ]
     trials = load_spec(path, overrides).spec.trials
     assert (trials.variants[0].name, trials.variants[0].changes) == ("b", {"lora.rank": 6})
     assert trials.grid is not None
