@@ -1,4 +1,4 @@
-"""The pocket model: a very small MusicGen, really trained, that lies in the package and needs no network.
+r"""The pocket model: a very small MusicGen, really trained, that lies in the package and needs no network.
 
 It has the architecture of MusicGen (EnCodec of 50 frames a second, T5 text encoder, decoder with the
 delay pattern over four codebooks), one hundredth of its size, and was trained for under two hours on two
@@ -7,10 +7,12 @@ CPU cores on free game music.  ``CARD.md`` says what it is, from what it was mad
 
 One command per stage rebuilds it (each module's docstring gives cost and seeds)::
 
-    python -m lora_bench.models.pocket.data  --music DIR --out WORK      # audio -> memmap and captions
-    python -m lora_bench.models.pocket.codec --work WORK --minutes 35    # EnCodec
-    python -m lora_bench.models.pocket.lm    --work WORK --minutes 40    # T5 and decoder -> weights/
-    python -m lora_bench.models.pocket.card  --work WORK                 # figures -> pocket.json, CARD.md
+    python -m lora_bench.models.pocket.data  --music DIR --soundfont SF2 --out WORK      # audio -> memmap
+    python -m lora_bench.models.pocket.codec --work WORK --minutes 44 --batch 6          # EnCodec
+    python -m lora_bench.models.pocket.lm    --work WORK --minutes 34 --bf16             # T5, decoder -> weights/
+    python -m lora_bench.models.pocket.lm    --work WORK --resume WEIGHTS --out NEW --bf16 --text-only --restart-text \
+        --rate-factor 0.5 --crop-s 1.28 --opening-every 0 --batch 16 --minutes 9          # captions
+    python -m lora_bench.models.pocket.card  --work WORK                                 # card.json, CARD.md
 """
 
 from pathlib import Path

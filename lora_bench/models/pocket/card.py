@@ -21,9 +21,9 @@ from . import pocket_folder
 from .captions import Captioner
 from .corpus import CropSampler, cut_held_out, load_tracks
 from .export import load_model
-from .lm import CROP_FRAMES, analyse_tracks
+from .lm import CROP_FRAMES, OPENING_FRAMES, analyse_tracks
 from .measure import measure_baselines, measure_captions, measure_reconstruction, measure_samples
-from .shapes import SAMPLE_RATE_HZ
+from .shapes import N_CODEBOOKS, SAMPLE_RATE_HZ
 from .sources import SCORES, SOURCES
 from .tokenizer import load_tokenizer
 from .tokens import cut_codes, load_segments
@@ -60,6 +60,9 @@ def measure_model(work: Path, seed: int, clips_folder: Path | None) -> dict[str,
         "codec": measure_reconstruction(model.audio_encoder, audio, sampler.draw(48)),
         "language_model": {
             "captions": measure_captions(model, tokenizer, codes, captions, owners, seed),
+            "captions_opening": measure_captions(
+                model, tokenizer, codes[..., :OPENING_FRAMES], captions, owners, seed
+            ),
             "baselines": measure_baselines(segments.take(~held_out), codes),
             "train_curve": read_curve(work / "lm.log.jsonl"),
         },
@@ -116,8 +119,8 @@ def render_card(figures: dict[str, Any], template: str) -> str:
     sampled, real = samples["sampled"], samples["heldout_music"]
     speed = "\n".join(
         [
-            f"| level, dBFS (median) | {median(sampled['level_dbfs'])} | {median(real['level_dbfs'])} |",
-            f"| centroid, Hz (median) | {median(sampled['centroid_hz'])} | {median(real['centroid_hz'])} |",
+            f"| level, dBFS (median) | {median(sampled['level_dbfs']):.1f} | {median(real['level_dbfs']):.1f} |",
+            f"| centroid, Hz (median) | {median(sampled['centroid_hz']):.0f} | {median(real['centroid_hz']):.0f} |",
             f"| silent 50 ms frames | {sampled['silent_frac']:.1%} | {real['silent_frac']:.1%} |",
             f"| spectral flatness (1 is white noise) | {sampled['flatness']} | {real['flatness']} |",
         ]
@@ -133,6 +136,9 @@ def render_card(figures: dict[str, Any], template: str) -> str:
         "N_CODEC": str(codec["n_clips"]), "LEVEL": str(codec["level_db_change"]),
         "GAIN": f"{lm['captions']['gain']:.4f} ± {lm['captions']['gain_se']:.4f}",
             "N_LM": str(lm["captions"]["n_clips"]),
+        "GAIN_CLIP": f"{lm['captions']['gain'] * CROP_FRAMES * N_CODEBOOKS:.1f}",
+        "OPENING": "{gain:.4f} ± {gain_se:.4f}".format(**lm["captions_opening"]),
+        "OPENING_CLIP": f"{lm['captions_opening']['gain'] * OPENING_FRAMES * N_CODEBOOKS:.1f}",
         "N_TRACKS": str(lm["captions"]["n_tracks"]), "DISTINCT": ", ".join(map(str,
             samples["distinct_codes_per_clip"])),
         "WALL": str(samples["wall_s"]), "SPEED": str(samples["audio_s_per_s"]),

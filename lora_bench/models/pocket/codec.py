@@ -4,8 +4,9 @@
 
 Three phases.  A short warm-up without quantizer; then encoder, quantizer and decoder together on a waveform
 L1 and a multi-scale mel loss, gradients balanced by audiocraft's `Balancer`; at last encoder and codebooks
-are frozen, so that the codes stand still, and the decoder alone goes on (with `--adversarial` against a
-small multi-scale STFT discriminator, which two CPU cores cannot afford).
+are frozen, so that the codes stand still, and the decoder alone goes on, with a loss that keeps peaks (with
+`--adversarial` against a small multi-scale STFT discriminator, which two CPU cores cannot afford).  `--resume
+CODEC --frozen-frac 1` trains a finished codec's decoder alone: codes, and so the language model, stay.
 
 Writes `WORK/codec/` (an `EncodecModel` folder), `WORK/codec_phase1/` (the same codes, the decoder not yet
 finished: the language model's stage can encode with it already) and `WORK/codec.log.jsonl`.  The learning
@@ -44,8 +45,9 @@ CROP_S = 1.0
 WARM_UP_FRAC = 0.05  # of the time before the freeze
 PEAK_RATE, FROZEN_PEAK_RATE = 1e-3, 4e-4
 LOG_S = 30.0
-WEIGHTS = {"l1": 0.5, "mel": 2.0}
-ADVERSARIAL_WEIGHTS = {**WEIGHTS, "adv": 1.5, "feat": 2.0}
+WEIGHTS = {"l1": 0.25, "mel": 2.0}
+FROZEN_WEIGHTS = {"l1": 0.25, "mel": 1.0, "peaks": 1.0}
+ADVERSARIAL_WEIGHTS = {**FROZEN_WEIGHTS, "adv": 1.5, "feat": 2.0}
 
 
 def measure_codec(codec: PocketCodec, audio: Tensor, mel: MelLoss) -> dict[str, Any]:
@@ -55,6 +57,7 @@ def measure_codec(codec: PocketCodec, audio: Tensor, mel: MelLoss) -> dict[str, 
         fake, codes, _ = codec(audio)
     return {
         "heldout_mel": float(mel(fake, audio)),
+        "heldout_level_db": float(10 * (fake.pow(2).mean() / audio.pow(2).mean()).log10()),
         "heldout_si_sdr_db": float(compute_si_sdr(fake, audio).mean()),
         "heldout_perplexity": [round(p, 1) for p in compute_perplexity(codes)],
     }
@@ -140,7 +143,9 @@ class CodecTraining:
             save_codec(self.codec, self.args.work / "codec_phase1")
         if self.args.adversarial:
             self.adversary = build_adversary(3e-4)
-            self.balancer = Balancer(ADVERSARIAL_WEIGHTS, monitor=True)
+        self.balancer = Balancer(
+            ADVERSARIAL_WEIGHTS if self.args.adversarial else FROZEN_WEIGHTS, monitor=True
+        )
         self.codec.encoder.requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.codec.decoder.parameters(), betas=(0.8, 0.99))
 
@@ -150,7 +155,10 @@ class CodecTraining:
         real = self.sampler.draw(self.args.batch, augment=True)
         self.optimizer.zero_grad(set_to_none=True)
         fake, commit = self._reconstruct(real)
-        losses = {"l1": F.l1_loss(fake, real), "mel": self.mel(fake, real)}
+        mel, peaks = self.mel.measure_both(fake, real)
+        losses = {"l1": F.l1_loss(fake, real), "mel": mel}
+        if self.phase == "frozen":
+            losses["peaks"] = peaks
         if self.adversary is not None:
             if self.step % 2 == 0:  # every second step: the decoder moves slowly by now
                 self.adversary.train_adv(fake, real)

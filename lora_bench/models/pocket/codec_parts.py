@@ -136,11 +136,20 @@ class MelLoss(nn.Module):
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
         """Distance of two signals (B, 1, samples)."""
-        loss = fake.new_zeros(())
+        return self.measure_both(fake, real)[0]
+
+    def measure_both(self, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """The distance, and the squared difference of square roots, relative to the signal's.
+
+        The first is at its least near the median of what a frame may be, which leaves out the peaks; the
+        second near the mean, which keeps more of their energy.
+        """
+        loss, peaks = fake.new_zeros(()), fake.new_zeros(())
         for transform in self.transforms:
             a, b = transform(fake), transform(real)
             loss = loss + F.l1_loss(a, b) + F.l1_loss((a + 1e-5).log10(), (b + 1e-5).log10())
-        return loss / len(self.transforms)
+            peaks = peaks + F.mse_loss((a + 1e-6).sqrt(), (b + 1e-6).sqrt()) / (b.mean() + 1e-4)
+        return loss / len(self.transforms), peaks / len(self.transforms)
 
 
 def build_adversary(learning_rate: float) -> Any:

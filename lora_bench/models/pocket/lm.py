@@ -2,11 +2,14 @@
 
     python -m lora_bench.models.pocket.lm --work WORK --minutes 35
 
-Crops of ten seconds, delay pattern, cross-entropy per codebook over all frames.  The caption is dropped in
+Crops of ten seconds, delay pattern, cross-entropy per codebook over all frames; every third step on crops of
+1.28 s, from which the text side learns (in long ones the music itself says what comes).  The caption is dropped in
 one crop of five: MusicGen's null condition, zero states and zero mask, which guidance needs.  The
-matrices of the decoder's layers learn by Muon (Jordan 2024: fewer steps than AdamW),
+matrices of the decoder's self-attention and feed-forward learn by Muon (Jordan 2024: fewer steps than AdamW),
 the rest by AdamW; the learning rate follows the wall clock and ends at zero; an exponential average of the
 weights is what is exported.
+
+`--resume WEIGHTS --minutes 0` only puts `WORK/codec` into a finished model.
 
 First it analyses the tracks (`WORK/heard.pkl`) and encodes segments of them for `--encode-minutes`
 (`WORK/segments.npz`); both are kept and reused.  Writes `WORK/lm.log.jsonl` and the package's `weights/`, a
@@ -47,7 +50,8 @@ from .shapes import FRAME_RATE_HZ, N_CODEBOOKS, build_model
 from .tokenizer import load_tokenizer, train_tokenizer
 from .tokens import CodeCrops, Segments, cut_codes, encode_segments, load_segments
 
-CROP_FRAMES = 10 * FRAME_RATE_HZ
+CROP_FRAMES = 10 * FRAME_RATE_HZ  # of the card
+OPENING_FRAMES = 64  # 1.28 s: where there is little music yet to go by, and the caption is all that is known
 CAPTION_DROPOUT = 0.2
 
 
@@ -87,25 +91,14 @@ def train_lm(args: argparse.Namespace, rank: int = 0) -> None:
     train = segments.take(~held_out)
     crop_frames = round(args.crop_s * FRAME_RATE_HZ)
     crops = CodeCrops(train, captioner, crop_frames, args.seed + 1000 * rank)
+    openings = CodeCrops(train, captioner, OPENING_FRAMES, args.seed + 1000 * rank + 500)
     tokenizer = train_tokenizer(write_text(train, captioner, args.seed))
     checks = cut_codes(segments.take(held_out), captioner, crop_frames, 42, args.seed)
     print(
         f"{len(train.track)} training segments of 24 s, {held_out.sum()} held out, {len(tokenizer)} pieces",
         flush=True,
     )
-    model = build_model(codec)
-    if args.resume is None:
-        start_embeddings(model)
-    else:
-        tokenizer = load_tokenizer(args.resume)
-        model.load_state_dict(load_model(args.resume).state_dict())
-    if args.resume is None or args.restart_text:
-        start_text(model, 0.0 if args.text_only else 0.3)
-    model.audio_encoder.requires_grad_(False)
-    if args.text_only:
-        freeze_music(model)
-    model.train()
-    model.audio_encoder.eval()
+    model, tokenizer = _start_model(args, codec, tokenizer)
     optimizers, average = build_optimizers(model, args.text_only), Average(model, 0.99)
     log = (args.work / "lm.log.jsonl").open("a", buffering=1)
     clock = torch.zeros(1)
@@ -124,7 +117,12 @@ def train_lm(args: argparse.Namespace, rank: int = 0) -> None:
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = optimizer.defaults["lr"] * frac * args.rate_factor
-        recent.append(_take_step(model, tokenizer, crops, optimizers, args, rng))
+        opens = args.opening_every > 0 and step % args.opening_every == args.opening_every - 1
+        losses = _take_step(
+            model, tokenizer, *_draw(openings if opens else crops, args), optimizers, args, rng
+        )
+        if not opens:
+            recent.append(losses)
         average.update(model)
         step += 1
         if rank == 0 and time.monotonic() - last > args.log_s:
@@ -153,8 +151,31 @@ def train_lm(args: argparse.Namespace, rank: int = 0) -> None:
             "minutes": args.minutes,
             "heldout": _round(held),
         }
+        if step == 0 and args.resume is not None:  # only the codec is new
+            facts = json.loads((args.resume / "pocket.json").read_text())
         export_model(average.model, tokenizer, args.out, facts)
         print(json.dumps(facts), file=log)
+
+
+def _start_model(
+    args: argparse.Namespace, codec: EncodecModel, tokenizer: T5Tokenizer
+) -> tuple[MusicgenForConditionalGeneration, T5Tokenizer]:
+    """A fresh model around the codec, or the one to go on from with its own tokenizer, ready to train."""
+    model = build_model(codec)
+    if args.resume is None:
+        start_embeddings(model)
+    else:
+        tokenizer = load_tokenizer(args.resume)
+        model.load_state_dict(load_model(args.resume).state_dict())
+        model.audio_encoder.load_state_dict(codec.state_dict())  # its decoder may have been trained further
+    if args.resume is None or args.restart_text:
+        start_text(model, 0.0 if args.text_only else 0.3)
+    model.audio_encoder.requires_grad_(False)
+    if args.text_only:
+        freeze_music(model)
+    model.train()
+    model.audio_encoder.eval()
+    return model, tokenizer
 
 
 def write_text(segments: Segments, captioner: Captioner, seed: int) -> list[str]:
@@ -167,14 +188,19 @@ def write_text(segments: Segments, captioner: Captioner, seed: int) -> list[str]
     ]
 
 
+def _draw(crops: CodeCrops, args: argparse.Namespace) -> tuple[Tensor, list[str]]:
+    """A batch of about as many frames, whatever their crops' length."""
+    return crops.draw(max(1, round(args.batch * args.crop_s * FRAME_RATE_HZ / crops.n_frames)))
+
+
 def _take_step(
-    model: MusicgenForConditionalGeneration, tokenizer: T5Tokenizer, crops: CodeCrops,
+    model: MusicgenForConditionalGeneration, tokenizer: T5Tokenizer, codes: Tensor, captions: list[str],
     optimizers: list[torch.optim.Optimizer], args: argparse.Namespace, rng: torch.Generator,
 ) -> Tensor:  # fmt: skip
-    codes, captions = crops.draw(args.batch)
     text: Any = tokenizer(captions, return_tensors="pt", padding=True, truncation=True)
-    drop = torch.rand(args.batch, generator=rng) < (0.0 if args.text_only else CAPTION_DROPOUT)
-    losses = compute_losses(model, codes, dict(text), drop).mean(0)  # (K,)
+    drop = torch.rand(len(codes), generator=rng) < (0.0 if args.text_only else CAPTION_DROPOUT)
+    with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+        losses = compute_losses(model, codes, dict(text), drop).mean(0)  # (K,)
     losses.mean().backward()
     share_gradients(model)
     nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
@@ -222,6 +248,10 @@ def main() -> None:
     parser.add_argument("--crop-s", type=float, default=10.0, help="of each crop")
     parser.add_argument("--rate-factor", type=float, default=1.0, help="of the learning rates")
     parser.add_argument("--processes", type=int, default=2, help="each with its own batch")
+    parser.add_argument(
+        "--opening-every", type=int, default=3, help="every how many steps one on short crops; 0 never"
+    )
+    parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16: for CPUs with AMX")
     args = parser.parse_args()
     prepare_codes(args)
     if args.processes == 1:

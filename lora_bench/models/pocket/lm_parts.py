@@ -45,7 +45,7 @@ def compute_losses(
         use_cache=False,
     ).logits  # (B x K, P, V)
     logits = logits.view(B, K, P, -1)[:, mask]  # (B, K x T, V): the positions that hold a code
-    loss = F.cross_entropy(logits.flatten(0, 1), targets[:, mask].flatten(), reduction="none")
+    loss = F.cross_entropy(logits.flatten(0, 1).float(), targets[:, mask].flatten(), reduction="none")
     return loss.view(B, K, -1).mean(-1)
 
 
@@ -127,9 +127,9 @@ def measure_gain(
 def build_optimizers(
     model: MusicgenForConditionalGeneration, text_only: bool = False
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the decoder's layers, AdamW for all else that is trained.
+    """Muon for self-attention and feed-forward, AdamW for all else that is trained.
 
-    With `text_only` AdamW trains all: Muon's full-rank steps drive the weak signal of the captions out.
+    Cross-attention is AdamW's: Muon's full-rank steps drive the weak signal of the captions out.
     """
     if text_only:
         text = [p for p in model.parameters() if p.requires_grad]
@@ -137,7 +137,7 @@ def build_optimizers(
     matrices = [
         p
         for name, p in model.decoder.named_parameters()
-        if ".layers." in name and p.ndim == 2 and p.requires_grad
+        if ".layers." in name and "encoder_attn" not in name and p.ndim == 2 and p.requires_grad
     ]
     chosen = {id(p) for p in matrices}
     modules: tuple[nn.Module, ...] = (model.decoder, model.text_encoder, model.enc_to_dec_proj)
