@@ -5,6 +5,7 @@ The order is zero-shot models, variants, grid, ablations; within each, training 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,8 @@ from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.spec.grid import clean_name, find_value, show_value
 from lora_bench.spec.loading import LoadedSpec
 from lora_bench.spec.schema import DatasetSpec, GenerationSpec, LoraSpec, ModelSpec, Section, TrainSpec
-from lora_bench.store import hash_json, read_json, to_jsonable, write_json
+from lora_bench.spec.search import EarlyStoppingSpec
+from lora_bench.store import read_json, to_jsonable, write_json
 
 # Raised when the same settings give other clips, or when what is hashed changes.
 ID_VERSION = 1
@@ -31,6 +33,9 @@ MANY_TRIALS = 64
 MAX_SLUG = 60
 # None of these changes a clip: how many are made, how many at once, how often a checkpoint is kept.
 _NOT_HASHED = {"generation": {"n_clips", "batch_size"}, "train": {"checkpoint_every"}}
+
+
+_ADAPTER_SECTIONS = frozenset({"lora", "train"})
 
 
 class TrialPlan(Section):
@@ -64,6 +69,8 @@ class TrialPlan(Section):
     """Dotted fields in which the trial differs from the defaults, as stated."""
     aliases: tuple[str, ...] = ()
     """Names of equal configurations that were merged into this one."""
+    early_stopping: EarlyStoppingSpec | None = None
+    """When training is given up; never for zero-shot and the baseline."""
 
     @property
     def hash8(self) -> str:
@@ -127,8 +134,14 @@ def plan_experiment(spec: ExperimentSpec) -> ExperimentPlan:
 def _plan_zero_shot(spec: ExperimentSpec, configurations: list[Configuration]) -> list[TrialPlan]:
     """The base model of every model, dataset and sampling that occurs."""
     distinct: dict[str, Configuration] = {}
+    unchanged: str | None = None  # the key of all that change nothing a base model depends on
     for item in configurations:
-        distinct.setdefault(_write_canonical(_hashed_sections(item, trained=False)), item)
+        touched = {field.partition(".")[0] for field in item.changes}
+        if touched <= _ADAPTER_SECTIONS:
+            unchanged = unchanged or _write_canonical(_hashed_sections(item, trained=False))
+            distinct.setdefault(unchanged, item)
+        else:
+            distinct.setdefault(_write_canonical(_hashed_sections(item, trained=False)), item)
     sections = [_hashed_sections(item, trained=False) for item in distinct.values()]
     varying = [name for other in sections[1:] for name in find_differences(sections[0], other)]
     trials: list[TrialPlan] = []
@@ -155,6 +168,7 @@ def _plan_trial(
     """One trial; without a training seed it is a zero-shot one."""
     settings, trained = item.settings, seed is not None
     lora = settings.lora.model_copy(update={"alpha": settings.lora.resolved_alpha})
+    is_kept = not trained or spec.baseline in (item.name, *item.aliases)
     return TrialPlan(
         id=f"{slugify(name, max_length=MAX_SLUG)}-{_hash_settings(item, seed)}",
         name=name,
@@ -170,13 +184,16 @@ def _plan_trial(
         metrics=tuple(spec.metrics),
         changes=to_jsonable(item.changes) if trained else {},
         aliases=tuple(item.aliases) if trained else (),
+        early_stopping=None if is_kept else spec.search.early_stopping,
     )
 
 
 def _hash_settings(item: Configuration, seed: int | None) -> str:
     """Eight digits of the hash of everything that a trial's clips depend on."""
     sections = _write_canonical(_hashed_sections(item, trained=seed is not None))
-    return hash_json({"version": ID_VERSION, "train_seed": seed, "settings": sections}, length=8)
+    facts = {"version": ID_VERSION, "train_seed": seed, "settings": sections}
+    # what `hash_json` gives; the facts are plain already, and a plan may have many thousand trials
+    return hashlib.sha256(_write_canonical(facts).encode()).hexdigest()[:8]
 
 
 def _hashed_sections(item: Configuration, *, trained: bool) -> dict[str, Any]:

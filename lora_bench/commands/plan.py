@@ -1,67 +1,164 @@
-"""`lora-bench plan`: every trial and why it would run."""
+"""`lora-bench plan`: every trial, why it would run, and what it would take."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from lora_bench.commands.reasons import RunHistory
+from lora_bench.commands.reasons import Reason, RunHistory
 from lora_bench.commands.tables import format_table
 from lora_bench.commands.validate import describe_plan
 from lora_bench.errors import EXIT_OK
-from lora_bench.plan import MANY_TRIALS, TrialPlan, plan_file
+from lora_bench.forecast import Forecaster, Prediction, read_history
+from lora_bench.plan import MANY_TRIALS, ExperimentPlan, TrialPlan, plan_file
 from lora_bench.spec import load_spec
 from lora_bench.store import to_jsonable
 
 SCHEMA = 1
+HEAD = (
+    "trial", "rank", "alpha", "targets", "steps", "seed", "modules", "params", "adapter", "memory", "disk",
+    "time", "why it runs",
+)  # fmt: skip
+NUMBERS = (1, 2, 4, 5, 6, 7, 8, 9, 10, 11)
+UNKNOWN = "?"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """One trial with its reason and its prediction."""
+
+    trial: TrialPlan
+    reason: Reason
+    prediction: Prediction
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Print the plan as a table or as JSON."""
     plan = plan_file(load_spec(arguments.spec, arguments.overrides))
-    run_folder = (arguments.runs_dir / plan.name).absolute()
-    history = RunHistory(run_folder)
-    reasons = [history.explain(trial) for trial in plan.trials]
+    runs_dir = arguments.runs_dir.absolute()
+    if arguments.probe:
+        _probe(plan, runs_dir)
+    history = RunHistory(runs_dir / plan.name)
+    forecaster = Forecaster(read_history(runs_dir))
+    outlooks = [Outlook(trial, history.explain(trial), forecaster.predict(trial)) for trial in plan.trials]
     if arguments.json:
-        trials = [
-            {**to_jsonable(trial), "reason": reason.kind, "reason_text": reason.text}
-            for trial, reason in zip(plan.trials, reasons, strict=True)
-        ]
-        document = {
-            "schema": SCHEMA,
-            "name": plan.name,
-            "run_folder": run_folder.as_posix(),
-            "baseline": plan.baseline,
-            "overrides": list(plan.overrides),
-            "needs_yes": len(trials) > MANY_TRIALS,
-            "trials": trials,
-        }
-        print(json.dumps(document, indent=1, ensure_ascii=False))
+        print(json.dumps(make_document(plan, runs_dir / plan.name, outlooks), indent=1, ensure_ascii=False))
         return EXIT_OK
-    rows = [
-        (
-            trial.name,
-            *_describe_lora(trial),
-            "-" if trial.train_seed is None else str(trial.train_seed),
-            reason.text,
-        )
-        for trial, reason in zip(plan.trials, reasons, strict=True)
-    ]
-    print(
-        format_table(
-            ("trial", "rank", "alpha", "targets", "steps", "seed", "why it runs"), rows, right=(1, 2, 4, 5)
-        )
-    )
-    merged = {trial.configuration: trial.aliases for trial in plan.trials if trial.aliases}
-    for name, aliases in merged.items():
-        print(f"{name} is also {', '.join(aliases)} (equal settings are one trial)")
-    n_to_run = sum(reason.kind != "cached" for reason in reasons)
-    print(
-        f"{plan.name}: {describe_plan(plan)}; {n_to_run} to run, {len(rows) - n_to_run} done; in {run_folder}"
-    )
-    if len(rows) > MANY_TRIALS:
-        print(f"more than {MANY_TRIALS} trials: `lora-bench run` wants --yes")
+    print(format_table(HEAD, [_make_row(outlook) for outlook in outlooks], right=NUMBERS))
+    for line in _write_notes(plan, outlooks, runs_dir / plan.name):
+        print(line)
     return EXIT_OK
+
+
+def _probe(plan: ExperimentPlan, runs_dir: Path) -> None:
+    """Measure every model that nothing is known of here, with the trial that takes most."""
+    from lora_bench.console import open_display
+    from lora_bench.forecast.probe import measure_probe
+
+    history = read_history(runs_dir)
+    heaviest: dict[str, TrialPlan] = {}
+    for trial in plan.trials:
+        if trial.train is None or history.of_model(trial.model):
+            continue
+        key = f"{trial.model.id} {trial.model.backend} {trial.model.dtype}"
+        if key not in heaviest or _weigh(trial) > _weigh(heaviest[key]):
+            heaviest[key] = trial
+    with open_display(quiet=False) as progress:
+        for trial in heaviest.values():
+            measure_probe(trial, runs_dir, progress)
+
+
+def _weigh(trial: TrialPlan) -> float:
+    """Audio in one forward pass of training."""
+    return 0.0 if trial.train is None else trial.train.batch_size * trial.dataset.clip_s
+
+
+def make_document(plan: ExperimentPlan, run_folder: Path, outlooks: Sequence[Outlook]) -> dict[str, Any]:
+    """The plan for scripts; what is not known is null."""
+    trials = [
+        {
+            **to_jsonable(outlook.trial),
+            "reason": outlook.reason.kind,
+            "reason_text": outlook.reason.text,
+            "predicted": _write_prediction(outlook.prediction),
+        }
+        for outlook in outlooks
+    ]
+    return {
+        "schema": SCHEMA,
+        "name": plan.name,
+        "run_folder": run_folder.as_posix(),
+        "baseline": plan.baseline,
+        "overrides": list(plan.overrides),
+        "needs_yes": len(trials) > MANY_TRIALS,
+        "predicted": _sum_up(outlooks),
+        "trials": trials,
+    }
+
+
+def _write_prediction(prediction: Prediction) -> dict[str, Any]:
+    adapter = prediction.adapter
+    return {
+        "matched_modules": None if adapter is None else dict(adapter.matched_modules),
+        "trainable_params": None if adapter is None else adapter.trainable_params,
+        "adapter_bytes": None if adapter is None else adapter.n_bytes,
+        "problem": None if adapter is None else adapter.problem,
+        "disk_bytes": prediction.disk_bytes,
+        "memory_gib": prediction.memory_gib,
+        "time_s": prediction.time_s,
+        "origin": prediction.origin,
+        "n_records": prediction.n_records,
+    }
+
+
+def _sum_up(outlooks: Sequence[Outlook]) -> dict[str, Any]:
+    """Of the trials that are still to run: sums of time and disk, most memory; null if any is not known."""
+    pending = [outlook.prediction for outlook in outlooks if outlook.reason.kind != "cached"]
+    tuned = [
+        outlook.prediction
+        for outlook in outlooks
+        if outlook.reason.kind != "cached" and outlook.trial.train is not None
+    ]
+    times = [item.time_s for item in pending]
+    disks = [item.disk_bytes for item in pending]
+    memories = [item.memory_gib for item in tuned]
+    return {
+        "n_to_run": len(pending),
+        "time_s": None if None in times else math.fsum(value for value in times if value is not None),
+        "disk_bytes": None if None in disks else sum(value for value in disks if value is not None),
+        "memory_gib": None
+        if None in memories or not memories
+        else max(value for value in memories if value is not None),
+    }
+
+
+def _make_row(outlook: Outlook) -> tuple[str, ...]:
+    trial, prediction = outlook.trial, outlook.prediction
+    adapter = prediction.adapter
+    sizes = ("-", "-", "-")
+    if trial.lora is not None:
+        sizes = (UNKNOWN, UNKNOWN, UNKNOWN)
+    if adapter is not None:
+        n_modules = sum(adapter.matched_modules.values())
+        sizes = (str(n_modules), f"{adapter.trainable_params:,}", format_bytes(adapter.n_bytes))
+    memory = "-" if trial.train is None else UNKNOWN
+    if prediction.memory_gib is not None:
+        memory = f"{prediction.memory_gib:.1f} GiB"
+    return (
+        trial.name,
+        *_describe_lora(trial),
+        "-" if trial.train_seed is None else str(trial.train_seed),
+        *sizes,
+        memory,
+        format_bytes(prediction.disk_bytes),
+        format_time(prediction.time_s),
+        outlook.reason.text,
+    )
 
 
 def _describe_lora(trial: TrialPlan) -> tuple[str, str, str, str]:
@@ -69,3 +166,73 @@ def _describe_lora(trial: TrialPlan) -> tuple[str, str, str, str]:
         return ("-", "-", "-", "-")
     targets = trial.lora.targets if isinstance(trial.lora.targets, str) else " ".join(trial.lora.targets)
     return (str(trial.lora.rank), f"{trial.lora.resolved_alpha:g}", targets, str(trial.train.steps))
+
+
+def _write_notes(plan: ExperimentPlan, outlooks: Sequence[Outlook], run_folder: Path) -> list[str]:
+    lines: list[str] = []
+    merged = {trial.configuration: trial.aliases for trial in plan.trials if trial.aliases}
+    for name, aliases in merged.items():
+        lines.append(f"{name} is also {', '.join(aliases)} (equal settings are one trial)")
+    problems = {
+        f"warning: {item.trial.configuration}: {item.prediction.adapter.problem}; the trial would fail": None
+        for item in outlooks
+        if item.prediction.adapter is not None and item.prediction.adapter.problem is not None
+    }
+    lines += problems
+    lines += _describe_origins(outlooks)
+    n_to_run = sum(outlook.reason.kind != "cached" for outlook in outlooks)
+    n_done = len(outlooks) - n_to_run
+    lines.append(
+        f"{plan.name}: {describe_plan(plan)}; {n_to_run} to run, {n_done} done"
+        f"{_describe_sum(_sum_up(outlooks))}; in {run_folder}"
+    )
+    if len(outlooks) > MANY_TRIALS:
+        lines.append(f"more than {MANY_TRIALS} trials: `lora-bench run` wants --yes")
+    return lines
+
+
+def _describe_origins(outlooks: Sequence[Outlook]) -> list[str]:
+    """Where memory and time come from, by model."""
+    by_model: dict[str, Prediction] = {}
+    unsized: list[str] = []
+    for outlook in outlooks:
+        by_model.setdefault(outlook.trial.model.id, outlook.prediction)
+        if outlook.prediction.disk_bytes is None and outlook.trial.model.id not in unsized:
+            unsized.append(outlook.trial.model.id)
+    lines: list[str] = []
+    for model, prediction in by_model.items():
+        if prediction.origin == "earlier trials":
+            n = prediction.n_records
+            words = f"from {n} earlier trial{'s' if n != 1 else ''} on this machine"
+        elif prediction.origin == "probe":
+            words = "from a short probe on this machine (scoring not included)"
+        else:
+            words = "unknown, no earlier run on this machine; `--probe` measures it in a minute or so"
+        lines.append(f"memory and time with {model}: {words}")
+    lines += [f"sizes with {model}: unknown, its config.json is not on this machine" for model in unsized]
+    return lines
+
+
+def _describe_sum(sums: dict[str, Any]) -> str:
+    parts: list[str] = []
+    if sums["time_s"] and sums["n_to_run"]:
+        parts.append(f"about {format_time(sums['time_s'])} one after the other")
+    if sums["disk_bytes"] and sums["n_to_run"]:
+        parts.append(f"{format_bytes(sums['disk_bytes'])} of disk")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def format_bytes(n_bytes: int | None) -> str:
+    """Megabytes or gigabytes, a question mark for what is not known."""
+    if n_bytes is None:
+        return UNKNOWN
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes < 1e9 else f"{n_bytes / 1e9:.1f} GB"
+
+
+def format_time(time_s: float | None) -> str:
+    """Seconds, minutes or hours, a question mark for what is not known."""
+    if time_s is None:
+        return UNKNOWN
+    if time_s < 100:
+        return f"{time_s:.0f} s"
+    return f"{time_s / 60:.0f} min" if time_s < 6000 else f"{time_s / 3600:.1f} h"

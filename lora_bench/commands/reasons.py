@@ -35,6 +35,8 @@ class RunHistory:
     def __init__(self, run_folder: Path) -> None:
         self.run_folder = run_folder
         self.earlier: dict[str, dict[str, Any]] = {}
+        trials = run_folder / "trials"
+        self._begun = {place.name for place in trials.iterdir()} if trials.is_dir() else set[str]()
         try:
             plan = read_json(run_folder / "plan.json")
         except StoreError:
@@ -44,17 +46,19 @@ class RunHistory:
     def explain(self, trial: TrialPlan) -> Reason:
         """Why `trial` would run now."""
         folder = self.run_folder / "trials" / trial.id
-        state = read_state(folder)
+        state = read_state(folder) if trial.id in self._begun else {}
         said = state.get("state")
         if said == "done" and is_finished(trial, folder):
             return Reason("cached", "done")
+        if said == "stopped" and is_finished(trial, folder):
+            return Reason("cached", str(state.get("reason")))
         if said == "done":
             return Reason("more", f"done before, now {self._describe_more(trial, folder)}")
         if said == "failed":
             return Reason("failed", f"failed in {state.get('stage') or 'its start'}: {state.get('reason')}")
         if said == "running" and is_held(folder):
             return Reason("running", f"running in process {state.get('pid')} on {state.get('host')}")
-        if said in {"running", "interrupted"}:
+        if said in {"running", "interrupted", "stopped"}:
             return Reason("interrupted", "begun, then interrupted; goes on where it stopped")
         earlier = self.earlier.get(trial.name)
         if earlier is not None and earlier.get("id") != trial.id:

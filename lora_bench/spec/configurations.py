@@ -16,13 +16,10 @@ from lora_bench.spec.changes import Changes, apply_changes, copy_mapping, flatte
 from lora_bench.spec.experiment import MAX_GRID, ExperimentSpec, TrialSettings
 from lora_bench.spec.grid import clean_name, expand_grid, find_value, name_combination, show_value
 from lora_bench.spec.problems import field_name
+from lora_bench.spec.targets import spell_targets
 from lora_bench.spec.words import suggest
 
 ZERO_SHOT = "zero-shot"
-_EXPANDED_TARGETS = {
-    "attention": ("self_attention", "cross_attention"),
-    "all": ("self_attention", "cross_attention", "ffn", "heads", "conditioning"),
-}
 
 
 @dataclass
@@ -60,9 +57,7 @@ def identify_settings(settings: TrialSettings) -> dict[str, Any]:
     plain = settings.model_dump(mode="json")
     lora = plain["lora"]
     lora["alpha"] = settings.lora.resolved_alpha
-    if isinstance(lora["targets"], str) and not lora["targets"].startswith("re:"):
-        words = [_EXPANDED_TARGETS.get(word, (word,)) for word in lora["targets"].split("+")]
-        lora["targets"] = "+".join(sorted({word for group in words for word in group}))
+    lora["targets"] = spell_targets(lora["targets"])
     return plain
 
 

@@ -25,6 +25,7 @@ from lora_bench.spec.schema import (
     Section,
     TrainSpec,
 )
+from lora_bench.spec.search import SearchSpec
 
 MAX_GRID = 100_000
 DEFAULT_METRICS = ("mfcc20-seed", "mfcc20", "encodec")
@@ -150,6 +151,8 @@ class ExperimentSpec(Section):
     """Training seeds."""
     resources: ResourcesSpec = ResourcesSpec()
     """What one trial takes."""
+    search: SearchSpec = SearchSpec()
+    """What is spent on trials that do not look promising."""
     report: ReportSpec = ReportSpec()
     """What is written about the run."""
 
@@ -172,6 +175,16 @@ class ExperimentSpec(Section):
     @classmethod
     def _flat_ablations(cls, value: dict[str, Changes]) -> dict[str, Changes]:
         return {name: flatten_mapping(changes) for name, changes in value.items()}
+
+    @model_validator(mode="after")
+    def _no_choice_among_seeds(self) -> ExperimentSpec:
+        if self.search.early_stopping is not None and len(self.repeats.train_seeds) > 1:
+            raise ValueError(
+                f"search.early_stopping would drop the worse of the {len(self.repeats.train_seeds)} train_seeds, "
+                "and the mean over the rest would be too good; give one seed, or run the best configurations "
+                "again with several seeds and without early stopping"
+            )
+        return self
 
     def base_settings(self) -> TrialSettings:
         """What trials start from."""

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from lora_bench.spec.words import suggest
 
 SCHEMA_VERSION = 1
+# published by Meta beside MusicGen, and conditioned on more than text or not autoregressive
+UNSUPPORTED_MODEL = re.compile(r"facebook/(musicgen-(stereo-)?(melody|style)|magnet|audiogen|jasco)")
 TARGET_WORDS = ("self_attention", "cross_attention", "attention", "ffn", "heads", "conditioning", "all")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
@@ -43,6 +45,17 @@ class ModelSpec(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic of the decoder; auto is bfloat16 on a GPU that has it, float32 otherwise."""
 
+    @field_validator("id")
+    @classmethod
+    def _text_to_music(cls, value: str) -> str:
+        if UNSUPPORTED_MODEL.match(value):
+            raise ValueError(
+                f"`{value}` is not a text-to-music MusicGen (melody and style models also take audio as a "
+                "prompt), and no backend supports it; use facebook/musicgen-small, -medium, -large or their "
+                "stereo versions"
+            )
+        return value
+
 
 class CaptionSpec(Section):
     """Where the training captions come from."""
@@ -53,6 +66,15 @@ class CaptionSpec(Section):
     """`sidecar`: `song.txt` or `song.json` beside `song.wav`; `metadata`: one `metadata.jsonl` with
     `file_name` and `caption` (or `text`, `description`) per line. Null is `text` if it is given, else
     whatever is found."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> CaptionSpec:
+        if self.text is not None and self.source in {"sidecar", "metadata"}:
+            raise ValueError(
+                f"`text` is given, but `source` is `{self.source}`, so the text would not be used; leave one of "
+                "them out"
+            )
+        return self
 
 
 class SplitSpec(Section):
@@ -230,9 +252,9 @@ class ResourcesSpec(Section):
 
 
 class ReportSpec(Section):
-    """What is written about the run."""
+    """What is written about the run: always markdown, HTML, CSV and JSON."""
 
-    formats: list[Literal["markdown", "csv"]] = ["markdown", "csv"]
-    """Which files are rendered."""
     title: str | None = None
     """Heading of the report; null is the spec's name."""
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = []
+    """Where curves and scores go while the run goes on: event files in the run's folder, or a service."""

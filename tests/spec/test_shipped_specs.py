@@ -15,26 +15,52 @@ from lora_bench.spec import load_spec
 from lora_bench.spec.json_schema import write_schema_text
 
 FOLDER = Path(__file__).parents[2] / "specs"
-N_SHIPPED = 3
-SHIPPED = sorted(FOLDER.glob("*.yaml"))
+N_SHIPPED = 9
+N_BASES = 2
+BASES = sorted(FOLDER.glob("base/*.yaml"))
+SHIPPED = sorted(path for path in FOLDER.glob("**/*.yaml") if path not in BASES)
+STUDIES = [path for path in SHIPPED if path.stem in {"rank_ablation", "target_ablation", "rank_targets"}]
+
+
+def show_shipped(path: Path) -> str:
+    """A spec's place below `specs/`."""
+    return path.relative_to(FOLDER).as_posix()
 
 
 def test_all_shipped_specs_are_counted() -> None:
     assert len(SHIPPED) == N_SHIPPED, [path.name for path in SHIPPED]
+    assert len(BASES) == N_BASES, [path.name for path in BASES]
+    assert len(STUDIES) == 6
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SHIPPED, ids=show_shipped)
 def test_shipped_spec_is_valid_and_planned(path: Path) -> None:
     plan = plan_file(load_spec(path))
-    assert plan.name == path.stem
+    assert plan.name == show_shipped(path).removesuffix(".yaml").replace("/", "-")
     assert plan.trials[0].kind == "zero-shot"
     assert any(trial.kind == "fine-tuned" for trial in plan.trials)
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SHIPPED, ids=show_shipped)
 def test_shipped_spec_begins_with_what_it_is_and_its_command(path: Path) -> None:
     comments = path.read_text(encoding="utf-8").split("schema:")[0]
-    assert f"lora-bench run specs/{path.name}" in comments
+    assert f"lora-bench run specs/{show_shipped(path)}" in comments
+
+
+@pytest.mark.parametrize("path", [*STUDIES, *BASES], ids=show_shipped)
+def test_studies_name_the_json_schema_in_their_first_line(path: Path) -> None:
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    stated = first.removeprefix("# yaml-language-server: $schema=")
+    assert (path.parent / stated).resolve() == FOLDER.parent / "lora_bench" / "spec" / "schema.json"
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=show_shipped)
+def test_studies_have_a_grid_a_baseline_and_three_training_seeds(path: Path) -> None:
+    plan = plan_file(load_spec(path))
+    assert plan.spec.trials.grid is not None
+    assert plan.baseline is not None
+    assert plan.spec.repeats.train_seeds == [0, 1, 2]
+    assert {trial.train_seed for trial in plan.trials if trial.configuration == plan.baseline} == {0, 1, 2}
 
 
 def read_shipped_schema() -> dict[str, object]:
@@ -54,7 +80,7 @@ def test_json_schema_is_a_valid_schema_with_descriptions() -> None:
     assert (rank["minimum"], rank["maximum"]) == (1, 1024)
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*SHIPPED, *BASES], ids=show_shipped)
 def test_json_schema_accepts_shipped_spec(path: Path) -> None:
     jsonschema.Draft202012Validator(read_shipped_schema()).validate(
         yaml.safe_load(path.read_text(encoding="utf-8"))

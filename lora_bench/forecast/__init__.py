@@ -1,0 +1,15 @@
+"""What a trial will take, said before it runs: adapter, memory, disk and time.
+
+shapes.py     a model's linear layers and its audio format, from its config.json or published sizes
+adapters.py   LoRA targets on such a shape: matched modules, trainable parameters, bytes
+history.py    what earlier trials on this machine took, read from their files
+prediction.py all of it for one trial, with where each figure comes from
+probe.py      a short measurement where there is no earlier trial (the only part that imports torch)
+"""
+
+from __future__ import annotations
+
+from lora_bench.forecast.history import History, read_history
+from lora_bench.forecast.prediction import Forecaster, Prediction
+
+__all__ = ["Forecaster", "History", "Prediction", "read_history"]

@@ -1,0 +1,71 @@
+"""LoRA targets on a model's shape: what they match, and how large the adapter will be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lora_bench.forecast.shapes import Linear, ModelShape
+from lora_bench.spec.schema import LoraSpec
+from lora_bench.spec.targets import EXPANDED_TARGETS, PATTERN_PREFIX
+
+BYTES_PER_PARAMETER = 4  # adapters are trained and saved in float32
+HEADER_BYTES_PER_TENSOR = 145  # name, shape and offsets in a safetensors file
+
+
+@dataclass(frozen=True)
+class AdapterSize:
+    """An adapter before it is made.
+
+    Attributes:
+        matched_modules: adapted layers per group.
+        n_bytes: of its weights file.
+        problem: a target that matches nothing; the trial would fail with it.
+    """
+
+    matched_modules: Mapping[str, int]
+    trainable_params: int
+    n_bytes: int
+    problem: str | None = None
+
+
+def size_adapter(shape: ModelShape, lora: LoraSpec) -> AdapterSize:
+    """What the settings come to on a model."""
+    matched, problem = match_targets(lora.targets, shape.linears)
+    counts: dict[str, int] = {}
+    for linear in matched:
+        counts[linear.group] = counts.get(linear.group, 0) + 1
+    n_params = sum(lora.rank * (linear.n_in + linear.n_out) for linear in matched)
+    if lora.use_dora:
+        n_params += sum(linear.n_out for linear in matched)
+    n_tensors = len(matched) * (3 if lora.use_dora else 2)
+    n_bytes = BYTES_PER_PARAMETER * n_params + HEADER_BYTES_PER_TENSOR * n_tensors
+    return AdapterSize(counts, n_params, n_bytes, problem)
+
+
+def match_targets(targets: str | Sequence[str], linears: Sequence[Linear]) -> tuple[list[Linear], str | None]:
+    """The layers that targets mean, and the first term that matches none."""
+    if not isinstance(targets, str):
+        terms = list(targets)
+    elif targets.startswith(PATTERN_PREFIX):
+        terms = [targets]
+    else:
+        terms = [term.strip() for term in targets.split("+")]
+    names: set[str] = set()
+    problem: str | None = None
+    for term in terms:
+        found = {linear.name for linear in linears if _matches(term, linear)}
+        if not found and problem is None:
+            problem = f"target `{term}` matches no module of the model"
+        names |= found
+    return [linear for linear in linears if linear.name in names], problem
+
+
+def _matches(term: str, linear: Linear) -> bool:
+    """A group, a sum's name, a pattern for the whole name, or dotted parts of the name."""
+    if term.startswith(PATTERN_PREFIX):
+        return re.fullmatch(term.removeprefix(PATTERN_PREFIX), linear.name) is not None
+    if linear.group in EXPANDED_TARGETS.get(term, (term,)):
+        return True
+    return term not in EXPANDED_TARGETS and f".{term}." in f".{linear.name}."

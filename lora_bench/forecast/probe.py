@@ -1,0 +1,108 @@
+"""A short measurement of training and generation, for machines without an earlier trial.
+
+It runs a few optimiser steps on random codes of the trial's own length and batch, and generates a few
+short clips.  Scoring is not measured, so predictions from a probe leave it out.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from lora_bench.forecast.history import PROBES, Record, key_model
+from lora_bench.models import MusicModel, load_model
+from lora_bench.models.decoding import generate_codes
+from lora_bench.models.memory import peak_gib, reset_peak
+from lora_bench.plan import TrialPlan
+from lora_bench.progress import Progress, SilentProgress
+from lora_bench.spec.targets import spell_targets
+from lora_bench.store import hash_json, write_json
+
+N_STEPS = 2
+N_CLIPS = 4
+MAX_CLIP_S = 2.0
+
+
+def measure_probe(trial: TrialPlan, runs_dir: Path, progress: Progress | None = None) -> Record:
+    """Measure one fine-tuned trial's model and settings, and keep the record below `runs_dir`.
+
+    Raises:
+        ModelError, NoModulesMatchedError: the model or its targets are not to be had.
+        StoreError: the disk is full.
+    """
+    teller = progress or SilentProgress()
+    teller.start("probe: load model")
+    began_s = time.monotonic()
+    model = load_model(trial.model)
+    record = Record(key_model(trial.model), "probe", fixed_s=time.monotonic() - began_s)
+    teller.start("probe: generate")
+    record = replace(record, generate_rate=_time_generation(model, trial))
+    if trial.lora is not None and trial.train is not None:
+        teller.start("probe: train")
+        record = _time_training(model, trial, record)
+    facts = {
+        "host": socket.gethostname(),
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "record": record,
+    }
+    key = hash_json([record.model, record.targets, record.load_s, record.is_checkpointed], length=8)
+    write_json(runs_dir / PROBES / f"{key}.json", facts)
+    return record
+
+
+def _time_generation(model: MusicModel, trial: TrialPlan) -> float:
+    """Seconds per second of audio, after a first clip that warms up."""
+    clip_s = min(trial.generation.clip_s, MAX_CLIP_S)
+    n_clips = min(trial.generation.n_clips, N_CLIPS)
+    n_frames = model.info.count_frames(round(clip_s * model.info.audio_format.sample_rate_hz))
+    sampling = trial.generation.model_copy(update={"clip_s": clip_s, "n_clips": n_clips})
+    generate_codes(model, trial.prompts[0], [0], 4, sampling, SilentProgress())
+    began_s = time.monotonic()
+    codes = generate_codes(model, trial.prompts[0], range(n_clips), n_frames, sampling, SilentProgress())
+    model.decode_audio(codes)
+    return (time.monotonic() - began_s) / (n_clips * clip_s)
+
+
+def _time_training(model: MusicModel, trial: TrialPlan, record: Record) -> Record:
+    """Seconds per second of audio and peak memory, after a first step that warms up."""
+    lora, train = trial.lora, trial.train
+    if lora is None or train is None:
+        return record
+    clip_s = trial.dataset.clip_s
+    info = model.info
+    n_frames = min(info.count_frames(round(clip_s * info.audio_format.sample_rate_hz)), info.max_frames)
+    reset_peak(model.device)
+    model.inject_lora(lora, seed=0)
+    parameters = list(model.adapter_parameters().values())
+    optimizer = torch.optim.AdamW(parameters, lr=train.lr)
+    model.set_training(True, gradient_checkpointing=train.gradient_checkpointing)
+    draw = torch.Generator().manual_seed(0)
+    shape = (train.batch_size, info.n_codebooks, n_frames)
+    codes = torch.randint(info.codebook_size, shape, generator=draw)
+    valid_frames = torch.full((train.batch_size,), n_frames)
+    texts = model.encode_text([trial.prompts[0]]) * train.batch_size
+    began_s = 0.0
+    for step in range(N_STEPS + 1):
+        if step == 1:
+            began_s = time.monotonic()
+        optimizer.zero_grad(set_to_none=True)
+        model.training_loss(codes, valid_frames, texts).backward()
+        optimizer.step()
+        float(parameters[0].detach().flatten()[0])  # waits for a GPU
+    spent_s = time.monotonic() - began_s
+    peak = peak_gib(model.device)
+    model.set_training(False)
+    model.remove_adapter()
+    return replace(
+        record,
+        targets=str(spell_targets(lora.targets)),
+        train_rate=spent_s / (N_STEPS * train.batch_size * clip_s),
+        load_s=train.batch_size * clip_s,
+        peak_memory_gib=peak,
+        is_checkpointed=train.gradient_checkpointing,
+    )

@@ -1,0 +1,208 @@
+"""Main effects, interactions, and differences from the baseline, with what training seeds say of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy import special
+
+from lora_bench.metrics.summaries import holm
+from lora_bench.study.fitting import Fit, Floats, SeedError, code_blocks, code_levels
+from lora_bench.study.records import Axis, Delta, Interaction, InteractionCell, LevelEffect, MainEffect
+from lora_bench.study.table import Row
+
+ALPHA = 0.05
+BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no detectable difference"
+
+
+def t_reach(df: int) -> float:
+    """How many standard errors a 95 % interval reaches to either side."""
+    return float(special.stdtrit(df, 1.0 - ALPHA / 2.0))
+
+
+def t_probability(t_value: float, df: int) -> float:
+    """Two-sided p-value of Student's t."""
+    return float(2.0 * special.stdtr(df, -abs(t_value)))
+
+
+def f_probability(f_value: float, df: int, df_error: int) -> float:
+    """p-value of F."""
+    return float(special.fdtrc(df, df_error, f_value))
+
+
+class FactorialModel:
+    """The scored trials of the grid: the axes only add up, training seeds are blocks."""
+
+    def __init__(self, rows: Sequence[Row], axes: Sequence[Axis], error: SeedError) -> None:
+        self.rows = [row for row in rows if row.position is not None]
+        self.axes = tuple(axes)
+        self.error = error
+        self.values = np.asarray([row.value for row in self.rows], dtype=np.float64)
+        self.blocks = code_blocks([row.seed for row in self.rows])
+        self.codes = [
+            code_levels([self._level(row, index) for row in self.rows], len(axis.levels))
+            for index, axis in enumerate(self.axes)
+        ]
+        self.additive = self._fit(self.codes)
+
+    @staticmethod
+    def _level(row: Row, axis: int) -> int:
+        if row.position is None:
+            raise ValueError("a row without a position is no part of the grid")
+        return row.position[axis]
+
+    def _fit(self, columns: Sequence[Floats]) -> Fit:
+        intercept = np.ones((len(self.rows), 1))
+        return Fit(np.hstack([intercept, *columns, self.blocks]), self.values)
+
+    def contrast(self, levels: dict[int, int], *, with_mean: bool) -> Floats:
+        """Coefficients of the mean at some levels, the other axes and the seeds averaged."""
+        parts = [np.asarray([1.0 if with_mean else 0.0])]
+        for index, axis in enumerate(self.axes):
+            n_levels = len(axis.levels)
+            chosen = levels.get(index)
+            parts.append(np.zeros(n_levels - 1) if chosen is None else code_levels([chosen], n_levels)[0])
+        return np.concatenate([*parts, np.zeros(self.blocks.shape[1])])
+
+    def main_effect(self, axis_index: int) -> MainEffect:
+        """One axis beside the others."""
+        axis = self.axes[axis_index]
+        others = [codes for index, codes in enumerate(self.codes) if index != axis_index]
+        f_value, df, p_value = self._test(self._fit(others), self.additive)
+        levels = tuple(
+            self._level_effect(axis_index, index, level.label) for index, level in enumerate(axis.levels)
+        )
+        return MainEffect(axis.field, levels, f_value, df, self.error.df, p_value)
+
+    def _level_effect(self, axis_index: int, level: int, label: str) -> LevelEffect:
+        n_trials = sum(self._level(row, axis_index) == level for row in self.rows)
+        mean = self.additive.estimate(self.contrast({axis_index: level}, with_mean=True))
+        contrast = self.contrast({axis_index: level}, with_mean=False)
+        effect = self.additive.estimate(contrast)
+        if effect is None or self.error.sd is None:
+            return LevelEffect(label, n_trials, mean, effect, None, None, None)
+        se = self.error.sd * self.additive.unit_error(contrast)
+        reach = t_reach(self.error.df) * se
+        return LevelEffect(label, n_trials, mean, effect, se, effect - reach, effect + reach)
+
+    def _test(self, smaller: Fit, larger: Fit) -> tuple[float | None, int, float | None]:
+        """F of what the larger model explains beyond the smaller one."""
+        df = larger.rank - smaller.rank
+        gained = max(smaller.residual_square_sum - larger.residual_square_sum, 0.0)
+        if df < 1 or not self.error.sd:
+            return None, df, None
+        f_value = gained / df / self.error.sd**2
+        return f_value, df, f_probability(f_value, df, self.error.df)
+
+    def interaction(self, row_axis: int, column_axis: int, *, higher_is_better: bool) -> Interaction:
+        """Two axes as a table."""
+        first, second = self.codes[row_axis], self.codes[column_axis]
+        products = np.einsum("ni,nj->nij", first, second).reshape(len(self.rows), -1)
+        f_value, df, p_value = self._test(self.additive, self._fit([*self.codes, products]))
+        rows, columns = self.axes[row_axis], self.axes[column_axis]
+        cells = tuple(
+            tuple(self._cell(row_axis, i, column_axis, j) for j in range(len(columns.levels)))
+            for i in range(len(rows.levels))
+        )
+        means = {
+            (i, j): cell.mean
+            for i, line in enumerate(cells)
+            for j, cell in enumerate(line)
+            if cell.mean is not None
+        }
+        choose = max if higher_is_better else min
+        return Interaction(
+            rows=rows.field,
+            columns=columns.field,
+            row_labels=tuple(level.label for level in rows.levels),
+            column_labels=tuple(level.label for level in columns.levels),
+            cells=cells,
+            f_value=f_value,
+            df=df,
+            df_error=self.error.df,
+            p_value=p_value,
+            best=choose(means, key=lambda place: means[place]) if means else None,
+        )
+
+    def _cell(self, row_axis: int, i: int, column_axis: int, j: int) -> InteractionCell:
+        chosen = [
+            row for row in self.rows if self._level(row, row_axis) == i and self._level(row, column_axis) == j
+        ]
+        if not chosen:
+            return InteractionCell((), 0, None, None, None)
+        mean = float(np.mean([row.value for row in chosen]))
+        names = tuple(dict.fromkeys(row.configuration for row in chosen))
+        se = None if self.error.sd is None else self.error.sd / float(np.sqrt(len(chosen)))
+        expected = self.additive.estimate(self.contrast({row_axis: i, column_axis: j}, with_mean=True))
+        return InteractionCell(names, len(chosen), mean, se, None if expected is None else mean - expected)
+
+
+def analyse_axes(
+    rows: Sequence[Row], axes: Sequence[Axis], error: SeedError, *, higher_is_better: bool
+) -> tuple[tuple[MainEffect, ...], tuple[Interaction, ...]]:
+    """Main effects of all axes, and the interactions of all pairs; empty without trials in the grid."""
+    if not axes or not any(row.position is not None for row in rows):
+        return (), ()
+    model = FactorialModel(rows, axes, error)
+    mains = tuple(model.main_effect(index) for index in range(len(axes)))
+    pairs = itertools.combinations(range(len(axes)), 2)
+    return mains, tuple(model.interaction(i, j, higher_is_better=higher_is_better) for i, j in pairs)
+
+
+def compare_with_baseline(
+    rows: Sequence[Row],
+    find_value: Callable[[Row], float | None],
+    error: SeedError,
+    *,
+    is_trained: bool,
+    higher_is_better: bool,
+) -> tuple[Delta, ...]:
+    """Each configuration less the baseline, over the training seeds that both have.
+
+    Args:
+        rows: fine-tuned trials, those of the baseline itself left out.
+        find_value: what a trial is compared with: the baseline's value of the same seed, or the value of
+            its zero-shot model; None if there is none.
+        error: variation between seeds.
+        is_trained: whether the baseline varies with the training seed as well.
+        higher_is_better: direction of the metric.
+    """
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        theirs = find_value(row)
+        if theirs is not None:
+            groups.setdefault(row.configuration, []).append(row.value - theirs)
+    n_noisy = 2 if is_trained else 1
+    deltas = [_make_delta(name, differences, error, n_noisy) for name, differences in groups.items()]
+    return _judge(deltas, higher_is_better=higher_is_better)
+
+
+def _make_delta(name: str, differences: Sequence[float], error: SeedError, n_noisy: int) -> Delta:
+    """Mean of paired differences; `n_noisy` of the two sides vary with the seed."""
+    n_seeds = len(differences)
+    delta = float(np.mean(differences))
+    if error.sd is None or n_seeds < 2:
+        return Delta(name, n_seeds, delta, None, None, None, None, None, None)
+    se = error.sd * float(np.sqrt(n_noisy / n_seeds))
+    reach = t_reach(error.df) * se
+    p_value = t_probability(delta / se, error.df) if se > 0.0 else None
+    return Delta(name, n_seeds, delta, se, delta - reach, delta + reach, p_value, None, None)
+
+
+def _judge(deltas: Sequence[Delta], *, higher_is_better: bool) -> tuple[Delta, ...]:
+    """Holm's correction over the configurations, and the words that follow."""
+    tested = [delta.p_value for delta in deltas if delta.p_value is not None]
+    corrected = iter(holm(tested) if tested else [])
+    judged: list[Delta] = []
+    for delta in deltas:
+        if delta.p_value is None:
+            judged.append(delta)
+            continue
+        p_holm = next(corrected)
+        is_better = (delta.delta > 0.0) == higher_is_better
+        verdict = NO_DIFFERENCE if p_holm > ALPHA else BETTER if is_better else WORSE
+        judged.append(replace(delta, p_holm=p_holm, verdict=verdict))
+    return tuple(judged)

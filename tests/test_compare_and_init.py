@@ -1,0 +1,205 @@
+"""`compare` on runs and trials with embeddings, and `init` on folders of audio."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lora_bench.artifacts import Embeddings, Score
+from lora_bench.cli import main
+from lora_bench.commands.init import choose_clip_s, choose_eval_frac
+from lora_bench.comparisons import compare_paired, compare_pooled
+from lora_bench.metrics import parse_metric
+from lora_bench.plan import TrialPlan, plan_experiment, write_plan
+from lora_bench.spec import ExperimentSpec, load_spec
+from lora_bench.stages.embed import load_embeddings, save_embeddings
+from lora_bench.store import write_json
+
+METRIC = "mfcc20-seed"
+PROMPTS = ["one", "two"]
+
+
+def make_embeddings(n: int, shift: float, seed: int, prefix: str = "") -> Embeddings:
+    """Invented vectors, one per clip."""
+    values = np.random.default_rng(seed).normal(shift, 1.0, (n, 3)).astype(np.float32)
+    names = tuple(f"{prefix}{index:03d}" for index in range(n))
+    return Embeddings(values, np.arange(n), names, names, {"encoder": METRIC})
+
+
+def write_run(folder: Path, shifts: dict[str, float], *, seed: int = 0, references: int = 99) -> Path:
+    """A finished run with a trial per name, its clips' embeddings and its references."""
+    variants = [{"name": name, "lora": {"rank": 2 + place}} for place, name in enumerate(shifts)]
+    spec = {
+        "schema": 1, "name": folder.name, "dataset": {"builtin": "chiptune"}, "prompts": PROMPTS, "metrics": [METRIC],
+        "generation": {"n_clips": 12, "clip_s": 1.0, "seed": seed}, "trials": {"variants": variants},
+    }  # fmt: skip
+    plan = plan_experiment(ExperimentSpec.model_validate(spec))
+    write_plan(folder / "plan.json", plan)
+    save_embeddings(make_embeddings(20, 0.0, references, "r"), folder / "reference_embeddings" / "x.npz")
+    for trial in plan.trials:
+        write_trial(folder, trial, shifts.get(trial.name, 0.0))
+    return folder
+
+
+def write_trial(run: Path, trial: TrialPlan, shift: float) -> None:
+    """Files of one done trial."""
+    folder = run / "trials" / trial.id
+    write_json(folder / "trial.json", trial)
+    write_json(folder / "state.json", {"state": "done", "wall_s": {"train": 3.0, "generate": 2.0}})
+    write_json(folder / "train.json", {"trainable_params": 10, "wall_s": 3.0, "peak_memory_gib": 0.5})
+    scores = [Score(METRIC, prompt, shift, 12, 20, 3) for prompt in (*PROMPTS, None)]
+    write_json(folder / "scores.json", {"scores": scores, "unscored": []})
+    write_json(folder / "embeddings" / METRIC / "reference.json", {"file": "x.npz"})
+    for place, prompt in enumerate(PROMPTS):
+        save_embeddings(make_embeddings(12, shift, place), folder / "embeddings" / METRIC / f"{prompt}.npz")
+
+
+def compare(capsys: pytest.CaptureFixture[str], *places: Any) -> dict[str, Any]:
+    """The JSON of a comparison."""
+    assert main(["compare", *map(str, places), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_two_trials_are_compared_by_the_paired_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "a", {"near": 0.1, "far": 2.0})
+    found = compare(capsys, f"{run}:near", f"{run}:far")
+    assert found["changes"] == {"near / far": ["lora.rank 2 -> 3", "lora.alpha 4.0 -> 6.0"]}
+    places = {path.name.rpartition("-")[0]: path for path in (run / "trials").iterdir()}
+    near, far = (
+        [load_embeddings(places[name] / "embeddings" / METRIC / f"{prompt}.npz") for prompt in PROMPTS]
+        for name in ("near", "far")
+    )
+    reference = load_embeddings(run / "reference_embeddings" / "x.npz")
+    expected = compare_pooled(parse_metric(METRIC), near, far, reference)
+    pooled = next(cell["test"] for cell in found["cells"] if cell["prompt"] is None)
+    assert pooled["delta"] == pytest.approx(expected.delta)
+    assert (pooled["p_value"], pooled["verdict"]) == (expected.p_value, "worse")
+    first = compare_paired(parse_metric(METRIC), near[0], far[0], reference)
+    cell = next(cell["test"] for cell in found["cells"] if cell["prompt"] == "one")
+    assert cell["ci_low"] == pytest.approx(first.ci_low)
+    assert found["untested"] == {}
+    (resources,) = found["resources"]
+    assert (resources["first_params"], resources["second_total_s"], resources["first_memory_gib"]) == (
+        10,
+        5.0,
+        0.5,
+    )
+
+
+def test_two_runs_are_compared_trial_by_trial_and_a_table_says_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_run(tmp_path / "a", {"x": 0.1, "only": 0.1})
+    second = write_run(tmp_path / "b", {"x": 2.0})
+    found = compare(capsys, first, second)
+    by_cell = {(cell["trial"], cell["prompt"]): cell for cell in found["cells"]}
+    assert by_cell["x", None]["test"]["verdict"] == "worse"
+    assert by_cell["only", None]["test"] is None
+    assert by_cell["only", None]["second"] is None
+    assert main(["compare", str(first), str(second)]) == 0
+    shown = capsys.readouterr().out
+    assert "95 % interval" in shown
+    assert "worse" in shown
+    assert "memory A" in shown
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"seed": 1}, "generation.seed is 0 and 1, so the clips are not pairs"),
+        ({"references": 7}, "different references"),
+    ],
+    ids=str,
+)
+def test_what_is_no_pair_is_not_tested_and_said(
+    changed: dict[str, int], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_run(tmp_path / "a", {"x": 0.1})
+    found = compare(capsys, first, write_run(tmp_path / "b", {"x": 0.1}, **changed))
+    assert all(cell["test"] is None for cell in found["cells"])
+    assert any(words in reason for reason in found["untested"])
+
+
+def test_a_run_and_a_trial_or_an_unknown_trial_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "a", {"small": 0.1})
+    assert main(["compare", str(run), f"{run}:small"]) == 2
+    assert "compare two runs, or two trials" in capsys.readouterr().err
+    assert main(["compare", f"{run}:smal", f"{run}:small"]) == 2
+    assert "has no trial `smal`; did you mean `small`?" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- init
+
+
+@pytest.fixture
+def music(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_tone: Callable[..., Any], save_sound: Any
+) -> Path:
+    """Six tones in a folder, beside which the spec will lie."""
+    monkeypatch.chdir(tmp_path)
+    for index in range(5):
+        save_sound(tmp_path / "my_tunes" / f"{index}.wav", make_tone(6.0 + index))
+    save_sound(tmp_path / "my_tunes" / "deep" / "x.m4a", make_tone(7.0, 44_100, channels=2), 44_100)
+    return tmp_path / "my_tunes"
+
+
+def test_init_writes_a_valid_commented_spec_of_what_it_found(
+    music: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (music / "broken.wav").write_bytes(b"no sound")
+    assert main(["init", "my_tunes"]) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "6 files, 0.8 minutes, 16000 Hz (5 files) and 44100 Hz (1 files), mono (5 files) and stereo (1 files)"
+        in shown
+    )
+    assert "left out: broken.wav" in shown
+    spec = load_spec(Path("my_tunes.yaml")).spec
+    assert spec.dataset.path == music
+    assert (spec.dataset.clip_s, spec.dataset.split.eval_frac) == (5.0, 0.5)
+    assert spec.dataset.captions.text == "my tunes music"
+    text = Path("my_tunes.yaml").read_text(encoding="utf-8")
+    assert 'path: "my_tunes"' in text
+    assert "about 3 whole tracks are held out" in text
+
+
+def test_init_takes_captions_that_are_there(music: Path) -> None:
+    for path in music.rglob("*.[wm]*"):
+        path.with_suffix(".txt").write_text('slow: "tones" #1\n', encoding="utf-8")
+    assert main(["init", "my_tunes", "-o", "s.yaml", "--model", "facebook/musicgen-small"]) == 0
+    spec = load_spec(Path("s.yaml")).spec
+    assert (spec.dataset.captions.source, spec.prompts[0]) == ("sidecar", 'slow: "tones" #1')
+    assert (spec.model.id, spec.resources.gpu) == ("facebook/musicgen-small", 1)
+    (music / "metadata.jsonl").write_text('{"file_name": "0.wav", "caption": "a tone"}\n', encoding="utf-8")
+    assert main(["init", "my_tunes", "-o", "m.yaml"]) == 0
+    assert load_spec(Path("m.yaml")).spec.dataset.captions.source == "metadata"
+
+
+def test_init_keeps_a_spec_that_is_there_and_refuses_folders_without_music(
+    music: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("my_tunes.yaml").write_text("mine", encoding="utf-8")
+    assert main(["init", "my_tunes"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert Path("my_tunes.yaml").read_text(encoding="utf-8") == "mine"
+    assert main(["init", "my_tunes", "--force"]) == 0
+    Path("empty").mkdir()
+    assert main(["init", "empty"]) == 1
+    assert "0 audio files that can be read" in capsys.readouterr().err
+    assert main(["init", "nowhere"]) == 2
+
+
+def test_sensible_lengths_and_shares() -> None:
+    assert choose_clip_s([60.0] * 9 + [4.0], 30) == 30
+    assert choose_clip_s([60.0] * 8 + [4.0] * 2, 30) == 4
+    assert choose_clip_s([60.0] * 10, 8) == 8
+    assert [choose_eval_frac(n) for n in (3, 8, 16, 100)] == [0.5, 0.5, 0.25, 0.2]
