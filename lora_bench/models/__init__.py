@@ -2,7 +2,10 @@
 
 protocol.py                what stages may ask of a model, and the records that cross the seam
 loading.py, model_files.py a spec's model -> a loaded one; where its files lie, clear errors, weights hash
+adaptable.py               what all backends share: adapters, channels, text, the training loss
 transformers_musicgen.py   the protocol on transformers' classes
+audiocraft_*.py            the protocol on audiocraft's, imported only where a spec asks for it
+bridges/                   weights, configs and adapters between the two
 lora.py, targets.py        adapters by PEFT; target words -> module names
 labels.py                  the delay pattern
 linears.py, extraction.py  the decoder's weights as plain tensors, adapter included

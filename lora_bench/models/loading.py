@@ -12,6 +12,8 @@ from transformers import AutoTokenizer, MusicgenConfig, MusicgenForConditionalGe
 
 from lora_bench.artifacts import AudioFormat
 from lora_bench.errors import ModelError, ResourceError
+from lora_bench.models.adaptable import AdaptableMusicGen
+from lora_bench.models.audiocraft_library import require_audiocraft
 from lora_bench.models.labels import find_delays
 from lora_bench.models.model_files import find_model_folder, hash_weights
 from lora_bench.models.protocol import ModelInfo
@@ -20,7 +22,7 @@ from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.spec.schema import ModelSpec
 
 
-def load_model(spec: ModelSpec, *, device: str = "auto") -> TransformersMusicGen:
+def load_model(spec: ModelSpec, *, device: str = "auto") -> AdaptableMusicGen:
     """Load a model, quietly and frozen.
 
     Args:
@@ -28,19 +30,20 @@ def load_model(spec: ModelSpec, *, device: str = "auto") -> TransformersMusicGen
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:<n>`.
 
     Raises:
-        ModelError: not found, not a MusicGen, damaged, or a backend that is not there.
+        ModelError: not found, not a MusicGen, damaged, or a backend that is not installed.
         ResourceError: the device does not exist.
     """
-    if spec.backend != "transformers":
-        raise ModelError(
-            f"model.backend: {spec.backend!r} is not available in this version, expected 'transformers'"
-        )
     place = choose_device(device)
+    if spec.backend == "audiocraft":
+        require_audiocraft()
+        from lora_bench.models.audiocraft_loading import load_audiocraft_model
+
+        return load_audiocraft_model(spec, place)
     folder = find_model_folder(spec)
-    network, tokenizer = _load_network(folder.path, spec.id)
+    network, tokenizer = load_network(folder.path, spec.id)
     set_token_ids(network)
     info = describe_network(
-        network, name=spec.id, weights_hash=hash_weights(folder.path), trained=_is_trained(folder.path)
+        network, name=spec.id, weights_hash=hash_weights(folder.path), trained=is_trained(folder.path)
     )
     dtype = choose_dtype(spec.dtype, place)
     return TransformersMusicGen(network, tokenizer, info, device=place, dtype=dtype, hub_id=folder.hub_id)
@@ -75,7 +78,12 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return cast("torch.dtype", getattr(torch, name))
 
 
-def _load_network(folder: Path, name: str) -> tuple[MusicgenForConditionalGeneration, Any]:
+def load_network(folder: Path, name: str) -> tuple[MusicgenForConditionalGeneration, Any]:
+    """A transformers MusicGen in float32 and its tokenizer.
+
+    Raises:
+        ModelError: not a MusicGen, damaged or incomplete.
+    """
     with quiet_transformers():
         try:
             kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
@@ -151,7 +159,7 @@ def describe_network(
     )
 
 
-def _is_trained(folder: Path) -> bool:
+def is_trained(folder: Path) -> bool:
     """False if the folder itself says that its weights are random."""
     note = folder / "pocket.json"
     return bool(json.loads(note.read_text(encoding="utf-8")).get("trained", True)) if note.is_file() else True

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def find_model_folder(spec: ModelSpec) -> ModelFolder:
         if not (path / "config.json").is_file():
             raise ModelError(
                 f"model.id: {path}: there is no config.json, expected a folder as transformers' "
-                "save_pretrained writes it (an audiocraft export is something else)"
+                "save_pretrained writes it; an export of audiocraft runs with model.backend audiocraft, or is "
+                f"turned into such a folder by `lora-bench convert {path} --to FOLDER`"
             )
         return ModelFolder(path, None)
     if spec.id.count("/") != 1 or spec.id.startswith((".", "/", "~")):
@@ -102,8 +104,13 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def hash_weights(folder: Path) -> str:
     """SHA-256 over names and contents of a model's weight files and its config, in hex."""
+    return hash_files([folder / "config.json", *_weight_files(folder)])
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """SHA-256 over names and contents of files, in hex."""
     digest = hashlib.sha256()
-    for path in [folder / "config.json", *_weight_files(folder)]:
+    for path in paths:
         digest.update(f"{path.name}\0{_hash_once(path)}\n".encode())
     return digest.hexdigest()
 

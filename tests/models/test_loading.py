@@ -141,11 +141,6 @@ def test_another_pad_token_is_refused(tiny_folder: Path, tmp_path: Path) -> None
         load_model(ModelSpec(id=str(copy)), device="cpu")
 
 
-def test_backend_that_is_not_there_is_named() -> None:
-    with pytest.raises(ModelError, match="'audiocraft' is not available"):
-        load_model(ModelSpec(backend="audiocraft"), device="cpu")
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_device_that_is_not_there_is_named() -> None:
     with pytest.raises(ResourceError, match="device 'cuda:3': this machine has 0 usable GPUs"):
