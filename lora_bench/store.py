@@ -1,7 +1,8 @@
 """Results on disk: content-addressed folders, atomic writes, locks.
 
 A folder is either complete or not there: it is made under a temporary name beside its place and
-renamed when done.  A lock file per key makes one process do the work while others wait for it.
+renamed when done.  A lock file per key makes one process do the work while others wait for it; the lock
+goes with the process that holds it, so the file that stays behind means nothing.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ from filelock import FileLock
 from lora_bench.errors import StoreError
 
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
+DRAFT = re.compile(r"^\..+\.[a-z0-9_]{8}$")
+"""Temporary names here and in `models.lora`: a dot, the final name, a dot, and what `tempfile` adds."""
 
 
 def to_jsonable(value: Any) -> Any:
@@ -59,13 +63,22 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full disk into an error that says where and what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno in FULL_DISK:
+    except StoreError:
+        raise
+    except Exception as error:
+        if is_disk_full(error):
             raise StoreError(
-                f"{path}: the disk is full ({error.strerror}); free some space and run the same command "
-                "again, what is finished is kept"
+                f"{path}: the disk is full ({error}); free some space and run the same command again, what "
+                "is finished is kept"
             ) from error
         raise
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether an error says that there was no space; safetensors and libsndfile say it in words only."""
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
+        return True
+    return os.strerror(errno.ENOSPC) in str(error) or f"os error {errno.ENOSPC}" in str(error)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -113,11 +126,47 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path}: not valid JSON ({error}); remove the file and run again") from error
 
 
-class Store:
-    """Content-addressed folders below `root`: `root/<kind>/<key>/`."""
+def remove_drafts(folder: Path, *, skip: Collection[str] = ()) -> None:
+    """Remove what killed processes left half written below `folder`, to which nobody may be writing now.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        folder: looked through at any depth; need not be there.
+        skip: names of folders directly in it that are left alone.
+    """
+    for place, folders, files in os.walk(folder):
+        if Path(place) == folder:
+            folders[:] = [name for name in folders if name not in skip]
+        for name in [name for name in folders if DRAFT.match(name)]:
+            folders.remove(name)
+            shutil.rmtree(Path(place, name), ignore_errors=True)
+        for name in files:
+            if DRAFT.match(name):
+                Path(place, name).unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring files to the disk before their folder gets its name, or a power cut could leave them empty."""
+    for place, _, files in os.walk(folder):
+        for name in files:
+            descriptor = os.open(Path(place, name), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+class Store:
+    """Content-addressed folders below `root`: `root/<kind>/<key>/`.
+
+    Attributes:
+        uses_file: gets a line `<kind>/<key>` for everything that is asked for, so that cleaning knows what
+            somebody needs; None keeps no record.
+    """
+
+    def __init__(self, root: Path, uses_file: Path | None = None) -> None:
         self.root = root.absolute()
+        self.uses_file = uses_file
+        self._uses: dict[str, None] = {}
 
     def folder(self, kind: str, key: str) -> Path:
         """Where the result of `key` lies or would lie."""
@@ -126,24 +175,54 @@ class Store:
     def get_or_make(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
         """The finished folder of `key`; made by `make(temporary_folder)` if it is not there.
 
-        One process makes it while others wait.  If `make` raises, nothing is left.
+        One process makes it while others wait.  If `make` raises, nothing is left; what a killed process
+        left of it is removed.
 
         Raises:
             StoreError: the disk is full.
         """
         place = self.folder(kind, key)
+        self._note_use(f"{kind}/{key}")
         if place.is_dir():
             return place
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with disk_errors(place), FileLock(f"{place}.lock"):
-            if place.is_dir():
-                return place
-            draft = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=place.parent))
-            try:
-                make(draft)
-                draft.chmod(0o755)
-                draft.rename(place)
-            except BaseException:
-                shutil.rmtree(draft, ignore_errors=True)
-                raise
+        with disk_errors(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{place}.lock"):
+                if not place.is_dir():
+                    _make_folder(place, make)
         return place
+
+    def _note_use(self, entry: str) -> None:
+        """Before it is used, so that there is no moment at which it looks unused."""
+        if self.uses_file is None or entry in self._uses:
+            return
+        self._uses[entry] = None
+        with disk_errors(self.uses_file):
+            self.uses_file.parent.mkdir(parents=True, exist_ok=True)
+            with self.uses_file.open("a", encoding="utf-8") as stream:
+                stream.write(f"{entry}\n")
+
+    def settle_uses(self) -> None:
+        """The work is done: what earlier attempts asked for, and this one did not, is no longer needed.
+
+        Raises:
+            StoreError: the disk is full; the longer record stays.
+        """
+        if self.uses_file is not None:
+            write_text(self.uses_file, "".join(f"{entry}\n" for entry in sorted(self._uses)))
+
+
+def _make_folder(place: Path, make: Callable[[Path], None]) -> None:
+    """Make a folder whole or not at all; its lock is held."""
+    for found in list(place.parent.iterdir()):
+        if DRAFT.match(found.name) and found.name[1:-9] == place.name:
+            shutil.rmtree(found, ignore_errors=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    try:
+        make(draft)
+        draft.chmod(0o755)
+        _sync_folder(draft)
+        draft.rename(place)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise

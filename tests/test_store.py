@@ -6,10 +6,21 @@ import threading
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 
 from lora_bench.errors import StoreError
 from lora_bench.spec.schema import LoraSpec
-from lora_bench.store import Store, hash_json, read_json, write_bytes, write_json
+from lora_bench.store import (
+    Store,
+    disk_errors,
+    hash_json,
+    is_disk_full,
+    read_json,
+    remove_drafts,
+    write_bytes,
+    write_json,
+)
 
 
 def test_written_json_reads_back(tmp_path: Path) -> None:
@@ -106,3 +117,87 @@ def test_hash_does_not_depend_on_key_order_but_on_values() -> None:
 def test_hash_is_stable_across_versions() -> None:
     # Changing this value orphans every cache: do it knowingly.
     assert hash_json({"rank": 16, "targets": ["q_proj"]}) == "9b3f4f7b9a5c3eeb"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), True),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), True),
+        # safetensors: the number stands in the text only
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), True),
+        (
+            RuntimeError(
+                'Error while serializing: IoError(Os { code: 28, message: "No space left on device" })'
+            ),
+            True,
+        ),
+        (OSError("4096 requested and 512 written: No space left on device"), True),
+        (OSError(errno.EACCES, os.strerror(errno.EACCES)), False),
+        (ValueError("28"), False),
+    ],
+)
+def test_a_full_disk_is_known_by_its_number_or_by_its_words(error: Exception, expected: bool) -> None:
+    assert is_disk_full(error) is expected
+
+
+def test_safetensors_on_a_really_full_disk_becomes_the_stores_error(tiny_disk: Path) -> None:
+    tensors = {"w": torch.zeros(2**20)}
+    with pytest.raises(StoreError, match="the disk is full"), disk_errors(tiny_disk / "w"):
+        safetensors.torch.save_file(tensors, tiny_disk / "w.safetensors")
+
+
+def test_a_folder_that_does_not_fit_leaves_room_for_what_does(tiny_disk: Path) -> None:
+    store = Store(tiny_disk)
+
+    def fill(folder: Path) -> None:
+        for number in range(64):
+            (folder / str(number)).write_bytes(b"x" * 2**16)
+
+    with pytest.raises(
+        StoreError, match=r"tokens/k: the disk is full .* free some space and run the same command"
+    ):
+        store.get_or_make("tokens", "k", fill)
+    assert not store.folder("tokens", "k").exists()
+    small = store.get_or_make("tokens", "small", lambda folder: (folder / "x").write_bytes(b"1") and None)
+    assert (small / "x").read_bytes() == b"1"
+
+
+def test_what_was_asked_for_is_noted_once_and_before_it_is_made(tmp_path: Path) -> None:
+    record = tmp_path / "trial" / "cache.txt"
+    store = Store(tmp_path / "cache", record)
+    noted: list[str] = []
+    store.get_or_make("tokens", "a", lambda _: noted.append(record.read_text(encoding="utf-8")))
+    store.get_or_make("tokens", "a", lambda _: None)
+    assert noted == ["tokens/a\n"]
+    assert record.read_text(encoding="utf-8") == "tokens/a\n"
+    later = Store(tmp_path / "cache", record)
+    later.get_or_make("tokens", "b", lambda _: None)
+    assert record.read_text(encoding="utf-8") == "tokens/a\ntokens/b\n"
+    later.settle_uses()
+    assert record.read_text(encoding="utf-8") == "tokens/b\n"
+
+
+def test_what_a_killed_process_left_of_a_folder_goes_when_it_is_made_again(tmp_path: Path) -> None:
+    for name in (".k.abcd1234", ".k.2.abcd1234"):
+        (tmp_path / "tokens" / name).mkdir(parents=True)
+    Store(tmp_path).get_or_make("tokens", "k", lambda _: None)
+    assert {path.name for path in (tmp_path / "tokens").iterdir()} == {".k.2.abcd1234", "k", "k.lock"}
+
+
+def test_half_written_files_go_and_hidden_ones_with_a_meaning_stay(tmp_path: Path) -> None:
+    for name in (
+        ".state.json.abcd123_",
+        ".adapter.old.abcd1234/adapter/w",
+        "deep/.x.wav.00000000",
+        ".lock",
+        ".holder",
+        "000.wav",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / ".y.json.abcd1234").touch()
+    remove_drafts(tmp_path, skip={"kept"})
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {".lock", ".holder", "000.wav", "kept/.y.json.abcd1234"}

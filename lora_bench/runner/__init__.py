@@ -1,5 +1,10 @@
 """Trials on machines: one after the other (`local.py`) or in parallel through Ray Tune (`ray.py`).
 
+guard.py    one trial: its lock, state and failures     state.py    what its files say
+holding.py  who works on a run, and who on the cache    watch.py    many trials, seen from outside
+cluster.py  starting, joining and checking Ray          sessions.py temporary folders of Ray
+cleaning.py what of the cache nobody needs              space.py    what a run takes of the disk
+
 Both run each trial through `guard.py`, which owns the trial's `state.json`.  What became of a trial is
 read from its files, never from what an executor returns.
 """

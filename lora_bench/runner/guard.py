@@ -7,6 +7,7 @@ import socket
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +19,13 @@ from lora_bench import errors
 from lora_bench.plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.runner.state import FileProgress, State, read_state, write_state
-from lora_bench.store import FULL_DISK, Store, write_text
+from lora_bench.store import Store, disk_errors, is_disk_full, remove_drafts, write_text
 
 # A killed driver's worker lives on for some seconds; what another run is really doing takes longer.
 LOCK_TIMEOUT_S = 20.0
+# A file server keeps the locks of a machine that went down until its lease ends (NFS: 90 s).
+CLUSTER_LOCK_TIMEOUT_S = 150.0
+CACHE_USES = "cache.txt"
 MAX_REASON = 500
 _OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
@@ -54,19 +58,27 @@ class TrialJob:
 
     Attributes:
         inputs: key of what the trial is finished for; kept in its state.
+        lock_timeout_s: how long to wait for a process that still holds the trial; None is `LOCK_TIMEOUT_S`.
     """
 
     trial: TrialPlan
     folder: Path
     store_root: Path
     inputs: str | None = None
+    lock_timeout_s: float | None = None
+
+    def lock(self) -> FileLock:
+        """The trial's lock; the process that holds it is the only one to write into the folder."""
+        timeout_s = LOCK_TIMEOUT_S if self.lock_timeout_s is None else self.lock_timeout_s
+        return FileLock(self.folder / ".lock", timeout=timeout_s)
 
 
 def run_guarded(job: TrialJob, progress: Progress, execute: ExecuteTrial | None = None) -> State:
     """Run one trial, keep its state, and turn its failure into files.
 
-    `state.json` says `running` while it runs and `done`, `failed` or `interrupted` afterwards, with the
-    stage, the reason, and the cause in a word; a failure's traceback is `error.txt`.
+    `state.json` says `running` while it runs and `done`, `stopped` (given up early, as the spec asks),
+    `failed` or `interrupted` afterwards, with the stage, the reason, and the cause in a word; a failure's
+    traceback is `error.txt`.
 
     Args:
         job: the trial.
@@ -74,7 +86,7 @@ def run_guarded(job: TrialJob, progress: Progress, execute: ExecuteTrial | None 
         execute: does the trial; `lora_bench.trial.execute_trial` if left out.
 
     Returns:
-        `done` or `failed`.
+        `done`, `stopped` or `failed`.
 
     Raises:
         StoreError: another process holds the trial, or the disk is full.
@@ -82,16 +94,20 @@ def run_guarded(job: TrialJob, progress: Progress, execute: ExecuteTrial | None 
     """
     if execute is None:
         from lora_bench.trial import execute_trial as execute
-    job.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(job.folder / ".lock")
+    lock = job.lock()
     try:
-        lock.acquire(timeout=LOCK_TIMEOUT_S)
+        with disk_errors(job.folder):
+            job.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
     except Timeout as error:
         raise errors.StoreError(
             f"{job.folder}: {describe_holder(job.folder)} works on this trial; wait for it, or give "
             "--runs-dir another folder"
         ) from error
     try:
+        remove_drafts(job.folder)
+        with disk_errors(job.folder):
+            (job.folder / CACHE_USES).touch()  # a trial without this record might need anything
         return _run_locked(job, FileProgress(job.folder, progress), execute)
     finally:
         lock.release()
@@ -121,11 +137,24 @@ def _run_locked(job: TrialJob, progress: FileProgress, execute: ExecuteTrial) ->
     }
     write_state(job.folder, state)
     (job.folder / "error.txt").unlink(missing_ok=True)
+    store = Store(job.store_root, job.folder / CACHE_USES)
     try:
-        figures = dict(execute(job.trial, job.folder, Store(job.store_root), progress) or {})
+        figures = dict(execute(job.trial, job.folder, store, progress) or {})
+        store.settle_uses()
+    except errors.StoppedEarlyError as decision:
+        store.settle_uses()
+        ended = state | {
+            "inputs": job.inputs,
+            "state": "stopped",
+            "stage": progress.stage,
+            "reason": str(decision),
+        }
+        write_state(job.folder, ended | {"attempt_s": round(time.monotonic() - began_s, 3)})
+        return "stopped"
     except (KeyboardInterrupt, SystemExit, errors.InterruptedRunError):
         ended = state | {"state": "interrupted", "stage": progress.stage, "reason": "the run was stopped"}
-        write_state(job.folder, ended | {"attempt_s": round(time.monotonic() - began_s, 3)})
+        with suppress(errors.StoreError):  # a full disk does not turn the interrupt into something else
+            write_state(job.folder, ended | {"attempt_s": round(time.monotonic() - began_s, 3)})
         raise
     except Exception as error:  # noqa: BLE001 (whatever a trial dies of is kept, and others go on)
         _keep_failure(job, state, progress, error, time.monotonic() - began_s)
@@ -180,7 +209,7 @@ def classify_failure(error: BaseException) -> str:
 def is_full_disk(error: BaseException | None) -> bool:
     """Whether an error, or what caused it, is a full disk."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL_DISK:
+        if isinstance(error, Exception) and is_disk_full(error):
             return True
         error = error.__cause__
     return False
@@ -199,9 +228,9 @@ def settle_dead(job: TrialJob, state: State, reason: str) -> None:
     found = read_state(job.folder)
     if found.get("state") != "running":
         return
-    lock = FileLock(job.folder / ".lock")
+    lock = job.lock()
     try:
-        lock.acquire(timeout=LOCK_TIMEOUT_S)
+        lock.acquire()
     except Timeout:
         return
     try:
@@ -210,5 +239,24 @@ def settle_dead(job: TrialJob, state: State, reason: str) -> None:
             step = FileProgress(job.folder)
             write_state(job.folder, found | {"state": state, "reason": reason, "cause": "worker death"})
             step.close()
+    finally:
+        lock.release()
+
+
+def settle_unbegun(job: TrialJob, reason: str) -> None:
+    """Write down why a trial was not even begun: no process of it ever said anything."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    lock = job.lock()
+    try:
+        lock.acquire()
+    except Timeout:
+        return
+    try:
+        (job.folder / CACHE_USES).touch()
+        write_state(
+            job.folder,
+            read_state(job.folder)
+            | {"state": "failed", "stage": "start", "reason": reason[:MAX_REASON], "cause": "worker death"},
+        )
     finally:
         lock.release()

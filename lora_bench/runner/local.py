@@ -36,6 +36,8 @@ def run_local(
                 "same command again to go on"
             ) from error
         n_done += state == "done"
+        if state == "stopped":
+            progress.log(f"{label} {read_state(job.folder).get('reason')}")
         if state == "failed":
             progress.log(
                 f"{label} failed: {read_state(job.folder).get('reason')} (see {job.folder / 'error.txt'})"

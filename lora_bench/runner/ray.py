@@ -1,4 +1,4 @@
-"""Trials in parallel through Ray Tune.  The only file that imports ray.
+"""Trials in parallel through Ray Tune.  Only this file and `cluster.py` import ray.
 
 Ray Tune places trials on CPUs and GPUs and starts a worker that died once more; it decides nothing else.
 Each trial writes its own files, the driver reads them, and a further run of the same command is the
@@ -8,37 +8,42 @@ resume, so a fresh `Tuner` is made every time and its storage is thrown away.
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import InterruptedRunError, LoraBenchError, ResourceError, StoreError
 from lora_bench.progress import Progress, SilentProgress
-from lora_bench.runner.guard import ExecuteTrial, TrialJob, run_guarded, settle_dead
+from lora_bench.runner.cluster import (
+    RoomWatch,
+    check_nodes,
+    check_resources,
+    living_nodes,
+    open_cluster,
+    quiet_environment,
+)
+from lora_bench.runner.guard import (
+    CLUSTER_LOCK_TIMEOUT_S,
+    ExecuteTrial,
+    TrialJob,
+    run_guarded,
+    settle_dead,
+    settle_unbegun,
+)
+from lora_bench.runner.holding import RAY_STORAGE, remove_ray_storage
 from lora_bench.runner.state import read_state
 from lora_bench.runner.watch import TrialWatch
 from lora_bench.spec.schema import ResourcesSpec
-from lora_bench.store import write_text
+from lora_bench.store import disk_errors, write_text
 
 MAX_WORKER_DEATHS = 2
-MAX_STARTS = 3
-OBJECT_STORE_BYTES = 100 * 2**20  # results travel as files; Ray asks for at least 75 MiB
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's handler makes an interrupted fit() return as if complete
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-}
-_QUIET_INIT: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+REFUSED = "refused.txt"
+LOOK_AT_NODES_EVERY_S = 15.0
+NODES_PATIENCE_S = 120.0
 
 
 def run_with_ray(
@@ -60,35 +65,58 @@ def run_with_ray(
         execute: does one trial.
 
     Raises:
-        ResourceError: no node has what a trial takes, or the cluster cannot be reached.
+        ResourceError: no node has what a trial takes, a node does not see the run's folder, or the cluster
+            cannot be reached or ended; trials that began keep their state.
         StoreError: the disk is full.
         InterruptedRunError: the run was stopped; finished trials are kept.
     """
-    stopped: BaseException | None = None
-    with _environment(own_cluster=address is None), _cluster(address) as ray:
-        _check_resources(ray, resources)
+    if address is not None:
+        jobs = [replace(job, lock_timeout_s=CLUSTER_LOCK_TIMEOUT_S) for job in jobs]
+    _forget_refusals(jobs)
+    with disk_errors(run_folder):
         run_folder.mkdir(parents=True, exist_ok=True)
-        storage = Path(tempfile.mkdtemp(prefix=".ray-", dir=run_folder))
+    watch = TrialWatch(jobs, progress)
+    stopped: BaseException | None = None
+    errors: Mapping[str, str] = {}
+    with quiet_environment(own_cluster=address is None), open_cluster(address) as ray:
+        check_resources(ray, resources)
+        if address is not None:
+            check_nodes(ray, run_folder, resources)
+        with disk_errors(run_folder):
+            storage = Path(tempfile.mkdtemp(prefix=RAY_STORAGE, dir=run_folder))
         try:
-            with TrialWatch(jobs, progress):
-                _fit(jobs, storage, resources, execute)
-        except (KeyboardInterrupt, SystemExit) as error:
+            with watch:
+                room = RoomWatch(lambda: living_nodes(ray), resources, NODES_PATIENCE_S)
+                errors = _fit(jobs, storage, resources, execute, room)
+        except (KeyboardInterrupt, SystemExit, ResourceError) as error:
             stopped = error
         finally:
-            shutil.rmtree(storage, ignore_errors=True)
+            remove_ray_storage(run_folder)
+    remove_ray_storage(run_folder)  # a worker that was ending may have written once more
     _settle(jobs, stopped)
+    for job in jobs:
+        if job.trial.id in errors and not watch.has_begun(job):
+            settle_unbegun(job, errors[job.trial.id])
     _raise_refusals(jobs)
 
 
 def _fit(
-    jobs: Sequence[TrialJob], storage: Path, resources: ResourcesSpec, execute: ExecuteTrial | None
-) -> None:
+    jobs: Sequence[TrialJob],
+    storage: Path,
+    resources: ResourcesSpec,
+    execute: ExecuteTrial | None,
+    room: RoomWatch,
+) -> dict[str, str]:
     """Let Ray Tune run every job once; what became of them is in their files.
 
+    Returns:
+        By trial id, the last line of what Ray says of workers that died or never came up.
+
     Raises:
-        ResourceError: Ray Tune itself failed.
+        ResourceError: Ray Tune itself failed, or no node is left that could run a trial.
     """
     from ray import tune
+    from ray.exceptions import RayError
     from ray.tune.error import TuneError
 
     trainable = tune.with_resources(
@@ -107,14 +135,38 @@ def _fit(
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=MAX_WORKER_DEATHS),
             log_to_file=False,
+            callbacks=[_make_room_callback(room)],
         ),
     )
     try:
-        tuner.fit()
-    except TuneError as error:
+        results = tuner.fit()
+    except (TuneError, RayError) as error:
         raise ResourceError(
             f"Ray Tune stopped: {error}; what is finished is kept, run the same command again"
         ) from error
+    return {
+        str((result.config or {}).get("trial")): str(result.error).strip().splitlines()[-1]
+        for result in results
+        if result.error is not None
+    }
+
+
+def _make_room_callback(room: RoomWatch) -> Any:
+    """A callback of Ray Tune that looks at the nodes now and then."""
+    from ray.tune import Callback
+
+    class LookAtNodes(Callback):
+        """Looks at the nodes every `LOOK_AT_NODES_EVERY_S`."""
+
+        looked_at_s = time.monotonic()
+
+        def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:  # noqa: ARG002
+            now_s = time.monotonic()
+            if now_s - self.looked_at_s >= LOOK_AT_NODES_EVERY_S:
+                self.looked_at_s = now_s
+                room.look(now_s)
+
+    return LookAtNodes()
 
 
 def _name_trial(trial: Any) -> str:
@@ -137,122 +189,10 @@ def _make_trainable(
             return {"state": run_guarded(job, SilentProgress(), execute)}
         except LoraBenchError as error:
             with suppress(OSError, StoreError):
-                write_text(job.folder / "refused.txt", str(error))
+                write_text(job.folder / REFUSED, str(error))
             return {"state": "refused"}
 
     return run_in_worker
-
-
-@contextmanager
-def _environment(*, own_cluster: bool) -> Iterator[None]:
-    """Ray's settings are environment variables; they are put back afterwards."""
-    wanted = QUIET | ({"RAY_AUTH_MODE": "disabled"} if own_cluster else {})
-    # Ray itself sets two more in the driver when it is imported and joined.
-    before = {name: os.environ.get(name) for name in (*wanted, "PYTHONBREAKPOINT", "RAY_CLIENT_MODE")}
-    for name, value in wanted.items():
-        os.environ.setdefault(name, value)
-    if own_cluster:
-        os.environ["RAY_AUTH_MODE"] = "disabled"
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _cluster(address: str | None) -> Iterator[Any]:
-    """A cluster to run on: the one at `address`, or one of our own without dashboard or traces in /tmp.
-
-    Raises:
-        ResourceError: the cluster cannot be reached.
-    """
-    import ray
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    session = _start_own(ray) if address is None else _join(ray, address)
-    if threading.current_thread() is threading.main_thread():
-        for number, handler in handlers.items():
-            signal.signal(number, handler)  # ray.init puts its own in place
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-        _remove_session(session)
-
-
-def _start_own(ray: Any) -> str:
-    """Start a cluster on this machine and return its temporary folder.
-
-    On a busy machine Ray's own helpers may miss Ray's fixed time limit of 15 s for their start; a further
-    attempt finds them in the disk's cache.
-
-    Raises:
-        ResourceError: Ray does not start.
-    """
-    for attempt in range(1, MAX_STARTS + 1):
-        session = tempfile.mkdtemp(prefix="lora-ray-")  # short: sockets in it have at most 107 characters
-        try:
-            ray.init(
-                "local",
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=session,
-                **_QUIET_INIT,
-            )
-        except Exception as error:  # Ray raises bare Exceptions when a node does not start
-            ray.shutdown()
-            _remove_session(session)
-            if attempt == MAX_STARTS:
-                raise ResourceError(
-                    f"Ray does not start on this machine ({MAX_STARTS} attempts): {error}; see whether it is "
-                    "overloaded, or use `--executor local`"
-                ) from error
-        else:
-            return session
-    raise AssertionError("unreachable")
-
-
-def _join(ray: Any, address: str) -> None:
-    """Join a running cluster.
-
-    Raises:
-        ResourceError: it cannot be reached.
-    """
-    try:
-        ray.init(address, **_QUIET_INIT)
-    except Exception as error:
-        raise ResourceError(
-            f"no Ray cluster can be joined at {address}: {error}; expected the address that "
-            "`ray start --head` prints, such as 192.168.0.10:6379"
-        ) from error
-
-
-def _remove_session(session: str | None) -> None:
-    if session is not None:
-        shutil.rmtree(session, ignore_errors=True)
-
-
-def _check_resources(ray: Any, resources: ResourcesSpec) -> None:
-    """Refuse what no single node has: Ray would wait for it without a word.
-
-    Raises:
-        ResourceError: with what was asked for and what there is.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node.get("Alive")]
-    for name, wanted in (("CPU", resources.cpu), ("GPU", resources.gpu)):
-        most, field = (
-            max((float(node.get(name, 0.0)) for node in nodes), default=0.0),
-            f"resources.{name.lower()}",
-        )
-        if wanted > most:
-            raise ResourceError(
-                f"{field} is {wanted:g} per trial, but the largest of {len(nodes)} Ray nodes has {most:g} {name}s; "
-                f"lower it with `-o {field}={int(most)}`, or join a larger cluster with --ray-address"
-            )
 
 
 def _settle(jobs: Sequence[TrialJob], stopped: BaseException | None) -> None:
@@ -260,6 +200,7 @@ def _settle(jobs: Sequence[TrialJob], stopped: BaseException | None) -> None:
 
     Raises:
         InterruptedRunError: the run was stopped.
+        ResourceError: the cluster ended.
     """
     for job in jobs:
         if stopped is None:
@@ -269,12 +210,21 @@ def _settle(jobs: Sequence[TrialJob], stopped: BaseException | None) -> None:
                 f"its worker process died {MAX_WORKER_DEATHS + 1} times (killed, or out of memory)",
             )
         else:
-            settle_dead(job, "interrupted", "the run was stopped")
+            ended = isinstance(stopped, ResourceError)
+            settle_dead(job, "interrupted", "the cluster ended" if ended else "the run was stopped")
+    if isinstance(stopped, ResourceError):
+        raise stopped
     if stopped is not None:
         n_done = sum(read_state(job.folder).get("state") == "done" for job in jobs)
         raise InterruptedRunError(
             f"stopped; {n_done} of {len(jobs)} trials are done and kept; run the same command again to go on"
         ) from stopped
+
+
+def _forget_refusals(jobs: Sequence[TrialJob]) -> None:
+    """Remove what a killed driver did not come to read."""
+    for job in jobs:
+        (job.folder / REFUSED).unlink(missing_ok=True)
 
 
 def _raise_refusals(jobs: Sequence[TrialJob]) -> None:
@@ -283,9 +233,8 @@ def _raise_refusals(jobs: Sequence[TrialJob]) -> None:
     Raises:
         StoreError: the disk is full, or another process holds a trial.
     """
-    refused = [job.folder / "refused.txt" for job in jobs if (job.folder / "refused.txt").is_file()]
+    refused = [job.folder / REFUSED for job in jobs if (job.folder / REFUSED).is_file()]
     reasons = [path.read_text(encoding="utf-8") for path in refused]
-    for path in refused:
-        path.unlink(missing_ok=True)
+    _forget_refusals(jobs)
     if reasons:
         raise StoreError(reasons[0])

@@ -12,7 +12,7 @@ from lora_bench.errors import StoreError
 from lora_bench.progress import Progress, SilentProgress
 from lora_bench.store import read_json, write_json
 
-State = Literal["waiting", "running", "done", "failed", "interrupted"]
+State = Literal["waiting", "running", "done", "stopped", "failed", "interrupted"]
 WRITE_EVERY_S = 1.0
 
 
@@ -59,7 +59,7 @@ def view_trial(name: str, folder: Path) -> TrialView:
     """What the files say of a trial now."""
     state = read_state(folder)
     said = state.get("state")
-    if said not in {"running", "done", "failed", "interrupted"}:
+    if said not in {"running", "done", "stopped", "failed", "interrupted"}:
         return TrialView(name, "waiting")
     if said != "running":
         return TrialView(name, said, stage=state.get("stage") or "", reason=state.get("reason"))

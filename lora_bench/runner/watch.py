@@ -60,13 +60,17 @@ class TrialWatch:
                 self.progress.log(f"{view.name} failed: {view.reason} (see {job.folder / 'error.txt'})")
             elif not isinstance(self.progress, TrialsDisplay):
                 self.progress.log(f"{view.name}: {view.state}")
-            if view.state in {"done", "failed"}:
+            if view.state in {"done", "stopped", "failed"}:
                 self.progress.advance(note=f"{view.name} {view.state}")
+
+    def has_begun(self, job: TrialJob) -> bool:
+        """Whether the trial's state was written since the watch was made."""
+        return _written_at(job) != self._before[job.trial.id]
 
     def _view(self, job: TrialJob) -> TrialView:
         """What a trial's files say, unless they are still those of an earlier run."""
         if job.trial.id not in self._fresh:
-            if _written_at(job) == self._before[job.trial.id]:
+            if not self.has_begun(job):
                 return TrialView(job.trial.name, "waiting")
             self._fresh.add(job.trial.id)
         return view_trial(job.trial.name, job.folder)

@@ -112,8 +112,11 @@ def test_a_cluster_that_is_not_there_is_refused_with_the_address(
 
 
 RUN_SLOW = """
+import signal
 import sys
 from pathlib import Path
+for number in (signal.SIGINT, signal.SIGTERM):  # as the command line does; a background job ignores SIGINT
+    signal.signal(number, signal.default_int_handler)
 sys.path.insert(0, {folder!r})
 from fake_trials import Recorder, execute_fake, plan_named
 from lora_bench.errors import InterruptedRunError
@@ -129,14 +132,17 @@ except InterruptedRunError as error:
 """
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.slow
-def test_ctrl_c_ends_a_ray_run_as_interrupted_and_never_as_complete(tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_ray_run_as_interrupted_and_never_as_complete(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     from test_local import wait_for
 
     code = RUN_SLOW.format(folder=str(Path(__file__).parent))
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     wait_for(tmp_path, "slow", "running", limit_s=600)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 3
     assert "1 of 3 trials are done and kept" in printed

@@ -6,6 +6,6 @@ steps.py       one optimiser step, one measurement on the held-out slices
 loop.py        the run: where it begins, when it measures and saves, how it ends
 """
 
-from lora_bench.stages.train.loop import train_adapter
+from lora_bench.stages.train.loop import train_adapter, without_effect_free
 
-__all__ = ["train_adapter"]
+__all__ = ["train_adapter", "without_effect_free"]

@@ -33,6 +33,7 @@ class TrainState:
         window: training losses since the last point of the curve.
         wall_s: time spent until `step`, in all attempts together.
         scaler: state of the loss scaling; empty unless the decoder is float16.
+        pass_size: slices per forward pass since memory ran out; None while whole batches fit.
     """
 
     step: int = 0
@@ -40,6 +41,7 @@ class TrainState:
     window: list[float] = field(default_factory=list)
     wall_s: float = 0.0
     scaler: dict[str, Any] = field(default_factory=dict)
+    pass_size: int | None = None
 
 
 def save_checkpoint(

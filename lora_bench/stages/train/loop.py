@@ -7,6 +7,7 @@ is AdamW with torch's betas (0.9, 0.999).
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # raise it when a checkpoint of an older version must not be gone on from
 MAX_EVAL_SLICES = 64
 N_CURVE_POINTS = 200  # at least, where there are as many steps
+OnEval = Callable[[int, float], None]
 
 
 def train_adapter(
@@ -49,6 +51,7 @@ def train_adapter(
     seed: int,
     folder: Path,
     progress: Progress,
+    on_eval: OnEval | None = None,
 ) -> TrainResult:
     """Train a fresh adapter and write `folder/adapter`; the model keeps it, in eval mode.
 
@@ -63,11 +66,13 @@ def train_adapter(
         seed: of the initial adapter, the order, caption dropout and adapter dropout.
         folder: gets `adapter/`, and while training `checkpoint/`.
         progress: told about every step.
+        on_eval: told the step and the held-out loss at every measurement but the first and the last; what it
+            raises ends the training.
 
     Raises:
         TrainingError: nothing to train on, or the loss is not finite; the last checkpoint stays.
         NoModulesMatchedError: a target matched nothing.
-        OutOfMemoryError: a batch does not fit.
+        OutOfMemoryError: not even one slice fits; larger batches are halved first.
     """
     train_rows = tokens.find_split("train")
     if len(train_rows) == 0:
@@ -78,6 +83,7 @@ def train_adapter(
     finished = _find_finished(folder / "adapter", key)
     if finished is not None:
         model.load_adapter(finished.adapter)
+        remove_checkpoint(folder / "checkpoint")  # killed between writing the adapter and this
         return finished
     reset_peak(model.device)
     injection = model.inject_lora(lora, seed)
@@ -102,7 +108,7 @@ def train_adapter(
     gpus = [model.device] if model.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=gpus):
-            _run_steps(run, progress)
+            _run_steps(run, progress, on_eval)
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise _describe_out_of_memory(run) from error
@@ -119,12 +125,15 @@ def train_adapter(
         peak_memory_gib=peak_gib(model.device),
     )
     notes = {"train": train, "train_seed": seed, "run_key": key, "result": result}
+    if run.state.pass_size is not None:
+        notes["slices_per_pass"] = run.state.pass_size  # memory ran out
     model.save_adapter(result.adapter, to_jsonable(notes))
     remove_checkpoint(folder / "checkpoint")
     return result
 
 
 def _run_key(tokens: TokenSet, model: MusicModel, lora: LoraSpec, train: TrainSpec, seed: int) -> str:
+    train = without_effect_free(train)
     facts = {
         "format": FORMAT,
         "tokens": tokens.key,
@@ -132,6 +141,12 @@ def _run_key(tokens: TokenSet, model: MusicModel, lora: LoraSpec, train: TrainSp
         "dtype": str(model.dtype),
     }
     return hash_json({**facts, "lora": lora, "train": train, "seed": seed})
+
+
+def without_effect_free(train: TrainSpec) -> TrainSpec:
+    """Settings with their default where they change nothing of the result: training is not done again."""
+    default = TrainSpec.model_fields["checkpoint_every"].default
+    return train.model_copy(update={"checkpoint_every": default})
 
 
 def _find_finished(adapter: Path, key: str) -> TrainResult | None:
@@ -174,23 +189,25 @@ def _restore(run: TrainingRun, progress: Progress) -> None:
     progress.log(f"training goes on from step {found.step}")
 
 
-def _run_steps(run: TrainingRun, progress: Progress) -> None:
+def _run_steps(run: TrainingRun, progress: Progress, on_eval: OnEval | None) -> None:
     train, state = run.train, run.state
     begin, spent_s = time.monotonic(), state.wall_s
     every = max(1, train.steps // N_CURVE_POINTS)
     run.model.set_training(True, gradient_checkpointing=train.gradient_checkpointing)
     if state.step == 0 and not state.curve:
-        state.curve.append(LossPoint(0, None, measure_eval_loss(run), learning_rate(0, train), 0.0))
+        state.curve.append(
+            LossPoint(0, None, measure_eval_loss(run, progress.log), learning_rate(0, train), 0.0)
+        )
     while state.step < train.steps:
         rate = learning_rate(state.step, train)
-        loss = take_step(run, rate)
+        loss = take_step(run, rate, progress.log)
         state.step += 1
         state.window.append(loss)
         state.wall_s = spent_s + time.monotonic() - begin
         is_last = state.step == train.steps
         is_measured = is_last or state.step % train.eval_every == 0
         if is_measured or state.step % every == 0:
-            eval_loss = measure_eval_loss(run) if is_measured else None
+            eval_loss = measure_eval_loss(run, progress.log) if is_measured else None
             train_loss = sum(state.window) / len(state.window)
             state.curve.append(LossPoint(state.step, train_loss, eval_loss, rate, round(state.wall_s, 3)))
             state.window = []
@@ -198,19 +215,23 @@ def _run_steps(run: TrainingRun, progress: Progress) -> None:
         if not is_last and state.step % train.checkpoint_every == 0:
             state.scaler = run.scaler.state_dict()
             save_checkpoint(run.folder / "checkpoint", run.key, state, run.parameters, run.optimizer)
+        if on_eval is not None and is_measured and not is_last and state.curve[-1].eval_loss is not None:
+            on_eval(state.step, state.curve[-1].eval_loss)
     state.wall_s = spent_s + time.monotonic() - begin
 
 
 def _describe_out_of_memory(run: TrainingRun) -> OutOfMemoryError:
     device, train = run.model.device, run.train
     release_cached(device)
-    checkpointing = "" if train.gradient_checkpointing else ", or set train.gradient_checkpointing: true"
     numbers = (
         f"{total_gib(device):.1f} GiB, {available_bytes(device) / GIB:.1f} GiB free now, "
         f"peak {peak_gib(device):.1f} GiB"
     )
+    mends = ["choose a smaller model", "lower dataset.clip_s"]
+    if not train.gradient_checkpointing:
+        mends.insert(0, "set train.gradient_checkpointing: true")
     return OutOfMemoryError(
-        f"step {run.state.step + 1}: a batch of {train.batch_size} slices of {run.tokens.slice_s:g} s did "
-        f"not fit into {device} ({numbers}); halve train.batch_size and double train.grad_accumulation, "
-        f"which keeps the slices of each step{checkpointing}"
+        f"step {run.state.step + 1}: forward passes of {run.pass_size} slices of {run.tokens.slice_s:g} s "
+        f"(train.batch_size is {train.batch_size}, halved as far as it goes) did not fit into {device} "
+        f"({numbers}); {', or '.join(mends)}"
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from lora_bench.errors import TrainingError
+from lora_bench.models.memory import is_out_of_memory, release_cached
 from lora_bench.models.protocol import MusicModel
 from lora_bench.models.token_set import TokenSet
 from lora_bench.spec.schema import TrainSpec
@@ -19,6 +21,9 @@ from lora_bench.stages.train.schedule import drop_captions, noise_seed, pick_sli
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -38,16 +43,57 @@ class TrainingRun:
     eval_rows: NDArray[np.int64]
     state: TrainState
 
+    @property
+    def pass_size(self) -> int:
+        """Slices per forward pass: a batch, or less since memory ran out."""
+        return self.state.pass_size or self.train.batch_size
 
-def take_step(run: TrainingRun, rate: float) -> float:
-    """One optimiser step.
+
+def take_step(run: TrainingRun, rate: float, log: Callable[[str], None]) -> float:
+    """One optimiser step; out of memory halves the forward passes and tries again.
+
+    However the passes divide the slices, the step is the same but for rounding and the adapter's dropout.
+
+    Args:
+        run: what is trained.
+        rate: learning rate.
+        log: told of a halved pass.
 
     Returns:
         The loss before it, in nats per code, mean over the valid codes of all its slices.
 
     Raises:
         TrainingError: loss or gradient is not finite; the adapter is left as it was.
+        RuntimeError, MemoryError: not even one slice fits.
     """
+    loss = _halve_until_it_fits(run, log, lambda: _accumulate_gradient(run))
+    _apply_gradient(run, rate)  # not tried again: it may have changed some of the weights
+    return loss
+
+
+def _halve_until_it_fits(run: TrainingRun, log: Callable[[str], None], work: Callable[[], Result]) -> Result:
+    while True:
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as error:
+            if run.pass_size == 1 or not is_out_of_memory(error):
+                raise
+        # here, because the error held what the pass had allocated
+        run.optimizer.zero_grad(set_to_none=True)
+        release_cached(run.model.device)
+        log(f"out of memory with {run.pass_size} slices per pass; going on with {run.pass_size // 2}")
+        run.state.pass_size = run.pass_size // 2
+
+
+def _divide_into_passes(train: TrainSpec, pass_size: int) -> Iterator[slice]:
+    """Places in a step's slices of each forward pass."""
+    for first in range(0, train.batch_size * train.grad_accumulation, train.batch_size):
+        for begin in range(first, first + train.batch_size, pass_size):
+            yield slice(begin, min(begin + pass_size, first + train.batch_size))
+
+
+def _accumulate_gradient(run: TrainingRun) -> float:
+    """The gradient of a step's loss, which is returned."""
     train, step = run.train, run.state.step
     n_slices = train.batch_size * train.grad_accumulation
     rows = run.train_rows[pick_slices(run.seed, step, len(run.train_rows), n_slices)]
@@ -55,8 +101,7 @@ def take_step(run: TrainingRun, rate: float) -> float:
     n_valid = int(run.tokens.valid_frames[rows].sum())
     run.optimizer.zero_grad(set_to_none=True)
     total = 0.0
-    for part in range(train.grad_accumulation):
-        cut = slice(part * train.batch_size, (part + 1) * train.batch_size)
+    for part, cut in enumerate(_divide_into_passes(train, run.pass_size)):
         codes, valid_frames, texts = run.tokens.take(rows[cut])
         conditions = [None if drop else text for text, drop in zip(texts, dropped[cut], strict=True)]
         torch.manual_seed(noise_seed(run.seed, step, part))
@@ -67,7 +112,6 @@ def take_step(run: TrainingRun, rate: float) -> float:
         _check_finite("the loss", value, run)
         total += value * share
         run.scaler.scale(loss * share).backward()
-    _apply_gradient(run, rate)
     return total
 
 
@@ -97,19 +141,23 @@ def _check_finite(what: str, value: float, run: TrainingRun) -> None:
     )
 
 
-def measure_eval_loss(run: TrainingRun) -> float | None:
+def measure_eval_loss(run: TrainingRun, log: Callable[[str], None]) -> float | None:
     """Loss on the held-out slices with their captions, without dropout; None if there are none."""
     if len(run.eval_rows) == 0:
         return None
+    loss = _halve_until_it_fits(run, log, lambda: _sum_eval_loss(run))
+    _check_finite("the held-out loss", loss, run)
+    return loss
+
+
+def _sum_eval_loss(run: TrainingRun) -> float:
     run.model.set_training(False)
     total, n_valid = 0.0, 0
     with torch.no_grad():
-        for first in range(0, len(run.eval_rows), run.train.batch_size):
-            codes, valid_frames, texts = run.tokens.take(run.eval_rows[first : first + run.train.batch_size])
+        for first in range(0, len(run.eval_rows), run.pass_size):
+            codes, valid_frames, texts = run.tokens.take(run.eval_rows[first : first + run.pass_size])
             n = int(valid_frames.sum())
             total += run.model.training_loss(codes, valid_frames, texts).item() * n
             n_valid += n
     run.model.set_training(True, gradient_checkpointing=run.train.gradient_checkpointing)
-    loss = total / n_valid
-    _check_finite("the held-out loss", loss, run)
-    return loss
+    return total / n_valid

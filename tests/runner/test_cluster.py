@@ -1,0 +1,80 @@
+"""Whether trials can run on a cluster, from what Ray says of its nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lora_bench.errors import ResourceError
+from lora_bench.runner.cluster import PACKAGE, RoomWatch, _judge_node, check_resources, look_from_node
+from lora_bench.spec.schema import ResourcesSpec
+
+CPU_NODE = {"Alive": True, "Resources": {"CPU": 8.0}}
+GPU_NODE = {"Alive": True, "Resources": {"CPU": 1.0, "GPU": 2.0}}
+DEAD_NODE = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
+
+
+def make_ray(*nodes: dict[str, Any]) -> Any:
+    return SimpleNamespace(nodes=lambda: list(nodes))
+
+
+def test_a_trial_must_fit_on_one_node_and_dead_ones_do_not_count() -> None:
+    ray = make_ray(CPU_NODE, GPU_NODE, DEAD_NODE)
+    check_resources(ray, ResourcesSpec(cpu=1, gpu=0.5))
+    with pytest.raises(
+        ResourceError, match=r"resources\.gpu is 4 per trial, but the largest of 2 Ray nodes has 2 GPUs"
+    ):
+        check_resources(ray, ResourcesSpec(gpu=4))
+    with pytest.raises(
+        ResourceError, match=r"takes 2 CPUs and 1 GPUs, and none of 2 Ray nodes has both at once"
+    ):
+        check_resources(ray, ResourcesSpec(cpu=2, gpu=1))
+
+
+def test_a_cluster_that_lost_its_last_fitting_node_is_given_up_after_a_while() -> None:
+    nodes = [GPU_NODE]
+    watch = RoomWatch(lambda: nodes, ResourcesSpec(gpu=1), patience_s=60)
+    watch.look(0.0)
+    nodes[:] = [CPU_NODE]
+    watch.look(10.0)
+    watch.look(70.0)
+    nodes[:] = [GPU_NODE]
+    watch.look(71.0)  # it came back
+    nodes[:] = []
+    watch.look(80.0)
+    with pytest.raises(ResourceError, match="for 60 s no Ray node has been up that has 1 CPUs and 1 GPUs"):
+        watch.look(141.0)
+
+
+def test_a_node_reads_the_probe_and_says_its_version(tmp_path: Path) -> None:
+    from importlib.metadata import version
+
+    probe = tmp_path / "probe"
+    assert look_from_node(str(probe)) == ("", version(PACKAGE))
+    probe.write_text("mark", encoding="utf-8")
+    assert look_from_node(str(probe)) == ("mark", version(PACKAGE))
+    _judge_node("n1", look_from_node(str(probe)), "mark", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            ("", "0"),
+            r"Ray node n1 does not see .*; give --runs-dir a folder on storage that every node mounts",
+        ),
+        (("mark", "0.0.1"), r"Ray node n1 has lora-bench 0\.0\.1, this machine .*; install the same there"),
+        (
+            "No module named 'lora_bench'",
+            r"Ray node n1 cannot run trials: No module named 'lora_bench'; install",
+        ),
+    ],
+)
+def test_a_node_that_would_go_astray_is_refused_with_its_name(
+    answer: Any, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ResourceError, match=words):
+        _judge_node("n1", answer, "mark", tmp_path)
