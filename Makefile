@@ -12,7 +12,7 @@ demo: .venv/.installed
 	$(BIN)/lora-bench run specs/quickstart.yaml
 
 test: .venv/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: lint types imports test
 

@@ -1,4 +1,5 @@
-"""Decoding: our loop against transformers' `generate` with its default and its static cache.
+"""Decoding: our loop on either backend against transformers' `generate` (with its default and its static
+cache) and audiocraft's own.
 
     python benchmarks/decode.py --model small --seconds 4 --batch 16
     python benchmarks/decode.py --model pocket --seconds 8 --batch 8
@@ -15,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from models import NAMES, make_model
+from models import NAMES, make_audiocraft_parts, make_model
 from side_by_side import resident_gib, run_side_by_side
 
 from lora_bench.models.decoding import generate_codes
@@ -26,8 +27,8 @@ PROMPT = "upbeat orchestral piece with jazz influences"
 WARM_UP_FRAMES = 10
 
 
-def run_ours(arguments: argparse.Namespace) -> dict[str, float]:
-    model = make_model(arguments.model)
+def run_ours(arguments: argparse.Namespace, backend: str) -> dict[str, float]:
+    model = make_model(arguments.model, backend)
     generation = GenerationSpec(batch_size=arguments.batch)
     loaded_gib = resident_gib()
 
@@ -60,6 +61,31 @@ def run_transformers(arguments: argparse.Namespace, **options: Any) -> dict[str,
     return _measure(generate, model.info.frame_rate_hz, arguments, loaded_gib)
 
 
+def run_audiocraft(arguments: argparse.Namespace) -> dict[str, float]:
+    from audiocraft.modules.conditioners import ConditioningAttributes
+
+    from lora_bench.models.audiocraft_networks import build_lm
+
+    parts = make_audiocraft_parts(arguments.model)
+    codec: Any = parts.config.audio_encoder
+    lm = build_lm(parts, arguments.model)
+    conditions = [ConditioningAttributes(text={"description": PROMPT})] * arguments.batch
+    loaded_gib = resident_gib()
+
+    def generate(n_frames: int) -> None:
+        codes = lm.generate(
+            conditions=conditions,
+            num_samples=arguments.batch,
+            max_gen_len=n_frames,
+            top_k=250,
+            temp=1.0,
+            cfg_coef=3.0,
+        )
+        assert codes.shape[-1] == n_frames
+
+    return _measure(generate, codec.sampling_rate / codec.hop_length, arguments, loaded_gib)
+
+
 def _measure(
     generate: Any, frame_rate_hz: float, arguments: argparse.Namespace, loaded_gib: float
 ) -> dict[str, float]:
@@ -79,9 +105,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a clip")
     parser.add_argument("--batch", type=int, default=16, help="clips at once")
     contenders = {
-        "lora_bench": run_ours,
+        "lora_bench": lambda a: run_ours(a, "transformers"),
+        "lora_bench on audiocraft": lambda a: run_ours(a, "audiocraft"),
         "transformers": run_transformers,
         "transformers static cache": lambda a: run_transformers(a, cache_implementation="static"),
+        "audiocraft": run_audiocraft,
     }
     run_side_by_side(parser, contenders, figure="audio_s_per_s", unit="audio seconds per second")
 

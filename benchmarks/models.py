@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from lora_bench.models.adaptable import AdaptableMusicGen
+from lora_bench.models.bridges.parts import MusicGenParts, take_apart
 from lora_bench.models.loading import describe_network, load_model
 from lora_bench.models.random_model import SMALL, TINY, build_random_musicgen, build_tokenizer
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
@@ -13,12 +15,21 @@ SHAPES = {"small": SMALL, "tiny": TINY}
 NAMES = ("pocket", *SHAPES)
 
 
-def make_model(name: str) -> TransformersMusicGen:
-    """`pocket`, or random weights of a shape, float32 on the CPU."""
+def make_model(name: str, backend: str = "transformers") -> AdaptableMusicGen:
+    """`pocket`, or random weights of a shape (the same in both backends), float32 on the CPU."""
     if name == "pocket":
-        return load_model(ModelSpec(), device="cpu")
-    network = build_random_musicgen(SHAPES[name])
+        return load_model(ModelSpec(backend=backend), device="cpu")
+    network, tokenizer = build_random_musicgen(SHAPES[name]), build_tokenizer()
     info = describe_network(network, name=f"random {name}", weights_hash="random", trained=False)
-    return TransformersMusicGen(
-        network, build_tokenizer(), info, device=torch.device("cpu"), dtype=torch.float32
-    )
+    cpu = torch.device("cpu")
+    if backend == "audiocraft":
+        from lora_bench.models.audiocraft_loading import make_model as make_audiocraft_model
+
+        return make_audiocraft_model(take_apart(network, tokenizer), info, device=cpu, dtype=torch.float32)
+    return TransformersMusicGen(network, tokenizer, info, device=cpu, dtype=torch.float32)
+
+
+def make_audiocraft_parts(name: str) -> MusicGenParts:
+    """The same weights for audiocraft's own networks."""
+    model = make_model(name)
+    return take_apart(model.network, model._tokenizer)

@@ -1,11 +1,13 @@
-"""One training step: ours against a plain transformers + PEFT step on the same codes, caption and LoRA.
+"""One training step: ours on either backend against plain transformers + PEFT and audiocraft + PEFT steps on
+the same codes, caption and LoRA.
 
     python benchmarks/train_step.py --model small --seconds 8 --batch 4
     python benchmarks/train_step.py --model pocket --seconds 8 --batch 8
 
 The plain step is `model(**text, labels=delayed codes).loss.backward()` in train mode and AdamW, so the text
 encoder runs in every step; its second form also encodes the audio in every step, as scripts without
-a token cache do.
+a token cache do.  audiocraft's is `compute_predictions` and its cross-entropy over the mask, with the packed
+attention split so that PEFT can adapt the same layers.
 """
 
 from __future__ import annotations
@@ -13,20 +15,21 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import peft
 import torch
-from models import NAMES, make_model
+from models import NAMES, make_audiocraft_parts, make_model
 from side_by_side import resident_gib, run_side_by_side
 
+from lora_bench.models.adaptable import AdaptableMusicGen
+from lora_bench.models.bridges.tensors import name_in_audiocraft
 from lora_bench.models.labels import delay_codes
 from lora_bench.models.targets import resolve_targets
 from lora_bench.models.token_set import TokenSet
-from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import LoraSpec, TrainSpec
 from lora_bench.stages.train import train_adapter
@@ -38,7 +41,7 @@ def _make_lora(arguments: argparse.Namespace) -> LoraSpec:
     return LoraSpec(rank=arguments.rank, targets=arguments.targets, dropout=0.05)
 
 
-def _make_codes(model: TransformersMusicGen, arguments: argparse.Namespace) -> torch.Tensor:
+def _make_codes(model: AdaptableMusicGen, arguments: argparse.Namespace) -> torch.Tensor:
     n_frames = round(arguments.seconds * model.info.frame_rate_hz)
     generator = torch.Generator().manual_seed(0)
     shape = (arguments.batch, model.info.n_codebooks, n_frames)
@@ -60,8 +63,8 @@ class StepClock(SilentProgress):
         return min(b - a for a, b in zip(self.marks[:-1], self.marks[1:], strict=True))
 
 
-def run_ours(arguments: argparse.Namespace) -> dict[str, float]:
-    model = make_model(arguments.model)
+def run_ours(arguments: argparse.Namespace, backend: str) -> dict[str, float]:
+    model = make_model(arguments.model, backend)
     codes = _make_codes(model, arguments)
     n = arguments.batch
     tokens = TokenSet(
@@ -91,17 +94,21 @@ def run_ours(arguments: argparse.Namespace) -> dict[str, float]:
     return _figures(clock.best_s(), arguments, loaded_gib)
 
 
-def run_transformers(arguments: argparse.Namespace, *, encode_audio: bool) -> dict[str, float]:
-    model = make_model(arguments.model)
-    codes = _make_codes(model, arguments)
+def _configure_peft(arguments: argparse.Namespace, targets: Iterable[str]) -> peft.LoraConfig:
     lora = _make_lora(arguments)
-    config = peft.LoraConfig(
+    return peft.LoraConfig(
         r=lora.rank,
         lora_alpha=int(lora.resolved_alpha),
         lora_dropout=lora.dropout,
-        target_modules=list(resolve_targets(lora.targets, model.linear_module_names())),
+        target_modules=list(targets),
     )
-    network: Any = peft.get_peft_model(model.network, config)
+
+
+def run_transformers(arguments: argparse.Namespace, *, encode_audio: bool) -> dict[str, float]:
+    model = make_model(arguments.model)
+    codes = _make_codes(model, arguments)
+    targets = resolve_targets(arguments.targets, model.linear_module_names())
+    network: Any = peft.get_peft_model(model.network, _configure_peft(arguments, targets))
     if arguments.gradient_checkpointing:
         model.network.decoder._set_gradient_checkpointing(True, torch.utils.checkpoint.checkpoint)
     network.train()
@@ -120,6 +127,43 @@ def run_transformers(arguments: argparse.Namespace, *, encode_audio: bool) -> di
         labels = delay_codes(used, valid, model.info.delays, model.info.codebook_size).transpose(1, 2)
         network(**text, labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return _figures(_best_of(take_step, arguments.steps), arguments, loaded_gib)
+
+
+def run_audiocraft(arguments: argparse.Namespace) -> dict[str, float]:
+    from audiocraft.modules.conditioners import ConditioningAttributes
+
+    from lora_bench.models.audiocraft_attention import split_attentions
+    from lora_bench.models.audiocraft_networks import build_lm
+
+    model = make_model(arguments.model)
+    codes = _make_codes(model, arguments)
+    targets = resolve_targets(arguments.targets, model.linear_module_names())
+    del model
+    lm: Any = build_lm(make_audiocraft_parts(arguments.model), arguments.model)
+    split_attentions(lm)
+    peft.get_peft_model(lm, _configure_peft(arguments, map(name_in_audiocraft, targets)))
+    lm.transformer.checkpointing = "torch" if arguments.gradient_checkpointing else "none"
+    lm.train()
+    lm.cfg_dropout.p = 0.0  # the others drop no captions either
+    parameters = [p for p in lm.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4)
+    conditions = [ConditioningAttributes(text={"description": CAPTION})] * arguments.batch
+    loaded_gib = resident_gib()
+
+    def take_step() -> None:
+        found = lm.compute_predictions(codes, conditions)
+        losses = [
+            torch.nn.functional.cross_entropy(
+                found.logits[:, book][found.mask[:, book]], codes[:, book][found.mask[:, book]]
+            )
+            for book in range(codes.shape[1])
+        ]
+        torch.stack(losses).mean().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -153,9 +197,11 @@ def main() -> None:
     parser.add_argument("--targets", default="attention+ffn")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     contenders = {
-        "lora_bench": run_ours,
+        "lora_bench": lambda a: run_ours(a, "transformers"),
+        "lora_bench on audiocraft": lambda a: run_ours(a, "audiocraft"),
         "transformers": lambda a: run_transformers(a, encode_audio=False),
         "transformers, audio encoded too": lambda a: run_transformers(a, encode_audio=True),
+        "audiocraft": run_audiocraft,
     }
     run_side_by_side(parser, contenders, figure="audio_s_per_s", unit="audio seconds learnt per second")
 

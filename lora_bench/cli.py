@@ -42,12 +42,21 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--yes", action="store_true", help="run a plan of many trials without asking back")
     run.add_argument("--quiet", action="store_true", help="no progress, only what went wrong")
 
+    init = _add(verbs, "init", "write a commented spec for a folder of audio, after looking at it")
+    init.add_argument("folder", type=Path, metavar="FOLDER")
+    init.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: the folder's name, .yaml")
+    init.add_argument("--model", default="pocket", metavar="ID", help="default: pocket")
+    init.add_argument("--force", action="store_true", help="replace a spec that is there")
+
     validate = _add(verbs, "validate", "check specs; every problem with its place")
     validate.add_argument("specs", nargs="+", type=Path, metavar="SPEC")
 
-    plan = _add(verbs, "plan", "show every trial, and why it would run")
+    plan = _add(verbs, "plan", "show every trial, why it would run, and what it would take")
     _add_spec(plan)
     _add_runs_dir(plan)
+    plan.add_argument(
+        "--probe", action="store_true", help="measure memory and time of models without an earlier run"
+    )
     _add_json(plan)
 
     status = _add(verbs, "status", "show how far a run is (exit code 3 while it is incomplete)")
@@ -55,26 +64,122 @@ def build_parser() -> argparse.ArgumentParser:
     _add_runs_dir(status)
     _add_json(status)
 
+    clean = _add(verbs, "clean", "show what of a folder of runs nobody needs, and remove it")
+    _add_runs_dir(clean)
+    clean.add_argument("--yes", action="store_true", help="remove what is shown")
+    clean.add_argument(
+        "--old-trials", action="store_true", help="also trials that their run's spec no longer has"
+    )
+    _add_json(clean)
+
     report = _add(verbs, "report", "write the report of a run again, from its files alone")
     report.add_argument("run", type=Path, metavar="RUN_DIR")
     _add_reports_dir(report)
+
+    _add_take_away(verbs)
+    _add_convert(verbs)
+
+    index = _add(verbs, "index", "write an overview page and a leaderboard over a folder of runs")
+    index.add_argument("runs", type=Path, metavar="RUNS_DIR")
+    _add_reports_dir(index)
 
     score = _add(verbs, "score", "score any folder of audio against another")
     score.add_argument("--reference", required=True, type=Path, metavar="DIR", help="real recordings")
     score.add_argument("--generated", required=True, type=Path, metavar="DIR", help="clips to be scored")
     score.add_argument("--metric", required=True, action="append", dest="metrics", metavar="NAME")
+    score.add_argument("--prompt", metavar="TEXT", help="what the clips were generated from, for clap_score")
+    score.add_argument(
+        "--clip-s", type=_read_seconds, metavar="S", help="cut all files to this length; default: whole files"
+    )
     score.add_argument("--quiet", action="store_true", help="no progress")
     _add_json(score)
 
-    compare = _add(verbs, "compare", "two runs side by side, cell by cell")
-    compare.add_argument("first", type=Path, metavar="RUN_A")
-    compare.add_argument("second", type=Path, metavar="RUN_B")
+    compare = _add(
+        verbs, "compare", "two runs or two trials side by side, tested in pairs where they are pairs"
+    )
+    for name in ("first", "second"):
+        compare.add_argument(
+            name, type=Path, metavar="RUN_DIR[:TRIAL]", help="a run, its results.json, or one of its trials"
+        )
     _add_json(compare)
 
     _add(verbs, "schema", "JSON Schema of a spec, for editors, on stdout")
     doctor = _add(verbs, "doctor", "what this machine can run, and what is missing for the rest")
     _add_json(doctor)
     return parser
+
+
+def _read_seconds(text: str) -> float:
+    """A length in seconds above zero."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a length in seconds above 0, such as 8")
+    return seconds
+
+
+def _add_convert(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],  # pyright: ignore[reportPrivateUsage]
+) -> None:
+    convert = _add(verbs, "convert", "a model or an adapter in the form of transformers or of audiocraft")
+    convert.add_argument(
+        "source", metavar="SOURCE", help="pocket, a hub id, a model's or an adapter's folder, a checkpoint.th"
+    )
+    convert.add_argument(
+        "--to", required=True, type=Path, metavar="FOLDER", help="a folder that is not there yet"
+    )
+    convert.add_argument(
+        "--form", choices=("transformers", "audiocraft"), help="default: the one that the source has not"
+    )
+    convert.add_argument(
+        "--adapter", type=Path, metavar="DIR", help="of a model: fold this adapter into its weights"
+    )
+    convert.add_argument(
+        "--base", metavar="MODEL", help="of an adapter: the (converted) model that it is to be used with"
+    )
+
+
+def _add_take_away(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],  # pyright: ignore[reportPrivateUsage]
+) -> None:
+    generate = _add(verbs, "generate", "listen to an adapter, beside the base model from the same noise")
+    generate.add_argument("--prompt", required=True, metavar="TEXT")
+    generate.add_argument("--seconds", type=float, metavar="S", help="default: the length of the run's clips")
+    generate.add_argument(
+        "--scale", type=float, default=1.0, metavar="0..1", help="strength of the adapter; default: 1"
+    )
+    generate.add_argument("--clip", type=int, default=0, metavar="N", help="which noise; default: 0")
+    generate.add_argument("--seed", type=int, metavar="N", help="root of the noise; default: the run's")
+    generate.add_argument(
+        "--to", type=Path, metavar="FILE", help="a .wav or .flac; default: by trial and prompt"
+    )
+    generate.add_argument("--force", action="store_true", help="overwrite files that are there")
+    generate.add_argument("--quiet", action="store_true", help="no progress")
+
+    export = _add(verbs, "export", "write an adapter, or merged weights, with a model card")
+    export.add_argument(
+        "--to", required=True, type=Path, metavar="FOLDER", help="a folder that is not there yet"
+    )
+    export.add_argument(
+        "--merged", action="store_true", help="weights with the adapter in them, for transformers"
+    )
+    export.add_argument("--license", metavar="ID", help="for the model card; default: the base weights'")
+    export.add_argument(
+        "--push-to-hub",
+        metavar="OWNER/NAME",
+        help="upload to the Hugging Face Hub too, private unless --public",
+    )
+    export.add_argument("--public", action="store_true", help="a new repository is for everybody to see")
+    for parser in (generate, export):
+        parser.add_argument("run", type=Path, metavar="RUN_DIR")
+        parser.add_argument(
+            "--trial", default="best", metavar="NAME", help="name or id of a trained trial; default: best"
+        )
+        parser.add_argument(
+            "--metric", metavar="NAME", help="what best means; default: the run's first metric"
+        )
 
 
 def _add(
@@ -118,6 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = build_parser().parse_args(argv)
     except SystemExit as error:  # argparse has printed the usage, or the help
         return error.code if isinstance(error.code, int) else EXIT_FAILURE
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     command = import_module(f"lora_bench.commands.{arguments.verb}")
     try:
         with _terminate_as_interrupt():

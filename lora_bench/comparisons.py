@@ -18,6 +18,7 @@ from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics.clusters import Clusters, cluster_embeddings, stack_strata, take_clips
 from lora_bench.metrics.estimate import describe_limits
 from lora_bench.metrics.frechet import check_same_dim
+from lora_bench.metrics.jackknife import Jackknife, interval_p_value, make_interval
 from lora_bench.metrics.names import Metric
 from lora_bench.metrics.paired import (
     PairedDifference,
@@ -28,11 +29,12 @@ from lora_bench.metrics.paired import (
     pair_texts,
 )
 from lora_bench.metrics.provenance import merge_provenance
-from lora_bench.metrics.summaries import holm
+from lora_bench.metrics.summaries import holm, summarize_seeds
 
 ALPHA = 0.05
 BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no detectable difference"
 N_PERMUTATIONS = 999
+INTERVAL = "95 % paired delete-one-cluster jackknife, both sides"
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def compare_pooled(
     notes += limits
     if difference.se is None:
         notes.append("no interval: too few clips to leave one out")
+    provenance["dim"] = ours.vectors.shape[1]
     return _make_comparison(metric, prompt, names, difference, (ours.n_clips, n_reference), notes, provenance)
 
 
@@ -177,7 +180,8 @@ def _make_comparison(
         provenance={
             **provenance,
             "distance": metric.distance,
-            "interval": "95 % paired delete-one-cluster jackknife, both sides",
+            "estimator": "difference of the bias-corrected statistics of paired clips, float64",
+            "interval": INTERVAL if difference.se is not None else "none: too few clips to leave one out",
             "test": f"paired label swaps, {difference.n_swaps} assignments, two-sided",
         },
     )
@@ -221,7 +225,7 @@ def _pair_clips(base: Embeddings, tuned: Embeddings) -> tuple[Embeddings, Embedd
     return take_clips(base, common), take_clips(tuned, partners)
 
 
-def judge(comparison: Comparison) -> str:
+def judge(comparison: Comparison | SeedComparison) -> str:
     """The verdict in words from `p_holm` and the interval."""
     low, high = comparison.ci_low, comparison.ci_high
     if low is None or high is None or comparison.p_holm > ALPHA or low <= 0.0 <= high:
@@ -245,3 +249,97 @@ def adjust_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
             changed = replace(comparisons[place], p_holm=p_holm)
             adjusted[place] = replace(changed, verdict=judge(changed))
     return adjusted
+
+
+@dataclass(frozen=True)
+class SeedComparison:
+    """A configuration against another over several training seeds.
+
+    Attributes:
+        delta: mean over training seeds of the bias-corrected differences.
+        se: standard error of `delta`: the spread over seeds together with the error within a comparison,
+            which the seeds share (the same base clips and references) and which averaging does not lower.
+        se_seeds: the spread over seeds alone.
+        p_value: two-sided, Student's t of `delta / se`; `p_holm` after Holm's correction across prompts.
+        n_seeds: training seeds; at least two.
+    """
+
+    metric: str
+    prompt: str | None
+    configuration: str
+    against: str
+    delta: float
+    se: float
+    se_seeds: float
+    ci_low: float
+    ci_high: float
+    p_value: float
+    p_holm: float
+    verdict: str
+    n_seeds: int
+    provenance: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+def aggregate_seeds(
+    comparisons: Sequence[Comparison], configurations: Mapping[str, str]
+) -> list[SeedComparison]:
+    """Comparisons of the same configurations over training seeds; one seed alone gives none.
+
+    Args:
+        comparisons: of single trials.
+        configurations: each trial's configuration, the name that seeds have in common.
+    """
+    groups: dict[tuple[str, str, str, str | None], list[Comparison]] = {}
+    for item in comparisons:
+        names = configurations[item.trial], configurations[item.against]
+        groups.setdefault((*names, item.metric, item.prompt), []).append(item)
+    found = [
+        made
+        for (configuration, against, _, _), items in groups.items()
+        if len({item.trial for item in items}) > 1
+        and (made := _aggregate(items, configuration, against)) is not None
+    ]
+    families: dict[tuple[str, str, str], list[int]] = {}
+    for place, item in enumerate(found):
+        if item.prompt is not None:
+            families.setdefault((item.configuration, item.against, item.metric), []).append(place)
+    for places in families.values():
+        for place, p_holm in zip(places, holm([found[place].p_value for place in places]), strict=True):
+            changed = replace(found[place], p_holm=p_holm)
+            found[place] = replace(changed, verdict=judge(changed))
+    return found
+
+
+def _aggregate(items: Sequence[Comparison], configuration: str, against: str) -> SeedComparison | None:
+    """None if a single comparison has no standard error."""
+    errors = [item.se for item in items if item.se is not None]
+    if len(errors) < len(items):
+        return None
+    summary = summarize_seeds([item.delta for item in items])
+    se_seeds = summary.se or 0.0
+    within = float(np.mean(np.square(errors)))
+    freedom = max(min(min(item.n_pairs, item.n_reference) for item in items) - 1, 1)
+    sides = [Jackknife(0.0, se_seeds**2, len(items) - 1), Jackknife(0.0, within, freedom)]
+    interval = make_interval(summary.mean, sides)
+    p_value = interval_p_value(summary.mean, sides)
+    made = SeedComparison(
+        metric=items[0].metric,
+        prompt=items[0].prompt,
+        configuration=configuration,
+        against=against,
+        delta=summary.mean,
+        se=interval.se,
+        se_seeds=se_seeds,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        p_value=p_value,
+        p_holm=p_value,
+        verdict=NO_DIFFERENCE,
+        n_seeds=len(items),
+        provenance={
+            **{key: value for key, value in items[0].provenance.items() if key not in {"interval", "test"}},
+            "interval": "95 %, spread over training seeds and mean error within a comparison, Welch",
+            "test": "Student's t of the mean difference over training seeds, two-sided",
+        },
+    )
+    return replace(made, verdict=judge(made))

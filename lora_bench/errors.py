@@ -14,6 +14,7 @@ LoraBenchError                 base; carries an exit code and, where there is on
 │   └── UnscoredError          the score is absent for a stated reason (weights missing, N too small)
 ├── StoreError                 a result folder is damaged, locked or the disk is full
 ├── ResourceError              a CPU, GPU or cluster that was asked for does not exist
+├── StoppedEarlyError          a trial was given up because others are ahead of it; not a failure
 └── InterruptedRunError        the user or the system stopped the run (exit 3)
 ```
 
@@ -117,6 +118,10 @@ class StoreError(LoraBenchError):
 
 class ResourceError(LoraBenchError):
     """A resource that was asked for does not exist on this machine or cluster."""
+
+
+class StoppedEarlyError(LoraBenchError):
+    """A trial was stopped because its held-out loss is behind that of others, as the spec asks."""
 
 
 class InterruptedRunError(LoraBenchError):

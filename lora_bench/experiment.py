@@ -1,26 +1,29 @@
 """A whole experiment: prepare, run the trials, compare, report.  Files are the state.
 
 The order is chosen so that nothing that is already on disk is computed or even imported again: a
-repeated run of a finished experiment reads a few JSON files and renders the report.
+repeated run of a finished experiment reads a few JSON files and renders the report.  Statistics are imported
+where they are used: `plan` and `status` ask this module what is finished.
 """
 
 from __future__ import annotations
 
 import os
-import socket
+from contextlib import suppress
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from lora_bench.environment import describe_environment
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, StoreError
-from lora_bench.pairing import compare_trials
 from lora_bench.plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results import write_results
 from lora_bench.runner import run_trials
+from lora_bench.runner.guard import CACHE_USES
+from lora_bench.runner.holding import hold_run
+from lora_bench.runner.local import check_gpus
+from lora_bench.runner.state import read_state
+from lora_bench.sources import list_sources
 from lora_bench.spec.schema import DatasetSpec
-from lora_bench.store import Store, hash_json, read_json, write_json, write_text
+from lora_bench.store import Store, hash_json, read_json, remove_drafts, to_jsonable, write_json
 
 
 def dataset_fingerprint(dataset: DatasetSpec) -> str:
@@ -41,16 +44,20 @@ def dataset_fingerprint(dataset: DatasetSpec) -> str:
 
 def inputs_key(trial: TrialPlan) -> str:
     """What a finished trial was finished for: the whole plan of the trial and the state of its data."""
-    return hash_json({"trial": trial, "data": dataset_fingerprint(trial.dataset)})
+    plan = to_jsonable(trial)
+    if plan["early_stopping"] is None:  # so that adding the section to a spec leaves other trials alone
+        del plan["early_stopping"]
+    return hash_json({"trial": plan, "data": dataset_fingerprint(trial.dataset)})
 
 
 def is_finished(trial: TrialPlan, folder: Path) -> bool:
-    """Whether the trial's files say that exactly this was done."""
-    state = folder / "state.json"
-    if not state.is_file() or not (folder / "scores.json").is_file():
-        return False
-    found = read_json(state)
-    return found.get("state") == "done" and found.get("inputs") == inputs_key(trial)
+    """Whether the trial's files say that exactly this was done, or stopped early as the spec asks."""
+    found = read_state(folder)
+    if found.get("state") == "done":
+        complete = all((folder / name).is_file() for name in ("scores.json", "guards.json"))
+    else:
+        complete = found.get("state") == "stopped"
+    return complete and found.get("inputs") == inputs_key(trial)
 
 
 def run_experiment(
@@ -65,74 +72,78 @@ def run_experiment(
     """Do what is missing of an experiment, then write its results and report.
 
     Returns:
-        0 if every trial and every cell is there, 3 if not.
+        0 if every trial and every cell is there, or was given up as the spec asks; 3 if not.
 
     Raises:
         StoreError: another process runs the same experiment, or the disk is full.
         DatasetError, ModelError, ResourceError: before any trial starts.
     """
-    run_folder = (runs_dir / plan.name).absolute()
-    run_folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise StoreError(
-            f"{run_folder}: another process ({_holder(run_folder)}) runs this experiment; wait for it, or "
-            "give --runs-dir another folder"
-        ) from error
-    try:
-        write_text(run_folder / ".holder", f"pid {os.getpid()} on {socket.gethostname()}")
-        write_json(run_folder / "plan.json", plan)
-        store = Store(runs_dir / ".cache")
-        pending = [t for t in plan.trials if not is_finished(t, run_folder / "trials" / t.id)]
-        if pending or not (run_folder / "environment.json").is_file():
-            write_json(run_folder / "environment.json", describe_environment())
-        _prepare(plan, run_folder, store, progress)
-        if pending:
-            run_trials(
-                pending,
-                run_folder,
-                store.root,
-                progress,
-                executor=executor,
-                resources=plan.spec.resources,
-                ray_address=ray_address,
-                inputs={trial.id: inputs_key(trial) for trial in pending},
-            )
-        compare_trials(plan, run_folder, progress)
-    finally:
-        results = write_results(run_folder)
-        (run_folder / ".holder").unlink(missing_ok=True)
-        lock.release()
-    from lora_bench.report import render_report
+    from lora_bench.pairing import compare_trials
+    from lora_bench.study import write_study
 
-    render_report(run_folder, reports_dir)
+    run_folder = (runs_dir / plan.name).absolute()
+    store_root = (runs_dir / ".cache").absolute()
+    with hold_run(run_folder, store_root):
+        remove_drafts(reports_dir / plan.name)
+        try:
+            write_json(run_folder / "plan.json", plan)
+            pending = [t for t in plan.trials if not is_finished(t, run_folder / "trials" / t.id)]
+            if pending or not (run_folder / "environment.json").is_file():
+                write_json(run_folder / "environment.json", describe_environment())
+            if pending and ray_address is None:
+                check_gpus(plan.spec.resources)  # before the data is prepared for trials that cannot run
+            _prepare(plan, run_folder, store_root, progress)
+            if pending:
+                from lora_bench.tracking import track_trials
+
+                settings = {
+                    trial.id: to_jsonable({"lora": trial.lora, "train": trial.train}) for trial in pending
+                }
+                with track_trials(plan.spec.report.trackers, run_folder, settings, progress):
+                    run_trials(
+                        pending,
+                        run_folder,
+                        store_root,
+                        progress,
+                        executor=executor,
+                        resources=plan.spec.resources,
+                        ray_address=ray_address,
+                        inputs={trial.id: inputs_key(trial) for trial in pending},
+                    )
+            compare_trials(plan, run_folder, progress)
+        except BaseException:
+            with suppress(StoreError):  # what stopped the run is what the user must hear of
+                write_results(run_folder)
+            raise
+        results = write_results(run_folder)
+        write_study(run_folder, results)
+        from lora_bench.report import render_report
+
+        render_report(run_folder, reports_dir)
     return EXIT_OK if results["complete"] else EXIT_INCOMPLETE
 
 
-def _prepare(plan: ExperimentPlan, run_folder: Path, store: Store, progress: Progress) -> None:
-    """Data, floors and reference excerpts, unless the files say that they are there."""
-    first = plan.trials[0]
-    key = hash_json(
-        {
-            "model": first.model,
-            "dataset": first.dataset,
-            "data": dataset_fingerprint(first.dataset),
-            "clip_s": first.generation.clip_s,
-            "n_clips": first.generation.n_clips,
-            "metrics": first.metrics,
-        }
-    )
-    place = run_folder / "dataset.json"
-    if place.is_file() and read_json(place).get("prepared_for") == key:
-        return
-    from lora_bench.preparation import prepare_experiment
+def _prepare(plan: ExperimentPlan, run_folder: Path, store_root: Path, progress: Progress) -> None:
+    """Data, floors and reference excerpts of every source, unless the files say that they are there."""
+    by_id = {trial.id: trial for trial in plan.trials}
+    for source in list_sources(to_jsonable(plan.trials)):
+        trial = by_id[source.trial_ids[0]]
+        key = hash_json(
+            {
+                "model": trial.model,
+                "dataset": trial.dataset,
+                "data": dataset_fingerprint(trial.dataset),
+                "clip_s": trial.generation.clip_s,
+                "n_clips": trial.generation.n_clips,
+                "metrics": trial.metrics,
+            }
+        )
+        folder = source.place(run_folder)
+        place = folder / "dataset.json"
+        if place.is_file() and read_json(place).get("prepared_for") == key:
+            continue
+        from lora_bench.preparation import prepare_source
 
-    prepare_experiment(plan, key, run_folder, store, progress)
-
-
-def _holder(run_folder: Path) -> str:
-    """Who holds the run, as far as its file says."""
-    place = run_folder / ".holder"
-    return place.read_text(encoding="utf-8").strip() if place.is_file() else "unknown"
+        store = Store(store_root, folder / CACHE_USES)
+        prepare_source(trial, key, folder, store, progress)
+        store.settle_uses()

@@ -1,4 +1,4 @@
-"""What an experiment needs once, whatever its trials: the data's description, floors, reference excerpts.
+"""What trials of one source share: the data's description, floors, reference excerpts.
 
 The floors are what a perfect generator would score.  *Real against real*: as many excerpts of the training
 tracks as clips are generated, against the held-out references.  *Codec*: the references themselves after
@@ -8,6 +8,7 @@ encoding and decoding, which no model that speaks in these codes can be better t
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,31 +19,30 @@ from lora_bench.artifacts import AudioClip, Manifest, Score, Unscored
 from lora_bench.audio import save_wav
 from lora_bench.encoders import Encoder
 from lora_bench.errors import DatasetError, UnscoredError
+from lora_bench.judging import embed_reference, prepare_encoder
 from lora_bench.metrics import parse_metric
-from lora_bench.plan import ExperimentPlan, TrialPlan
+from lora_bench.plan import TrialPlan
 from lora_bench.progress import Progress
-from lora_bench.stages.dataset import prepare_dataset, reference_clips
-from lora_bench.stages.embed import embed_clips, save_embeddings
+from lora_bench.stages.dataset import check_folder, prepare_dataset, reference_clips
+from lora_bench.stages.embed import embed_clips
 from lora_bench.stages.score import score_embeddings
 from lora_bench.store import Store, write_json
-from lora_bench.trial import embed_reference, prepare_encoder
 
 if TYPE_CHECKING:
     from lora_bench.models import MusicModel
 
 N_EXCERPTS = 6
 CODEC_BATCH = 8
+NO_TEXT_FLOOR = "recordings were not made from a prompt, so the text score has no floor"
 
 
-def prepare_experiment(
-    plan: ExperimentPlan, key: str, run_folder: Path, store: Store, progress: Progress
-) -> None:
-    """Write `dataset.json`, `floors.json` and `reference_clips/`.
+def prepare_source(trial: TrialPlan, key: str, folder: Path, store: Store, progress: Progress) -> None:
+    """Write `dataset.json`, `floors.json` and `reference_clips/` of one source.
 
     Args:
-        plan: the experiment; its first trial says which model and data.
+        trial: any trial of the source: says which model and data.
         key: identity of everything this depends on; kept in `dataset.json`.
-        run_folder: the experiment's folder.
+        folder: the source's folder.
         store: cache shared with trials.
         progress: told about stages.
 
@@ -51,7 +51,8 @@ def prepare_experiment(
     """
     from lora_bench.models import load_model
 
-    trial = plan.trials[0]
+    if trial.dataset.path is not None:
+        check_folder(trial.dataset)
     progress.start("load model")
     model = load_model(trial.model)
     manifest = prepare_dataset(trial.dataset, model.info.audio_format, store, progress)
@@ -62,17 +63,18 @@ def prepare_experiment(
             f"{manifest.name}: the held-out tracks give {n_references} excerpts of {clip_s:g} s, at least 2 "
             "are needed as references; add longer tracks or lower generation.clip_s"
         )
-    _save_excerpts(manifest, clip_s, run_folder / "reference_clips")
-    scores, unscored = measure_floors(trial, model, manifest, run_folder, store, progress)
-    write_json(run_folder / "floors.json", {"floors": scores, "unscored": unscored})
+    _save_excerpts(manifest, clip_s, folder / "reference_clips")
+    scores, unscored = measure_floors(trial, model, manifest, store, progress)
+    write_json(folder / "floors.json", {"floors": scores, "unscored": unscored})
     write_json(
-        run_folder / "dataset.json",
+        folder / "dataset.json",
         {"prepared_for": key, "n_reference_clips": n_references, "model": model.info, "manifest": manifest},
     )
 
 
 def _save_excerpts(manifest: Manifest, clip_s: float, folder: Path) -> None:
-    """A few references from different tracks, for the report's players."""
+    """A few references from different tracks, for the report's players; those of earlier data are removed."""
+    shutil.rmtree(folder, ignore_errors=True)
     seen: set[str] = set()
     for clip in reference_clips(manifest, "eval", clip_s):
         if clip.group in seen:
@@ -112,7 +114,6 @@ def measure_floors(
     trial: TrialPlan,
     model: MusicModel,
     manifest: Manifest,
-    run_folder: Path,
     store: Store,
     progress: Progress,
 ) -> tuple[list[dict[str, object]], list[Unscored]]:
@@ -127,11 +128,13 @@ def measure_floors(
     progress.start("floors", len(trial.metrics))
     for name in trial.metrics:
         metric = parse_metric(name)
+        if metric.distance == "text":
+            unscored.append(Unscored(name, None, NO_TEXT_FLOOR))
+            progress.advance()
+            continue
         try:
             encoder: Encoder = prepare_encoder(metric.encoder, model, manifest, clip_s, store)
             reference = embed_reference(encoder, manifest, clip_s, store)
-            # Comparisons are made from files alone, without the encoders.
-            save_embeddings(reference, run_folder / "reference_embeddings" / f"{metric.encoder}.npz")
         except UnscoredError as reason:
             unscored.append(Unscored(name, None, str(reason)))
             progress.advance()

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lora_bench.results_csv import render_csv
 from lora_bench.results_trial import gather_trial, is_complete, list_names, pair_with_zero_shot, read_part
-from lora_bench.store import read_json, write_text
+from lora_bench.sources import Source, list_sources
+from lora_bench.store import read_json, to_jsonable, write_text
 
 RESULTS_SCHEMA = 1
 
 Json = dict[str, Any]
+
+_COMPARISONS = ("comparisons", "baseline_comparisons")
+_OVER_SEEDS = tuple(f"{name}_over_seeds" for name in _COMPARISONS)
 
 
 def gather_results(run_folder: Path) -> Json:
@@ -28,8 +33,9 @@ def gather_results(run_folder: Path) -> Json:
 
     Returns:
         `schema`, `name`, `complete`, `trials` (each with `scores` and `unscored`), and beside them `planned`,
-        `floors`, `comparisons`, `guards`, `dataset`, `model`, `environment` and `spec`; parts that the run
-        did not write are empty.
+        `floors`, `comparisons` (with zero-shot), `baseline_comparisons`, both also `..._over_seeds`, `guards`,
+        `control`, `dataset` (of the first source), `sources` (each with its trials and its
+        dataset), `model`, `environment` and `spec`; parts that the run did not write are empty.
 
     Raises:
         StoreError: neither file is there, or the plan is damaged.
@@ -40,11 +46,14 @@ def gather_results(run_folder: Path) -> Json:
     spec: Json = plan.get("spec") or {}
     problems: list[str] = []
     environment = read_part(run_folder / "environment.json", problems)
-    floors = read_part(run_folder / "floors.json", problems)
-    dataset = read_part(run_folder / "dataset.json", problems)
+    sources = list_sources(plan["trials"])
+    described = [read_part(source.place(run_folder) / "dataset.json", problems) for source in sources]
+    dataset = described[0] if described else None
+    floors, unscored_floors = _gather_floors(run_folder, sources, problems)
     trials = [gather_trial(run_folder, trial, spec) for trial in plan["trials"]]
     ids = {trial["id"] for trial in trials}
-    comparisons = _records(read_part(run_folder / "comparisons.json", problems), "comparisons")
+    compared = read_part(run_folder / "comparisons.json", problems)
+    guarded = read_part(run_folder / "guards.json", problems)
     pair_with_zero_shot(trials, plan["trials"])
     complete = bool(trials) and all(is_complete(trial) for trial in trials)
     return {
@@ -58,11 +67,17 @@ def gather_results(run_folder: Path) -> Json:
             "cells": sum(len(trial["scores"]) + len(trial["unscored"]) for trial in trials),
         },
         "trials": trials,
-        "floors": [_flatten_floor(item) for item in _records(floors, "floors")],
-        "unscored_floors": _records((floors or {}).get("unscored"), "unscored"),
-        "comparisons": [item for item in comparisons if item.get("trial") in ids],
-        "guards": _records(read_part(run_folder / "guards.json", problems), "guards"),
+        "floors": floors,
+        "unscored_floors": unscored_floors,
+        **{name: _records(compared, name) for name in _OVER_SEEDS},
+        **{name: [i for i in _records(compared, name) if i.get("trial") in ids] for name in _COMPARISONS},
+        "guards": [item for item in _records(guarded, "guards") if item.get("trial") in {*ids, None}],
+        "control": [item for item in _records(guarded, "control") if item.get("trial") in ids],
         "dataset": _summarize_dataset(dataset),
+        "sources": [
+            to_jsonable(source) | {"dataset": _summarize_dataset(part)}
+            for source, part in zip(sources, described, strict=True)
+        ],
         "model": _find_model(run_folder, plan, dataset, environment),
         "environment": environment or {},
         "spec": spec,
@@ -76,8 +91,11 @@ def _complete_fields(results: Json) -> Json:
     """Results of another version or program, with the fields that it left out."""
     trial_fields = {"reason": None, "unscored": [], "losses": {}, "matched_modules": {}, "wall_s": {}}
     trials = [trial_fields | trial for trial in results.get("trials") or []]
-    parts = {"planned": {}, "floors": [], "comparisons": [], "guards": [], "dataset": {}, "model": {}}
-    return parts | {"environment": {}, "spec": {}} | results | {"trials": trials}
+    lists: Json = {
+        name: [] for name in ("floors", "sources", *_COMPARISONS, *_OVER_SEEDS, "guards", "control")
+    }
+    parts: Json = {name: {} for name in ("planned", "dataset", "model", "environment", "spec")}
+    return lists | parts | results | {"trials": trials}
 
 
 def write_results(run_folder: Path) -> Json:
@@ -116,6 +134,20 @@ def _summarize_dataset(described: Json | None) -> Json:
     }
 
 
+def _gather_floors(
+    run_folder: Path, sources: Sequence[Source], problems: list[str]
+) -> tuple[list[Json], list[Json]]:
+    """Floors, and what has none; each names its source where there are several."""
+    found: list[Json] = []
+    unscored: list[Json] = []
+    for source in sources:
+        part = read_part(source.place(run_folder) / "floors.json", problems)
+        named: Json = {"source": source.label} if len(sources) > 1 else {}
+        found += [_flatten_floor(item) | named for item in _records(part, "floors")]
+        unscored += [item | named for item in _records((part or {}).get("unscored"), "unscored")]
+    return found, unscored
+
+
 def _find_model(run_folder: Path, plan: Json, *parts: Any) -> Json:
     """What the run recorded of its model, at its preparation or when a trial loaded it."""
     noted = (
@@ -134,5 +166,5 @@ def _flatten_floor(floor: Json) -> Json:
 
 def _records(part: Any, key: str) -> list[Json]:
     """A list of records, given as such or under `key`."""
-    found = part.get(key) if isinstance(part, dict) else part
+    found: Any = part.get(key) if isinstance(part, dict) else part
     return [item for item in found or [] if isinstance(item, dict)]

@@ -72,7 +72,7 @@ def _read_base(planned: Json) -> Json:
 
 
 def _settle_state(state_file: Json, problems: list[str]) -> tuple[str, str | None]:
-    """`done`, `failed`, `running` or `missing`, and why it is not `done`.
+    """`done`, `stopped` (early, as the spec asks), `failed`, `running` or `missing`, and why it is not `done`.
 
     An interrupted trial is `missing`: nobody works on it, and the same command goes on with it.
     """
@@ -84,6 +84,8 @@ def _settle_state(state_file: Json, problems: list[str]) -> tuple[str, str | Non
     why = str(state_file.get("reason") or "")
     if said == "done":
         return "done", None
+    if said == "stopped":
+        return "stopped", why or "stopped early"
     if said == "failed":
         return "failed", f"failed{where}: {why or 'no reason was written'}"
     if said == "running":
@@ -125,7 +127,7 @@ def _add_missing_cells(
     why = f"trial {reason}" if state != "done" else "the trial is done, but it was not scored on this"
     for metric, prompt in planned:
         if (metric, prompt) not in present:
-            unscored.append(_gap(metric, prompt, why, MISSING))
+            unscored.append(_gap(metric, prompt, why, STATED if state == "stopped" else MISSING))
 
 
 def _gap(metric: str, prompt: str | None, reason: str, cause: str) -> Json:
@@ -141,8 +143,10 @@ def _planned_cells(planned: Json, spec: Json) -> Iterable[Cell]:
 
 
 def is_complete(trial: Json) -> bool:
-    """Whether the trial is done and every planned cell is scored or was said to have no score."""
-    return trial["state"] == "done" and all(item["cause"] == STATED for item in trial["unscored"])
+    """Whether the trial is done, or stopped as planned, and every cell is scored or was said to have no score."""
+    return trial["state"] in {"done", "stopped"} and all(
+        item["cause"] == STATED for item in trial["unscored"]
+    )
 
 
 def _effective_lora(lora: Json | None) -> Json | None:

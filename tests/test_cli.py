@@ -11,12 +11,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from lora_bench import cli, experiment, report, scoring
 from lora_bench.commands.reasons import RunHistory
 from lora_bench.commands.run import choose_executor
 from lora_bench.errors import DatasetError, InterruptedRunError, UsageError
+from lora_bench.metrics.provenance import find_gaps
 from lora_bench.plan import plan_file, write_plan
 from lora_bench.runner.state import write_state
 from lora_bench.spec import load_spec
@@ -76,7 +79,23 @@ def test_a_verb_loads_only_what_it_needs(arguments: list[str], forbidden: list[s
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for verb in ("run", "validate", "plan", "status", "report", "score", "compare", "schema", "doctor"):
+    for verb in (
+        "init",
+        "run",
+        "validate",
+        "plan",
+        "status",
+        "report",
+        "score",
+        "compare",
+        "schema",
+        "doctor",
+        "generate",
+        "export",
+        "index",
+        "clean",
+        "convert",
+    ):
         assert f"    {verb} " in shown
         assert (Path(cli.__file__).parent / "commands" / f"{verb}.py").is_file()
 
@@ -119,8 +138,15 @@ def test_validate_lists_the_problems_of_all_specs(spec: Path, capsys: pytest.Cap
 def test_plan_shows_every_trial_and_why(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", str(spec), "-o", "lora.dropout=0.1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["trial", "rank", "alpha", "targets", "steps", "seed", "why", "it", "runs"]
-    assert lines[3].split() == ["small", "4", "8", "attention", "1000", "0", "new"]
+    assert lines[0].split() == [
+        "trial", "rank", "alpha", "targets", "steps", "seed", "modules", "params", "adapter", "memory", "disk",
+        "time", "why", "it", "runs",
+    ]  # fmt: skip
+    disk = ["2.5", "MB"]  # 2 prompts x 4 clips of 8 s, 16 kHz, 16 bit, their codes, and the adapter
+    assert lines[3].split() == [
+        "small", "4", "8", "attention", "1000", "0", "48", "98,304", "0.4", "MB", "?", *disk, "?", "new"
+    ]  # fmt: skip
+    assert "unknown, no earlier run on this machine; `--probe` measures it" in lines[-2]
     assert "3 to run, 0 done" in lines[-1]
 
 
@@ -132,6 +158,10 @@ def test_plan_as_json_holds_all_that_a_script_needs(spec: Path, capsys: pytest.C
     zero_shot, small, _ = document["trials"]
     assert (zero_shot["kind"], zero_shot["reason"]) == ("zero-shot", "new")
     assert (small["lora"]["rank"], small["lora"]["dropout"], small["changes"]) == (4, 0.1, {"lora.rank": 4})
+    predicted = small["predicted"]
+    assert predicted["matched_modules"] == {"self_attention": 24, "cross_attention": 24}
+    assert (predicted["trainable_params"], predicted["time_s"], predicted["origin"]) == (98304, None, "none")
+    assert document["predicted"]["time_s"] is None
 
 
 def test_reasons_follow_what_the_files_say(spec: Path) -> None:
@@ -150,6 +180,7 @@ def test_reasons_follow_what_the_files_say(spec: Path) -> None:
         folder = run_folder / "trials" / trial.id
         write_json(folder / "trial.json", trial)
         write_json(folder / "scores.json", {"scores": []})
+        write_json(folder / "guards.json", {"guards": []})
         write_state(folder, {"state": "done", "inputs": experiment.inputs_key(trial)})
     write_state(
         run_folder / "trials" / large.id, {"state": "failed", "stage": "train", "reason": "loss is NaN"}
@@ -337,15 +368,43 @@ def test_score_prints_values_and_says_what_is_unscored(
         "n_reference": 4,
     }
     result: dict[str, Any] = {"scores": [cell], "unscored": []}
-    monkeypatch.setattr(scoring, "score_folders", lambda *_: result)
+    monkeypatch.setattr(scoring, "score_folders", lambda *_, **__: result)
     arguments = ["score", "--reference", str(tmp_path), "--generated", str(tmp_path), "--metric", "mfcc20"]
     assert cli.main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == result
     result["unscored"] = [{"metric": "clap", "reason": "no weights"}]
     assert cli.main(arguments) == 3
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2].split() == ["mfcc20", "1.2500", "1.0000", "-", "3", "4"]
+    assert lines[2].split() == ["mfcc20", "1.2500", "-", "1.0000", "-", "3", "4"]
     assert lines[3] == "clap: not scored: no weights"
+
+
+def test_score_prints_under_every_number_where_it_comes_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, level in (("real", 0.3), ("made", 0.2)):
+        (tmp_path / place).mkdir()
+        for index in range(3):
+            noise = np.random.default_rng(index).normal(0, level, 8000)
+            soundfile.write(tmp_path / place / f"{index}.wav", noise.clip(-1, 1), 16_000)
+    arguments = ["score", "--reference", str(tmp_path / "real"), "--generated", str(tmp_path / "made")]
+    arguments += ["--metric", "mfcc20-seed", "--quiet", "--clip-s", "0.25"]
+    assert cli.main(arguments) == 0
+    [told] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("mfcc20-seed: D 20; ")]
+    for word in ("encoder", "weights", "window_samples 2048", "resampler", "estimator", "interval 95 %"):
+        assert word in told
+    assert cli.main([*arguments, "--json"]) == 0
+    [score] = json.loads(capsys.readouterr().out)["scores"]
+    assert score["ci_low"] < score["ci_high"]
+    assert (score["n_generated"], score["n_reference"]) == (6, 6)
+    assert find_gaps(score) == []
+
+
+@pytest.mark.parametrize("length", ["0", "-1", "eight", "nan", "inf"])
+def test_score_refuses_a_length_that_is_none(length: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["score", "--reference", "r", "--generated", "g", "--metric", "mfcc20", f"--clip-s={length}"]
+    assert cli.main(arguments) == 2
+    assert f"{length}: expected a length in seconds above 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

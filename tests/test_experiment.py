@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from lora_bench.cli import main
+from lora_bench.metrics.provenance import find_gaps
 from lora_bench.report.formatting import format_value
 
 SPEC = """
@@ -112,6 +113,50 @@ def test_a_run_measures_both_floors_of_every_metric(finished: Path) -> None:
         for metric in ("mfcc20-seed", "mfcc20", "encodec")
         for floor in ("real-vs-real", "codec")
     }
+
+
+def test_every_number_of_a_run_says_where_it_comes_from(finished: Path) -> None:
+    found = results(finished)
+    scores = [score for trial in found["trials"] for score in trial["scores"]]
+    for score in (*scores, *found["floors"]):
+        assert find_gaps(score) == [], (score["metric"], score["prompt"])
+    assert all(
+        score["provenance"][key] is not None
+        for score in scores
+        for key in ("reference_hash", "sampling", "generation_seed", "train_seed", "model_weights_hash")
+    )
+    assert found["comparisons"]
+    for compared in found["comparisons"]:
+        assert find_gaps(compared, ("n_pairs", "n_reference", "dim")) == []
+    for guard in (*found["guards"], *found["control"]):
+        assert guard["provenance"]["interval"]
+        assert guard.get("n_clips") or guard.get("n_pairs")
+
+
+def test_a_run_guards_every_trial_and_prompt_beside_a_control(finished: Path) -> None:
+    found = results(finished)
+    ids = [trial["id"] for trial in found["trials"]]
+    prompts = ["chiptune game loop", None]
+    assert [(guard["trial"], guard["prompt"]) for guard in found["guards"]] == [
+        (None, None),
+        *((trial, prompt) for trial in ids for prompt in prompts),
+    ]
+    for guard in found["guards"]:
+        assert set(guard["diversity"]) == {"mfcc20-seed", "mfcc20", "encodec"}
+        for key in ("silent_clips_frac", "silent_seconds_frac", "closer_than_held_out_frac", "code_match"):
+            assert 0.0 <= guard[key] <= 1.0
+        for key in ("repetition", "copy_similarity", "copy_similarity_max"):
+            assert -1.0 <= guard[key] <= 1.0
+        if guard["trial"]:
+            assert "clap" in guard["unscored"]["prompt adherence"]
+    codes = list((finished / "runs" / "tiny" / "trials").glob("*/codes/*/*.npy"))
+    assert len(codes) == 2 * 3
+    assert {(item["trial"], item["encoder"]) for item in found["control"]} == {
+        (ids[1], encoder) for encoder in ("mfcc20-seed", "mfcc20", "encodec")
+    }
+    text = (finished / "reports" / "tiny" / "report.md").read_text(encoding="utf-8")
+    for words in ("## Guards", "held-out recordings", "Is text control kept?", "Copies of the training set"):
+        assert words in text
 
 
 def test_the_report_holds_the_table_of_the_results(finished: Path) -> None:

@@ -13,8 +13,16 @@ from lora_bench import encoders, models
 from lora_bench.artifacts import AudioClip, AudioFormat
 from lora_bench.audio import load_audio
 from lora_bench.encoders.mfcc import MfccEncoder, SeedMfccEncoder, measure_scale
-from lora_bench.errors import AudioFileError, DatasetError, ModelError, UnscoredError, UsageError
+from lora_bench.errors import (
+    AudioFileError,
+    DatasetError,
+    ModelError,
+    ScoreError,
+    UnscoredError,
+    UsageError,
+)
 from lora_bench.metrics import parse_metric
+from lora_bench.metrics.provenance import find_gaps
 from lora_bench.progress import SilentProgress
 from lora_bench.scoring import open_folder, score_folders
 from lora_bench.stages.score import score_embeddings
@@ -190,3 +198,61 @@ def test_a_text_score_without_a_prompt_says_what_it_needs(folders, monkeypatch):
     monkeypatch.setattr(encoders, "get_encoder", lambda name, **settings: SeedMfccEncoder())
     result = run(folders, "clap_score")
     assert result["unscored"][0]["reason"].startswith("clap_score: it needs the text")
+
+
+@pytest.mark.parametrize("metric", ["mfcc20-seed", "mmd/encodec"])
+def test_a_file_of_nan_fails_by_name(folders, metric):
+    sf.write(folders[1] / "broken.wav", np.full(8000, np.nan, np.float32), RATE_HZ, subtype="FLOAT")
+    with pytest.raises(AudioFileError, match=r"broken\.wav: holds NaN"):
+        run(folders, metric)
+
+
+def test_a_file_too_short_for_the_encoder_fails_by_name(folders):
+    sf.write(folders[1] / "brief.wav", np.zeros(100), RATE_HZ)
+    with pytest.raises(ScoreError, match=r"clip brief\.wav: 100 samples"):
+        run(folders, "mfcc20-seed")
+
+
+def test_silent_files_are_scored_as_the_constants_that_they_are(folders, tmp_path):
+    silent = tmp_path / "silent"
+    silent.mkdir()
+    for index in range(3):
+        sf.write(silent / f"{index}.wav", np.zeros(9600), RATE_HZ)
+    [score] = run((folders[0], silent), "mfcc20-seed")["scores"]
+    assert np.isfinite(score["value"])
+    assert score["value"] > 1.0
+
+
+def test_a_single_generated_file_has_a_distance_without_interval_and_no_kernel_distance(folders, tmp_path):
+    alone = write_tones(tmp_path / "alone", 1, seed=4)
+    result = run((folders[0], alone), "mfcc20-seed", "mmd/mfcc20-seed")
+    [score] = result["scores"]
+    assert (score["n_generated"], score["ci_low"]) == (1, None)
+    assert "no interval: too few generated clips" in score["note"]
+    assert score["provenance"]["interval"].startswith("none: ")
+    assert [(cell["metric"], "at least 2" in cell["reason"]) for cell in result["unscored"]] == [
+        ("mmd/mfcc20-seed", True)
+    ]
+
+
+def test_a_single_reference_track_is_scored_with_a_warning(folders, tmp_path):
+    one = write_tones(tmp_path / "one", 1, seconds=3.0)
+    [score] = run((one, folders[1]), "mfcc20-seed", clip_s=0.5)["scores"]
+    assert score["n_reference"] == 6
+    assert "the reference is one track" in score["note"]
+
+
+def test_a_folder_against_its_copy_is_at_zero_and_every_file_is_listed(folders, tmp_path):
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    for path in folders[0].iterdir():
+        (copied / path.name).write_bytes(path.read_bytes())
+    result = run((folders[0], copied), "mfcc20-seed")
+    assert abs(result["scores"][0]["value"]) < 1e-9
+    assert len(result["identical_files"]) == 6
+
+
+def test_every_number_says_where_it_comes_from(folders):
+    for score in run(folders, "mfcc20", "mfcc20-seed", "encodec", "mmd/encodec")["scores"]:
+        assert find_gaps(score) == []
+        assert score["ci_low"] < score["ci_high"]

@@ -20,11 +20,12 @@ STOPPED = "stopped without a word; the same `run` goes on with it"
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Print the state of every trial; 0 if all are done, 3 if not."""
+    """Print the state of every trial; 0 if all are done or were stopped as planned, 3 if not."""
     run_folder, planned = find_run(arguments.target, arguments.runs_dir)
     trials = [describe_trial(run_folder, str(trial["id"]), str(trial["name"])) for trial in planned]
     n_done = sum(trial["state"] == "done" for trial in trials)
-    complete = n_done == len(trials)
+    n_stopped = sum(trial["state"] == "stopped" for trial in trials)
+    complete = n_done + n_stopped == len(trials)
     if arguments.json:
         document = {
             "schema": SCHEMA,
@@ -32,6 +33,7 @@ def execute(arguments: argparse.Namespace) -> int:
             "run_folder": run_folder.as_posix(),
             "complete": complete,
             "n_done": n_done,
+            "n_stopped_early": n_stopped,
             "trials": trials,
         }
         print(json.dumps(document, indent=1, ensure_ascii=False))
@@ -40,7 +42,8 @@ def execute(arguments: argparse.Namespace) -> int:
             (trial["name"], trial["state"], _describe_step(trial), trial["reason"] or "") for trial in trials
         ]
         print(format_table(("trial", "state", "stage", "reason"), rows))
-        print(f"{run_folder.name}: {n_done} of {len(trials)} trials done; {run_folder}")
+        stopped = f", {n_stopped} stopped early" if n_stopped else ""
+        print(f"{run_folder.name}: {n_done} of {len(trials)} trials done{stopped}; {run_folder}")
     return EXIT_OK if complete else EXIT_INCOMPLETE
 
 

@@ -1,10 +1,11 @@
 """Log-mel features for the guards: frames for repetition, window vectors for memorisation.
 
-A window vector holds how each mel band moves over two seconds, its own mean taken away: loudness, tilt and
-steady timbre cancel, the course of the music stays.  The cosine of two of them is near 1 only where one
-sound is a copy of the other, which is what the search for copied training material needs (plain log mel is
-alike for all music).  Mel features find copies more robustly than learned embeddings (Bralios et al.,
-"Generation or Replication: Auscultating Audio Latent Diffusion Models", ICASSP 2024).
+A window vector holds how each mel band moves over two seconds, less its own mean and less what all bands do
+together: loudness, tilt, steady timbre, fades and beats cancel, the course of the music stays.  The cosine
+of two of them is near 1 only where one sound is a copy of the other, which is what the search for copied
+training material needs (plain log mel is alike for all music).  Mel features find copies more robustly than
+learned embeddings (Bralios et al., "Generation or Replication: Auscultating Audio Latent Diffusion Models",
+ICASSP 2024).
 """
 
 from __future__ import annotations
@@ -26,16 +27,19 @@ if TYPE_CHECKING:
     from lora_bench.encoders.protocol import Provenance
 
 SAMPLE_RATE_HZ = 16_000
-HOP_SAMPLES = 1600  # 0.1 s
+HOP_SAMPLES = 1600  # 0.1 s from one frame of a vector to the next
+FINE_SAMPLES = 800  # windows may start at every 0.05 s, so that a copy is never far from a frame's phase
 FFT_SAMPLES = 3200
 N_MELS = 32
 WINDOW_FRAMES = 20  # 2 s
+STRIDE = HOP_SAMPLES // FINE_SAMPLES
+SPAN = WINDOW_FRAMES * STRIDE
 FLOOR_DB = -80.0  # below full scale; quieter bands count as this
 MIN_NORM_DB = 1.0  # a window that moves by less over all its bands is flat: its vector is zero
 
 
-def compute_mel_frames(clip: AudioClip) -> NDArray[np.float32]:
-    """Log-mel power of a clip in dB, one frame per 0.1 s: [F, 32].
+def compute_mel_frames(clip: AudioClip, hop_samples: int = HOP_SAMPLES) -> NDArray[np.float32]:
+    """Log-mel power of a clip in dB, one frame per 0.1 s (or per `hop_samples` at 16 kHz): [F, 32].
 
     Raises:
         ScoreError: the clip is shorter than 0.2 s or holds values that are not finite; names it.
@@ -47,17 +51,17 @@ def compute_mel_frames(clip: AudioClip) -> NDArray[np.float32]:
         y=audio[0],
         sr=SAMPLE_RATE_HZ,
         n_fft=FFT_SAMPLES,
-        hop_length=HOP_SAMPLES,
+        hop_length=hop_samples,
         n_mels=N_MELS,
     )
-    power = mel.T[: audio.shape[1] // HOP_SAMPLES]  # the frame centred on the end is half padding
+    power = mel.T[: audio.shape[1] // hop_samples]  # the frame centred on the end is half padding
     return np.maximum(10.0 * np.log10(np.maximum(power, 1e-10)), FLOOR_DB).astype(np.float32)
 
 
 class MelEncoder:
     """One vector per window of two seconds.
 
-    Give the training side a short `hop_s` (0.1 s: copies are found at any offset) and the clips that are
+    Give the training side a short `hop_s` (0.05: copies are found at any offset) and the clips that are
     looked up a long one.
     """
 
@@ -66,7 +70,7 @@ class MelEncoder:
     sample_rate_hz = SAMPLE_RATE_HZ
 
     def __init__(self, hop_s: float = 1.0) -> None:
-        self.hop_frames = max(round(hop_s * SAMPLE_RATE_HZ / HOP_SAMPLES), 1)
+        self.hop_frames = max(round(hop_s * SAMPLE_RATE_HZ / FINE_SAMPLES), 1)
 
     @property
     def provenance(self) -> Provenance:
@@ -78,7 +82,7 @@ class MelEncoder:
             "resampler": RESAMPLER,
             "n_mels": N_MELS,
             "window_s": WINDOW_FRAMES * HOP_SAMPLES / SAMPLE_RATE_HZ,
-            "window_hop_s": self.hop_frames * HOP_SAMPLES / SAMPLE_RATE_HZ,
+            "window_hop_s": self.hop_frames * FINE_SAMPLES / SAMPLE_RATE_HZ,
             "librosa": metadata.version("librosa"),
         }
 
@@ -87,19 +91,25 @@ class MelEncoder:
         names: list[tuple[str, str]] = []
         vectors: list[NDArray[np.float32]] = []
         for clip in clips:
-            frames = compute_mel_frames(clip)
-            starts = range(0, len(frames) - WINDOW_FRAMES + 1, self.hop_frames)
-            vectors.append(
-                np.stack([describe_window(frames[start : start + WINDOW_FRAMES]) for start in starts])
-                if starts
-                else np.zeros((0, self.dim), np.float32)
-            )
+            vectors.append(describe_windows(compute_mel_frames(clip, FINE_SAMPLES), self.hop_frames))
             names.append((clip.name, clip.group))
         return join_vectors(names, vectors, self.provenance)
 
 
-def describe_window(frames: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Unit vector of a window's movement [frames * mels], zero for a flat window."""
-    moved = (frames - frames.mean(axis=0)).ravel()
-    norm = float(np.linalg.norm(moved))
-    return moved / norm if norm > MIN_NORM_DB else np.zeros_like(moved)
+def describe_windows(frames: NDArray[np.float32], hop_frames: int) -> NDArray[np.float32]:
+    """Unit vectors of the movement in windows of two seconds, zero for a flat window.
+
+    Args:
+        frames: [F, mels] every `FINE_SAMPLES`; fewer than `SPAN` give no window.
+        hop_frames: from one window's start to the next.
+
+    Returns:
+        [windows, WINDOW_FRAMES * mels].
+    """
+    if len(frames) < SPAN:
+        return np.zeros((0, WINDOW_FRAMES * frames.shape[1]), np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(frames, SPAN, axis=0)[::hop_frames, :, ::STRIDE]
+    moved = windows - windows.mean(axis=2, keepdims=True)
+    moved = (moved - moved.mean(axis=1, keepdims=True)).reshape(len(windows), -1)
+    norms = np.linalg.norm(moved, axis=1, keepdims=True)
+    return np.where(norms > MIN_NORM_DB, moved / np.maximum(norms, MIN_NORM_DB), 0.0).astype(np.float32)

@@ -173,3 +173,16 @@ def take_clips(embeddings: Embeddings, clips: Sequence[int]) -> Embeddings:
         groups=names,
         provenance=embeddings.provenance,
     )
+
+
+def average_clips(embeddings: Embeddings) -> Embeddings:
+    """One vector per clip, the mean of its windows; the rest stays.
+
+    Raises:
+        ScoreError: as `check_embeddings`.
+    """
+    vectors = check_embeddings(embeddings, "clip")
+    index = np.asarray(embeddings.clip_index)
+    starts = np.flatnonzero(np.diff(index, prepend=-1))
+    means = np.add.reduceat(vectors, starts) / np.bincount(index)[:, None]
+    return replace(embeddings, values=means, clip_index=np.arange(len(means), dtype=np.int64))

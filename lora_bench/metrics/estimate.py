@@ -19,6 +19,12 @@ from lora_bench.metrics.surrogate import MAX_DIM, MIN_CLUSTERS, estimate_frechet
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+FRECHET = {"estimator": "plug-in squared Frechet distance, covariances with ddof=1, float64"}
+KERNEL = {
+    "estimator": "100 x squared MMD without pairs of the same clip, Gaussian kernel, median bandwidth of the "
+    "reference, float64"
+}
+TEXT = {"estimator": "mean cosine of clips and texts, float64"}
 FEW_CLUSTERS = 10
 # Leaving out costs one eigenvalue problem of this size to the third each: few thousand of 100, 100 of 512.
 REPLICATE_BUDGET = 5e9
@@ -70,7 +76,9 @@ def _estimate_frechet(generated: Clusters, reference: Clusters, notes: tuple[str
         merged = clusters.merge_to(count_replicates(clusters))
         spread = jackknife_side(FrechetReplicator(merged, fixed)) if can_leave_one_out(merged) else None
         if spread is None:
-            return Estimate(value, notes=(*notes, f"no interval: too few {side} clips to leave one out"))
+            few = f"too few {side} clips to leave one out"
+            about = {**FRECHET, "interval": f"none: {few}"}
+            return Estimate(value, notes=(*notes, f"no interval: {few}"), provenance=about)
         sides.append(spread)
         n_replicates += merged.n_clusters
     bias, about = sum(side.bias for side in sides), {"bias": "delete-one-cluster jackknife, both sides"}
@@ -78,7 +86,7 @@ def _estimate_frechet(generated: Clusters, reference: Clusters, notes: tuple[str
         halved = estimate_frechet_bias(generated, reference)
         bias, about = halved.bias, {"bias": f"change on halving x {halved.ratio:.3f} (imitated populations)"}
         sides.append(Jackknife(0.0, halved.doubt**2, np.inf))
-    return finish_estimate(value, value - bias, sides, notes, n_replicates, about)
+    return finish_estimate(value, value - bias, sides, notes, n_replicates, {**FRECHET, **about})
 
 
 def can_imitate(generated: Clusters, reference: Clusters) -> bool:
@@ -91,10 +99,11 @@ def _estimate_kernel(generated: Clusters, reference: Clusters, notes: tuple[str,
     blocks = prepare_blocks(generated, reference)
     replicators = (blocks.of_generated(), blocks.of_reference())
     value = float(replicators[0].distances(np.ones((1, len(replicators[0].sizes))))[0])
-    about = {"bandwidth": blocks.bandwidth, "vectors_used": int(blocks.generated.sizes.sum())}
+    about = {**KERNEL, "bandwidth": blocks.bandwidth, "vectors_used": int(blocks.generated.sizes.sum())}
     if min(generated.n_clusters, reference.n_clusters) < 3:
-        few = "no interval: the kernel distance needs at least 3 clips on either side to leave one out"
-        return Estimate(value, value, notes=(*notes, few), provenance=about)
+        few = "the kernel distance needs at least 3 clips on either side to leave one out"
+        about["interval"] = f"none: {few}"
+        return Estimate(value, value, notes=(*notes, f"no interval: {few}"), provenance=about)
     sides = [side for side in (jackknife_side(item) for item in replicators) if side is not None]
     # The estimator is unbiased: the jackknife's estimate of its bias is noise and is not subtracted.
     return finish_estimate(value, value, sides, notes, sum(len(item.sizes) for item in replicators), about)
@@ -211,5 +220,7 @@ def estimate_text_match(generated: Clusters, texts: NDArray[np.float64]) -> Esti
     full, replicates = leave_one_out(replicator)
     spread = summarize_replicates(full, replicates, replicator.sizes, replicator.strata)
     if spread is None:
-        return Estimate(full, full, notes=("no interval: one clip only",))
-    return finish_estimate(full, full, [spread], (), generated.n_clusters)
+        about = {**TEXT, "interval": "none: one clip only"}
+        return Estimate(full, full, notes=("no interval: one clip only",), provenance=about)
+    about = {**TEXT, "interval": "95 % delete-one-clip jackknife"}
+    return finish_estimate(full, full, [spread], (), generated.n_clusters, about)

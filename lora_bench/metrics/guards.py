@@ -6,7 +6,7 @@ None is a verdict: what is normal for the genre is measured on its own recording
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ MAX_DIVERSITY_VECTORS = 3000
 
 
 def mean_pairwise_distance(clusters: Clusters) -> float:
-    """Mean Euclidean distance of vectors from different clusters.
+    """Mean Euclidean distance of vectors from different clusters (give one vector per clip, see `average_clips`).
 
     Raises:
         UnscoredError: there is only one cluster.
@@ -41,6 +41,9 @@ def mean_pairwise_distance(clusters: Clusters) -> float:
 
 def diversity_ratio(generated: Clusters, reference: Clusters) -> float:
     """Mean distance between generated clips over that between reference tracks: below 1 is less variety.
+
+    Both sides hold one vector per clip: single windows of equal clips still differ from one another, so that
+    a generator that always makes the same clip would go unnoticed.
 
     Raises:
         UnscoredError: a side has one clip, or all reference vectors are equal.
@@ -131,94 +134,140 @@ def repetition(features: ArrayLike, min_lag: int) -> float:
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """The most similar training vector of each vector that was looked up.
+
+    Attributes:
+        similarities: [Q] cosine similarity, 0 for a zero vector.
+        sets: [Q] number of the training set (the track) that it lies in.
+        rows: [Q] its row there.
+    """
+
+    similarities: NDArray[np.float64]
+    sets: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
+def find_nearest(queries: ArrayLike, training: Iterable[ArrayLike]) -> Nearest:
+    """Exact search for the most similar training vector.
+
+    Args:
+        queries: [Q, D] vectors whose common part is already taken away; they need not be of unit length.
+        training: sets [T_i, D], one after the other, so that only one is held at a time.
+
+    Raises:
+        ScoreError: an empty side, different dimensions, or values that are not finite.
+    """
+    looked_up = unit_rows(_check_features(queries, "looked-up"))
+    best = np.full(len(looked_up), -np.inf, dtype=looked_up.dtype)
+    sets, rows = np.zeros(len(best), dtype=np.int64), np.zeros(len(best), dtype=np.int64)
+    for number, given in enumerate(training):
+        known = _check_features(given, "training")
+        if known.shape[1] != looked_up.shape[1]:
+            raise ScoreError(
+                f"memorisation: features of {looked_up.shape[1]} and {known.shape[1]} numbers; both sides must "
+                "come from the same windows"
+            )
+        similar = looked_up @ unit_rows(known).T
+        places = similar.argmax(axis=1)
+        found = similar[np.arange(len(similar)), places]
+        better = found > best
+        best[better], sets[better], rows[better] = found[better], number, places[better]
+    if np.isneginf(best).any():
+        raise ScoreError("memorisation: there is no training vector to compare with")
+    return Nearest(np.clip(best.astype(np.float64), -1.0, 1.0), sets, rows)
+
+
+@dataclass(frozen=True)
 class Memorisation:
     """Nearness of generated clips to the training set, against that of held-out clips.
 
     Attributes:
-        generated_median: median similarity of a generated clip to its nearest training clip.
+        generated_median: median similarity of a generated clip to its nearest training window.
         held_out_median: the same of held-out clips, which cannot be copies.
         above_frac: share of generated clips that are nearer than 95 % of the held-out ones; about 0.05 if
             nothing was copied.
-        nearest: [N] index of each generated clip's nearest training clip; `similarities` [N] theirs.
     """
 
     generated_median: float
     held_out_median: float
     above_frac: float
-    nearest: NDArray[np.int64]
-    similarities: NDArray[np.float64]
 
 
-def measure_memorisation(generated: ArrayLike, held_out: ArrayLike, train: ArrayLike) -> Memorisation:
-    """Cosine similarity, less the training mean, to the nearest training clip: generated against held-out.
-
-    Args:
-        generated: [N, D] one feature vector per clip (flattened log mel is more robust than embeddings).
-        held_out: [H, D] clips of tracks that were not trained on.
-        train: [T, D] clips of the training tracks.
+def compare_nearness(generated: ArrayLike, held_out: ArrayLike) -> Memorisation:
+    """Similarities [N] of generated clips to what is nearest in training, against those [H] of held-out ones.
 
     Raises:
-        ScoreError: an empty set, different dimensions, or values that are not finite.
+        ScoreError: a side is empty or not finite.
     """
-    sides = {"generated": generated, "held-out": held_out, "training": train}
-    checked = {name: _check_features(rows, name) for name, rows in sides.items()}
-    if len({rows.shape[1] for rows in checked.values()}) > 1:
-        raise ScoreError(
-            f"memorisation: feature lengths {[rows.shape[1] for rows in checked.values()]} differ; "
-            "all clips must have the same length"
-        )
-    # Clips share a large common part (a mel is mostly the mean mel); what tells them apart is the rest.
-    common = checked["training"].mean(axis=0)
-    units = {name: _unit_rows(rows - common) for name, rows in checked.items()}
-    ours = units["generated"] @ units["training"].T
-    theirs = units["held-out"] @ units["training"].T
-    nearest, usual = ours.max(axis=1), theirs.max(axis=1)
+    sides = {"generated": generated, "held-out": held_out}
+    ours, theirs = (np.asarray(side, dtype=np.float64) for side in sides.values())
+    for name, side in zip(sides, (ours, theirs), strict=True):
+        if side.ndim != 1 or not len(side) or not np.isfinite(side).all():
+            raise ScoreError(
+                f"memorisation: {name} similarities of shape {side.shape}, expected finite [clips]"
+            )
     return Memorisation(
-        generated_median=float(np.median(nearest)),
-        held_out_median=float(np.median(usual)),
-        above_frac=float((nearest > np.quantile(usual, 0.95)).mean()),
-        nearest=ours.argmax(axis=1),
-        similarities=nearest,
+        generated_median=float(np.median(ours)),
+        held_out_median=float(np.median(theirs)),
+        above_frac=float((ours > np.quantile(theirs, 0.95)).mean()),
     )
 
 
-def _check_features(rows: ArrayLike, name: str) -> NDArray[np.float64]:
-    array = np.asarray(rows, dtype=np.float64)
+def _check_features(rows: ArrayLike, name: str) -> NDArray[np.float32]:
+    array = np.asarray(rows, dtype=np.float32)
     if array.ndim != 2 or not len(array) or not np.isfinite(array).all():
-        raise ScoreError(f"memorisation: {name} features of shape {array.shape}, expected finite [clips, D]")
+        raise ScoreError(f"memorisation: {name} features of shape {array.shape}, expected finite [rows, D]")
     return array
 
 
-def _unit_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of unit length; zero rows stay zero."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(lengths > 0.0, lengths, 1.0)
+    return rows / np.where(lengths > 0.0, lengths, 1.0).astype(rows.dtype)
 
 
-def best_code_match(codes: ArrayLike, track: ArrayLike) -> float:
-    """Largest share of a clip's codes that equals a training track's codes at any shift.
+class CodeIndex:
+    """First-codebook codes of the training tracks, ready to be searched for stretches of generated codes."""
 
-    Args:
-        codes: [F] first-codebook codes of a generated clip.
-        track: [F'] first-codebook codes of a training track, F' >= 1.
+    def __init__(self, tracks: Sequence[ArrayLike]) -> None:
+        """Sort the codes of all tracks [F_i], each with at least one code.
 
-    Returns:
-        1 for an exact copy; the MusicGen paper counts 0.8 and above as a partial match.
+        Raises:
+            ScoreError: there is no track, or one is empty.
+        """
+        arrays = [np.asarray(track).ravel() for track in tracks]
+        if not arrays or not all(len(track) for track in arrays):
+            raise ScoreError(
+                f"code match: {[len(track) for track in arrays]} codes of training tracks, expected at least "
+                "one in each of at least one track"
+            )
+        joined = np.concatenate(arrays)
+        self._order = np.argsort(joined, kind="stable")
+        self._ordered = joined[self._order]
+        self._track = np.repeat(np.arange(len(arrays)), [len(track) for track in arrays])
+        self._n = len(joined)
 
-    Raises:
-        ScoreError: an empty sequence.
-    """
-    ours, theirs = np.asarray(codes).ravel(), np.asarray(track).ravel()
-    if not len(ours) or not len(theirs):
-        raise ScoreError(
-            f"code match: {len(ours)} and {len(theirs)} codes, expected at least one on each side"
-        )
-    # Every equal pair of codes votes for its shift, so that pairs that differ cost nothing.
-    order = np.argsort(theirs, kind="stable")
-    ordered = theirs[order]
-    first, last = np.searchsorted(ordered, ours, "left"), np.searchsorted(ordered, ours, "right")
-    counts = last - first
-    if not counts.sum():
-        return 0.0
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    shifts = order[np.repeat(first, counts) + within] - np.repeat(np.arange(len(ours)), counts)
-    return float(np.bincount(shifts + len(ours) - 1).max()) / len(ours)
+    def best_match(self, codes: ArrayLike) -> float:
+        """Largest share of `codes` [F] that equals the codes of one training track at one shift.
+
+        Returns:
+            1 for an exact copy; the MusicGen paper counts 0.8 and above as a partial match.
+
+        Raises:
+            ScoreError: there are no codes.
+        """
+        ours = np.asarray(codes).ravel()
+        if not len(ours):
+            raise ScoreError("code match: 0 codes, expected at least one")
+        # Every equal pair of codes votes for its track and shift, so that pairs that differ cost nothing.
+        first = np.searchsorted(self._ordered, ours, "left")
+        counts = np.searchsorted(self._ordered, ours, "right") - first
+        if not counts.sum():
+            return 0.0
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        places = self._order[np.repeat(first, counts) + within]
+        shifts = places - np.repeat(np.arange(len(ours)), counts)
+        # A stretch of one track keeps its shift and its track; the gap keeps tracks from sharing a vote.
+        votes = shifts + len(ours) * (2 * self._track[places] + 1)
+        return float(np.bincount(votes).max()) / len(ours)

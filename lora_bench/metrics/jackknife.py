@@ -105,6 +105,19 @@ def make_interval(centre: float, sides: Sequence[Jackknife]) -> Interval:
     se = float(np.sqrt(variance))
     if variance == 0.0:
         return Interval(0.0, centre, centre)
-    freedom = variance**2 / sum(side.variance**2 / side.freedom for side in sides)
-    reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2.0, freedom)) * se
+    reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2.0, join_freedom(sides))) * se
     return Interval(se, centre - reach, centre + reach)
+
+
+def join_freedom(sides: Sequence[Jackknife]) -> float:
+    """Welch's degrees of freedom of the sum of independent variances that are not all zero."""
+    variance = sum(side.variance for side in sides)
+    return variance**2 / sum(side.variance**2 / side.freedom for side in sides)
+
+
+def interval_p_value(centre: float, sides: Sequence[Jackknife]) -> float:
+    """Two-sided p-value of no difference that agrees with `make_interval`: below 0.05 iff it leaves out 0."""
+    variance = sum(side.variance for side in sides)
+    if variance == 0.0:
+        return 1.0 if centre == 0.0 else 0.0
+    return float(2.0 * stats.t.sf(abs(centre) / np.sqrt(variance), join_freedom(sides)))

@@ -1,4 +1,4 @@
-"""Sections that say how far the scores can be trusted: comparisons, guards, and what is missing."""
+"""Sections that say how far the scores can be trusted: comparisons, and what is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lora_bench.report.formatting import (
     format_difference,
     format_interval,
     format_probability,
-    format_value,
+    join_words,
 )
 from lora_bench.report.score_sections import prompt_cell, prompt_label
 from lora_bench.report.view import NO_DIFFERENCE, RunView
@@ -21,29 +21,90 @@ MAX_ROWS = 240
 
 
 def build_comparisons(view: RunView) -> Iterator[Block]:
-    """Each trial against zero-shot: difference, interval, p-values, verdict."""
-    compared = view.part("comparisons")
-    if not compared:
-        return
-    yield Heading(2, "Comparisons with zero-shot", "comparisons")
-    yield Paragraph(
-        "Zero-shot and fine-tuned clips share prompts and noise, so differences are tested in pairs. The "
-        "difference is fine-tuned less zero-shot, both corrected for the bias of finite samples. p (Holm) is "
-        "corrected over prompts. A verdict of better or worse needs p (Holm) of at most 0.05 and an interval "
-        f"on one side of zero; {NO_DIFFERENCE} is a result too."
-    )
+    """Each trial against zero-shot, and against the baseline if there is one; then over training seeds."""
+    compared, with_baseline = view.part("comparisons"), view.part("baseline_comparisons")
+    if compared:
+        yield Heading(2, "Comparisons with zero-shot", "comparisons")
+        yield Paragraph(
+            "Zero-shot and fine-tuned clips share prompts and noise, so differences are tested in pairs. The "
+            "difference is fine-tuned less zero-shot, both corrected for the bias of finite samples. p (Holm) is "
+            "corrected over prompts. A verdict of better or worse needs p (Holm) of at most 0.05 and an interval "
+            f"on one side of zero; {NO_DIFFERENCE} is a result too."
+        )
+        yield from _build_table(view, "Fine-tuned against zero-shot", compared, with_partner=False)
+        yield from _build_seeds(view, "comparisons_over_seeds")
+    if with_baseline:
+        yield Heading(2, "Comparisons with the baseline", "baseline-comparisons")
+        yield Paragraph(
+            "The same test between a configuration and the baseline that the spec names, both fine-tuned with the "
+            "same training seed. The difference is the configuration less the baseline."
+        )
+        yield from _build_table(view, "Configurations against the baseline", with_baseline, with_partner=True)
+        yield from _build_seeds(view, "baseline_comparisons_over_seeds")
+    if compared or with_baseline:
+        yield from _tell_methods([*compared, *with_baseline])
+
+
+def _build_table(
+    view: RunView, caption: str, compared: list[dict[str, Any]], *, with_partner: bool
+) -> Iterator[Block]:
     shown, left_out = _choose_rows(compared)
-    headers = ("difference", "95 % interval", "p", "p (Holm)", "pairs")
     columns = (
-        *(Column(name, is_numeric=False) for name in ("trial", "metric", "prompt")),
-        *(Column(name) for name in headers),
+        *(
+            Column(name, is_numeric=False)
+            for name in ("trial", *["against"] * with_partner, "metric", "prompt")
+        ),
+        *(Column(name) for name in ("difference", "95 % interval", "p", "p (Holm)", "pairs")),
         Column("verdict", is_numeric=False),
     )
-    yield Table(
-        "Fine-tuned against zero-shot", columns, tuple(_comparison_row(view, item) for item in shown), 3
-    )
+    rows = tuple(_comparison_row(view, item, with_partner=with_partner) for item in shown)
+    yield Table(caption, columns, rows, 3 + with_partner)
     if left_out:
-        yield Paragraph(f"Shown are the rows over all prompts; {left_out:,} further rows are in results.csv.")
+        yield Paragraph(
+            f"Shown are the rows over all prompts; {left_out:,} further rows are in results.json."
+        )
+
+
+def _build_seeds(view: RunView, part: str) -> Iterator[Block]:
+    """Mean differences over training seeds, where there are several."""
+    compared = view.part(part)
+    if not compared:
+        return
+    shown, left_out = _choose_rows(compared)
+    columns = (
+        *(Column(name, is_numeric=False) for name in ("configuration", "against", "metric", "prompt")),
+        *(Column(name) for name in ("mean difference", "95 % interval", "p", "p (Holm)", "seeds")),
+        Column("verdict", is_numeric=False),
+    )
+    rows = tuple(
+        (
+            Cell(str(item["configuration"])),
+            Cell(str(item["against"])),
+            *_tested_cells(view, item, count="n_seeds"),
+        )
+        for item in shown
+    )
+    yield Paragraph(
+        "Over training seeds: the mean difference; its interval holds the spread over seeds and the error that "
+        "all seeds share (the same references and zero-shot clips)."
+    )
+    yield Table("Mean differences over training seeds", columns, rows, 4)
+    if left_out:
+        yield Paragraph(
+            f"Shown are the rows over all prompts; {left_out:,} further rows are in results.json."
+        )
+
+
+def _tell_methods(compared: list[dict[str, Any]]) -> Iterator[Block]:
+    """How differences were computed, by metric; what made the vectors stands under Provenance."""
+    told: dict[tuple[str, ...], dict[str, None]] = {}
+    for item in compared:
+        about = item.get("provenance") or {}
+        facts = [f"{key} {about[key]}" for key in ("distance", "interval", "test") if key in about]
+        if facts:
+            told.setdefault(tuple(facts), {})[str(item["metric"])] = None
+    for facts, metrics in told.items():
+        yield Paragraph(f"Differences on {join_words(list(metrics))}: {'; '.join(facts)}.")
 
 
 def _choose_rows(compared: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
@@ -54,65 +115,29 @@ def _choose_rows(compared: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], 
     return shown, len(compared) - len(shown)
 
 
-def _comparison_row(view: RunView, item: dict[str, Any]) -> tuple[Cell, ...]:
+def _comparison_row(view: RunView, item: dict[str, Any], *, with_partner: bool) -> tuple[Cell, ...]:
+    names = [str(item["trial"]), *[str(item.get("against"))] * with_partner]
+    first = (Cell(view.names_of_trials.get(name, name)) for name in names)
+    return (*first, *_tested_cells(view, item, count="n_pairs"))
+
+
+def _tested_cells(view: RunView, item: dict[str, Any], *, count: str) -> tuple[Cell, ...]:
+    """Metric, prompt, difference, interval, p-values, the number behind them, verdict."""
     low, high = item.get("ci_low"), item.get("ci_high")
     interval = MISSING if low is None or high is None else format_interval(low, high, signed=True)
     verdict = str(item.get("verdict") or MISSING)
     tones: dict[str, Tone] = {"better": "better", "worse": "worse"}
     delta = item.get("delta")
     return (
-        Cell(view.names_of_trials.get(str(item["trial"]), str(item["trial"]))),
         Cell(str(item["metric"])),
         prompt_cell(view, item.get("prompt")),
         Cell(MISSING if delta is None else format_difference(delta), order=delta),
         Cell(interval, order=low),
         Cell(format_probability(item.get("p_value")), order=item.get("p_value")),
         Cell(format_probability(item.get("p_holm")), order=item.get("p_holm")),
-        Cell(str(item.get("n_pairs") or MISSING), order=item.get("n_pairs")),
+        Cell(str(item.get(count) or MISSING), order=item.get(count)),
         Cell(verdict, tone=tones.get(verdict, "plain")),
     )
-
-
-def build_guards(view: RunView) -> Iterator[Block]:
-    """Measures that tell a good score from a cheap one: diversity, silence, repetition, memorisation."""
-    guards = view.part("guards")
-    if not guards:
-        return
-    yield Heading(2, "Guards", "guards")
-    yield Paragraph(
-        "A distance alone can be improved by playing safe or by copying, so these figures stand beside it."
-    )
-    flat = [
-        {key: value for key, value in guard.items() if not isinstance(value, dict | list)} for guard in guards
-    ]
-    keys = list(dict.fromkeys(key for guard in flat for key in guard))
-    columns = tuple(Column(key.replace("_", " "), _is_numeric(flat, key)) for key in keys)
-    rows = tuple(
-        tuple(_guard_cell(view, key, guard.get(key), key in guard) for key in keys)
-        for guard in flat[:MAX_ROWS]
-    )
-    yield Table("Guards", columns, rows, n_fixed=1)
-    if len(flat) > MAX_ROWS:
-        yield Paragraph(f"{len(flat) - MAX_ROWS:,} further rows are in results.json.")
-
-
-def _is_numeric(records: list[dict[str, Any]], key: str) -> bool:
-    values = [record[key] for record in records if record.get(key) is not None]
-    return bool(values) and all(isinstance(value, int | float) for value in values)
-
-
-def _guard_cell(view: RunView, key: str, value: Any, is_there: bool) -> Cell:
-    if key == "prompt" and is_there:
-        return prompt_cell(view, value)
-    if value is None:
-        return Cell(MISSING, tone="missing")
-    if key == "trial":
-        return Cell(view.names_of_trials.get(value, str(value)))
-    if isinstance(value, float):
-        return Cell(format_value(value), order=value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return Cell(f"{value:,}", order=float(value))
-    return Cell(clean_text(str(value)))
 
 
 def build_missing(view: RunView) -> Iterator[Block]:

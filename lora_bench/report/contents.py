@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lora_bench.report.check_sections import build_comparisons, build_guards, build_missing
-from lora_bench.report.document import Block, Heading, Link, Listening, Paragraph
+from lora_bench.report.check_sections import build_comparisons, build_missing
+from lora_bench.report.document import Block, Bullets, Heading, Link, Paragraph
+from lora_bench.report.guard_sections import build_guards
+from lora_bench.report.listening import Heard
 from lora_bench.report.run_sections import (
     build_dataset,
     build_generation,
@@ -14,12 +16,14 @@ from lora_bench.report.run_sections import (
     build_reproduction,
 )
 from lora_bench.report.score_sections import build_score_sections
+from lora_bench.report.study_plots import build_study_plots
+from lora_bench.report.study_sections import build_study
 from lora_bench.report.summary import write_summary, write_warnings
 from lora_bench.report.training_sections import build_adapters, build_costs, build_training
 from lora_bench.report.view import RunView
 
 
-def build_report(view: RunView, listening: list[Listening]) -> Iterator[Block]:
+def build_report(view: RunView, heard: Heard) -> Iterator[Block]:
     """All blocks of a report; warnings come before the title, so that nobody misses them."""
     warnings = write_warnings(view)
     if warnings:
@@ -27,9 +31,11 @@ def build_report(view: RunView, listening: list[Listening]) -> Iterator[Block]:
     yield Heading(1, choose_title(view), "top")
     yield Paragraph(" ".join(write_summary(view)))
     yield from build_score_sections(view)
+    yield from build_study(view)
+    yield from build_study_plots(view)
     yield from build_comparisons(view)
     yield from build_guards(view)
-    yield from _build_listening(listening)
+    yield from _build_listening(heard)
     yield from build_missing(view)
     yield from build_dataset(view)
     yield from build_model(view)
@@ -46,8 +52,16 @@ def choose_title(view: RunView) -> str:
     return str((view.spec.get("report") or {}).get("title") or view.results["name"])
 
 
-def _build_listening(listening: list[Listening]) -> Iterator[Block]:
-    if not listening:
+def _build_listening(heard: Heard) -> Iterator[Block]:
+    if heard.pairs:
+        yield Heading(2, "Memorisation to listen to", "memorisation")
+        yield Paragraph(
+            "The generated clips that resemble the training set most, beside the passage that they resemble; whether "
+            "one copies the other is for the ear to judge."
+        )
+        yield Bullets(tuple(pair.title for pair in heard.pairs))
+        yield from heard.pairs
+    if not heard.groups:
         return
     yield Heading(2, "Listen", "listen")
     yield Paragraph(
@@ -57,4 +71,4 @@ def _build_listening(listening: list[Listening]) -> Iterator[Block]:
     yield Paragraph(
         ("The clips can be played in ", Link("report.html", "report.html"), "."), only_in="markdown"
     )
-    yield from listening
+    yield from heard.groups

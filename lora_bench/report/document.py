@@ -122,10 +122,10 @@ class CodeBlock:
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip to listen to: `sound` and `picture` are data URIs; without sound, `href` is a link."""
+    """One clip to listen to: `sound` and `picture` are data URIs; without sound, `href` is a link if there is one."""
 
     label: str
-    href: str
+    href: str | None
     sound: str | None
     picture: str | None
 

@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-import soundfile
-
 from lora_bench.names import prompt_slug
+from lora_bench.report.copy_pairs import CopyPair, find_copy_pairs
 from lora_bench.report.document import Clip, Listening
 from lora_bench.report.formatting import clean_text, shorten
-from lora_bench.report.spectrogram import draw_spectrogram
+from lora_bench.report.sound_cache import FOLDER, SoundCache
 from lora_bench.report.view import Configuration, RunView, is_higher_better
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MAX_PROMPTS = 6
 MAX_FINE_TUNED = 3
 N_INDICES = 2
 BUDGET_BYTES = 15_000_000  # of text in the page; the rest of its 20 MB is for tables and plots
-# MPEG audio is defined at these rates only; other clips are embedded as wav.
-MP3_RATES_HZ = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
 
 
 @dataclass
-class Budget:
-    """Bytes of page that are left for clips."""
+class Sounds:
+    """Where players come from, and the bytes of page that are left for them."""
 
-    left: int = BUDGET_BYTES
+    cache: SoundCache
+    left: int = field(default_factory=lambda: BUDGET_BYTES)
 
 
-def choose_listening(view: RunView, report_folder: Path) -> list[Listening]:
+@dataclass(frozen=True)
+class Heard:
+    """What a report lets people hear.
+
+    Attributes:
+        groups: the same prompt and noise through the base model and configurations.
+        pairs: generated clips beside the training passages that they resemble most.
+    """
+
+    groups: tuple[Listening, ...]
+    pairs: tuple[Listening, ...] = ()
+
+
+def choose_listening(view: RunView, report_folder: Path) -> Heard:
     """Zero-shot and the best configurations side by side, for the first prompts and clip indices.
 
     The first clip of every prompt comes before the second of any, so that each prompt is heard before the
@@ -49,13 +54,32 @@ def choose_listening(view: RunView, report_folder: Path) -> list[Listening]:
         report_folder: where the page will lie; links are relative to it.
 
     Returns:
-        Groups prompt by prompt; groups without a single clip are left out.
+        Groups prompt by prompt, groups without a single clip left out; and memorisation pairs.
     """
-    references = sorted((view.run_folder / "reference_clips").glob("*.wav"))
+    sounds = Sounds(SoundCache(view.run_folder / FOLDER))
+    groups = _choose_groups(view, report_folder, sounds)
+    pairs = [_make_pair(pair, report_folder, sounds) for pair in find_copy_pairs(view)]
+    sounds.cache.prune()
+    return Heard(tuple(groups), tuple(pairs))
+
+
+def _choose_groups(view: RunView, report_folder: Path, sounds: Sounds) -> list[Listening]:
+    bases = [item for item in view.configurations if item.is_zero_shot] or [None]
+    groups: list[tuple[int, int, int, Listening]] = []
+    for number, base in enumerate(bases):
+        for place, index, group in _listen_to(view, base, report_folder, sounds):
+            groups.append((number, place, index, group))
+    return [group for *_, group in sorted(groups, key=lambda item: item[:3])]
+
+
+def _listen_to(
+    view: RunView, base: Configuration | None, report_folder: Path, sounds: Sounds
+) -> Iterator[tuple[int, int, Listening]]:
+    """Clips of one base model and its configurations: prompt's place, clip index, group."""
+    references = _list_references(view, base)
     sources = view.track_sources
-    voices = [trial for item in _choose_configurations(view) if (trial := _first_with_clips(view, item))]
-    budget = Budget()
-    groups: list[tuple[int, int, Listening]] = []
+    chosen = _choose_configurations(view, base)
+    voices = [trial for item in chosen if (trial := _first_with_clips(view, item))]
     for index in range(N_INDICES):
         for place, prompt in enumerate(view.prompts[:MAX_PROMPTS]):
             files = [
@@ -68,10 +92,17 @@ def choose_listening(view: RunView, report_folder: Path) -> list[Listening]:
             if references:
                 reference = references[(index * MAX_PROMPTS + place) % len(references)]
                 found.append((f"reference: {_name_reference(reference, sources)}", reference))
-            clips = tuple(_make_clip(name, path, report_folder, budget) for name, path in found)
-            group = Listening(f"{shorten(prompt, 90)}, clip {index}", clean_text(prompt), clips)
-            groups.append((place, index, group))
-    return [group for _, _, group in sorted(groups, key=lambda item: item[:2])]
+            clips = tuple(_make_clip(name, path, report_folder, sounds) for name, path in found)
+            yield place, index, Listening(f"{shorten(prompt, 90)}, clip {index}", clean_text(prompt), clips)
+
+
+def _list_references(view: RunView, base: Configuration | None) -> list[Path]:
+    """Excerpts of the held-out tracks that the base model's source has."""
+    folders = dict.fromkeys(view.source_folders)
+    for source, folder in zip(view.results.get("sources") or [], folders, strict=False):
+        if base is not None and base.trials[0]["id"] in source["trial_ids"]:
+            return sorted((folder / "reference_clips").glob("*.wav"))
+    return sorted((next(iter(folders)) / "reference_clips").glob("*.wav"))
 
 
 def _name_reference(path: Path, sources: dict[str, str]) -> str:
@@ -79,10 +110,11 @@ def _name_reference(path: Path, sources: dict[str, str]) -> str:
     return shorten(sources.get(path.stem.rpartition("-")[0], path.stem), 40)
 
 
-def _choose_configurations(view: RunView) -> Iterator[Configuration]:
-    """Zero-shot, then the best on the first metric over all prompts, in the plan's order."""
-    if view.zero_shot is not None:
-        yield view.zero_shot
+def _choose_configurations(view: RunView, base: Configuration | None) -> Iterator[Configuration]:
+    """The base model, then the best made from it on the first metric over all prompts, in the plan's order."""
+    if base is not None:
+        yield base
+    tuned = [item for item in view.fine_tuned if view.base_of(item) == base]
     metric = view.metrics[0] if view.metrics else ""
     sign = -1.0 if is_higher_better(metric) else 1.0
 
@@ -90,8 +122,8 @@ def _choose_configurations(view: RunView) -> Iterator[Configuration]:
         value = view.cell(item, metric, None).value
         return float("inf") if value is None else sign * value
 
-    best = sorted(view.fine_tuned, key=rank)[:MAX_FINE_TUNED]
-    yield from (item for item in view.fine_tuned if item in best)
+    best = sorted(tuned, key=rank)[:MAX_FINE_TUNED]
+    yield from (item for item in tuned if item in best)
 
 
 def _first_with_clips(view: RunView, configuration: Configuration) -> dict[str, Any] | None:
@@ -109,34 +141,26 @@ def _find_clip(view: RunView, trial: dict[str, Any], prompt: str, index: int) ->
     )
 
 
-def _make_clip(label: str, path: Path, report_folder: Path, budget: Budget) -> Clip:
+def _make_clip(label: str, path: Path, report_folder: Path, sounds: Sounds) -> Clip:
     """A clip with sound and picture if they fit, else a link."""
     href = quote(Path(os.path.relpath(path, report_folder)).as_posix())
-    try:
-        samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError:
+    embedded = sounds.cache.embed(path)
+    if embedded is None:
         return Clip(f"{label} (damaged file)", href, None, None)
-    audio = np.asarray(samples, dtype=np.float32)  # [S, C]
-    sound = _embed(*_compress(audio, rate_hz))
-    picture = _embed("image/png", draw_spectrogram(audio, rate_hz))
-    if len(audio) == 0 or len(sound) + len(picture) > budget.left:
+    if not embedded.sound or embedded.n_bytes > sounds.left:
         return Clip(label, href, None, None)
-    budget.left -= len(sound) + len(picture)
-    return Clip(label, href, sound, picture)
+    sounds.left -= embedded.n_bytes
+    return Clip(label, href, embedded.sound, embedded.picture)
 
 
-def _compress(audio: NDArray[np.float32], rate_hz: int) -> tuple[str, bytes]:
-    """MP3 where its rates allow: every browser plays it, and unlike Ogg it holds no random serial number."""
-    stream = io.BytesIO()
-    if rate_hz in MP3_RATES_HZ and audio.shape[1] <= 2:
-        soundfile.write(
-            stream, audio, rate_hz, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode="VARIABLE",
-            compression_level=0.4,
-        )  # fmt: skip
-        return "audio/mpeg", stream.getvalue()
-    soundfile.write(stream, audio, rate_hz, format="WAV", subtype="PCM_16")
-    return "audio/wav", stream.getvalue()
-
-
-def _embed(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+def _make_pair(pair: CopyPair, report_folder: Path, sounds: Sounds) -> Listening:
+    """A generated clip, and the training passage beside it while the prepared audio is there."""
+    clips = [_make_clip(pair.trial, pair.clip, report_folder, sounds)]
+    label = f"training: {shorten(pair.source, 40)} at {pair.at_s:.1f} s"
+    embedded = sounds.cache.embed_bytes(pair.passage) if pair.passage is not None else None
+    if embedded is not None and embedded.sound and embedded.n_bytes <= sounds.left:
+        sounds.left -= embedded.n_bytes
+        clips.append(Clip(label, "", embedded.sound, embedded.picture))
+    else:
+        clips.append(Clip(label, None, None, None))
+    return Listening(pair.title, pair.title, tuple(clips))

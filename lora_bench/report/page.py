@@ -164,7 +164,7 @@ def _write_listening(group: Listening) -> str:
 def _write_clip(clip: Clip, title: str) -> str:
     label = _esc(clip.label)
     if clip.sound is None:
-        link = f'<a href="{_esc(clip.href)}">open the file</a>'
+        link = f'<a href="{_esc(clip.href)}">open the file</a>' if clip.href else "not in this report"
         return f'<figure class="clip"><figcaption>{label}</figcaption>{link}</figure>'
     picture = f'<img src="{clip.picture}" alt="Spectrogram of {label}">' if clip.picture else ""
     return (

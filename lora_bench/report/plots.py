@@ -7,7 +7,7 @@ from typing import Any
 from lora_bench.report.document import Figure
 from lora_bench.report.formatting import format_value, shorten
 from lora_bench.report.svg import SERIES_COLOURS, Canvas, nice_ticks, scale
-from lora_bench.report.view import CellValue, Configuration, RunView, is_higher_better
+from lora_bench.report.view import CellValue, Configuration, RunView, is_higher_better, name_floor
 
 MAX_SERIES = 8
 MAX_GROUPS = 12
@@ -54,7 +54,7 @@ def draw_scores(view: RunView, metric: str, slug: str) -> Figure | None:
         return None
     is_corrected = all(cell.corrected is not None for _, cells in groups for _, cell in cells)
     floors = [
-        (str(floor["floor"]), float(_pick(floor, is_corrected)))
+        (name_floor(floor), float(_pick(floor, is_corrected)))
         for floor in view.part("floors")
         if floor.get("metric") == metric and floor.get("value") is not None
     ]

@@ -12,7 +12,8 @@ from lora_bench.report.page import write_page
 from lora_bench.report.view import RunView
 from lora_bench.results import gather_results, render_json
 from lora_bench.results_csv import render_csv
-from lora_bench.store import write_text
+from lora_bench.results_parquet import render_parquet
+from lora_bench.store import write_bytes
 
 
 def render_report(run_folder: Path, reports_folder: Path) -> list[Path]:
@@ -33,21 +34,28 @@ def render_report(run_folder: Path, reports_folder: Path) -> list[Path]:
     folder = reports_folder / str(results["name"])
     blocks = list(build_report(view, choose_listening(view, folder.absolute())))
     plots = {f"{block.slug}.svg": block.svg for block in blocks if isinstance(block, Figure)}
-    files = {
+    files: dict[str, str | bytes] = {
         "report.md": write_markdown(blocks),
         "report.html": write_page(choose_title(view), blocks),
         "results.csv": render_csv(results),
         "results.json": render_json(results),
+        "results.parquet": render_parquet(results),
         **plots,
     }
-    for name, text in files.items():
-        write_text(folder / name, text)
+    for name, content in files.items():
+        _write_if_new(folder / name, content.encode() if isinstance(content, str) else content)
     _remove_old_plots(folder, set(plots))
     return [folder / name for name in files]
 
 
+def _write_if_new(path: Path, data: bytes) -> None:
+    """A file that holds just this is left as it is: a repeated run need not wait for the disk."""
+    if not path.is_file() or path.read_bytes() != data:
+        write_bytes(path, data)
+
+
 def _remove_old_plots(folder: Path, kept: set[str]) -> None:
-    """Plots of metrics that the run no longer has would otherwise stay beside the report."""
-    for path in (*folder.glob("scores-*.svg"), *folder.glob("losses.svg")):
+    """Plots of what the run no longer has would otherwise stay beside the report."""
+    for path in folder.glob("*.svg"):
         if path.name not in kept:
             path.unlink()

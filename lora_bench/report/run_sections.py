@@ -31,8 +31,20 @@ MAX_EXCLUDED = 50
 
 def build_dataset(view: RunView) -> Iterator[Block]:
     """Tracks, minutes, split, and the files that were left out, with the reasons."""
-    dataset: Json = view.results.get("dataset") or {}
-    yield Heading(2, "Dataset", "dataset")
+    sources: list[Json] = view.results.get("sources") or []
+    if len(sources) < 2:
+        yield Heading(2, "Dataset", "dataset")
+        yield from _describe_dataset(view.results.get("dataset") or {}, view.spec.get("dataset") or {})
+        return
+    yield Heading(2, "Datasets", "dataset")
+    for index, source in enumerate(sources):
+        yield Heading(3, str(source["label"]), f"dataset-{index + 1}")
+        yield from _describe_dataset(source.get("dataset") or {}, {})
+        names = (view.names_of_trials.get(str(trial), str(trial)) for trial in source["trial_ids"])
+        yield Paragraph(f"Trials: {', '.join(names)}.")
+
+
+def _describe_dataset(dataset: Json, spec: Json) -> Iterator[Block]:
     if not dataset:
         yield Paragraph("The run holds no description of its dataset.")
         return
@@ -53,15 +65,16 @@ def build_dataset(view: RunView) -> Iterator[Block]:
     )
     yield Table("The two sides of the dataset", columns, rows)
     audio: Json = dataset.get("format") or {}
-    split_spec: Json = (view.spec.get("dataset") or {}).get("split") or {}
+    split_spec: Json = spec.get("split") or {}
     facts: list[Text] = [
         ("name: ", Code(str(dataset.get("name")))),
         ("content hash: ", Code(str(dataset.get("key")))),
     ]
-    facts.append(
-        f"split by {split_spec.get('by', 'track')} before slicing, share held out "
-        f"{split_spec.get('eval_frac', 'unknown')}, split seed {split_spec.get('seed', 'unknown')}"
-    )
+    if split_spec:
+        facts.append(
+            f"split by {split_spec.get('by', 'track')} before slicing, share held out "
+            f"{split_spec.get('eval_frac', 'unknown')}, split seed {split_spec.get('seed', 'unknown')}"
+        )
     if audio:
         facts.append(f"prepared at {audio.get('sample_rate_hz')} Hz, {audio.get('channels')} channel(s)")
     facts.append(f"resampler: {dataset.get('resampler')}; training slices of {dataset.get('clip_s')} s")
@@ -136,6 +149,7 @@ def build_provenance(view: RunView) -> Iterator[Block]:
     yield Heading(2, "Provenance", "provenance")
     for metric in view.metrics:
         scores = [score for trial in view.trials for score in trial["scores"] if score["metric"] == metric]
+        scores += [floor for floor in view.part("floors") if floor.get("metric") == metric]
         if not scores:
             yield Paragraph((Code(metric), ": not scored."))
             continue

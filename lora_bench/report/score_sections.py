@@ -22,6 +22,7 @@ from lora_bench.report.view import (
     RunView,
     arrow,
     is_higher_better,
+    name_floor,
 )
 
 ALL_PROMPTS = "all prompts"
@@ -97,7 +98,7 @@ def _comparable_floors(view: RunView, metric: str) -> list[dict[str, Any]]:
 
 def _value_columns(view: RunView, floors: list[dict[str, Any]]) -> list[Column]:
     columns = [Column(_configuration_header(item)) for item in view.configurations]
-    return columns + [Column(f"floor: {floor['floor']}") for floor in floors]
+    return columns + [Column(f"floor: {name_floor(floor)}") for floor in floors]
 
 
 def _configuration_header(configuration: Configuration) -> str:
@@ -215,14 +216,19 @@ def _explain_floors(view: RunView, metric: str) -> Iterator[Block]:
     }
     if floors:
         parts = [
-            f"{meanings.get(str(floor['floor']), str(floor['floor']))}: {format_value(floor['value'])} "
+            f"{meanings.get(str(floor['floor']), str(floor['floor']))}{_name_source(floor)}: "
+            f"{format_value(floor['value'])} "
             f"({floor.get('n_generated', '?')} clips against {floor.get('n_reference', '?')})"
             for floor in floors
         ]
         yield Paragraph("Floors, what a perfect generator would score: " + "; ".join(parts) + ".")
     for gap in view.results.get("unscored_floors") or []:
         if gap.get("metric") == metric:
-            yield Paragraph(f"No floor was measured: {gap.get('reason')}.")
+            yield Paragraph(f"No floor was measured{_name_source(gap)}: {gap.get('reason')}.")
+
+
+def _name_source(floor: dict[str, Any]) -> str:
+    return f" on {floor['source']}" if floor.get("source") else ""
 
 
 def _overview_table(view: RunView) -> Table:

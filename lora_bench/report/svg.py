@@ -16,8 +16,9 @@ STYLE = """
 .lb-plot text{fill:#24292f}.lb-plot .lb-soft{fill:#57606a}
 .lb-plot .lb-label{paint-order:stroke;stroke:#fff;stroke-width:4px;stroke-linejoin:round}
 .lb-plot .lb-grid{stroke:#8c959f;stroke-opacity:.3}.lb-plot .lb-floor{stroke:#57606a;stroke-dasharray:4 3}
+.lb-plot .lb-on-pale{fill:#111}.lb-plot .lb-on-dark{fill:#fff}
 @media (prefers-color-scheme:dark){.lb-plot text{fill:#e6edf3}.lb-plot .lb-soft{fill:#9da7b3}
-.lb-plot .lb-label{stroke:#0d1117}
+.lb-plot .lb-label{stroke:#0d1117}.lb-plot .lb-on-pale{fill:#111}.lb-plot .lb-on-dark{fill:#fff}
 .lb-plot .lb-floor{stroke:#9da7b3}}
 """.strip()
 
@@ -72,6 +73,15 @@ class Canvas:
         self._parts.append(
             f'<circle cx="{number(x)}" cy="{number(y)}" r="4" fill="{fill}" stroke="{colour}" '
             f'stroke-width="2">{hint}</circle>'
+        )
+
+    def box(self, place: tuple[float, float, float, float], fill: str, *, hint: str = "") -> None:
+        """A rectangle (x, y, width, height); `none` leaves it empty with a thin edge."""
+        x, y, width, height = (number(value) for value in place)
+        edge = ' class="lb-grid"' if fill == "none" else ""
+        hint = f"<title>{escape_svg(hint)}</title>" if hint else ""
+        self._parts.append(
+            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{fill}"{edge}>{hint}</rect>'
         )
 
     def render(self) -> str:

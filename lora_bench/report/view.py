@@ -186,14 +186,23 @@ class RunView:
 
     @cached_property
     def track_sources(self) -> dict[str, str]:
-        """File of each track of the dataset by the track's id; empty if the run does not tell."""
-        path = self.run_folder / "dataset.json"
-        try:
-            described: Json = read_json(path) if path.is_file() else {}
-        except StoreError:
-            return {}
-        tracks: list[Json] = (described.get("manifest") or described).get("tracks") or []
-        return {str(track.get("id")): str(track.get("source")) for track in tracks}
+        """File of each track of the datasets by the track's id; empty if the run does not tell."""
+        found: dict[str, str] = {}
+        for folder in self.source_folders:
+            path = folder / "dataset.json"
+            try:
+                described: Json = read_json(path) if path.is_file() else {}
+            except StoreError:
+                continue
+            tracks: list[Json] = (described.get("manifest") or described).get("tracks") or []
+            found |= {str(track.get("id")): str(track.get("source")) for track in tracks}
+        return found
+
+    @property
+    def source_folders(self) -> list[Path]:
+        """Where the data of each source are described; the run's folder alone where there is one."""
+        folders = [str(source["folder"]) for source in self.results.get("sources") or []]
+        return [self.run_folder / folder for folder in folders or ["."]]
 
     @cached_property
     def long_prompts(self) -> dict[str, str]:
@@ -210,15 +219,22 @@ def is_higher_better(metric: str) -> bool:
     return metric in METRIC_NAMES and not parse_metric(metric).lower_is_better
 
 
+def name_floor(floor: dict[str, Any]) -> str:
+    """A floor's name, with the data it was measured on where a run has several."""
+    return f"{floor['floor']} ({floor['source']})" if floor.get("source") else str(floor["floor"])
+
+
 def arrow(metric: str) -> str:
     """The direction in which a metric gets better."""
     return "\u2191" if is_higher_better(metric) else "\u2193"
 
 
 def _gap_word(configuration: Configuration, gaps: list[Json]) -> str:
+    states = [trial["state"] for trial in configuration.trials if trial["state"] != "done"]
+    if "stopped" in states:
+        return "stopped early"
     if gaps and all(gap.get("cause") == "stated" for gap in gaps):
         return "unscored"
-    states = [trial["state"] for trial in configuration.trials if trial["state"] != "done"]
     return states[0] if states else "missing"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from lora_bench.models.memory import is_out_of_memory, total_gib
 from lora_bench.models.protocol import MusicModel
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import GenerationSpec
+from lora_bench.store import write_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +26,13 @@ if TYPE_CHECKING:
 
 
 def generate_clips(
-    model: MusicModel, prompt: str, generation: GenerationSpec, folder: Path, progress: Progress
+    model: MusicModel,
+    prompt: str,
+    generation: GenerationSpec,
+    folder: Path,
+    progress: Progress,
+    *,
+    codes_folder: Path | None = None,
 ) -> GeneratedClips:
     """Generate `folder/000.wav`, `001.wav` and so on; complete files are kept.
 
@@ -38,6 +46,7 @@ def generate_clips(
         generation: sampling, number and length of the clips.
         folder: made if it is not there.
         progress: advanced by codec frames.
+        codes_folder: gets each clip's codes, `000.npy` int16 [K, F]; None keeps none.
 
     Returns:
         All clips, each exactly `clip_s` long, in index order; `wall_s` counts this call only.
@@ -58,7 +67,10 @@ def generate_clips(
     progress.advance((generation.n_clips - len(missing)) * n_frames)
     if missing:
         for batch in generate_batches(model, prompt, missing, n_frames, generation, progress):
-            save_clips(model, batch.codes, [files[index] for index in batch.clip_ids], n_samples)
+            chosen = [files[index] for index in batch.clip_ids]
+            if codes_folder is not None:  # before the clip, so that a clip that is there has its codes
+                save_codes(batch.codes, [codes_folder / f"{file.stem}.npy" for file in chosen])
+            save_clips(model, batch.codes, chosen, n_samples)
     return GeneratedClips(prompt=prompt, files=files, wall_s=time.monotonic() - begin)
 
 
@@ -77,6 +89,14 @@ def save_clips(model: MusicModel, codes: Tensor, files: Sequence[Path], n_sample
     """Decode codes [N, K, F] one by one and write them, cut to `n_samples`."""
     for clip, file in zip(codes, files, strict=True):
         save_wav(file, _decode(model, clip)[:, :n_samples], model.info.audio_format.sample_rate_hz)
+
+
+def save_codes(codes: Tensor, files: Sequence[Path]) -> None:
+    """Write the codes [N, K, F] of clips, int16 [K, F] each."""
+    for clip, file in zip(codes, files, strict=True):
+        buffer = io.BytesIO()
+        np.save(buffer, clip.cpu().numpy().astype(np.int16))
+        write_bytes(file, buffer.getvalue())
 
 
 def _decode(model: MusicModel, codes: Tensor) -> NDArray[np.float32]:

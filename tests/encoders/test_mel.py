@@ -11,7 +11,7 @@ from sounds import make_tone
 from lora_bench.artifacts import AudioClip
 from lora_bench.encoders.mel import N_MELS, WINDOW_FRAMES, MelEncoder, compute_mel_frames
 from lora_bench.errors import ScoreError
-from lora_bench.metrics.guards import measure_memorisation, repetition
+from lora_bench.metrics.guards import find_nearest, repetition
 
 RATE_HZ = 16_000
 
@@ -39,13 +39,23 @@ def test_a_shifted_quieter_copy_is_told_from_other_music():
     copied = track.audio[:, offset : offset + 4 * RATE_HZ] * np.float32(0.2)
     copy = dataclasses.replace(track, name="copy", group="copy", audio=copied)
     others = [make_tune(f"other{i}", seconds=4.0, seed=10 + i) for i in range(4)]
-    train, lookup = MelEncoder(hop_s=0.1).embed([track]), MelEncoder(hop_s=1.0)
-    found = measure_memorisation(lookup.embed([copy]).values, lookup.embed(others).values, train.values)
-    assert found.generated_median > found.held_out_median + 0.2
-    assert found.held_out_median < 0.5
-    assert found.above_frac == 1.0
+    train, lookup = MelEncoder(hop_s=0.05).embed([track]), MelEncoder(hop_s=1.0)
+    found = find_nearest(lookup.embed([copy]).values, [train.values])
+    usual = find_nearest(lookup.embed(others).values, [train.values])
+    assert found.similarities.min() > 0.9
+    assert usual.similarities.max() < 0.6
     # the nearest window starts where the copy was cut
-    np.testing.assert_allclose(found.nearest[0] * 0.1, offset / RATE_HZ, atol=0.11)
+    np.testing.assert_allclose(found.rows[0] * 0.05, offset / RATE_HZ, atol=0.051)
+
+
+def test_a_fade_does_not_make_windows_alike():
+    fade = np.linspace(1, 0.01, 3 * RATE_HZ)[None].astype(np.float32)
+    one, other = (
+        dataclasses.replace(make_tune(str(seed), seconds=3.0, seed=seed), name=str(seed)) for seed in (1, 2)
+    )
+    faded = [dataclasses.replace(tune, audio=tune.audio * fade) for tune in (one, other)]
+    vectors = [MelEncoder(hop_s=5.0).embed([tune]).values for tune in faded]
+    assert find_nearest(vectors[0], [vectors[1]]).similarities[0] < 0.5
 
 
 def test_silence_and_steady_noise_of_nothing_give_zero_vectors():

@@ -8,12 +8,13 @@ from scipy.spatial.distance import cdist, pdist
 from sets import make_clusters, wrap
 
 from lora_bench.errors import ScoreError, UnscoredError
-from lora_bench.metrics.clusters import cluster_embeddings
+from lora_bench.metrics.clusters import average_clips, cluster_embeddings
 from lora_bench.metrics.guards import (
-    best_code_match,
+    CodeIndex,
+    compare_nearness,
     diversity_ratio,
+    find_nearest,
     mean_pairwise_distance,
-    measure_memorisation,
     measure_silence,
     repetition,
 )
@@ -104,33 +105,67 @@ def test_clip_shorter_than_two_lags_has_no_repetition():
         repetition(np.zeros((9, 2)), 5)
 
 
-def test_copies_of_training_clips_are_found_by_index():
+def test_a_generator_of_one_clip_has_no_diversity_although_its_windows_differ():
+    windows = np.random.default_rng(0).normal(size=(4, 3))
+    same = average_clips(wrap(np.tile(windows, (10, 1)), 4))
+    assert diversity_ratio(cluster_embeddings(same, "generated"), make_clusters(10, 2, 3)) == pytest.approx(
+        0.0, abs=1e-9
+    )
+
+
+def test_average_of_clips_is_one_vector_each():
+    values = np.arange(12.0).reshape(6, 2)
+    averaged = average_clips(wrap(values, 3, names=("a", "b")))
+    np.testing.assert_allclose(averaged.values, [values[:3].mean(axis=0), values[3:].mean(axis=0)])
+    assert averaged.clip_names == ("a", "b")
+    assert list(averaged.clip_index) == [0, 1]
+
+
+def test_copies_of_training_windows_are_found_by_track_and_row():
     rng = np.random.default_rng(0)
-    train, held_out = rng.normal(size=(40, 30)) + 5.0, rng.normal(size=(40, 30)) + 5.0
-    fresh = rng.normal(size=(20, 30)) + 5.0
-    copies = train[[3, 8]] + 0.01 * rng.normal(size=(2, 30))
-    found = measure_memorisation(np.concatenate([fresh, copies]), held_out, train)
-    assert list(found.nearest[-2:]) == [3, 8]
-    assert (found.similarities[-2:] > 0.99).all()
-    assert 2 / 22 <= found.above_frac < 0.4
+    tracks = [rng.normal(size=(40, 30)), rng.normal(size=(25, 30))]
+    copies = np.stack([3.0 * tracks[1][7], tracks[0][39] + 0.01 * rng.normal(size=30)])
+    found = find_nearest(copies, tracks)
+    assert list(found.sets) == [1, 0]
+    assert list(found.rows) == [7, 39]
+    assert (found.similarities > 0.99).all()
 
 
-def test_independent_clips_are_as_near_as_held_out_ones():
-    rng = np.random.default_rng(1)
-    train, held_out, fresh = (rng.normal(size=(200, 20)) + 5.0 for _ in range(3))
-    found = measure_memorisation(fresh, held_out, train)
-    assert found.generated_median == pytest.approx(found.held_out_median, abs=0.05)
-    assert found.above_frac < 0.12
+def test_nearest_is_that_of_scipy():
+    rng = np.random.default_rng(3)
+    queries, training = rng.normal(size=(9, 5)), rng.normal(size=(40, 5))
+    distances = cdist(queries, training, "cosine")
+    found = find_nearest(queries, [training[:13], training[13:]])
+    np.testing.assert_allclose(found.similarities, 1.0 - distances.min(axis=1), atol=1e-6)
+    np.testing.assert_array_equal(found.sets * 13 + found.rows, distances.argmin(axis=1))
+
+
+def test_silent_windows_resemble_nothing():
+    assert find_nearest(np.zeros((1, 3)), [np.ones((2, 3))]).similarities[0] == 0.0
+
+
+def test_clips_nearer_than_held_out_ones_are_counted():
+    found = compare_nearness([0.2, 0.3, 0.99, 0.98], np.linspace(0.0, 0.5, 101))
+    assert found.above_frac == 0.5
+    assert found.held_out_median == pytest.approx(0.25)
+    assert found.generated_median == pytest.approx(0.64)
 
 
 def test_memorisation_needs_features_of_one_length():
-    with pytest.raises(ScoreError, match=r"feature lengths \[3, 3, 4\] differ"):
-        measure_memorisation(np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 4)))
+    with pytest.raises(ScoreError, match="features of 3 and 4 numbers"):
+        find_nearest(np.ones((2, 3)), [np.ones((2, 4))])
 
 
-def test_memorisation_against_nothing_is_an_error():
-    with pytest.raises(ScoreError, match=r"training features of shape \(0, 3\)"):
-        measure_memorisation(np.ones((2, 3)), np.ones((2, 3)), np.ones((0, 3)))
+@pytest.mark.parametrize("training", [[], [np.ones((0, 3))], [np.full((2, 3), np.nan)]])
+def test_memorisation_against_nothing_or_damage_is_an_error(training):
+    with pytest.raises(ScoreError, match=r"no training vector|training features of shape"):
+        find_nearest(np.ones((2, 3)), training)
+
+
+@pytest.mark.parametrize("sides", [([], [0.1]), ([0.1], []), ([np.nan], [0.1])])
+def test_nearness_of_nothing_or_damage_is_an_error(sides):
+    with pytest.raises(ScoreError, match=r"expected finite \[clips\]"):
+        compare_nearness(*sides)
 
 
 def slide(codes, track):
@@ -145,20 +180,31 @@ def slide(codes, track):
     return best / len(codes)
 
 
-@given(seed=st.integers(0, 500), n=st.integers(1, 12), m=st.integers(1, 20))
-@settings(max_examples=30, deadline=None)
-def test_best_code_match_is_that_of_sliding_one_over_the_other(seed, n, m):
+@given(seed=st.integers(0, 500), n=st.integers(1, 12), m=st.integers(1, 20), k=st.integers(1, 15))
+@settings(max_examples=40, deadline=None)
+def test_best_code_match_is_that_of_sliding_one_over_every_track(seed, n, m, k):
     rng = np.random.default_rng(seed)
-    codes, track = rng.integers(0, 4, size=n), rng.integers(0, 4, size=m)
-    assert best_code_match(codes, track) == pytest.approx(slide(codes, track))
+    codes, *tracks = (rng.integers(0, 4, size=size) for size in (n, m, k))
+    assert CodeIndex(tracks).best_match(codes) == pytest.approx(max(slide(codes, track) for track in tracks))
 
 
 def test_copied_codes_match_fully_and_unknown_ones_not_at_all():
     track = np.random.default_rng(0).integers(0, 2048, size=3000)
-    assert best_code_match(track[700:1100], track) == 1.0
-    assert best_code_match(np.full(5, 4000), track) == 0.0
+    assert CodeIndex([track]).best_match(track[700:1100]) == 1.0
+    assert CodeIndex([track]).best_match(np.full(5, 4000)) == 0.0
+
+
+def test_a_stretch_over_the_seam_of_two_tracks_is_no_copy():
+    one, other = np.arange(10), np.arange(10, 20)
+    assert CodeIndex([one, other]).best_match(np.arange(5, 15)) == 0.5
+
+
+@pytest.mark.parametrize("tracks", [[], [[1, 2], []]])
+def test_codes_of_nothing_cannot_be_indexed(tracks):
+    with pytest.raises(ScoreError, match="at least one in each"):
+        CodeIndex(tracks)
 
 
 def test_empty_codes_cannot_be_matched():
-    with pytest.raises(ScoreError, match="0 and 3 codes"):
-        best_code_match([], [1, 2, 3])
+    with pytest.raises(ScoreError, match="0 codes"):
+        CodeIndex([[1, 2, 3]]).best_match([])

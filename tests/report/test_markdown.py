@@ -187,7 +187,7 @@ def test_a_single_trial_renders(tmp_path: Path) -> None:
 
 
 def test_the_sections_tell_data_model_adapters_training_costs_and_how_to_reproduce(tmp_path: Path) -> None:
-    text = render(FakeRun(guards=[{"trial": zero_shot().id, "prompt": None, "silence_frac": 0.25}]), tmp_path)
+    text = render(FakeRun(guards=[{"trial": zero_shot().id, "prompt": None, "repetition": 0.25}]), tmp_path)
     assert "| training | 8 | 8.0 | 8 |" in text
     assert "`bad|file.wav`: 0 samples; export it again" in text
     assert "self\\_attention 8" in text
@@ -195,7 +195,7 @@ def test_the_sections_tell_data_model_adapters_training_costs_and_how_to_reprodu
     assert "resampler soxr-hq 1" in text
     assert "lora-bench run invented.yaml" in text
     assert "eval_frac: 0.2" in text
-    assert "silence frac" in text
+    assert "repetition" in text
     assert "![Plot of mfcc20 per prompt and configuration](scores-1.svg)" in text
 
 

@@ -49,6 +49,17 @@ def test_a_clip_is_what_codec_and_codes_give(model: TransformersMusicGen, tmp_pa
         np.testing.assert_allclose(load_audio(file)[0], expected, atol=1.01 / 2**15)
 
 
+def test_the_codes_of_clips_are_kept_where_asked_for(model: TransformersMusicGen, tmp_path: Path) -> None:
+    place = tmp_path / "codes"
+    generate_clips(model, PROMPT, GENERATION, tmp_path / "clips", SilentProgress(), codes_folder=place)
+    codes = generate_codes(model, PROMPT, range(5), 26, GENERATION, SilentProgress())
+    assert sorted(file.name for file in place.iterdir()) == [f"00{i}.npy" for i in range(5)]
+    for index, clip in enumerate(codes):
+        kept = np.load(place / f"00{index}.npy")
+        assert kept.dtype == np.int16
+        np.testing.assert_array_equal(kept, clip.numpy())
+
+
 def test_an_interrupted_call_goes_on_to_the_same_files(
     model: TransformersMusicGen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from tiny_data import Recorder, load_tiny, make_manifest
 from transformers import MusicgenForConditionalGeneration
 
-from lora_bench.errors import NoModulesMatchedError, OutOfMemoryError, TrainingError
+from lora_bench.errors import NoModulesMatchedError, OutOfMemoryError, StoppedEarlyError, TrainingError
 from lora_bench.models import load_model
 from lora_bench.models.token_set import TokenSet
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
@@ -288,6 +289,40 @@ def test_a_finished_run_is_taken_up_without_training(
     assert model.adapter_parameters()
 
 
+def test_a_checkpoint_that_a_kill_left_beside_a_finished_adapter_goes(
+    model: TransformersMusicGen, tokens: TokenSet, reference: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(reference / "adapter", tmp_path / "adapter")
+    (tmp_path / "checkpoint").mkdir()
+    train_adapter(tokens, model, LORA, TRAIN, 0, tmp_path, SilentProgress())
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_keeping_checkpoints_more_often_does_not_train_again(
+    model: TransformersMusicGen, tokens: TokenSet, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "training_loss", lambda *_: pytest.fail("trained again"))
+    often = TRAIN.model_copy(update={"checkpoint_every": 1})
+    assert train_adapter(tokens, model, LORA, often, 0, reference, SilentProgress()).curve[-1].step == 8
+
+
+def test_a_measurement_may_end_the_training_but_not_the_first_or_last_one(
+    model: TransformersMusicGen, tokens: TokenSet, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def stop(step: int, loss: float) -> None:
+        seen.append((step, loss))
+        if len(seen) == 2:
+            raise StoppedEarlyError("behind")
+
+    train = TRAIN.model_copy(update={"eval_every": 2})
+    with pytest.raises(StoppedEarlyError):
+        train_adapter(tokens, model, LORA, train, 0, tmp_path, SilentProgress(), stop)
+    assert [step for step, _ in seen] == [2, 4]
+    assert not (tmp_path / "adapter").exists()
+
+
 def test_a_checkpoint_of_other_settings_is_not_gone_on_from(
     model: TransformersMusicGen, tokens: TokenSet, reference: Path, tmp_path: Path
 ) -> None:
@@ -369,9 +404,36 @@ def test_out_of_memory_says_what_did_not_fit_and_what_to_do(
     with pytest.raises(OutOfMemoryError) as caught:
         train_adapter(tokens, model, LORA, TRAIN, 0, tmp_path, SilentProgress())
     message = str(caught.value)
-    assert "step 1: a batch of 2 slices of 1 s did not fit into cpu (" in message
-    assert "halve train.batch_size and double train.grad_accumulation" in message
-    assert "train.gradient_checkpointing: true" in message
+    assert "step 1: forward passes of 1 slices of 1 s (train.batch_size is 2, halved as far" in message
+    assert "did not fit into cpu (" in message
+    assert "set train.gradient_checkpointing: true" in message
+
+
+def test_out_of_memory_halves_the_passes_and_gives_the_same_adapter(
+    model: TransformersMusicGen, tokens: TokenSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = train_variant(tokens, model, tmp_path / "plain")
+    original, sizes = model.training_loss, []
+
+    def fail_when_large(codes: torch.Tensor, *rest: object) -> torch.Tensor:
+        sizes.append(len(codes))
+        if len(codes) > 1 and len(sizes) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return original(codes, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model, "training_loss", fail_when_large)
+    progress = Recorder()
+    train = TrainSpec(steps=4, lr=5e-3, batch_size=4, caption_dropout=0.5)
+    train_adapter(tokens, model, LoraSpec(rank=2, dropout=0.0), train, 0, tmp_path / "halved", progress)
+    halved = load_file(tmp_path / "halved" / "adapter" / ADAPTER_FILES[0])
+    for name, weight in plain.items():
+        torch.testing.assert_close(weight, halved[name], rtol=1e-3, atol=1e-5)
+    assert progress.messages == [
+        "out of memory with 4 slices per pass; going on with 2",
+        "out of memory with 2 slices per pass; going on with 1",
+    ]
+    notes = json.loads((tmp_path / "halved" / "adapter" / "lora_bench.json").read_text(encoding="utf-8"))
+    assert notes["slices_per_pass"] == 1
 
 
 def test_nothing_to_train_on_is_an_error(

@@ -10,6 +10,6 @@ prepare.py      all of it, in order
 from __future__ import annotations
 
 from lora_bench.stages.dataset.manifest import manifest_from_json, n_reference_clips, reference_clips
-from lora_bench.stages.dataset.prepare import prepare_dataset
+from lora_bench.stages.dataset.prepare import check_folder, prepare_dataset
 
-__all__ = ["manifest_from_json", "n_reference_clips", "prepare_dataset", "reference_clips"]
+__all__ = ["check_folder", "manifest_from_json", "n_reference_clips", "prepare_dataset", "reference_clips"]

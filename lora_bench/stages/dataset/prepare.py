@@ -63,6 +63,21 @@ def _locate(
 ) -> tuple[str, Path]:
     if spec.builtin is not None:
         return spec.builtin, render_genre(spec.builtin, audio_format.sample_rate_hz, store, progress)
+    folder = check_folder(spec)
+    if store.root.resolve().is_relative_to(folder.resolve()):
+        raise DatasetError(
+            f"dataset.path: {folder} contains the results ({store.root}), so generated clips would become "
+            "recordings; expected a folder of recordings alone, so move them or choose another runs folder"
+        )
+    return folder.resolve().name, folder
+
+
+def check_folder(spec: DatasetSpec) -> Path:
+    """The folder of recordings, so that a missing one is told before a model is loaded.
+
+    Raises:
+        DatasetError: it is not there, or not a folder.
+    """
     if spec.path is None:  # the schema asks for one of the two
         raise DatasetError("dataset: neither `path` nor `builtin` is given; expected exactly one")
     folder = spec.path.absolute()
@@ -72,12 +87,7 @@ def _locate(
             f"dataset.path: {folder} {found}; expected a folder of at least {MIN_TRACKS} recordings of the "
             "genre (wav, flac, ogg, opus, mp3 or m4a, at any depth), so put them there or change dataset.path"
         )
-    if store.root.resolve().is_relative_to(folder.resolve()):
-        raise DatasetError(
-            f"dataset.path: {folder} contains the results ({store.root}), so generated clips would become "
-            "recordings; expected a folder of recordings alone, so move them or choose another runs folder"
-        )
-    return folder.resolve().name, folder
+    return folder
 
 
 def _prepare_all(

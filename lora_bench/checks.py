@@ -1,0 +1,271 @@
+"""Guards of one trial: what stands beside its distances, measured on the held-out recordings in the same way.
+
+A record holds one set of clips: one prompt's, all prompts' together (`prompt` None), or the control's
+(`trial` None): what the genre's own recordings that nobody trained on would score.  A figure that cannot be
+had is absent, and `unscored` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lora_bench.artifacts import AudioClip, Embeddings, Manifest
+from lora_bench.errors import UnscoredError
+from lora_bench.metrics.clusters import cluster_embeddings
+from lora_bench.metrics.guards import CodeIndex, compare_nearness, diversity_ratio
+from lora_bench.stages.dataset import reference_clips
+from lora_bench.stages.guard import (
+    PARTIAL_MATCH_FRAC,
+    ClipTraits,
+    CopySearch,
+    describe_clips,
+    describe_method,
+    load_training_sound,
+    match_codes,
+    read_codes,
+    search_copies,
+)
+from lora_bench.store import Store
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lora_bench.models.token_set import TokenSet
+
+Record = dict[str, Any]
+Codes = Sequence["NDArray[np.int16]"]
+SOUND, COPIES, CODES, DIVERSITY, ADHERENCE = (
+    "silence and repetition", "copies in the sound", "copies in the codes", "diversity", "prompt adherence",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PromptClips:
+    """One prompt's clips as the guards need them.
+
+    Attributes:
+        clips: the sound, read once.
+        code_files: `.npy` of each clip's codes, named as the clip.
+        means: by encoder, one vector per clip.
+        adherence: [N] cosine of each clip and its prompt's text; or why there is none.
+    """
+
+    clips: Iterable[AudioClip]
+    code_files: tuple[Path, ...]
+    means: Mapping[str, Embeddings]
+    adherence: NDArray[np.float64] | str
+
+
+@dataclass(frozen=True)
+class DatasetSide:
+    """What was trained on, and the held-out side that is looked up in the same way.
+
+    Attributes:
+        manifest: the dataset.
+        tokens: codes of both sides.
+        frame_rate_hz: of the codes.
+        clip_s: length of an excerpt of the held-out side.
+        references: by encoder, one vector per held-out clip.
+    """
+
+    manifest: Manifest
+    tokens: TokenSet
+    frame_rate_hz: float
+    clip_s: float
+    references: Mapping[str, Embeddings]
+
+
+@dataclass
+class MeasuredClips:
+    """Figures of a set, clip by clip, as far as they could be had."""
+
+    n_clips: int = 0
+    traits: ClipTraits | None = None
+    codes: Codes = ()
+    copies: CopySearch | None = None
+    matches: NDArray[np.float64] | None = None
+    unscored: dict[str, str] = field(default_factory=dict)
+
+
+def measure_guards(
+    trial_id: str, prompts: Mapping[str, PromptClips], dataset: DatasetSide, store: Store
+) -> list[Record]:
+    """Records of the held-out control, of every prompt, and of all prompts together.
+
+    Args:
+        trial_id: of the trial.
+        prompts: its clips.
+        dataset: what it was trained on.
+        store: keeps the training side's features.
+
+    Raises:
+        ScoreError, AudioFileError: a clip or its codes are damaged; names it.
+        DatasetError: the prepared audio is gone.
+    """
+    held_out = reference_clips(dataset.manifest, "eval", dataset.clip_s)
+    control = _measure(held_out, lambda: _token_codes(dataset.tokens, "eval"))
+    control.n_clips = control.n_clips or len(control.codes)
+    sets = [_measure(one.clips, lambda files=one.code_files: read_codes(files)) for one in prompts.values()]
+    _search_sound([control, *sets], dataset, store)
+    _search_codes([control, *sets], dataset)
+    records = [_describe(None, None, [control], control, [dataset.references], dataset)]
+    for (prompt, one), measured in zip(prompts.items(), sets, strict=True):
+        measured.n_clips = len(one.code_files)
+        found = _describe(trial_id, prompt, [measured], control, [one.means], dataset)
+        records.append(_add_adherence(found, [one.adherence]))
+    means = [one.means for one in prompts.values()]
+    pooled = _describe(trial_id, None, sets, control, means, dataset)
+    records.append(_add_adherence(pooled, [one.adherence for one in prompts.values()]))
+    return records
+
+
+def _measure(clips: Iterable[AudioClip], read: Callable[[], Codes]) -> MeasuredClips:
+    found = MeasuredClips()
+    try:
+        found.traits = describe_clips(clips)
+        found.n_clips = len(found.traits.names)
+    except UnscoredError as reason:
+        found.unscored |= {SOUND: str(reason), COPIES: str(reason)}
+    try:
+        found.codes = read()
+    except UnscoredError as reason:
+        found.unscored[CODES] = str(reason)
+    return found
+
+
+def _token_codes(tokens: TokenSet, split: str) -> Codes:
+    """First-codebook codes of every slice of one side [1, F]; slices without a valid frame are left out."""
+    rows = [row for row, side in enumerate(tokens.splits) if side == split and tokens.valid_frames[row] > 0]
+    if not rows:
+        raise UnscoredError(f"the dataset has no {split} slice with a whole codec frame")
+    return [tokens.codes[row, :1, : tokens.valid_frames[row]] for row in rows]
+
+
+def _search_sound(sets: Sequence[MeasuredClips], dataset: DatasetSide, store: Store) -> None:
+    measured = [one for one in sets if one.traits is not None]
+    try:
+        sound = load_training_sound(dataset.manifest, store) if measured else None
+    except UnscoredError as reason:
+        for one in measured:
+            one.unscored[COPIES] = str(reason)
+        return
+    if sound is not None:
+        traits = [one.traits for one in measured if one.traits is not None]
+        for one, copies in zip(measured, search_copies(traits, sound), strict=True):
+            one.copies = copies
+
+
+def _search_codes(sets: Sequence[MeasuredClips], dataset: DatasetSide) -> None:
+    tokens = dataset.tokens
+    tracks: dict[str, list[NDArray[np.int16]]] = {}
+    for row, (track, side) in enumerate(zip(tokens.track_ids, tokens.splits, strict=True)):
+        if side == "train" and tokens.valid_frames[row] > 0:
+            tracks.setdefault(track, []).append(tokens.codes[row, 0, : tokens.valid_frames[row]])
+    index = CodeIndex([np.concatenate(parts) for parts in tracks.values()]) if tracks else None
+    for one in sets:
+        if index is None:
+            one.unscored[CODES] = "the dataset has no training slice with a whole codec frame"
+        elif len(one.codes):
+            one.matches = match_codes([codes[0] for codes in one.codes], index, dataset.frame_rate_hz)
+
+
+def _describe(
+    trial_id: str | None,
+    prompt: str | None,
+    sets: Sequence[MeasuredClips],
+    control: MeasuredClips,
+    means: Sequence[Mapping[str, Embeddings]],
+    dataset: DatasetSide,
+) -> Record:
+    record: Record = {
+        "trial": trial_id,
+        "set": "held-out recordings" if trial_id is None else "generated",
+        "prompt": prompt,
+        "n_clips": sum(one.n_clips for one in sets),
+    }
+    unscored = {figure: reason for one in sets for figure, reason in one.unscored.items()}
+    record["diversity"], lacking = _relate_diversity(means, dataset.references)
+    unscored |= lacking
+    traits = [one.traits for one in sets if one.traits is not None]
+    if len(traits) == len(sets):
+        record["silent_clips_frac"] = float(np.concatenate([one.is_silent for one in traits]).mean())
+        record["silent_seconds_frac"] = float(np.concatenate([one.silent_frac for one in traits]).mean())
+        record["repetition"] = float(np.median(np.concatenate([one.repetition for one in traits])))
+    copies = [one.copies for one in sets if one.copies is not None]
+    if len(copies) == len(sets) and control.copies is not None:
+        similar = np.concatenate([one.similarities for one in copies])
+        found = compare_nearness(similar, control.copies.similarities)
+        record |= {"copy_similarity": found.generated_median, "copy_similarity_max": float(similar.max())}
+        record["closer_than_held_out_frac"] = found.above_frac
+        record["nearest_copy"] = _name_nearest(sets)
+    matches = [one.matches for one in sets if one.matches is not None]
+    if len(matches) == len(sets):
+        match = np.concatenate(matches)
+        record |= {"code_match": float(np.median(match)), "code_match_max": float(match.max())}
+        record["partial_code_copies_frac"] = float((match >= PARTIAL_MATCH_FRAC).mean())
+    return record | {"unscored": unscored, "provenance": _describe_provenance(control, dataset)}
+
+
+def _describe_provenance(control: MeasuredClips, dataset: DatasetSide) -> dict[str, str | int | float]:
+    return {
+        **describe_method(),
+        "dataset": dataset.manifest.key,
+        "tokens": dataset.tokens.key,
+        "clip_s": dataset.clip_s,
+        "control_n_clips": control.n_clips,
+        "interval": "none; the control row is the yardstick",
+    }
+
+
+def _name_nearest(sets: Sequence[MeasuredClips]) -> str:
+    """The clip that most resembles the training set, and what it resembles, for a listener to judge."""
+    best = max(
+        (float(one.copies.similarities.max()), place)
+        for place, one in enumerate(sets)
+        if one.copies is not None
+    )[1]
+    traits, copies = sets[best].traits, sets[best].copies
+    if traits is None or copies is None:
+        return ""
+    clip = int(copies.similarities.argmax())
+    return f"clip {traits.names[clip]}: {copies.sources[clip]} at {copies.times_s[clip]:.1f} s"
+
+
+def _relate_diversity(
+    sets: Sequence[Mapping[str, Embeddings]], references: Mapping[str, Embeddings]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """By encoder, the mean over prompts of the spread within a prompt over the references' spread."""
+    found: dict[str, float] = {}
+    unscored: dict[str, str] = {}
+    for encoder, reference in references.items():
+        try:
+            theirs = cluster_embeddings(reference, "reference")
+            ratios = [
+                diversity_ratio(cluster_embeddings(one[encoder], "generated"), theirs)
+                for one in sets
+                if encoder in one
+            ]
+        except UnscoredError as reason:
+            unscored[f"{DIVERSITY} ({encoder})"] = str(reason)
+            continue
+        found[encoder] = float(np.mean(ratios))
+    return found, unscored
+
+
+def _add_adherence(record: Record, parts: Sequence[NDArray[np.float64] | str]) -> Record:
+    """Mean cosine of clips and their prompts with its standard error over clips, prompts being strata."""
+    values = [part for part in parts if not isinstance(part, str)]
+    if len(values) < len(parts):
+        reason = next(part for part in parts if isinstance(part, str))
+        return record | {"unscored": record["unscored"] | {ADHERENCE: reason}}
+    n = sum(len(part) for part in values)
+    found = record | {"adherence": float(np.concatenate(values).mean())}
+    if min(len(part) for part in values) > 1:
+        variance = sum(len(part) * float(part.var(ddof=1)) for part in values) / n**2
+        found["adherence_se"] = float(np.sqrt(variance))
+    return found

@@ -1,0 +1,292 @@
+"""Whether text control survived fine-tuning: can prompts still be told apart, and where did they move?
+
+Both are measured on one vector per clip, base and fine-tuned clips in pairs (same prompt, same noise).
+
+*Separation* of a prompt from the others: squared distance between the prompts' means, less what sampling
+alone gives, over the variance within a prompt.  0: the prompt cannot be told from the others.
+*Pull* of a prompt: how far its clips moved from the base's mean towards the mean of the genre's recordings.
+0: no move in that direction; 1: arrived.  Off-genre prompts should be pulled less than the genre's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lora_bench.artifacts import Embeddings
+from lora_bench.errors import ScoreError, UnscoredError
+from lora_bench.metrics.clusters import Clusters, average_clips, cluster_embeddings
+from lora_bench.metrics.frechet import check_same_dim
+from lora_bench.metrics.jackknife import Jackknife, make_interval, summarize_replicates
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MIN_PAIRS = 3
+GENRE_WORD_FRAC = 0.9
+# Words of any music: a prompt that shares only these with the captions may be of any genre.
+_GENERIC = """
+    and with the for from into music song track tune piece loop theme background instrumental style sound
+    soundtrack major minor bpm tempo key fast slow medium calm upbeat happy sad dark bright lead melody
+    melodies chords harmony rhythm beat beats bass drum drums piano guitar strings synth pad arpeggio
+    arpeggios percussion vocals voice
+"""
+GENERIC_WORDS = frozenset(_GENERIC.split())
+_WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """A bias-corrected figure with its 95 % interval (None where nothing can be left out)."""
+
+    value: float
+    se: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+
+
+@dataclass(frozen=True)
+class ControlSets:
+    """Paired clips of several prompts, and the genre's recordings; one vector per clip.
+
+    Attributes:
+        base: by prompt [n, D]; `tuned` by prompt [n, D], the same clips in the same order.
+        reference: clusters are the tracks.
+    """
+
+    base: tuple[NDArray[np.float64], ...]
+    tuned: tuple[NDArray[np.float64], ...]
+    reference: Clusters
+
+
+def pair_prompts(
+    base: Sequence[Embeddings], tuned: Sequence[Embeddings], reference: Embeddings
+) -> ControlSets:
+    """Average the windows of every clip, and keep the clips that both generators made.
+
+    Args:
+        base: one set per prompt.
+        tuned: one set per prompt, in the same order.
+        reference: the genre's recordings.
+
+    Raises:
+        UnscoredError: a prompt has fewer than three pairs.
+        ScoreError: different dimensions, or values that are not finite.
+    """
+    if not base or len(base) != len(tuned):
+        raise ScoreError(
+            f"{len(base)} and {len(tuned)} prompts to compare; expected one set of each per prompt"
+        )
+    theirs = cluster_embeddings(average_clips(reference), "reference")
+    ours: list[NDArray[np.float64]] = []
+    others: list[NDArray[np.float64]] = []
+    for one, other in zip(base, tuned, strict=True):
+        rows = {name: place for place, name in enumerate(other.clip_names)}
+        common = [place for place, name in enumerate(one.clip_names) if name in rows]
+        if len(common) < MIN_PAIRS:
+            raise UnscoredError(
+                f"{len(common)} clip(s) are in both sets, whether control is kept needs at least {MIN_PAIRS} "
+                "of each prompt"
+            )
+        ours.append(np.asarray(average_clips(one).values, dtype=np.float64)[common])
+        partners = [rows[one.clip_names[place]] for place in common]
+        others.append(np.asarray(average_clips(other).values, dtype=np.float64)[partners])
+        for vectors in (ours[-1], others[-1]):
+            check_same_dim(vectors, theirs.vectors)
+    return ControlSets(tuple(ours), tuple(others), theirs)
+
+
+def measure_separation(
+    sets: Sequence[NDArray[np.float64]],
+) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+    """Separation of every prompt from the others [P], and without each clip: per prompt [n, P].
+
+    Args:
+        sets: by prompt [n, D] with n >= 3; at least two prompts.
+
+    Raises:
+        UnscoredError: one prompt only, or all clips of every prompt are equal.
+    """
+    if len(sets) < 2:
+        raise UnscoredError("one prompt only: there is none that it could be told from")
+    origin = np.concatenate(sets).mean(axis=0)
+    centred = [vectors - origin for vectors in sets]
+    means = np.stack([vectors.mean(axis=0) for vectors in centred])
+    squares = np.array([(vectors**2).sum() for vectors in centred])
+    counts = np.array([len(vectors) for vectors in centred], dtype=np.float64)
+    products = np.asarray(means @ means.T, dtype=np.float64)
+    within = (squares - counts * np.diag(products)) / (counts - 1.0)
+    if within.mean() <= 1e-12 * max(float(squares.sum() / counts.sum()), 1e-300):
+        raise UnscoredError("all clips of every prompt are equal, so there is no spread to relate to")
+    full = _separate(products[None], within[None], counts[None])[0]
+    replicates: list[NDArray[np.float64]] = []
+    for place, vectors in enumerate(centred):
+        n = len(vectors)
+        left = (n * means[place] - vectors) / (n - 1.0)
+        own = (left**2).sum(axis=1)
+        some_products = np.repeat(products[None], n, axis=0)
+        some_products[:, place, :] = some_products[:, :, place] = left @ means.T
+        some_products[:, place, place] = own
+        some_within = np.repeat(within[None], n, axis=0)
+        some_within[:, place] = (squares[place] - (vectors**2).sum(axis=1) - (n - 1.0) * own) / (n - 2.0)
+        some_counts = np.repeat(counts[None], n, axis=0)
+        some_counts[:, place] = n - 1.0
+        replicates.append(_separate(some_products, some_within, some_counts))
+    return full, replicates
+
+
+def _separate(
+    products: NDArray[np.float64], within: NDArray[np.float64], counts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """[B, P] from scalar products of means [B, P, P], variances within [B, P] and numbers of clips [B, P]."""
+    squares = np.diagonal(products, axis1=1, axis2=2)
+    noise = within / counts
+    apart = squares[:, :, None] + squares[:, None, :] - 2.0 * products
+    apart = apart - noise[:, :, None] - noise[:, None, :]
+    n_prompts = products.shape[1]
+    apart *= 1.0 - np.eye(n_prompts)
+    return apart.sum(axis=2) / (n_prompts - 1.0) / within.mean(axis=1)[:, None]
+
+
+def tell_prompts(sets: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Share of each prompt's clips that lie nearest to their own prompt's mean, itself left out [P]."""
+    means = np.stack([vectors.mean(axis=0) for vectors in sets])
+    shares: list[float] = []
+    for place, vectors in enumerate(sets):
+        distances = ((vectors[:, None, :] - means[None]) ** 2).sum(axis=2)
+        n = len(vectors)
+        distances[:, place] *= (n / (n - 1.0)) ** 2  # distance to the mean of the others
+        shares.append(float((distances.argmin(axis=1) == place).mean()))
+    return np.array(shares)
+
+
+def compare_separation(sets: ControlSets) -> tuple[NDArray[np.float64], NDArray[np.float64], list[Estimated]]:
+    """Separation of the base [P], of the fine-tuned [P], and the difference: per prompt, then their mean.
+
+    Raises:
+        UnscoredError: as `measure_separation`.
+    """
+    (base, base_left), (tuned, tuned_left) = measure_separation(sets.base), measure_separation(sets.tuned)
+    left = [_with_mean(b - a) for a, b in zip(base_left, tuned_left, strict=True)]
+    full = _with_mean((tuned - base)[None])[0]
+    # The statistic is unbiased but for the ratio: the jackknife's estimate of its bias is noise.
+    return base, tuned, [_estimate(full, [left], place, corrected=False) for place in range(len(full))]
+
+
+def measure_pull(sets: ControlSets, contrast: NDArray[np.float64] | None = None) -> list[Estimated]:
+    """Pull of every prompt, their mean, and a contrast of prompts if one is given; bias-corrected.
+
+    Args:
+        sets: paired clips and the genre's recordings.
+        contrast: [P] weights of the prompts, for instance off-genre less in-genre.
+
+    Raises:
+        UnscoredError: a base mean equals the reference's mean.
+    """
+    target = sets.reference.vectors.mean(axis=0)
+    full = np.array([_pull(b.mean(axis=0), t.mean(axis=0), target) for b, t in _pairs(sets)])
+    if not np.isfinite(full).all():
+        raise UnscoredError(
+            "a prompt's mean is that of the recordings, so there is no direction towards them"
+        )
+    generated: list[NDArray[np.float64]] = []
+    for place, (base, tuned) in enumerate(_pairs(sets)):
+        n = len(base)
+        values = np.repeat(full[None], n, axis=0)
+        values[:, place] = _pull(_leave_out(base), _leave_out(tuned), target)
+        generated.append(_finish(values, contrast))
+    targets = _leave_out_tracks(sets.reference)
+    of_reference = np.stack([_pull(b.mean(axis=0), t.mean(axis=0), targets) for b, t in _pairs(sets)], axis=1)
+    sides = [generated, [_finish(of_reference, contrast)]]
+    whole = _finish(full[None], contrast)[0]
+    sizes = [None, sets.reference.sizes.astype(np.float64)]
+    return [_estimate(whole, sides, place, corrected=True, sizes=sizes) for place in range(len(whole))]
+
+
+def _pairs(sets: ControlSets) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    return list(zip(sets.base, sets.tuned, strict=True))
+
+
+def _pull(
+    base: NDArray[np.float64], tuned: NDArray[np.float64], target: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Share of the way from the base's mean to the target, along that way; any of the means [..., D]."""
+    way = target - base
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return ((tuned - base) * way).sum(axis=-1) / (way**2).sum(axis=-1)
+
+
+def _leave_out(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[n, D] means without each clip."""
+    n = len(vectors)
+    return (vectors.sum(axis=0) - vectors) / (n - 1.0)
+
+
+def _leave_out_tracks(reference: Clusters) -> NDArray[np.float64]:
+    """[G, D] means without each track; of a single track the mean itself."""
+    sums = np.add.reduceat(reference.vectors, reference.starts[:-1])
+    if len(sums) < 2:
+        return reference.vectors.mean(axis=0)[None]
+    sizes = reference.sizes.astype(np.float64)[:, None]
+    return (sums.sum(axis=0) - sums) / (sizes.sum() - sizes)
+
+
+def _with_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([values, values.mean(axis=1, keepdims=True)], axis=1)
+
+
+def _finish(values: NDArray[np.float64], contrast: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    whole = _with_mean(values)
+    return whole if contrast is None else np.concatenate([whole, (values @ contrast)[:, None]], axis=1)
+
+
+def _estimate(
+    full: NDArray[np.float64],
+    sides: Sequence[Sequence[NDArray[np.float64]]],
+    place: int,
+    *,
+    corrected: bool,
+    sizes: Sequence[NDArray[np.float64] | None] | None = None,
+) -> Estimated:
+    """One figure's interval from leave-one-out values; each side is a list of strata [n, figures]."""
+    value = float(full[place])
+    found: list[Jackknife] = []
+    for number, strata in enumerate(sides):
+        values = np.concatenate([part[:, place] for part in strata])
+        labels = np.repeat(np.arange(len(strata)), [len(part) for part in strata])
+        given = None if sizes is None else sizes[number]
+        side = summarize_replicates(value, values, np.ones(len(values)) if given is None else given, labels)
+        if side is not None:
+            found.append(side)
+    if len(found) < len(sides):
+        return Estimated(value)
+    centre = value - sum(side.bias for side in found) if corrected else value
+    interval = make_interval(centre, found)
+    return Estimated(centre, interval.se, interval.low, interval.high)
+
+
+def find_off_genre(
+    prompts: Sequence[str], captions: Sequence[str]
+) -> tuple[Mapping[str, bool | None], tuple[str, ...]]:
+    """Which prompts share no genre word with the training captions, and what the genre words are.
+
+    Genre words stand in nine of ten captions and are not words of any music.  Without such words nothing is
+    known (None).
+    """
+    if not captions:
+        return dict.fromkeys(prompts), ()
+    counts = Counter(word for caption in captions for word in _read_words(caption))
+    words = tuple(sorted(word for word, count in counts.items() if count >= GENRE_WORD_FRAC * len(captions)))
+    if not words:
+        return dict.fromkeys(prompts), ()
+    return {prompt: not _read_words(prompt) & set(words) for prompt in prompts}, words
+
+
+def _read_words(text: str) -> frozenset[str]:
+    found = (word.lower() for word in _WORD.findall(text))
+    return frozenset(word for word in found if len(word) > 2 and word not in GENERIC_WORDS)

@@ -1,0 +1,125 @@
+"""An adapter as other programs load it: PEFT's folder, or the base model's weights with the adapter merged in."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lora_bench.errors import StoreError, UsageError
+from lora_bench.store import disk_errors, read_json, write_json, write_text
+from lora_bench.take_away.card import CardFacts, write_card
+from lora_bench.take_away.choice import ChosenTrial
+
+WEIGHTS, CONFIG, PROVENANCE, CARD = (
+    "adapter_model.safetensors", "adapter_config.json", "lora_bench.json", "README.md",
+)  # fmt: skip
+# What belongs to a transformers model apart from weights, config and tokenizer, which are written anew.
+BESIDE = ("preprocessor_config.json", "processor_config.json", "generation_config.json", "pocket.json")
+
+
+def export_trial(chosen: ChosenTrial, folder: Path, facts: CardFacts, *, merged: bool) -> list[Path]:
+    """Write `folder` whole or not at all, with a model card.
+
+    Args:
+        chosen: the trial.
+        folder: must not be there, or be empty.
+        facts: what the card has to say beyond the report.
+        merged: weights with the adapter in them, as transformers loads them, instead of the adapter.
+
+    Returns:
+        The files, by name.
+
+    Raises:
+        UsageError: the folder holds something.
+        ModelError: the base model is not to be had (only where `merged`), or the adapter is another's.
+        StoreError: the adapter is damaged, or the disk is full.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            f"--to {folder}: is there already and not empty; give a folder that is not there yet"
+        )
+    write = _write_merged if merged else _write_adapter
+
+    def fill(draft: Path) -> None:
+        write(chosen, draft)
+        write_text(draft / CARD, write_card(chosen, facts, merged=merged))
+
+    _make_folder(folder, fill)
+    return sorted(folder.iterdir())
+
+
+def _make_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder):
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            fill(draft)
+            for path in draft.iterdir():
+                path.chmod(0o644)  # safetensors makes its files private
+            draft.chmod(0o755)
+            if folder.is_dir():
+                folder.rmdir()  # empty: checked by the caller
+            draft.rename(folder)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+
+def _write_adapter(chosen: ChosenTrial, folder: Path) -> None:
+    """PEFT's two files, and where the adapter comes from."""
+    for name in (WEIGHTS, CONFIG):
+        if not (chosen.adapter / name).is_file():
+            raise StoreError(
+                f"{chosen.adapter / name}: expected the adapter that training left; remove the trial's folder "
+                "and run again"
+            )
+    shutil.copyfile(chosen.adapter / WEIGHTS, folder / WEIGHTS)
+    write_json(folder / CONFIG, read_json(chosen.adapter / CONFIG))
+    write_json(folder / PROVENANCE, describe_origin(chosen))
+
+
+def describe_origin(chosen: ChosenTrial) -> dict[str, Any]:
+    """What the adapter was made from and how, without any path of this machine."""
+    found: dict[str, Any] = {}
+    if (chosen.adapter / PROVENANCE).is_file():
+        found = read_json(chosen.adapter / PROVENANCE)
+    kept = {key: found[key] for key in ("weights_hash", "lora", "train", "train_seed") if key in found}
+    result = {key: value for key, value in (found.get("result") or {}).items() if key != "adapter"}
+    return {
+        "model": public_model_name(chosen.plan.model.id),
+        **kept,
+        "trial": chosen.plan.id,
+        "result": result,
+    }
+
+
+def public_model_name(name: str) -> str:
+    """A hub id as it is; of a local folder only its last part."""
+    is_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).expanduser().is_dir()
+    return Path(name).expanduser().name if is_local else name
+
+
+def _write_merged(chosen: ChosenTrial, folder: Path) -> None:
+    """A transformers folder in float32: what is added to half-precision weights would partly be lost."""
+    from transformers import AutoTokenizer
+
+    from lora_bench.models import load_model
+    from lora_bench.models.lora import check_adapter, load_adapter
+    from lora_bench.models.model_files import find_model_folder
+    from lora_bench.models.quiet import quiet_transformers
+
+    spec = chosen.plan.model.model_copy(update={"dtype": "float32", "backend": "transformers"})
+    base = find_model_folder(spec).path
+    model = load_model(spec, device="cpu")
+    check_adapter(chosen.adapter, model_name=model.info.name, weights_hash=model.info.weights_hash)
+    with quiet_transformers():
+        merged: Any = load_adapter(model.network, chosen.adapter).merge_and_unload()
+        merged.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(folder)
+    for name in BESIDE:
+        if (base / name).is_file() and not (folder / name).exists():
+            shutil.copyfile(base / name, folder / name)
+    write_json(folder / PROVENANCE, describe_origin(chosen))

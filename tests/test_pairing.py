@@ -1,0 +1,211 @@
+"""Which trials are compared with which, and that zero-shot and baseline are never mixed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lora_bench.artifacts import Embeddings
+from lora_bench.metrics.provenance import find_gaps
+from lora_bench.names import prompt_slugs
+from lora_bench.pairing import compare_trials, find_baseline, find_partner
+from lora_bench.plan import ExperimentPlan, plan_experiment, write_plan
+from lora_bench.progress import SilentProgress
+from lora_bench.results import gather_results
+from lora_bench.results_csv import render_csv
+from lora_bench.spec.experiment import ExperimentSpec
+from lora_bench.stages.embed import save_embeddings
+from lora_bench.store import read_json, write_json
+
+PROMPTS = ["chiptune a", "orchestral b"]
+ABOUT = {
+    "encoder": "mfcc20", "weights": "none", "window_samples": 2048, "resampler": "soxr-hq 1",
+}  # fmt: skip
+N, DIM, WINDOWS = 12, 3, 2
+
+
+def make_plan(**changes) -> ExperimentPlan:
+    spec = {
+        "schema": 1, "name": "study", "model": {"id": "pocket"}, "dataset": {"builtin": "chiptune"},
+        "prompts": PROMPTS, "generation": {"n_clips": N}, "metrics": ["mfcc20"],
+        "trials": {"variants": [{"name": "main", "lora": {"rank": 4}}]},
+        "baseline": "main",
+        "ablations": {"small": {"lora.rank": 2}},
+        "repeats": {"train_seeds": [0, 1]},
+    }  # fmt: skip
+    return plan_experiment(ExperimentSpec.model_validate(spec | changes))
+
+
+def wrap(values):
+    n_clips = len(values) // WINDOWS
+    names = tuple(f"{clip:03d}" for clip in range(n_clips))
+    return Embeddings(np.asarray(values), np.repeat(np.arange(n_clips), WINDOWS), names, names, ABOUT)
+
+
+def write_run(folder: Path, plan: ExperimentPlan, *, shifts: dict[str, float]) -> Path:
+    """What trials leave: base clips off the reference by 2, others less so by their shift."""
+    rng = np.random.default_rng(0)
+    base = {prompt: rng.normal(size=(N * WINDOWS, DIM)) + 2.0 for prompt in PROMPTS}
+    save_embeddings(wrap(rng.normal(size=(20 * WINDOWS, DIM))), folder / "reference_embeddings" / "r.npz")
+    write_plan(folder / "plan.json", plan)
+    for trial in plan.trials:
+        place = folder / "trials" / trial.id
+        for prompt, slug in prompt_slugs(trial.prompts).items():
+            noise = 0.0 if trial.kind == "zero-shot" else 0.1
+            values = (
+                base[prompt]
+                - shifts.get(trial.configuration, 0.0)
+                + noise * rng.normal(size=base[prompt].shape)
+            )
+            save_embeddings(wrap(values), place / "embeddings" / "mfcc20" / f"{slug}.npz")
+        write_json(place / "embeddings" / "mfcc20" / "reference.json", {"file": "r.npz"})
+        cells = [
+            {
+                "metric": "mfcc20",
+                "prompt": prompt,
+                "value": 1.0,
+                "n_generated": N,
+                "n_reference": 20,
+                "dim": DIM,
+            }
+            for prompt in (*PROMPTS, None)
+        ]
+        write_json(place / "scores.json", {"scores": cells, "unscored": []})
+        guards = [{"trial": None, "n_clips": 4}, {"trial": trial.id, "prompt": None, "n_clips": N}]
+        write_json(place / "guards.json", {"key": "k", "guards": guards, "captions": ["chiptune game"]})
+        write_json(place / "state.json", {"state": "done"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExperimentPlan, Path]:
+    plan = make_plan()
+    run = write_run(tmp_path_factory.mktemp("run"), plan, shifts={"main": 1.5, "small": 0.5})
+    compare_trials(plan, run, SilentProgress())
+    return plan, run
+
+
+def test_partners_are_the_zero_shot_model_and_the_baseline_of_the_same_seed() -> None:
+    plan = make_plan()
+    names = {trial.id: trial.name for trial in plan.trials}
+    found = {
+        trial.name: (find_partner(trial, plan.trials), find_baseline(trial, plan))
+        for trial in plan.trials
+        if trial.kind == "fine-tuned"
+    }
+    assert {name: [one and names[one.id] for one in pair] for name, pair in found.items()} == {
+        "main-s0": ["zero-shot", None],
+        "main-s1": ["zero-shot", None],
+        "small-s0": ["zero-shot", "main-s0"],
+        "small-s1": ["zero-shot", "main-s1"],
+    }
+
+
+def test_comparisons_with_zero_shot_and_with_the_baseline_stay_apart(compared) -> None:
+    plan, run = compared
+    found = read_json(run / "comparisons.json")
+    kinds = {trial.id: trial.kind for trial in plan.trials}
+    assert {kinds[item["against"]] for item in found["comparisons"]} == {"zero-shot"}
+    assert {kinds[item["against"]] for item in found["baseline_comparisons"]} == {"fine-tuned"}
+    assert len(found["comparisons"]) == 4 * 3
+    assert len(found["baseline_comparisons"]) == 2 * 3
+    assert {item["verdict"] for item in found["comparisons"]} == {"better"}
+    assert {item["verdict"] for item in found["baseline_comparisons"]} == {"worse"}
+
+
+def test_training_seeds_are_aggregated_with_their_number(compared) -> None:
+    _, run = compared
+    found = read_json(run / "comparisons.json")
+    over = found["comparisons_over_seeds"]
+    assert {(item["configuration"], item["against"], item["prompt"]) for item in over} == {
+        (name, "zero-shot", prompt) for name in ("main", "small") for prompt in (*PROMPTS, None)
+    }
+    for item in (*over, *found["baseline_comparisons_over_seeds"]):
+        part = "comparisons" if item["against"] == "zero-shot" else "baseline_comparisons"
+        deltas = [
+            one["delta"]
+            for one in found[part]
+            if one["prompt"] == item["prompt"] and one["trial"].startswith(item["configuration"])
+        ]
+        assert item["n_seeds"] == len(deltas) == 2
+        assert item["delta"] == pytest.approx(np.mean(deltas))
+        assert item["se_seeds"] == pytest.approx(np.std(deltas, ddof=1) / np.sqrt(2))
+        assert item["se"] >= item["se_seeds"]
+        assert item["ci_low"] < item["delta"] < item["ci_high"]
+        assert (item["p_value"] <= 0.05) == (not item["ci_low"] <= 0.0 <= item["ci_high"])
+
+
+def test_one_seed_gives_no_aggregate(tmp_path: Path) -> None:
+    plan = make_plan(repeats={"train_seeds": [0]})
+    run = write_run(tmp_path, plan, shifts={})
+    compare_trials(plan, run, SilentProgress())
+    assert read_json(run / "comparisons.json")["comparisons_over_seeds"] == []
+
+
+def test_comparing_again_does_nothing(compared) -> None:
+    plan, run = compared
+    stamps = [(run / name).stat().st_mtime_ns for name in ("comparisons.json", "guards.json")]
+    compare_trials(plan, run, SilentProgress())
+    assert [(run / name).stat().st_mtime_ns for name in ("comparisons.json", "guards.json")] == stamps
+
+
+def test_every_comparison_and_control_record_says_what_it_is(compared) -> None:
+    _, run = compared
+    found = read_json(run / "comparisons.json")
+    for item in (*found["comparisons"], *found["baseline_comparisons"]):
+        assert find_gaps(item, ("n_pairs", "n_reference", "dim")) == []
+        assert item["provenance"]["test"].startswith("paired label swaps")
+    for item in (*found["comparisons_over_seeds"], *found["baseline_comparisons_over_seeds"]):
+        assert find_gaps(item, ("n_seeds", "dim")) == []
+    control = read_json(run / "guards.json")["control"]
+    assert len(control) == 4 * 3
+    for item in control:
+        gaps = find_gaps(
+            item | {"provenance": {**item["provenance"], "estimator": "separation and pull"}},
+            ("n_pairs", "n_reference", "dim"),
+        )
+        assert gaps == []
+
+
+def test_control_knows_off_genre_prompts_and_equal_controls_stand_once(compared) -> None:
+    plan, run = compared
+    found = read_json(run / "guards.json")
+    assert {item["prompt"]: item["off_genre"] for item in found["control"]} == {
+        PROMPTS[0]: False, PROMPTS[1]: True, None: None,
+    }  # fmt: skip
+    pulled = [item for item in found["control"] if item["trial"].startswith("main")]
+    # 1.5 of the way of 2 to the recordings' mean
+    assert all(item["pull"] == pytest.approx(0.75, abs=0.1) for item in pulled)
+    assert {item["pull_verdict"] for item in pulled} == {"towards the genre"}
+    assert all("off_genre_less_in_genre_pull" in item for item in pulled if item["prompt"] is None)
+    assert [item["trial"] for item in found["guards"]] == [None, *(trial.id for trial in plan.trials)]
+
+
+def test_the_spec_can_name_its_off_genre_prompts(tmp_path: Path) -> None:
+    plan = make_plan(prompt_sets={"off_genre": [PROMPTS[0]]}, repeats={"train_seeds": [0]})
+    run = write_run(tmp_path, plan, shifts={})
+    compare_trials(plan, run, SilentProgress())
+    control = read_json(run / "guards.json")["control"]
+    assert {item["prompt"]: item["off_genre"] for item in control} == {
+        PROMPTS[0]: True, PROMPTS[1]: False, None: None,
+    }  # fmt: skip
+
+
+def test_results_and_csv_keep_zero_shot_and_baseline_in_columns_of_their_own(compared) -> None:
+    _, run = compared
+    results = gather_results(run)
+    assert len(results["comparisons"]) == 12
+    assert len(results["baseline_comparisons"]) == 6
+    assert json.dumps(results, allow_nan=False)
+    for cell in csv.DictReader(io.StringIO(render_csv(results))):
+        is_ablation = cell["trial"].startswith("small")
+        assert bool(cell["baseline_delta"]) == is_ablation
+        assert bool(cell["delta"]) == (cell["kind"] == "fine-tuned")
+        if is_ablation:
+            assert float(cell["delta"]) < 0.0 < float(cell["baseline_delta"])
+            assert (cell["verdict"], cell["baseline_verdict"]) == ("better", "worse")
