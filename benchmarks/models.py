@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from lora_bench.models.adaptable import AdaptableMusicGen
+from lora_bench.models.audiocraft_library import require_audiocraft
 from lora_bench.models.bridges.parts import MusicGenParts, take_apart
 from lora_bench.models.loading import describe_network, load_model
 from lora_bench.models.random_model import SMALL, TINY, build_random_musicgen, build_tokenizer
@@ -23,6 +24,7 @@ def make_model(name: str, backend: str = "transformers") -> AdaptableMusicGen:
     info = describe_network(network, name=f"random {name}", weights_hash="random", trained=False)
     cpu = torch.device("cpu")
     if backend == "audiocraft":
+        require_audiocraft()
         from lora_bench.models.audiocraft_loading import make_model as make_audiocraft_model
 
         return make_audiocraft_model(take_apart(network, tokenizer), info, device=cpu, dtype=torch.float32)
@@ -31,5 +33,6 @@ def make_model(name: str, backend: str = "transformers") -> AdaptableMusicGen:
 
 def make_audiocraft_parts(name: str) -> MusicGenParts:
     """The same weights for audiocraft's own networks."""
+    require_audiocraft()
     model = make_model(name)
     return take_apart(model.network, model._tokenizer)

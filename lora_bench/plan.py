@@ -106,7 +106,9 @@ def plan_file(loaded: LoadedSpec) -> ExperimentPlan:
     except SpecError as error:
         placed = [Problem(loaded.locate(item.field), item.field, item.message) for item in error.problems]
         raise SpecError(placed) from None
-    return plan.model_copy(update={"source": loaded.file.as_posix(), "overrides": loaded.overrides})
+    here = Path.cwd()  # reports name the spec as its user does, not by where this machine keeps it
+    file = loaded.file.relative_to(here) if loaded.file.is_relative_to(here) else loaded.file
+    return plan.model_copy(update={"source": file.as_posix(), "overrides": loaded.overrides})
 
 
 def plan_experiment(spec: ExperimentSpec) -> ExperimentPlan:

@@ -46,10 +46,16 @@ def need_checkpoint(encoder: str, place: str, source: str) -> Path:
     path = checkpoint_folder() / place
     if not path.exists():
         raise UnscoredError(
-            f"{encoder}: its weights are not on this machine: {path} is missing. Get it from {source} "
+            f"{encoder}: its weights are not on this machine: {_shorten(path)} is missing. Get it from {source} "
             f"(or name another folder in {FOLDER_VARIABLE}) and run again; nothing is downloaded by itself"
         )
     return path
+
+
+def _shorten(path: Path) -> str:
+    """With `~` for the home folder: the message stands in reports that are shown to others."""
+    home = Path.home()
+    return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) else str(path)
 
 
 def hash_checkpoint(path: Path) -> str:
