@@ -77,7 +77,7 @@ def run_audiocraft(arguments: argparse.Namespace) -> dict[str, float]:
             conditions=conditions,
             num_samples=arguments.batch,
             max_gen_len=n_frames,
-            top_k=250,
+            top_k=min(250, lm.card),
             temp=1.0,
             cfg_coef=3.0,
         )
