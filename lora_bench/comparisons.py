@@ -8,8 +8,9 @@ which lowers the bias of its distance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -234,21 +235,29 @@ def judge(comparison: Comparison | SeedComparison) -> str:
     return BETTER if (high < 0.0) == lower_is_better else WORSE
 
 
+Judged = TypeVar("Judged", "Comparison", "SeedComparison")
+
+
+def _adjust_families(items: Sequence[Judged], name: Callable[[Judged], tuple[str, str, str]]) -> list[Judged]:
+    """Holm's p-values within the families that `name` tells apart, and the verdicts that follow."""
+    adjusted = list(items)
+    families: dict[tuple[str, str, str], list[int]] = {}
+    for place, item in enumerate(items):
+        if item.prompt is not None:
+            families.setdefault(name(item), []).append(place)
+    for places in families.values():
+        for place, p_holm in zip(places, holm([items[place].p_value for place in places]), strict=True):
+            changed = replace(items[place], p_holm=p_holm)
+            adjusted[place] = replace(changed, verdict=judge(changed))
+    return adjusted
+
+
 def adjust_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Holm's correction within every (trial, metric) across its prompts, and the verdicts that follow.
 
     Comparisons over all prompts together (`prompt` None) are no part of a family and keep their p-value.
     """
-    adjusted = list(comparisons)
-    families: dict[tuple[str, str, str], list[int]] = {}
-    for place, item in enumerate(comparisons):
-        if item.prompt is not None:
-            families.setdefault((item.trial, item.against, item.metric), []).append(place)
-    for places in families.values():
-        for place, p_holm in zip(places, holm([comparisons[place].p_value for place in places]), strict=True):
-            changed = replace(comparisons[place], p_holm=p_holm)
-            adjusted[place] = replace(changed, verdict=judge(changed))
-    return adjusted
+    return _adjust_families(comparisons, lambda item: (item.trial, item.against, item.metric))
 
 
 @dataclass(frozen=True)
@@ -299,15 +308,7 @@ def aggregate_seeds(
         if len({item.trial for item in items}) > 1
         and (made := _aggregate(items, configuration, against)) is not None
     ]
-    families: dict[tuple[str, str, str], list[int]] = {}
-    for place, item in enumerate(found):
-        if item.prompt is not None:
-            families.setdefault((item.configuration, item.against, item.metric), []).append(place)
-    for places in families.values():
-        for place, p_holm in zip(places, holm([found[place].p_value for place in places]), strict=True):
-            changed = replace(found[place], p_holm=p_holm)
-            found[place] = replace(changed, verdict=judge(changed))
-    return found
+    return _adjust_families(found, lambda item: (item.configuration, item.against, item.metric))
 
 
 def _aggregate(items: Sequence[Comparison], configuration: str, against: str) -> SeedComparison | None:

@@ -81,6 +81,32 @@ def is_disk_full(error: Exception) -> bool:
     return os.strerror(errno.ENOSPC) in str(error) or f"os error {errno.ENOSPC}" in str(error)
 
 
+def make_folder(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Write a folder whole or not at all: `fill` gets a draft beside it, which is then renamed.
+
+    Args:
+        folder: not there, or empty.
+        fill: writes the files into the folder that it is given.
+
+    Raises:
+        StoreError: the disk is full.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder):
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            fill(draft)
+            for path in draft.rglob("*"):
+                path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes its files private
+            draft.chmod(0o755)
+            if folder.is_dir():
+                folder.rmdir()
+            draft.rename(folder)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old or the new content, never a part.
 

@@ -247,9 +247,10 @@ def torment(
 ) -> dict[str, Any]:
     """Kill lives at random moments, spread over all `n_files` that there are to write, then let one live."""
     place = witness.place
-    per_life = (n_files - count_files(place)) * SPREAD_FRAC / max(n_kills, 1)
     n_killed = 0
     while n_killed < n_kills:
+        # from what is left, so that a late moment of one life does not take those of the others
+        per_life = (n_files - count_files(place)) * SPREAD_FRAC / (n_kills - n_killed + 1)
         moment = Moment(round(chance.uniform(0.0, 2.0 * per_life)), chance.uniform(0.0, MAX_DELAY_S))
         code = fork_life(plan, place, moment)
         witness.look()

@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_bench.errors import UnscoredError
-from lora_bench.metrics.clusters import check_embeddings
 from lora_bench.metrics.frechet import check_same_dim, check_vectors
 from lora_bench.metrics.kernel import squared_distances
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-    from lora_bench.artifacts import Embeddings
 
 
 @dataclass(frozen=True)
@@ -80,15 +77,3 @@ def _reach_of(points: NDArray[np.float64], k: int) -> NDArray[np.float64]:
     squares = squared_distances(points, points)
     np.fill_diagonal(squares, 0.0)
     return np.partition(squares, k, axis=1)[:, k]
-
-
-def average_clips(embeddings: Embeddings) -> NDArray[np.float64]:
-    """[N, D] mean vector of every clip.
-
-    Raises:
-        ScoreError: as `check_embeddings`.
-    """
-    vectors = check_embeddings(embeddings, "clip")
-    index = np.asarray(embeddings.clip_index)
-    starts = np.searchsorted(index, np.arange(len(embeddings.clip_names)))
-    return np.add.reduceat(vectors, starts, axis=0) / np.bincount(index)[:, None]

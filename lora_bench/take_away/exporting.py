@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import StoreError, UsageError
-from lora_bench.store import disk_errors, read_json, write_json, write_text
+from lora_bench.store import make_folder, read_json, write_json, write_text
 from lora_bench.take_away.card import CardFacts, write_card
 from lora_bench.take_away.choice import ChosenTrial
 
@@ -47,25 +45,8 @@ def export_trial(chosen: ChosenTrial, folder: Path, facts: CardFacts, *, merged:
         write(chosen, draft)
         write_text(draft / CARD, write_card(chosen, facts, merged=merged))
 
-    _make_folder(folder, fill)
+    make_folder(folder, fill)
     return sorted(folder.iterdir())
-
-
-def _make_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors(folder):
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            fill(draft)
-            for path in draft.iterdir():
-                path.chmod(0o644)  # safetensors makes its files private
-            draft.chmod(0o755)
-            if folder.is_dir():
-                folder.rmdir()  # empty: checked by the caller
-            draft.rename(folder)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
 
 
 def _write_adapter(chosen: ChosenTrial, folder: Path) -> None:

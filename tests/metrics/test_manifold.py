@@ -6,7 +6,8 @@ from sets import make_embeddings
 from sklearn.neighbors import NearestNeighbors
 
 from lora_bench.errors import ScoreError, UnscoredError
-from lora_bench.metrics.manifold import average_clips, measure_manifold
+from lora_bench.metrics.clusters import average_clips
+from lora_bench.metrics.manifold import measure_manifold
 
 
 def by_neighbours(generated, reference, k):
@@ -61,4 +62,6 @@ def test_points_of_different_dimensions_are_refused():
 
 def test_clip_averages_are_the_means_of_their_windows():
     embeddings = make_embeddings(5, 4, 3)
-    np.testing.assert_allclose(average_clips(embeddings), embeddings.values.reshape(5, 4, 3).mean(axis=1))
+    np.testing.assert_allclose(
+        average_clips(embeddings).values, embeddings.values.reshape(5, 4, 3).mean(axis=1)
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +23,7 @@ from lora_bench.models.lora import check_adapter, load_adapter
 from lora_bench.models.model_files import find_model_folder, hash_files, hash_weights
 from lora_bench.models.quiet import quiet_transformers
 from lora_bench.spec.schema import ModelSpec
-from lora_bench.store import disk_errors
+from lora_bench.store import make_folder
 
 # as Meta published them for MusicGen
 SAMPLING = {"do_sample": True, "top_k": 250, "guidance_scale": 3.0}
@@ -63,7 +62,7 @@ def convert(
             )
         weights_hash = None if base is None else _hash_model(base)
         target = library or ("transformers" if is_audiocraft_adapter(place) else "audiocraft")
-        _fill_folder(folder, lambda draft: rename_adapter(place, draft, target, weights_hash))
+        make_folder(folder, lambda draft: rename_adapter(place, draft, target, weights_hash))
     else:
         if base is not None:
             raise UsageError(f"--base: {source} is a model; only an adapter is for a model")
@@ -86,7 +85,7 @@ def _convert_model(source: str, folder: Path, library: Library | None, adapter: 
         if (place / NOTES).is_file():
             shutil.copyfile(place / NOTES, draft / NOTES)
 
-    _fill_folder(folder, fill)
+    make_folder(folder, fill)
 
 
 def _open_model(
@@ -135,20 +134,3 @@ def _write_transformers(
         tokenizer.save_pretrained(str(folder))
         extractor.save_pretrained(folder)
         MusicgenProcessor(feature_extractor=extractor, tokenizer=tokenizer).save_pretrained(folder)
-
-
-def _fill_folder(folder: Path, fill: Callable[[Path], object]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors(folder):
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            fill(draft)
-            for path in draft.rglob("*"):
-                path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes its files private
-            draft.chmod(0o755)
-            if folder.is_dir():
-                folder.rmdir()  # empty: checked by the caller
-            draft.rename(folder)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
