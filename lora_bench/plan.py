@@ -6,7 +6,7 @@ The order is zero-shot models, variants, grid, ablations; within each, training 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,10 @@ from lora_bench.names import slugify
 from lora_bench.spec.configurations import (
     ZERO_SHOT,
     Configuration,
+    SectionTexts,
     expand_configurations,
     find_differences,
+    write_canonical,
 )
 from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.spec.grid import clean_name, find_value, show_value
@@ -126,31 +128,30 @@ def plan_experiment(spec: ExperimentSpec) -> ExperimentPlan:
     baseline = next(
         (item.name for item in configurations if spec.baseline in (item.name, *item.aliases)), None
     )
-    zero_shot = _plan_zero_shot(spec, configurations)
+    texts = SectionTexts(_NOT_HASHED)
+    zero_shot = _plan_zero_shot(spec, configurations, texts)
     fine_tuned = [
-        _plan_fine_tuned(spec, item, seed) for item in configurations for seed in spec.repeats.train_seeds
+        _plan_fine_tuned(spec, item, seed, texts)
+        for item in configurations
+        for seed in spec.repeats.train_seeds
     ]
     return ExperimentPlan(name=spec.name, spec=spec, trials=(*zero_shot, *fine_tuned), baseline=baseline)
 
 
-def _plan_zero_shot(spec: ExperimentSpec, configurations: list[Configuration]) -> list[TrialPlan]:
+def _plan_zero_shot(
+    spec: ExperimentSpec, configurations: list[Configuration], texts: SectionTexts
+) -> list[TrialPlan]:
     """The base model of every model, dataset and sampling that occurs."""
     distinct: dict[str, Configuration] = {}
-    unchanged: str | None = None  # the key of all that change nothing a base model depends on
     for item in configurations:
-        touched = {field.partition(".")[0] for field in item.changes}
-        if touched <= _ADAPTER_SECTIONS:
-            unchanged = unchanged or _write_canonical(_hashed_sections(item, trained=False))
-            distinct.setdefault(unchanged, item)
-        else:
-            distinct.setdefault(_write_canonical(_hashed_sections(item, trained=False)), item)
-    sections = [_hashed_sections(item, trained=False) for item in distinct.values()]
+        distinct.setdefault(texts.write(_select_sections(item, trained=False)), item)
+    sections = [_drop_not_hashed(_select_sections(item, trained=False)) for item in distinct.values()]
     varying = [name for other in sections[1:] for name in find_differences(sections[0], other)]
     trials: list[TrialPlan] = []
     for item in distinct.values():
         shown = [show_value(find_value(item.settings, item.changes, name)) for name in _name_parts(varying)]
         name = clean_name("-".join([ZERO_SHOT, *shown]))
-        trials.append(_plan_trial(spec, item, name, name, None))
+        trials.append(_plan_trial(spec, item, name, name, None, texts))
     return trials
 
 
@@ -159,20 +160,25 @@ def _name_parts(varying: list[str]) -> list[str]:
     return list(dict.fromkeys("dataset" if name.startswith("dataset.") else name for name in varying))
 
 
-def _plan_fine_tuned(spec: ExperimentSpec, item: Configuration, seed: int) -> TrialPlan:
+def _plan_fine_tuned(spec: ExperimentSpec, item: Configuration, seed: int, texts: SectionTexts) -> TrialPlan:
     several = len(spec.repeats.train_seeds) > 1
-    return _plan_trial(spec, item, f"{item.name}-s{seed}" if several else item.name, item.name, seed)
+    return _plan_trial(spec, item, f"{item.name}-s{seed}" if several else item.name, item.name, seed, texts)
 
 
 def _plan_trial(
-    spec: ExperimentSpec, item: Configuration, name: str, configuration: str, seed: int | None
+    spec: ExperimentSpec,
+    item: Configuration,
+    name: str,
+    configuration: str,
+    seed: int | None,
+    texts: SectionTexts,
 ) -> TrialPlan:
     """One trial; without a training seed it is a zero-shot one."""
     settings, trained = item.settings, seed is not None
     lora = settings.lora.model_copy(update={"alpha": settings.lora.resolved_alpha})
     is_kept = not trained or spec.baseline in (item.name, *item.aliases)
     return TrialPlan(
-        id=f"{slugify(name, max_length=MAX_SLUG)}-{_hash_settings(item, seed)}",
+        id=f"{slugify(name, max_length=MAX_SLUG)}-{_hash_settings(item, seed, texts)}",
         name=name,
         configuration=configuration,
         kind="fine-tuned" if trained else ZERO_SHOT,
@@ -190,32 +196,29 @@ def _plan_trial(
     )
 
 
-def _hash_settings(item: Configuration, seed: int | None) -> str:
+def _hash_settings(item: Configuration, seed: int | None, texts: SectionTexts) -> str:
     """Eight digits of the hash of everything that a trial's clips depend on."""
-    sections = _write_canonical(_hashed_sections(item, trained=seed is not None))
+    sections = texts.write(_select_sections(item, trained=seed is not None))
     facts = {"version": ID_VERSION, "train_seed": seed, "settings": sections}
-    # what `hash_json` gives; the facts are plain already, and a plan may have many thousand trials
-    return hashlib.sha256(_write_canonical(facts).encode()).hexdigest()[:8]
+    return hashlib.sha256(write_canonical(facts).encode()).hexdigest()[:8]
 
 
-def _hashed_sections(item: Configuration, *, trained: bool) -> dict[str, Any]:
-    """The sections that count, without fields that change no clip.
+def _select_sections(item: Configuration, *, trained: bool) -> dict[str, Mapping[str, Any]]:
+    """The sections that count.
 
     A dataset or model in a local folder counts by its absolute path, a built-in one by its name.
     """
-    counted = (
-        ("model", "dataset", "generation", "lora", "train") if trained else ("model", "dataset", "generation")
-    )
     return {
-        name: {
-            key: value for key, value in item.identity[name].items() if key not in _NOT_HASHED.get(name, ())
-        }
-        for name in counted
+        name: section for name, section in item.identity.items() if trained or name not in _ADAPTER_SECTIONS
     }
 
 
-def _write_canonical(plain: Any) -> str:
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+def _drop_not_hashed(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Without the fields that change no clip."""
+    return {
+        name: {key: value for key, value in section.items() if key not in _NOT_HASHED.get(name, ())}
+        for name, section in sections.items()
+    }
 
 
 def write_plan(path: Path, plan: ExperimentPlan) -> None:

@@ -31,6 +31,8 @@ DRAFT = re.compile(r"^\..+\.[a-z0-9_]{8}$")
 
 def to_jsonable(value: Any) -> Any:
     """Plain JSON types from dataclasses, paths, mappings, sequences and numpy scalars."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         return to_jsonable(asdict(value))
     if isinstance(value, Mapping):
@@ -41,7 +43,7 @@ def to_jsonable(value: Any) -> Any:
         return value.as_posix()
     dump = getattr(value, "model_dump", None)  # Pydantic's models, without importing them
     if callable(dump):
-        return to_jsonable(dump(mode="json", by_alias=True))
+        return dump(mode="json", by_alias=True)
     item = getattr(value, "item", None)  # numpy's scalars
     return item() if callable(item) else value
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import to_json
 
 from lora_bench.commands.reasons import Reason, RunHistory
 from lora_bench.commands.tables import format_table
@@ -47,7 +48,8 @@ def execute(arguments: argparse.Namespace) -> int:
     forecaster = Forecaster(read_history(runs_dir))
     outlooks = [Outlook(trial, history.explain(trial), forecaster.predict(trial)) for trial in plan.trials]
     if arguments.json:
-        print(json.dumps(make_document(plan, runs_dir / plan.name, outlooks), indent=1, ensure_ascii=False))
+        # Python's own writer takes as long over 10,000 trials as everything else together
+        print(to_json(make_document(plan, runs_dir / plan.name, outlooks), indent=1).decode())
         return EXIT_OK
     print(format_table(HEAD, [_make_row(outlook) for outlook in outlooks], right=NUMBERS))
     for line in _write_notes(plan, outlooks, runs_dir / plan.name):

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+
+from lora_bench.metrics.student import t_probability, t_reach
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lora_bench.metrics.moments import Replicator
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def make_interval(centre: float, sides: Sequence[Jackknife]) -> Interval:
     se = float(np.sqrt(variance))
     if variance == 0.0:
         return Interval(0.0, centre, centre)
-    reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2.0, join_freedom(sides))) * se
+    reach = t_reach(join_freedom(sides)) * se
     return Interval(se, centre - reach, centre + reach)
 
 
@@ -120,4 +119,4 @@ def interval_p_value(centre: float, sides: Sequence[Jackknife]) -> float:
     variance = sum(side.variance for side in sides)
     if variance == 0.0:
         return 1.0 if centre == 0.0 else 0.0
-    return float(2.0 * stats.t.sf(abs(centre) / np.sqrt(variance), join_freedom(sides)))
+    return t_probability(centre / float(np.sqrt(variance)), join_freedom(sides))

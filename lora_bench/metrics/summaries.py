@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from lora_bench.errors import ScoreError
+from lora_bench.metrics.student import t_reach
 
 
 @dataclass(frozen=True)
@@ -48,5 +48,5 @@ def summarize_seeds(values: Sequence[float]) -> SeedSummary:
     if n == 1:
         return SeedSummary(mean, None, None, None, 1)
     se = float(array.std(ddof=1) / np.sqrt(n))
-    reach = float(stats.t.ppf(0.975, n - 1)) * se
+    reach = t_reach(n - 1) * se
     return SeedSummary(mean, se, mean - reach, mean + reach, n)

@@ -41,10 +41,3 @@ def apply_changes(sections: dict[str, Any], changes: Iterable[tuple[str, Any]]) 
         if rival is not None and value is not None:
             place[rival] = None
         place[last] = value
-
-
-def copy_mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy down to the last mapping; lists and scalars are shared."""
-    return {
-        key: copy_mapping(value) if isinstance(value, Mapping) else value for key, value in mapping.items()
-    }

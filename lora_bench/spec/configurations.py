@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
 
 from lora_bench.errors import Problem
-from lora_bench.spec.changes import Changes, apply_changes, copy_mapping, flatten_mapping
+from lora_bench.spec.changes import Changes, apply_changes, flatten_mapping
 from lora_bench.spec.experiment import MAX_GRID, ExperimentSpec, TrialSettings
 from lora_bench.spec.grid import clean_name, expand_grid, find_value, name_combination, show_value
 from lora_bench.spec.problems import field_name
+from lora_bench.spec.schema import LoraSpec, Section
 from lora_bench.spec.targets import spell_targets
 from lora_bench.spec.words import suggest
 
@@ -29,6 +29,8 @@ class Configuration:
     Attributes:
         changes: dotted fields in which it differs from the defaults, as stated.
         field: where the spec states it, for messages.
+        identity: what it is compared by: plain sections with alpha filled in, targets spelled out and ordered.
+            Configurations whose settings share a section share its plain form.
         aliases: names of equal configurations that were merged into this one.
     """
 
@@ -36,12 +38,8 @@ class Configuration:
     settings: TrialSettings
     changes: Changes
     field: str
+    identity: Mapping[str, Mapping[str, Any]]
     aliases: list[str] = dataclasses.field(default_factory=list)
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What configurations are compared by."""
-        return identify_settings(self.settings)
 
 
 def expand_configurations(spec: ExperimentSpec) -> tuple[list[Configuration], list[Problem]]:
@@ -52,13 +50,60 @@ def expand_configurations(spec: ExperimentSpec) -> tuple[list[Configuration], li
     return expander.merge_equal([*trials, *ablations]), expander.problems
 
 
-def identify_settings(settings: TrialSettings) -> dict[str, Any]:
-    """What two settings are compared by: alpha filled in, targets spelled out and ordered."""
-    plain = settings.model_dump(mode="json")
-    lora = plain["lora"]
-    lora["alpha"] = settings.lora.resolved_alpha
-    lora["targets"] = spell_targets(lora["targets"])
-    return plain
+class SectionForms:
+    """Plain forms of sections.
+
+    A plan of many thousand trials shares most sections, and what is shared is written out once.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[
+            int, tuple[Section, dict[str, Any]]
+        ] = {}  # kept with its section, whose id it is under
+
+    def identify(self, settings: TrialSettings) -> dict[str, dict[str, Any]]:
+        """What settings are compared by; not to be changed."""
+        return {name: self._write(section) for name, section in settings}
+
+    def _write(self, section: Section) -> dict[str, Any]:
+        known = self._known.get(id(section))
+        if known is not None:
+            return known[1]
+        plain = section.model_dump(mode="json")
+        if isinstance(section, LoraSpec):
+            plain |= {"alpha": section.resolved_alpha, "targets": spell_targets(section.targets)}
+        self._known[id(section)] = (section, plain)
+        return plain
+
+
+class SectionTexts:
+    """Canonical JSON of plain sections, each shared one written once.
+
+    Args:
+        skip: fields that are left out, by section.
+    """
+
+    def __init__(self, skip: Mapping[str, Collection[str]] | None = None) -> None:
+        self.skip = skip or {}
+        self._known: dict[tuple[str, int], tuple[Mapping[str, Any], str]] = {}
+
+    def write(self, identity: Mapping[str, Mapping[str, Any]]) -> str:
+        """What `write_canonical` gives for the whole."""
+        parts = [f'"{name}":{self._write_section(name, identity[name])}' for name in sorted(identity)]
+        return f"{{{','.join(parts)}}}"
+
+    def _write_section(self, name: str, plain: Mapping[str, Any]) -> str:
+        known = self._known.get((name, id(plain)))
+        if known is None:
+            skipped = self.skip.get(name, ())
+            text = write_canonical({key: value for key, value in plain.items() if key not in skipped})
+            known = self._known[name, id(plain)] = (plain, text)
+        return known[1]
+
+
+def write_canonical(plain: Any) -> str:
+    """The one JSON text of a plain value."""
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 class _Expander:
@@ -67,16 +112,47 @@ class _Expander:
     def __init__(self, spec: ExperimentSpec) -> None:
         self.spec = spec
         self.base = spec.base_settings()
-        self.plain = self.base.model_dump()
+        self.forms = SectionForms()
+        # sections that were changed before in the same way, by the id of the section that they come from
+        self.changed: dict[tuple[int, str], Section] = {}
         self.problems: list[Problem] = []
 
     def complain(self, where: str, message: str) -> None:
         self.problems.append(Problem(self.spec.name, where, message))
 
-    def change(self, plain: dict[str, Any], changes: Changes, where: str) -> TrialSettings | None:
+    def change(self, base: TrialSettings, changes: Changes, where: str) -> TrialSettings | None:
         """Settings after changes; None, and a problem, if they do not fit together."""
-        touched = {dotted.partition(".")[0] for dotted in changes}
-        sections = {name: copy_mapping(section) for name, section in plain.items() if name in touched}
+        by_section: dict[str, Changes] = {}
+        for dotted, value in changes.items():
+            by_section.setdefault(dotted.partition(".")[0], {})[dotted] = value
+        sections: dict[str, Any] = dict(base)
+        made: dict[tuple[int, str], str] = {}
+        for name, section_changes in by_section.items():
+            key = (id(sections.get(name)), repr(section_changes))
+            if key in self.changed:
+                sections[name] = self.changed[key]
+                continue
+            made[key] = name
+            plain = self.change_section(name, sections.get(name), section_changes, where)
+            if plain is None:
+                return None
+            sections |= plain
+        try:
+            settings = TrialSettings.model_validate(sections)
+        except ValidationError as error:
+            for item in error.errors(include_url=False):
+                stated = ", ".join(f"{name} {show_value(value)}" for name, value in changes.items())
+                reason = str(item["msg"]).removeprefix("Value error, ")
+                self.complain(where, f"with {stated}: `{field_name(item['loc'])}`: {reason}")
+            return None
+        self.changed |= {key: getattr(settings, name) for key, name in made.items()}
+        return settings
+
+    def change_section(
+        self, name: str, section: Section | None, changes: Changes, where: str
+    ) -> dict[str, Any] | None:
+        """`{name: plain section}` after changes; None, and a problem, if they name an unknown dataset."""
+        sections: dict[str, Any] = {} if section is None else {name: section.model_dump()}
         ordered = sorted(changes.items(), key=lambda item: item[0].count("."))
         if isinstance(named := changes.get("dataset"), str):
             if named not in self.spec.datasets:
@@ -86,14 +162,10 @@ class _Expander:
             sections["dataset"] = self.spec.datasets[named].model_dump()
             ordered = [item for item in ordered if item[0] != "dataset"]
         apply_changes(sections, ordered)
-        try:
-            return TrialSettings.model_validate({**plain, **sections})
-        except ValidationError as error:
-            for item in error.errors(include_url=False):
-                stated = ", ".join(f"{name} {show_value(value)}" for name, value in changes.items())
-                reason = str(item["msg"]).removeprefix("Value error, ")
-                self.complain(where, f"with {stated}: `{field_name(item['loc'])}`: {reason}")
-            return None
+        return sections
+
+    def name(self, name: str, settings: TrialSettings, changes: Changes, where: str) -> Configuration:
+        return Configuration(name, settings, changes, where, self.forms.identify(settings))
 
     def expand_trials(self) -> Iterator[Configuration]:
         """Variants, then the grid; the defaults alone where neither is given."""
@@ -101,12 +173,12 @@ class _Expander:
         if not trials.variants and trials.grid is None:
             lora = self.base.lora
             name = clean_name(f"r{lora.rank}-{show_value(lora.targets)}")
-            yield Configuration(name, self.base, {}, "trials")
+            yield self.name(name, self.base, {}, "trials")
         for index, variant in enumerate(trials.variants):
             where = f"trials.variants[{index}]"
-            settings = self.change(self.plain, variant.changes, where)
+            settings = self.change(self.base, variant.changes, where)
             if settings is not None:
-                yield Configuration(variant.name, settings, variant.changes, where)
+                yield self.name(variant.name, settings, variant.changes, where)
         if trials.grid is None:
             return
         if trials.grid.n_combinations > MAX_GRID:
@@ -115,10 +187,10 @@ class _Expander:
         n_found = 0
         for changes in expand_grid(trials.grid):
             n_found += 1
-            settings = self.change(self.plain, changes, "trials.grid")
+            settings = self.change(self.base, changes, "trials.grid")
             if settings is not None:
                 name = name_combination(trials.grid, changes, settings)
-                yield Configuration(name, settings, changes, "trials.grid")
+                yield self.name(name, settings, changes, "trials.grid")
         if not n_found:
             self.complain("trials.grid.exclude", "every combination is excluded; leave at least one")
 
@@ -137,29 +209,29 @@ class _Expander:
             known = ", ".join(list(trials)[:12])
             self.complain("baseline", f"`{wanted}` is no trial{near}; trials are {known}")
             return
-        plain = baseline.settings.model_dump()
         for name, changes in self.spec.ablations.items():
             where = f"ablations.{name}"
             if len(changes) != 1:
                 self.complain(where, f"ablation `{name}` changes {len(changes)} fields; it must change one")
                 continue
-            settings = self.change(plain, changes, where)
+            settings = self.change(baseline.settings, changes, where)
             if settings is None:
                 continue
-            if identify_settings(settings) == baseline.identity:
+            if self.forms.identify(settings) == baseline.identity:
                 (dotted,) = changes
                 value = show_value(find_value(settings, changes, dotted))
                 self.complain(
                     where, f"ablation `{name}` changes nothing: `{dotted}` of `{wanted}` is {value} already"
                 )
-            yield Configuration(name, settings, {**baseline.changes, **changes}, where)
+            yield self.name(name, settings, {**baseline.changes, **changes}, where)
 
     def merge_equal(self, stated: Iterable[Configuration]) -> list[Configuration]:
         """Configurations that differ; a name that stands for two of them is a problem."""
         by_key: dict[str, Configuration] = {}
         by_name: dict[str, Configuration] = {}
+        texts = SectionTexts()
         for configuration in stated:
-            key = json.dumps(configuration.identity, sort_keys=True)
+            key = texts.write(configuration.identity)
             first = by_key.setdefault(key, configuration)
             if configuration.name not in (first.name, *first.aliases):
                 first.aliases.append(configuration.name)

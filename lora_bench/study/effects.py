@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import special
 
+from lora_bench.metrics.student import t_probability, t_reach
 from lora_bench.metrics.summaries import holm
 from lora_bench.study.fitting import Fit, Floats, SeedError, code_blocks, code_levels
 from lora_bench.study.records import Axis, Delta, Interaction, InteractionCell, LevelEffect, MainEffect
@@ -16,16 +17,6 @@ from lora_bench.study.table import Row
 
 ALPHA = 0.05
 BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no detectable difference"
-
-
-def t_reach(df: int) -> float:
-    """How many standard errors a 95 % interval reaches to either side."""
-    return float(special.stdtrit(df, 1.0 - ALPHA / 2.0))
-
-
-def t_probability(t_value: float, df: int) -> float:
-    """Two-sided p-value of Student's t."""
-    return float(2.0 * special.stdtr(df, -abs(t_value)))
 
 
 def f_probability(f_value: float, df: int, df_error: int) -> float:
