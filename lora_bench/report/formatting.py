@@ -50,9 +50,9 @@ def shorten(text: str, max_width: int = MAX_LABEL_WIDTH) -> str:
     return kept.rstrip(" ,.;:") + "\u2026"
 
 
-def format_value(value: float) -> str:
+def format_value(value: float, *, decimals: int = 4) -> str:
     """A score with the four decimals of published tables, more only where they would say nothing."""
-    return _write_decimals(value, _count_decimals(value))
+    return _write_decimals(value, _count_decimals(value, n_digits=decimals, least=decimals))
 
 
 def format_with_error(value: float, error: float | None) -> str:
@@ -63,16 +63,17 @@ def format_with_error(value: float, error: float | None) -> str:
     return f"{_write_decimals(value, decimals)}\u00a0±\u00a0{_write_decimals(error, decimals)}"
 
 
-def format_interval(low: float, high: float, *, signed: bool = False) -> str:
-    """`0.4600 to 0.5400`, the ends with equally many decimals."""
-    decimals = max(_count_decimals(low), _count_decimals(high))
+def format_interval(low: float, high: float, *, signed: bool = False, decimals: int = 4) -> str:
+    """`0.4600 to 0.5400`: both ends with the decimals that the larger needs, more if the smaller would be 0."""
+    small, large = sorted((low, high), key=abs)
+    decimals = max(_count_decimals(large, least=decimals), _count_decimals(small, n_digits=1, least=decimals))
     ends = [_write_decimals(end, decimals, signed=signed) for end in (low, high)]
     return "\u00a0to\u00a0".join(ends)
 
 
-def format_difference(value: float) -> str:
+def format_difference(value: float, *, decimals: int = 4) -> str:
     """A value with its sign."""
-    return _write_decimals(value, _count_decimals(value), signed=True)
+    return _write_decimals(value, _count_decimals(value, n_digits=decimals, least=decimals), signed=True)
 
 
 def _count_decimals(value: float, n_digits: int = 4, least: int = 4) -> int:

@@ -20,6 +20,7 @@ from lora_bench.report.view import RunView
 Json = dict[str, Any]
 MAX_ROWS = 240
 MAX_REASONS = 12
+BRIEF_DECIMALS = 3  # of guards and moves, which are read for their size only
 _SOUND = {
     "silent_clips_frac": "silent clips",
     "silent_seconds_frac": "silent seconds",
@@ -124,7 +125,11 @@ def _build_copies(view: RunView, records: Sequence[Json]) -> Iterator[Block]:
 def _number(value: Any) -> Cell:
     if value is None:
         return Cell(MISSING, tone="missing")
-    return Cell(format_value(float(value)), order=float(value))
+    return Cell(_brief(value), order=float(value))
+
+
+def _brief(value: Any) -> str:
+    return format_value(float(value), decimals=BRIEF_DECIMALS)
 
 
 def _list_unscored(records: Sequence[Json]) -> Iterator[Block]:
@@ -219,16 +224,16 @@ def _before_after(base: Any, tuned: Any) -> Cell:
     """Zero-shot, and after fine-tuning."""
     if base is None or tuned is None:
         return Cell(MISSING, tone="missing")
-    return Cell(f"{format_value(base)}\u00a0\u2192\u00a0{format_value(tuned)}", order=float(tuned))
+    return Cell(f"{_brief(base)}\u00a0\u2192\u00a0{_brief(tuned)}", order=float(tuned))
 
 
 def _with_interval(item: Json, key: str) -> Cell:
     value, low, high = item.get(key), item.get(f"{key}_ci_low"), item.get(f"{key}_ci_high")
     if value is None:
         return Cell(MISSING, tone="missing")
-    text = format_difference(value)
+    text = format_difference(value, decimals=BRIEF_DECIMALS)
     if low is not None and high is not None:
-        text += f" ({format_interval(low, high, signed=True)})"
+        text += f" ({format_interval(low, high, signed=True, decimals=BRIEF_DECIMALS)})"
     return Cell(text, order=value)
 
 

@@ -40,9 +40,9 @@ def test_guards_stand_by_trial_and_prompt_below_the_held_out_recordings(tmp_path
         ),
     ]
     text = render(FakeRun(trials=[zero_shot(), TUNED], guards=records), tmp_path)
-    assert text.index("held-out recordings |") < text.index("| r4 | invented march | 10 | 0.5000 | 0.7500 |")
+    assert text.index("held-out recordings |") < text.index("| r4 | invented march | 10 | 0.500 | 0.750 |")
     assert "diversity (mfcc20)" in text
-    assert "| r4 | invented march | 10 | 0.8750 | clip 3: a.wav |" in text
+    assert "| r4 | invented march | 10 | 0.875 | clip 3: a.wav |" in text
     assert (
         "Guards were computed with: silence dbfs -60; interval none; the control row is the yardstick."
         in text
@@ -61,7 +61,7 @@ def test_a_guard_that_could_not_be_had_is_a_dash_with_its_reason(tmp_path: Path)
         guard(TUNED.id, None, unscored={"prompt adherence": "no weights"}),
     ]
     text = render(FakeRun(trials=[zero_shot(), TUNED], guards=records), tmp_path)
-    assert "| r4 | **all prompts** | 10 | 0.5000 | — |" in text
+    assert "| r4 | **all prompts** | 10 | 0.500 | — |" in text
     assert text.count("prompt adherence: no weights") == 1
 
 
@@ -83,11 +83,11 @@ def test_control_tells_separation_pull_and_the_kind_of_prompt(tmp_path: Path) ->
     assert "## Is text control kept?" in text
     row = find_row(text, "r4", "invented march", "off-genre")
     assert [cell.replace("\u00a0", " ") for cell in row[3:]] == [
-        "2.0000 → 0.5000", "-1.5000 (-2.0000 to -1.0000)", "reduced", "0.8750 → 0.5000",
-        "+0.2500 (+0.1250 to +0.3750)", "towards the genre",
+        "2.000 → 0.500", "-1.500 (-2.000 to -1.000)", "reduced", "0.875 → 0.500",
+        "+0.250 (+0.125 to +0.375)", "towards the genre",
     ]  # fmt: skip
     assert find_row(text, "r4", "invented waltz", "genre's own")[3] == "—"
-    assert "by mfcc20: -0.5000" in text
+    assert "by mfcc20: -0.500" in text
     assert "only 2 clips" in text
     assert "These figures were computed with: encoder mfcc20; interval 95 %." in text
 

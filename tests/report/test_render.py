@@ -177,7 +177,7 @@ def test_a_value_and_its_error_have_equally_many_decimals() -> None:
     assert format_with_error(0.002, 0.0000174).replace("\xa0", " ") == "0.002000 ± 0.000017"
     assert format_with_error(0.5, 0.0) == "0.5000\xa0±\xa00.0000"
     assert format_with_error(0.5, None) == "0.5000"
-    assert format_interval(-0.0001, 0.2, signed=True) == "-0.0001000\xa0to\xa0+0.2000000"
+    assert format_interval(-0.0001, 0.2, signed=True) == "-0.0001\xa0to\xa0+0.2000"
 
 
 @pytest.mark.parametrize("text", [PROMPT_KOREAN, "plain words " * 20, "x" * 300])
