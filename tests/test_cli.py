@@ -470,13 +470,35 @@ def test_doctor_names_what_is_missing_with_the_mend(
     monkeypatch.setattr(doctor, "look_at_encoders", list)
     assert doctor.execute(SimpleNamespace(json=True)) == 0
     findings = {item["name"]: item for item in json.loads(capsys.readouterr().out)["findings"]}
-    assert (findings["audiocraft"]["ok"], findings["audiocraft"]["mend"]) == (False, "pip install audiocraft")
+    assert not findings["audiocraft"]["ok"]
+    assert findings["audiocraft"]["mend"].startswith("uv sync --inexact --extra audiocraft")
     assert findings["facebook/musicgen-large"]["detail"] == "download was not finished"
     assert findings["facebook/musicgen-small"]["mend"].startswith("hf download facebook/musicgen-small")
     assert findings["pocket"]["ok"]
     versions["torch"] = None
     assert doctor.execute(SimpleNamespace(json=False)) == 1
     assert "MISSING  torch" in capsys.readouterr().out
+
+
+def test_doctor_tells_an_audiocraft_that_cannot_be_imported_from_one_that_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from lora_bench.commands import doctor
+    from lora_bench.models import audiocraft_library
+
+    monkeypatch.setattr(doctor, "package_versions", lambda: {"audiocraft": "1.3.0"})
+    imported: list[str] = []
+    monkeypatch.setattr(audiocraft_library.importlib, "import_module", imported.append)
+    *_, finding = doctor.look_at_backends()
+    assert (finding.ok, finding.detail, imported) == (True, "1.3.0", ["audiocraft.models.builders"])
+
+    def fail(name: str) -> None:
+        raise ImportError("built for another torch")
+
+    monkeypatch.setattr(audiocraft_library.importlib, "import_module", fail)
+    *_, finding = doctor.look_at_backends()
+    assert (finding.ok, finding.detail) == (False, "1.3.0, built for another torch")
+    assert "uv sync" in finding.mend
 
 
 def test_doctor_finds_pyarrow_that_does_not_fit_numpy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lora_bench.environment import cpu_name, gpu_names, memory_gib, package_versions
-from lora_bench.errors import EXIT_FAILURE, EXIT_OK, LoraBenchError
+from lora_bench.errors import EXIT_FAILURE, EXIT_OK, LoraBenchError, ModelError
 
 SCHEMA = 1
 GIB = 2**30
@@ -50,6 +50,7 @@ def execute(arguments: argparse.Namespace) -> int:
         *look_at_packages(),
         *look_at_audio(),
         *look_at_models(),
+        *look_at_backends(),
         *look_at_executors(),
         *look_at_encoders(),
     ]
@@ -107,8 +108,10 @@ def look_at_machine() -> Iterator[Finding]:
 
 def look_at_packages() -> Iterator[Finding]:
     """What moves numbers, with versions."""
-    optional = {"audiocraft", "frechet-audio-distance"}
+    optional = {"frechet-audio-distance"}
     for name, version in package_versions().items():
+        if name == "audiocraft":  # a backend, which has to be imported to be sure
+            continue
         mend = f"pip install {name}"
         yield Finding(
             "packages",
@@ -157,6 +160,23 @@ def look_at_models() -> Iterator[Finding]:
     if not any("musicgen-small" in folder.name for folder in cached):
         mend = "hf download facebook/musicgen-small  (needs a network once; CC BY-NC 4.0)"
         yield Finding("models", "facebook/musicgen-small", False, f"not in {hub_cache()}", mend)
+
+
+def look_at_backends() -> Iterator[Finding]:
+    """What `model.backend` can be; audiocraft is imported, since its pins are to a torch of years ago."""
+    from lora_bench.models.audiocraft_library import INSTALL, require_audiocraft
+
+    versions = package_versions()
+    yield Finding("backends", "transformers", True, f"{versions.get('transformers')}, the default")
+    version = versions.get("audiocraft")
+    ok, detail = version is not None, version or "not installed"
+    if version is not None:
+        try:
+            require_audiocraft()
+        except ModelError as error:
+            ok, detail = False, f"{version}, {error.__cause__}"
+    mend = f"{INSTALL}  (in the repository; pip alone does not get past its pins)"
+    yield Finding("backends", "audiocraft", ok, " ".join(detail.split())[:200], mend)
 
 
 def hub_cache() -> Path:

@@ -15,7 +15,7 @@ from lora_bench.commands.reasons import Reason, RunHistory
 from lora_bench.commands.tables import format_table
 from lora_bench.commands.validate import describe_plan
 from lora_bench.errors import EXIT_OK
-from lora_bench.forecast import Forecaster, Prediction, read_history
+from lora_bench.forecast import Forecaster, Prediction, find_obstacle, read_history
 from lora_bench.plan import MANY_TRIALS, ExperimentPlan, TrialPlan, plan_file
 from lora_bench.spec import load_spec
 from lora_bench.store import to_jsonable
@@ -181,6 +181,7 @@ def _write_notes(plan: ExperimentPlan, outlooks: Sequence[Outlook], run_folder: 
         if item.prediction.adapter is not None and item.prediction.adapter.problem is not None
     }
     lines += problems
+    lines += _describe_obstacles(outlooks)
     lines += _describe_origins(outlooks)
     n_to_run = sum(outlook.reason.kind != "cached" for outlook in outlooks)
     n_done = len(outlooks) - n_to_run
@@ -191,6 +192,15 @@ def _write_notes(plan: ExperimentPlan, outlooks: Sequence[Outlook], run_folder: 
     if len(outlooks) > MANY_TRIALS:
         lines.append(f"more than {MANY_TRIALS} trials: `lora-bench run` wants --yes")
     return lines
+
+
+def _describe_obstacles(outlooks: Sequence[Outlook]) -> list[str]:
+    """A warning per model that cannot be run here."""
+    models = {outlook.trial.model.model_dump_json(): outlook.trial.model for outlook in outlooks}
+    found = {
+        f"{model.id}: {obstacle}": None for model in models.values() if (obstacle := find_obstacle(model))
+    }
+    return [f"warning: {line}; its trials would fail" for line in found]
 
 
 def _describe_origins(outlooks: Sequence[Outlook]) -> list[str]:

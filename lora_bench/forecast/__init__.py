@@ -3,13 +3,15 @@
 shapes.py     a model's linear layers and its audio format, from its config.json or published sizes
 adapters.py   LoRA targets on such a shape: matched modules, trainable parameters, bytes
 history.py    what earlier trials on this machine took, read from their files
+obstacles.py  a model that no backend here can run
 prediction.py all of it for one trial, with where each figure comes from
-probe.py      a short measurement where there is no earlier trial (the only part that imports torch)
+probe.py      a short measurement where there is no earlier trial (it imports torch)
 """
 
 from __future__ import annotations
 
 from lora_bench.forecast.history import History, read_history
+from lora_bench.forecast.obstacles import find_obstacle
 from lora_bench.forecast.prediction import Forecaster, Prediction
 
-__all__ = ["Forecaster", "History", "Prediction", "read_history"]
+__all__ = ["Forecaster", "History", "Prediction", "find_obstacle", "read_history"]

@@ -49,7 +49,7 @@ class ModelShape:
 
 def find_shape(model: ModelSpec) -> ModelShape | None:
     """Shape of a model that is on this machine or whose sizes are published; None if neither."""
-    for place in _config_files(model):
+    for place in config_files(model):
         shape = _read_config(place)
         if shape is not None:
             return shape
@@ -60,7 +60,7 @@ def find_shape(model: ModelSpec) -> ModelShape | None:
     return None
 
 
-def _config_files(model: ModelSpec) -> Iterator[Path]:
+def config_files(model: ModelSpec) -> Iterator[Path]:
     """Where the config may lie: in the package, in a local folder, in the hub's cache."""
     if model.id == "pocket":
         weights = resources.files("lora_bench").joinpath("models", "pocket", "weights", "config.json")

@@ -7,7 +7,8 @@ import logging
 
 from lora_bench.errors import ModelError
 
-INSTALL = "uv sync --extra audiocraft"
+# without --inexact it would take out what other extras brought
+INSTALL = "uv sync --inexact --extra audiocraft"
 
 
 def require_audiocraft() -> None:

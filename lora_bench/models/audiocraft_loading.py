@@ -58,7 +58,7 @@ def make_model(
         ModelError: the weights do not fit the config.
     """
     return AudiocraftMusicGen(
-        build_lm(parts, info.name),
+        build_lm(parts, info.name, is_split=True),
         build_codec(parts, info.name),
         parts.config,
         info,

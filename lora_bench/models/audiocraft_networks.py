@@ -15,6 +15,7 @@ from audiocraft.modules.conditioners import T5Conditioner, TextConditioner
 from audiocraft.utils.autocast import TorchAutocast
 from omegaconf import OmegaConf
 
+from lora_bench.models.audiocraft_attention import split_attentions
 from lora_bench.models.bridges.configs import codec_config_to_audiocraft, decoder_config_to_audiocraft
 from lora_bench.models.bridges.parts import MusicGenParts, add_identity, load_weights
 from lora_bench.models.bridges.tensors import codec_to_audiocraft, decoder_to_audiocraft
@@ -57,8 +58,13 @@ def _given_text_encoder(parts: MusicGenParts) -> Generator[None]:
         builders.T5Conditioner = original
 
 
-def build_lm(parts: MusicGenParts, name: str) -> LMModel:
-    """Audiocraft's language model with the parts' weights, packed as it packs them, float32, in eval mode.
+def build_lm(parts: MusicGenParts, name: str, *, is_split: bool = False) -> LMModel:
+    """Audiocraft's language model with the parts' weights, float32, in eval mode.
+
+    Args:
+        parts: the model.
+        name: for errors.
+        is_split: with split attentions, which share the parts' tensors; otherwise packed, as audiocraft has them.
 
     Raises:
         ModelError: the weights do not fit.
@@ -69,9 +75,11 @@ def build_lm(parts: MusicGenParts, name: str) -> LMModel:
     config.device = "meta"  # neither time nor memory for random weights
     with _given_text_encoder(parts), torch.device("meta"):
         lm = builders.get_lm_model(cast("Any", config))
+    if is_split:
+        split_attentions(lm)
     config.device = lm.condition_provider.device = "cpu"
     state = add_identity(parts.decoder_state, decoder.hidden_size)
-    load_weights(lm, decoder_to_audiocraft(state), name)
+    load_weights(lm, decoder_to_audiocraft(state, is_packed=not is_split), name)
     cast("Any", lm).cfg = config
     return lm.eval()
 

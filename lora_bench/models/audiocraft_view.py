@@ -11,9 +11,9 @@ from typing import Any, cast
 
 import torch
 from audiocraft.models.lm import LMModel
-from audiocraft.modules.transformer import create_sin_embedding
 from torch import Tensor, nn
 from transformers import MusicgenConfig
+from transformers.models.musicgen.modeling_musicgen import MusicgenSinusoidalPositionalEmbedding
 
 from lora_bench.models.audiocraft_attention import split_attentions
 from lora_bench.models.audiocraft_networks import find_conditioner
@@ -57,9 +57,11 @@ class AliasedModules(nn.Module):
 
 
 class SinusoidalPositions:
-    """audiocraft's positions, computed in float32 whatever the decoder's arithmetic is.
+    """The positions, in float32 whatever the decoder's arithmetic is, and rounded as transformers rounds them.
 
-    audiocraft computes them in the decoder's: in bfloat16 they are off by more than 1 from step 500 on.
+    audiocraft computes them in the decoder's arithmetic: in bfloat16 they are off by more than 1 from step 500
+    on.  Its order of operations differs by up to 6e-5 even in float32, enough to draw another code now and
+    then; with one table, the same noise gives the same clip whichever library runs the model.
     """
 
     def __init__(self, num_positions: int, embedding_dim: int) -> None:
@@ -68,8 +70,7 @@ class SinusoidalPositions:
 
     def get_embedding(self, num_positions: int, embedding_dim: int) -> Tensor:
         """Float32 [num_positions, embedding_dim]."""
-        positions = torch.arange(num_positions).view(1, -1, 1)
-        return create_sin_embedding(positions, embedding_dim, dtype=torch.float32)[0]
+        return MusicgenSinusoidalPositionalEmbedding.get_embedding(num_positions, embedding_dim)
 
 
 class MusicgenView(AliasedModules):

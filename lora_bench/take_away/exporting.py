@@ -14,8 +14,6 @@ from lora_bench.take_away.choice import ChosenTrial
 WEIGHTS, CONFIG, PROVENANCE, CARD = (
     "adapter_model.safetensors", "adapter_config.json", "lora_bench.json", "README.md",
 )  # fmt: skip
-# What belongs to a transformers model apart from weights, config and tokenizer, which are written anew.
-BESIDE = ("preprocessor_config.json", "processor_config.json", "generation_config.json", "pocket.json")
 
 
 def export_trial(chosen: ChosenTrial, folder: Path, facts: CardFacts, *, merged: bool) -> list[Path]:
@@ -84,23 +82,8 @@ def public_model_name(name: str) -> str:
 
 
 def _write_merged(chosen: ChosenTrial, folder: Path) -> None:
-    """A transformers folder in float32: what is added to half-precision weights would partly be lost."""
-    from transformers import AutoTokenizer
+    """A transformers folder, whichever backend the adapter was trained on."""
+    from lora_bench.models.bridges.conversion import write_merged
 
-    from lora_bench.models import load_model
-    from lora_bench.models.lora import check_adapter, load_adapter
-    from lora_bench.models.model_files import find_model_folder
-    from lora_bench.models.quiet import quiet_transformers
-
-    spec = chosen.plan.model.model_copy(update={"dtype": "float32", "backend": "transformers"})
-    base = find_model_folder(spec).path
-    model = load_model(spec, device="cpu")
-    check_adapter(chosen.adapter, model_name=model.info.name, weights_hash=model.info.weights_hash)
-    with quiet_transformers():
-        merged: Any = load_adapter(model.network, chosen.adapter).merge_and_unload()
-        merged.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(folder)
-    for name in BESIDE:
-        if (base / name).is_file() and not (folder / name).exists():
-            shutil.copyfile(base / name, folder / name)
+    write_merged(chosen.plan.model, chosen.adapter, folder)
     write_json(folder / PROVENANCE, describe_origin(chosen))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from lora_bench.models.bridges.configs import (
     look_up,
     parse_config,
 )
-from lora_bench.models.bridges.conversion import convert
+from lora_bench.models.bridges.conversion import convert, write_merged
 from lora_bench.models.bridges.exports import read_package
 from lora_bench.models.bridges.parts import take_apart
 from lora_bench.models.bridges.tensors import (
@@ -279,6 +280,10 @@ def test_stereo_goes_to_audiocraft_and_back(
     model = load_model(ModelSpec(id=str(tmp_path / "back")), device="cpu")
     for name, tensor in stereo.network.state_dict().items():
         assert torch.equal(model.network.state_dict()[name], tensor), name
+    assert AutoProcessor.from_pretrained(tmp_path / "back").feature_extractor.feature_size == 2
+    craft = load_model(ModelSpec(id=str(tmp_path / "there"), backend="audiocraft"), device="cpu")
+    assert (craft.info.n_codebooks, craft.info.audio_format.channels) == (8, 2)
+    assert torch.equal(greedy_codes(craft), greedy_codes(stereo))
     lm = torch.load(tmp_path / "there" / "state_dict.bin", weights_only=True)
     assert yaml.safe_load(lm["xp.cfg"])["codebooks_pattern"]["delay"]["delays"] == [0, 0, 1, 1, 2, 2, 3, 3]
 
@@ -295,6 +300,7 @@ def make_checkpoint(export_folder: Path, path: Path, **more: Any) -> None:
         "model": {name: torch.zeros_like(tensor) for name, tensor in package["best_state"].items()},
         "best_state": {"model": package["best_state"]},
         "fsdp_best_state": {},
+        "ema": {"state": defaultdict(dict, {"model": {"out_norm.bias": torch.zeros(3)}}), "count": 2},
         **more,
     }
     torch.save(state, path)
@@ -309,6 +315,43 @@ def test_a_solvers_checkpoint_loads_with_its_best_weights(
     for place in (tmp_path, tmp_path / "checkpoint.th"):
         model = load_model(ModelSpec(id=str(place), backend="audiocraft"), device="cpu")
         torch.testing.assert_close(loss_of(model), loss_of(tiny), rtol=1e-6, atol=0)
+
+
+def test_the_codec_may_lie_in_its_own_solvers_folder_or_only_be_named(
+    tiny: TransformersMusicGen, export_folder: Path, tmp_path: Path
+) -> None:
+    named, trained = tmp_path / "named", tmp_path / "trained"
+    tiny.network.audio_encoder.save_pretrained(named)
+    trained.mkdir()
+    package = torch.load(export_folder / "compression_state_dict.bin", weights_only=True)
+    config = OmegaConf.create(yaml.safe_load(package["xp.cfg"]))
+    torch.save({"xp.cfg": config, "best_state": {"model": package["best_state"]}}, trained / "checkpoint.th")
+    lm = torch.load(export_folder / "state_dict.bin", weights_only=True)
+    for number, where in enumerate((str(trained), f"//pretrained/{named}", None)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "text_encoder").symlink_to(export_folder / "text_encoder")
+        config = yaml.safe_load(lm["xp.cfg"]) | {"compression_model_checkpoint": where}
+        torch.save(lm | {"xp.cfg": yaml.safe_dump(config)}, folder / "state_dict.bin")
+        if where is None:  # as the published models have it
+            torch.save({"pretrained": str(named), "exported": True}, folder / "compression_state_dict.bin")
+        model = load_model(ModelSpec(id=str(folder), backend="audiocraft"), device="cpu")
+        codes = greedy_codes(model)
+        assert torch.equal(codes, greedy_codes(tiny))
+        assert (model.decode_audio(codes) == tiny.decode_audio(codes)).all()
+
+
+def test_a_codec_of_which_only_the_first_codebooks_are_used_is_refused(
+    export_folder: Path, tmp_path: Path
+) -> None:
+    lm = torch.load(export_folder / "state_dict.bin", weights_only=True)
+    config = yaml.safe_load(lm["xp.cfg"])
+    config["transformer_lm"]["n_q"], config["codebooks_pattern"]["delay"]["delays"] = 2, [0, 1]
+    config["compression_model_n_q"] = 2
+    torch.save(lm | {"xp.cfg": yaml.safe_dump(config)}, tmp_path / "state_dict.bin")
+    (tmp_path / "compression_state_dict.bin").symlink_to(export_folder / "compression_state_dict.bin")
+    with pytest.raises(ModelError, match="speaks in 2 codebooks of 64 codes, its codec in 4 of 64"):
+        load_model(ModelSpec(id=str(tmp_path), backend="audiocraft"), device="cpu")
 
 
 class Harmful:
@@ -417,6 +460,12 @@ def test_an_adapter_follows_its_model_into_an_export(
     convert(str(adapter_folder), tmp_path / "there", library=None, adapter=None, base=str(export_folder))
     model.load_adapter(tmp_path / "there")
     torch.testing.assert_close(loss_of(model), loss_of(tiny), rtol=1e-6, atol=0)
+    (tmp_path / "merged").mkdir()
+    spec = ModelSpec(id=str(export_folder), backend="audiocraft", dtype="bfloat16")
+    write_merged(spec, tmp_path / "there", tmp_path / "merged")
+    merged = load_model(ModelSpec(id=str(tmp_path / "merged")), device="cpu")
+    assert merged.network.dtype == torch.float32
+    torch.testing.assert_close(loss_of(merged), loss_of(tiny), rtol=1e-5, atol=0)
 
 
 # command line

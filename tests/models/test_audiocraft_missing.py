@@ -19,7 +19,9 @@ def test_missing_audiocraft_is_named_with_the_command_that_installs_it(
     for name in [name for name in sys.modules if name.partition(".")[0] == "audiocraft"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "audiocraft", None)
-    with pytest.raises(ModelError, match=r"model\.backend: audiocraft.*`uv sync --extra audiocraft`"):
+    with pytest.raises(
+        ModelError, match=r"model\.backend: audiocraft.*`uv sync --inexact --extra audiocraft`"
+    ):
         load_model(ModelSpec(backend="audiocraft"), device="cpu")
 
 

@@ -8,7 +8,6 @@ import torch
 from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
 from lora_bench.models.pocket import pocket_folder
-from lora_bench.models.pocket.convert import rename_weight
 from lora_bench.models.pocket.export import load_model
 from lora_bench.models.pocket.lm_parts import compute_losses
 from lora_bench.models.pocket.measure import compute_log_mel, compute_perplexity
@@ -137,18 +136,6 @@ def test_generation_defaults_are_those_published_for_musicgen(model):
     settings = model.generation_config
     assert (settings.do_sample, settings.top_k, settings.guidance_scale) == (True, 250, 3.0)
     assert settings.decoder_start_token_id == settings.pad_token_id == settings.bos_token_id == 1024
-
-
-@pytest.mark.parametrize(
-    ("theirs", "ours"),
-    [
-        ("encoder.model.0.conv.conv.weight_g", "encoder.layers.0.conv.parametrizations.weight.original0"),
-        ("decoder.model.3.convtr.convtr.bias", "decoder.layers.3.conv.bias"),
-        ("quantizer.vq.layers.2._codebook.embed", "quantizer.layers.2.codebook.embed"),
-    ],
-)
-def test_codec_weights_are_renamed(theirs, ours):
-    assert rename_weight(theirs) == ours
 
 
 def test_missing_weights_say_what_to_do(monkeypatch, tmp_path):

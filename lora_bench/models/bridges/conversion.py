@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -71,38 +72,59 @@ def convert(
 
 
 def _convert_model(source: str, folder: Path, library: Library | None, adapter: Path | None) -> None:
-    network, tokenizer, place, weights_hash, found = _open_model(source)
-    target = library or ("audiocraft" if found == "transformers" else "transformers")
-    if adapter is not None:
-        check_adapter(adapter, model_name=source, weights_hash=weights_hash)
-        network = _fold_in(network, adapter)
-
-    def fill(draft: Path) -> None:
-        if target == "audiocraft":
-            write_export(take_apart(network, tokenizer), draft)
-        else:
-            _write_transformers(network, tokenizer, draft)
-        if (place / NOTES).is_file():
-            shutil.copyfile(place / NOTES, draft / NOTES)
-
-    make_folder(folder, fill)
+    opened = _open_model(ModelSpec(id=source), adapter)
+    target = library or ("audiocraft" if opened.library == "transformers" else "transformers")
+    make_folder(folder, lambda draft: _write_model(opened, target, draft))
 
 
-def _open_model(
-    source: str,
-) -> tuple[MusicgenForConditionalGeneration, PreTrainedTokenizerBase, Path, str, Library]:
-    """Network, tokenizer, folder, hash and whose form the source has."""
-    spec = ModelSpec(id=source)
+def write_merged(model: ModelSpec, adapter: Path, folder: Path) -> None:
+    """Write a model with an adapter in its weights, in transformers' form and float32, whichever form it has.
+
+    Args:
+        model: id and revision; its arithmetic does not matter, half precision would lose part of the update.
+        adapter: trained on this very model.
+        folder: is there.
+
+    Raises:
+        ModelError: the model is not to be had, or the adapter is another model's.
+    """
+    _write_model(_open_model(model, adapter), "transformers", folder)
+
+
+@dataclass(frozen=True)
+class _OpenModel:
+    """A model in memory, the folder it came from, and whose form that has."""
+
+    network: MusicgenForConditionalGeneration
+    tokenizer: PreTrainedTokenizerBase
+    place: Path
+    library: Library
+
+
+def _open_model(spec: ModelSpec, adapter: Path | None) -> _OpenModel:
     files = find_audiocraft_files(spec)
     if files is None:
-        folder = find_model_folder(spec).path
-        network, tokenizer = load_network(folder, source)
-        set_token_ids(network)
-        return network, tokenizer, folder, hash_weights(folder), "transformers"
-    parts, used = read_parts(files)
-    network = put_together(parts, source)
+        place = find_model_folder(spec).path
+        network, tokenizer = load_network(place, spec.id)
+        weights_hash = hash_weights(place)
+    else:
+        parts, used = read_parts(files)
+        place, network, tokenizer = files.folder, put_together(parts, spec.id), parts.tokenizer
+        weights_hash = hash_files(used)
     set_token_ids(network)
-    return network, parts.tokenizer, files.folder, hash_files(used), "audiocraft"
+    if adapter is not None:
+        check_adapter(adapter, model_name=spec.id, weights_hash=weights_hash)
+        network = _fold_in(network, adapter)
+    return _OpenModel(network, tokenizer, place, "transformers" if files is None else "audiocraft")
+
+
+def _write_model(model: _OpenModel, library: Library, folder: Path) -> None:
+    if library == "audiocraft":
+        write_export(take_apart(model.network, model.tokenizer), folder)
+    else:
+        _write_transformers(model.network, model.tokenizer, folder)
+    if (model.place / NOTES).is_file():
+        shutil.copyfile(model.place / NOTES, folder / NOTES)
 
 
 def _hash_model(source: str) -> str:
@@ -127,8 +149,12 @@ def _write_transformers(
     for name, value in SAMPLING.items():
         if getattr(generation, name, None) in (None, False, 1.0, 50):  # transformers' own defaults
             setattr(generation, name, value)
-    rate_hz = cast("Any", network.config).audio_encoder.sampling_rate
-    extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=rate_hz, padding_side="left")
+    config: Any = network.config
+    extractor = EncodecFeatureExtractor(
+        feature_size=config.decoder.audio_channels,
+        sampling_rate=config.audio_encoder.sampling_rate,
+        padding_side="left",
+    )
     with quiet_transformers():
         network.save_pretrained(folder)
         tokenizer.save_pretrained(str(folder))

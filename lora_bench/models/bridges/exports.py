@@ -7,7 +7,7 @@ checkpoints, which hold OmegaConf's objects too, those of its classes that are p
 from __future__ import annotations
 
 import pickle
-from collections import defaultdict
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import EncodecConfig, EncodecModel
 
 from lora_bench.errors import ModelError
+from lora_bench.models.audiocraft_library import INSTALL
 from lora_bench.models.bridges.configs import (
     codec_config_from_audiocraft,
     codec_config_to_audiocraft,
@@ -44,7 +45,6 @@ LM_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"
 CHECKPOINT_FILE = "checkpoint.th"
 VERSION = "1.3.0"  # of audiocraft, whose form is written
-INSTALL = "uv sync --extra audiocraft"
 PRETRAINED = "//pretrained/"
 
 Json = dict[str, Any]
@@ -107,6 +107,7 @@ def read_parts(files: AudiocraftFiles) -> tuple[MusicGenParts, list[Path]]:
     codec_config, codec_state, used = _read_codec(files, lm_config, name)
     frame_rate_hz = codec_config.sampling_rate / codec_config.hop_length
     decoder = decoder_config_from_audiocraft(lm_config, frame_rate_hz, name)
+    _check_codes(decoder, codec_config, name)
     text_name = str(look_up(lm_config, "conditioners.description.t5.name"))
     text_folder = find_text_encoder(text_name, files.folder)
     text_encoder, tokenizer = load_text_encoder(text_folder)
@@ -122,6 +123,31 @@ def read_parts(files: AudiocraftFiles) -> tuple[MusicGenParts, list[Path]]:
     return parts, [files.lm, *used, text_folder / "config.json", *weights]
 
 
+def check_export(path: Path, name: str) -> None:
+    """Refuse a language model that is not supported, by its config alone: no weights are read.
+
+    Args:
+        path: an export or a solver's checkpoint.
+        name: of the model, for errors.
+
+    Raises:
+        ModelError: a damaged file, or what is not supported.
+    """
+    _, config = _split_package(_load(path, is_mapped=True), path)
+    decoder_config_from_audiocraft(config, 50.0, name)  # the frame rate only sizes the positions
+
+
+def _check_codes(decoder: Json, codec: EncodecConfig, name: str) -> None:
+    """A model may be trained on the first codebooks of a codec that has more (`compression_model_n_q`)."""
+    wanted = decoder["num_codebooks"] // decoder["audio_channels"], decoder["vocab_size"]
+    found = codec.num_quantizers, codec.codebook_size
+    if wanted != found:
+        raise ModelError(
+            f"model.id: {name}: its language model speaks in {wanted[0]} codebooks of {wanted[1]} codes, its codec "
+            f"in {found[0]} of {found[1]}; only a codec that is used whole is supported"
+        )
+
+
 def _read_codec(
     files: AudiocraftFiles, lm_config: Json, name: str
 ) -> tuple[EncodecConfig, dict[str, Tensor], list[Path]]:
@@ -131,8 +157,8 @@ def _read_codec(
         where = str(look_up(lm_config, "compression_model_checkpoint", ""))
         if where.startswith(PRETRAINED):
             published = where.removeprefix(PRETRAINED)
-        elif Path(where).is_file():
-            path = Path(where)
+        elif where and (found := _find_codec_checkpoint(Path(where))) is not None:
+            path = found
         else:
             raise ModelError(
                 f"model.id: {name}: there is no {CODEC_FILE}, and the config names its codec {where!r}, which is "
@@ -148,6 +174,12 @@ def _read_codec(
             return made, renamed, [path]
     made, state = _read_published_codec(str(published), name)
     return made, state, [] if path is None else [path]
+
+
+def _find_codec_checkpoint(place: Path) -> Path | None:
+    """A file, or what the codec's solver left in its folder."""
+    found = place / CHECKPOINT_FILE if place.is_dir() else place
+    return found if found.is_file() else None
 
 
 def _read_published_codec(published: str, name: str) -> tuple[EncodecConfig, dict[str, Tensor]]:
@@ -190,12 +222,13 @@ def _split_package(package: Json, path: Path) -> tuple[dict[str, Tensor], Json]:
     return tensors, parse_config(config)
 
 
-def _load(path: Path) -> Json:
+def _load(path: Path, *, is_mapped: bool = False) -> Json:
     is_checkpoint = path.suffix == ".th"
+    # what nobody uses stays on the disk; a checkpoint is mostly the optimizer's state
+    mmap = (is_checkpoint or is_mapped) and zipfile.is_zipfile(path)
     try:
         with torch.serialization.safe_globals(_config_classes() if is_checkpoint else []):
-            # a checkpoint is mostly the optimizer's state, which stays on the disk
-            package = torch.load(path, map_location="cpu", weights_only=True, mmap=is_checkpoint)
+            package = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
@@ -219,8 +252,14 @@ def _config_classes() -> list[Any]:
         nodes.AnyNode, nodes.StringNode, nodes.IntegerNode, nodes.FloatNode, nodes.BooleanNode,
         nodes.PathNode, nodes.BytesNode,
     ]  # fmt: skip
-    plain = [dict, list, tuple, set, int, float, str, bool, defaultdict, (Any, "typing.Any")]
+    # torch fills no defaultdict, in which the moving average of the weights is kept
+    plain: list[Any] = [(_make_dict, "collections.defaultdict"), (Any, "typing.Any")]
+    plain += [dict, list, tuple, set, int, float, str, bool]
     return [DictConfig, ListConfig, base.ContainerMetadata, base.Metadata, *leaves, *plain]
+
+
+def _make_dict(*_: object) -> Json:
+    return {}
 
 
 def write_export(parts: MusicGenParts, folder: Path) -> None:

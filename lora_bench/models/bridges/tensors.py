@@ -69,11 +69,12 @@ def _replace_in_layer(name: str, old: str, new: str, in_layer: Sequence[tuple[st
     return renamed.removesuffix(".")
 
 
-def decoder_to_audiocraft(state: Mapping[str, Tensor]) -> State:
+def decoder_to_audiocraft(state: Mapping[str, Tensor], *, is_packed: bool = True) -> State:
     """A decoder's weights as audiocraft's `LMModel` stores them.
 
     Args:
         state: `decoder.*` and `enc_to_dec_proj.*` of transformers.
+        is_packed: as audiocraft has attention; if not, it was split and the tensors stay the same, uncopied.
 
     Raises:
         ModelError: a weight that audiocraft has no place for.
@@ -88,6 +89,8 @@ def decoder_to_audiocraft(state: Mapping[str, Tensor]) -> State:
             raise ModelError(
                 f"{name}: audiocraft has no place for this weight, expected those of a MusicGen decoder"
             ) from error
+    if not is_packed:
+        return renamed
     packed: State = {}
     for name, tensor in renamed.items():
         stem, part = _split_part(name)

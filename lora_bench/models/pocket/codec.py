@@ -27,6 +27,8 @@ from torch import Tensor, distributed, multiprocessing
 from torch.nn import functional as F
 from transformers import EncodecModel
 
+from lora_bench.models.bridges.tensors import codec_to_audiocraft
+
 from .codec_parts import (
     MelLoss,
     PocketCodec,
@@ -36,7 +38,6 @@ from .codec_parts import (
     start_codebooks,
     start_weights,
 )
-from .convert import restore_codec
 from .corpus import CropSampler, cut_held_out, load_tracks
 from .measure import compute_perplexity, compute_si_sdr
 from .shapes import SAMPLE_RATE_HZ
@@ -108,7 +109,7 @@ class CodecTraining:
         self.phase: Literal["warm_up", "joint", "frozen"] = "warm_up"
         if args.resume is not None:
             state = EncodecModel.from_pretrained(args.resume).state_dict()
-            self.codec.load_state_dict(restore_codec(state, self.codec.state_dict()))
+            self.codec.load_state_dict(codec_to_audiocraft(state))
             self.phase = "joint"
         self.balancer: Any = Balancer(WEIGHTS, monitor=True)
         self.adversary: Any = None

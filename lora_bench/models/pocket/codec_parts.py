@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import EncodecModel
 
-from .convert import convert_codec
+from lora_bench.models.bridges.tensors import codec_to_transformers
+
 from .shapes import CODEBOOK_SIZE, FRAME_RATE_HZ, N_CODEBOOKS, SAMPLE_RATE_HZ, build_codec_config
 
 
@@ -176,7 +177,7 @@ def build_adversary(learning_rate: float) -> Any:
 def save_codec(codec: PocketCodec, folder: Path) -> EncodecModel:
     """Convert to transformers and save."""
     model = EncodecModel(build_codec_config())
-    model.load_state_dict(convert_codec(codec.state_dict(), model.state_dict()))
+    model.load_state_dict(codec_to_transformers(codec.state_dict()))
     model.eval().save_pretrained(folder)
     return model
 
