@@ -1,12 +1,12 @@
 """Are the intervals and tests what they say?  Coverage, false positives and power on simulated clips.
 
-    python benchmarks/calibration.py --out reports/calibration [--trials 200] [--dims 20 128 200]
+    python benchmarks/calibration.py --out benchmarks/results/calibration --rows ROWS
 
 Every trial draws a base and a tuned generator's clips (paired) and recordings in tracks, all with correlated
 windows, from populations whose distances are known.  Results are appended trial by trial to `coverage.csv`
-and `power.csv`; the same command goes on where it stopped, then writes `calibration.md`, `summary.csv` and
-`calibration.svg`.  With `--generated` and `--reference` (embeddings as a run stores them) the false-positive
-rate is also measured on really generated clips: one generator's clips are divided at random into two.
+and `power.csv` in `--rows`; the same command goes on where it stopped, then writes `calibration.md`,
+`summary_coverage.csv`, `summary_power.csv` and `calibration.svg`.  The whole takes an hour of one core, most of
+it at D = 200.  False positives on really generated clips: `noop_adapter.py`.
 """
 
 from __future__ import annotations
@@ -30,16 +30,14 @@ from calibration_report import (
     POWER_DIM,
     POWER_PROGRESS,
     read_rows,
-    share,
     write_report,
 )
 from populations import Design, World
 
-from lora_bench.comparisons import ALPHA, NO_DIFFERENCE, Comparison, compare_paired
-from lora_bench.metrics import Metric, parse_metric
-from lora_bench.metrics.clusters import take_clips
-from lora_bench.stages.embed import load_embeddings
+from lora_bench.comparisons import compare_paired
 from lora_bench.stages.score import score_embeddings
+
+PARTS = ("power", "coverage")
 
 
 def append_rows(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
@@ -50,6 +48,11 @@ def append_rows(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[objec
             writer.writerow(columns)
         for row in rows:
             writer.writerow([f"{item:.6g}" if isinstance(item, float) else item for item in row])
+
+
+def suffix(trials: range) -> str:
+    """Processes that share the work write files of their own."""
+    return f"-{trials.start}" if trials.start else ""
 
 
 def cover_difference(world: World, design: Design, seeds: list[int]) -> tuple[float, ...]:
@@ -87,28 +90,30 @@ def cover_once(worlds: tuple[World, World], dim: int, name: str, trial: int) -> 
     yield (*head, "MMD", world.kernel(world.base), *estimate, time.perf_counter() - start)
 
 
-def run_coverage(path: Path, dims: list[int], trials: int, decay: float) -> None:
-    done = {(row["dim"], row["design"], row["trial"]) for row in read_rows(path)}
+def run_coverage(folder: Path, dims: list[int], trials: range, decay: float) -> None:
+    path = folder / f"coverage{suffix(trials)}.csv"
+    done = {(row["dim"], row["design"], row["trial"]) for row in read_rows(folder, "coverage")}
     for dim in dims:
         worlds = (
             World(dim, COVERAGE_PROGRESS, decay=decay),
             World(dim, COVERAGE_PROGRESS, spread=COLLAPSE_SPREAD, decay=decay),
         )
-        for trial in range(trials):
-            for design in DESIGNS:
+        for design in DESIGNS:
+            for trial in trials:
                 if (str(dim), design, str(trial)) not in done:
                     append_rows(path, COVERAGE_COLUMNS, list(cover_once(worlds, dim, design, trial)))
 
 
-def run_power(path: Path, trials: int, n_permutations: int, decay: float) -> None:
-    done = {(row["metric"], float(row["progress"]), row["trial"]) for row in read_rows(path)}
+def run_power(folder: Path, trials: range, n_permutations: int, decay: float) -> None:
+    path = folder / f"power{suffix(trials)}.csv"
+    done = {(row["metric"], float(row["progress"]), row["trial"]) for row in read_rows(folder, "power")}
     for progress in POWER_PROGRESS:
         world = World(POWER_DIM, progress, decay=decay)
         truths = {
             FRECHET: world.frechet(world.tuned) - world.frechet(world.base),
             KERNEL: world.kernel(world.tuned) - world.kernel(world.base),
         }
-        for trial in range(trials):
+        for trial in trials:
             rng = np.random.default_rng([trial, 2])
             base, tuned = world.sample_generators(rng, Design())
             recordings = world.sample_recordings(rng, Design())
@@ -122,44 +127,6 @@ def run_power(path: Path, trials: int, n_permutations: int, decay: float) -> Non
                 append_rows(path, POWER_COLUMNS, [row])
 
 
-def run_real(
-    generated: Path, reference: Path, metric: Metric, trials: int, n_permutations: int
-) -> list[Comparison]:
-    """Comparisons of a generator with itself: its clips, divided at random and paired at random."""
-    clips, recordings = load_embeddings(generated), load_embeddings(reference)
-    half = len(clips.clip_names) // 2
-    names = tuple(f"{place:03d}" for place in range(half))
-    found: list[Comparison] = []
-    for trial in range(trials):
-        order = [int(place) for place in np.random.default_rng([trial, 3]).permutation(2 * half)]
-        one, other = (take_clips(clips, order[part]) for part in (slice(0, half), slice(half, 2 * half)))
-        renamed = [
-            type(item)(item.values, item.clip_index, names, names, item.provenance) for item in (one, other)
-        ]
-        found.append(compare_paired(metric, *renamed, recordings, n_permutations=n_permutations, seed=trial))
-    return found
-
-
-def describe_real(arguments: argparse.Namespace) -> list[str]:
-    lines = ["", "## False positives on generated clips", ""]
-    for name in arguments.metrics:
-        found = run_real(
-            arguments.generated,
-            arguments.reference,
-            parse_metric(name),
-            arguments.trials,
-            arguments.permutations,
-        )
-        rejected, error, n = share(item.p_value <= ALPHA for item in found)
-        told, _, _ = share(item.verdict != NO_DIFFERENCE for item in found)
-        lines.append(
-            f"- `{name}`: {rejected:.3f} +- {error:.3f} of {n} random divisions of "
-            f"{2 * found[0].n_pairs} clips have p <= {ALPHA:g}; {told:.3f} get a verdict other than "
-            f"*{NO_DIFFERENCE}*."
-        )
-    return lines
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -169,15 +136,21 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[20, 128, 200])
     parser.add_argument("--permutations", type=int, default=199)
     parser.add_argument("--decay", type=float, default=0.7, help="how fast variances fall with their rank")
-    parser.add_argument("--generated", type=Path, help="embeddings of one generator's clips (.npz)")
-    parser.add_argument("--reference", type=Path, help="embeddings of the recordings (.npz)")
-    parser.add_argument("--metrics", nargs="+", default=["mfcc20", "mmd/mfcc20"], help="for --generated")
+    parser.add_argument(
+        "--rows", type=Path, help="folder of the rows of single trials; default: that of --out"
+    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--first-trial", type=int, default=0, help="to divide the work among processes")
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    run_power(arguments.out / "power.csv", arguments.trials, arguments.permutations, arguments.decay)
-    run_coverage(arguments.out / "coverage.csv", arguments.dims, arguments.trials, arguments.decay)
-    real = describe_real(arguments) if arguments.generated and arguments.reference else []
-    write_report(arguments.out, arguments.decay, real)
+    rows = arguments.rows or arguments.out
+    for folder in (arguments.out, rows):
+        folder.mkdir(parents=True, exist_ok=True)
+    trials = range(arguments.first_trial, arguments.trials)
+    if "power" in arguments.parts:
+        run_power(rows, trials, arguments.permutations, arguments.decay)
+    if "coverage" in arguments.parts:
+        run_coverage(rows, arguments.dims, trials, arguments.decay)
+    write_report(arguments.out, rows, arguments.decay)
     print(arguments.out / "calibration.md")
 
 

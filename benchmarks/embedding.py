@@ -2,9 +2,10 @@
 
 Both sides read the same wav files (32 kHz, as MusicGen writes them), bring them to the network's rate and run
 the same network with the same random weights.  Each side runs in a process of its own, after one clip to
-warm up; the figures are seconds of audio per second, their ratio, and the process's peak memory.  The two
-sides' vectors are compared, so that a ratio of unequal work is never shown; what differs between them is the
-resampler (soxr HQ against resampy), so `--rate` of the network gives the comparison without it.
+warm up; the figures are seconds of audio per CPU second (which other work on the machine lengthens little),
+their ratio, and the process's peak memory.  The two sides' vectors are compared, so that a ratio of unequal
+work is never shown; what differs between them is the resampler (soxr HQ against resampy), so `--rate 0`, files
+at the network's rate, gives the comparison without it.
 
     python benchmarks/embedding.py --clips 24 --seconds 8 --json embedding.json
 
@@ -89,26 +90,26 @@ def embed_theirs(name: str, audio: Path, warm: Path, weights: Path) -> tuple[np.
         return fad.get_embeddings(load(str(folder)), sr=RATES_HZ[name])
 
     embed(warm)
-    start = time.perf_counter()
+    start = time.process_time()
     vectors = embed(audio)
-    wall_s = time.perf_counter() - start
+    cpu_s = time.process_time() - start
     # the package takes files as the folder lists them, and joins PANN's vectors end to end
     listed = [entry.name for entry in os.scandir(audio)]
     per_file = vectors.reshape(len(listed), -1, 128 if name == "encodec-24k" else 2048)
-    return np.concatenate(per_file[np.argsort(listed)]), wall_s
+    return np.concatenate(per_file[np.argsort(listed)]), cpu_s
 
 
 def embed_ours(name: str, audio: Path, warm: Path, weights: Path) -> tuple[np.ndarray, float]:
     """Vectors by our loader and encoder, and the seconds they took."""
     os.environ["LORA_BENCH_CHECKPOINTS"] = str(weights)
     from lora_bench.encoders import get_encoder
-    from lora_bench.scoring import open_folder
+    from lora_bench.folders import open_folder
 
     encoder = get_encoder(name, device="cpu")
     encoder.embed(open_folder(warm))
-    start = time.perf_counter()
+    start = time.process_time()
     vectors = encoder.embed(open_folder(audio)).values
-    return vectors, time.perf_counter() - start
+    return vectors, time.process_time() - start
 
 
 def run_side(side: str, name: str, folder: Path, threads: int) -> None:
@@ -119,10 +120,10 @@ def run_side(side: str, name: str, folder: Path, threads: int) -> None:
     if name == "encodec-24k":
         accept_any_checksum(folder / "weights")
     embed = embed_ours if side == "ours" else embed_theirs
-    vectors, wall_s = embed(name, folder / "audio", folder / "warm", folder / "weights")
+    vectors, cpu_s = embed(name, folder / "audio", folder / "warm", folder / "weights")
     np.save(folder / f"{side}.npy", vectors)
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(json.dumps({"wall_s": wall_s, "peak_mib": peak_mib}))
+    sys.stdout.write(json.dumps({"cpu_s": cpu_s, "peak_mib": peak_mib}))
 
 
 def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(
             f"{name}: the two sides' vectors differ by {difference:.2g} of their spread; no ratio is shown"
         )
-    best = {side: min(run["wall_s"] for run in runs[side]) for side in SIDES}
+    best = {side: min(run["cpu_s"] for run in runs[side]) for side in SIDES}
     audio_s = args.clips * args.seconds
     return {
         "encoder": name,

@@ -91,6 +91,12 @@ def build_parser() -> argparse.ArgumentParser:
     score.add_argument(
         "--clip-s", type=_read_seconds, metavar="S", help="cut all files to this length; default: whole files"
     )
+    score.add_argument(
+        "--model", metavar="ID", help="whose codec `encodec` and whose rate `mfcc20` take; default: pocket"
+    )
+    score.add_argument(
+        "--no-guards", action="store_true", help="only the scores: no floor, variety, silence, loops, copies"
+    )
     score.add_argument("--quiet", action="store_true", help="no progress")
     _add_json(score)
 

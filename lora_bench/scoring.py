@@ -6,19 +6,20 @@ its clips is done with the files: the same encoders, distances, intervals and pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_bench.artifacts import AudioClip, Embeddings, Score, Unscored
-from lora_bench.audio import list_audio_files, load_audio
-from lora_bench.errors import DatasetError, ModelError, UnscoredError, UsageError
+from lora_bench.artifacts import Embeddings, Score, Unscored
+from lora_bench.errors import ModelError, UnscoredError, UsageError
+from lora_bench.folders import AudioFolder, find_identical, open_folder, told
 from lora_bench.metrics import Metric, parse_metric
+from lora_bench.metrics.beside import describe_sets, halve_groups
 from lora_bench.stages.embed import embed_clips
 from lora_bench.stages.score import score_embeddings
-from lora_bench.store import hash_file, hash_json, to_jsonable
+from lora_bench.store import to_jsonable
 
 if TYPE_CHECKING:
     from lora_bench.encoders import Encoder
@@ -29,56 +30,26 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MODEL_ENCODERS = frozenset({"encodec", "mfcc20"})  # they take the music model's codec or its rate
+BESIDE_VECTORS = (
+    "diversity, precision, recall, density, coverage: mean vector of each clip; the rest: all vectors"
+)
 
 
 @dataclass(frozen=True)
-class AudioFolder:
-    """The audio files of one folder, read anew each time it is iterated.
+class ScoreOptions:
+    """How two folders are scored.
 
     Attributes:
-        files: sorted; at any depth.
-        clip_s: files are cut into excerpts of this length end to end, a shorter rest is left out, and a
-            shorter file is one excerpt; None takes files whole.
+        model: music model whose codec `encodec` uses and whose rate `mfcc20` uses; None is the pocket model.
+        clip_s: cut the files of both folders into excerpts of this length; None takes them whole.
+        prompt: text of the generated clips, for `clap_score`.
+        with_guards: also what should be read beside the scores.
     """
 
-    folder: Path
-    files: tuple[Path, ...]
+    model: ModelSpec | None = None
     clip_s: float | None = None
-
-    def __iter__(self) -> Iterator[AudioClip]:
-        """Clips in the files' order; a clip's group is its file."""
-        for path in self.files:
-            name = path.relative_to(self.folder).as_posix()
-            audio, rate_hz = load_audio(path)
-            n_samples = round(self.clip_s * rate_hz) if self.clip_s else audio.shape[1]
-            if audio.shape[1] < 2 * n_samples:
-                yield AudioClip(name, name, audio[:, :n_samples], rate_hz)
-                continue
-            for index in range(audio.shape[1] // n_samples):
-                piece = audio[:, index * n_samples : (index + 1) * n_samples]
-                yield AudioClip(f"{name}#{index}", name, piece, rate_hz)
-
-    @cached_property
-    def file_hashes(self) -> dict[str, str]:
-        """SHA-256 of each file's bytes by its path in the folder."""
-        return {path.relative_to(self.folder).as_posix(): hash_file(path) for path in self.files}
-
-    @property
-    def key(self) -> str:
-        """Hash of names, contents and cutting: stands for the clips."""
-        return hash_json([self.file_hashes, self.clip_s], length=32)
-
-
-def open_folder(folder: Path, clip_s: float | None = None) -> AudioFolder:
-    """The audio files below `folder`.
-
-    Raises:
-        DatasetError: no such folder, or no audio in it.
-    """
-    files = list_audio_files(folder)
-    if not files:
-        raise DatasetError(f"{folder}: holds no audio files; expected wav, flac, ogg, opus, mp3 or m4a")
-    return AudioFolder(folder, tuple(files), clip_s)
+    prompt: str | None = None
+    with_guards: bool = True
 
 
 def score_folders(
@@ -86,10 +57,7 @@ def score_folders(
     generated: Path,
     metrics: Sequence[str],
     progress: Progress,
-    *,
-    model: ModelSpec | None = None,
-    clip_s: float | None = None,
-    prompt: str | None = None,
+    options: ScoreOptions | None = None,
     store: Store | None = None,
 ) -> dict[str, Any]:
     """Score a folder of generated audio against a folder of recordings.
@@ -99,15 +67,15 @@ def score_folders(
         generated: clips; a file is a clip.
         metrics: names as `parse_metric` knows them.
         progress: told of every metric and clip.
-        model: music model whose codec `encodec` uses and whose rate `mfcc20` uses; None is the pocket model.
-        clip_s: cut the files of both folders into excerpts of this length; None takes them whole.
-        prompt: text of the generated clips, for `clap_score`.
+        options: None takes the defaults.
         store: cache of embeddings; None keeps none.
 
     Returns:
         JSON-able: `schema`, `reference` and `generated` (folder, hash, number of files and clips),
         `scores` (as in a run, with provenance), `unscored` (metric, reason), `identical_files` (generated
-        files whose bytes are those of a reference file).
+        files whose bytes are those of a reference file); with guards also `floors` (scores of a part of the
+        reference against the rest), `beside` (by encoder, see `describe_sets`) and `guards` (see
+        `measure_folder_guards`).
 
     Raises:
         UsageError: an unknown metric.
@@ -116,29 +84,51 @@ def score_folders(
         ScoreError: a score cannot be computed from these files; names the clip where there is one.
     """
     parsed = [_parse(name) for name in dict.fromkeys(metrics)]
-    sides = open_folder(reference, clip_s), open_folder(generated, clip_s)
-    scorer = FolderScorer(*sides, progress=progress, model_spec=model, prompt=prompt, store=store)
+    chosen = options or ScoreOptions()
+    sides = open_folder(reference, chosen.clip_s), open_folder(generated, chosen.clip_s)
+    scorer = FolderScorer(*sides, progress=progress, options=chosen, store=store)
     scores: list[Score] = []
     unscored: list[Unscored] = []
     for metric in parsed:
         try:
             scores.append(scorer.score(metric))
         except UnscoredError as reason:
-            unscored.append(Unscored(metric.name, prompt, str(reason)))
-    return {
+            unscored.append(Unscored(metric.name, chosen.prompt, str(reason)))
+    result: dict[str, Any] = {
         "schema": SCHEMA,
         **{name: _describe(side) for name, side in zip(("reference", "generated"), sides, strict=True)},
-        "clip_s": clip_s,
+        "clip_s": chosen.clip_s,
         "scores": to_jsonable(scores),
         "unscored": to_jsonable(unscored),
         "identical_files": find_identical(*sides),
     }
+    return result | (_measure_beside(scorer, scores) if chosen.with_guards else {})
 
 
-def find_identical(reference: AudioFolder, generated: AudioFolder) -> list[list[str]]:
-    """Pairs of a generated and a reference file with the same bytes, which make any distance too small."""
-    by_hash = {digest: name for name, digest in reference.file_hashes.items()}
-    return [[name, by_hash[digest]] for name, digest in generated.file_hashes.items() if digest in by_hash]
+def _measure_beside(scorer: FolderScorer, scores: Sequence[Score]) -> dict[str, Any]:
+    """Floors, what each encoder says beside its distances, and guards."""
+    from lora_bench.folder_guards import measure_folder_guards
+
+    metrics = [
+        metric for metric in (parse_metric(score.metric) for score in scores) if metric.distance != "text"
+    ]
+    floors: list[Score] = []
+    lacking: list[Unscored] = []
+    for metric in metrics:
+        try:
+            floors.append(scorer.measure_floor(metric))
+        except UnscoredError as reason:
+            lacking.append(Unscored(metric.name, None, str(reason)))
+    encoders = dict.fromkeys(metric.encoder for metric in metrics)
+    whole = replace(scorer.reference, clip_s=None)
+    scorer.progress.start("guards", len(scorer.generated.files) + len(whole.files))
+    sides = told(scorer.generated, scorer.progress), told(whole, scorer.progress)
+    return {
+        "floors": to_jsonable(floors),
+        "floors_unscored": to_jsonable(lacking),
+        "beside": {name: scorer.describe_beside(name) for name in encoders},
+        "guards": to_jsonable(measure_folder_guards(*sides, len(whole.files))),
+    }
 
 
 def _parse(name: str) -> Metric:
@@ -161,15 +151,14 @@ class FolderScorer:
         generated: AudioFolder,
         *,
         progress: Progress,
-        model_spec: ModelSpec | None,
-        prompt: str | None,
+        options: ScoreOptions,
         store: Store | None,
     ) -> None:
         self.reference = reference
         self.generated = generated
         self.progress = progress
-        self.model_spec = model_spec
-        self.prompt = prompt
+        self.model_spec = options.model
+        self.prompt = options.prompt
         self.store = store
         self._encoders: dict[str, Encoder | UnscoredError] = {}
         self._embeddings: dict[tuple[str, str], Embeddings] = {}
@@ -187,17 +176,43 @@ class FolderScorer:
             self._texts(encoder, metric) if metric.distance == "text" else self._embed(encoder, "reference")
         )
         score = score_embeddings(metric, self._embed(encoder, "generated"), other, self.prompt)
-        provenance = {
-            **score.provenance,
+        return replace(score, provenance={**score.provenance, **self._describe_folders(metric.encoder)})
+
+    def measure_floor(self, metric: Metric) -> Score:
+        """Real against real: some of the reference's files against the rest, by a metric that was scored.
+
+        Raises:
+            UnscoredError: the reference is one file.
+            ScoreError: as `score_folders`.
+        """
+        generated, reference = self.embed_sides(metric.encoder)
+        part, rest = halve_groups(reference, len(generated.clip_names))
+        score = score_embeddings(metric, part, rest)
+        about = {**self._describe_folders(metric.encoder), "set": "reference files, some against the rest"}
+        return replace(score, provenance={**score.provenance, **about})
+
+    def describe_beside(self, name: str) -> dict[str, Any]:
+        """What an encoder says beside its distances, and of what."""
+        generated, reference = self.embed_sides(name)
+        about = {**generated.provenance, **self._describe_folders(name), "vectors": BESIDE_VECTORS}
+        return {**describe_sets(generated, reference), "provenance": about}
+
+    def embed_sides(self, name: str) -> tuple[Embeddings, Embeddings]:
+        """Generated and reference in an encoder's vectors."""
+        encoder = self._encoder(name)
+        return self._embed(encoder, "generated"), self._embed(encoder, "reference")
+
+    def _describe_folders(self, encoder: str) -> dict[str, str | int | float]:
+        about: dict[str, str | int | float] = {
             "reference_hash": self.reference.key,
             "generated_hash": self.generated.key,
             "n_reference_files": len(self.reference.files),
             "n_generated_files": len(self.generated.files),
             "clip_s": self.generated.clip_s or "whole files",
         }
-        if metric.encoder in MODEL_ENCODERS:
-            provenance["music_model"] = self._model_words
-        return replace(score, provenance=provenance)
+        if encoder in MODEL_ENCODERS:
+            about["music_model"] = self._model_words
+        return about
 
     @cached_property
     def _model(self) -> MusicModel:
@@ -242,17 +257,12 @@ class FolderScorer:
         if place not in self._embeddings:
             clips: AudioFolder = getattr(self, side)
             if self.store is None:
-                self._embeddings[place] = encoder.embed(self._told(clips))
+                self._embeddings[place] = encoder.embed(told(clips, self.progress))
             else:
                 self._embeddings[place] = embed_clips(
                     encoder, clips, self.store, clips.key, progress=self.progress
                 )
         return self._embeddings[place]
-
-    def _told(self, clips: AudioFolder) -> Iterator[AudioClip]:
-        for clip in clips:
-            yield clip
-            self.progress.advance(note=clip.name)
 
     def _texts(self, encoder: Encoder, metric: Metric) -> Embeddings:
         embed_text = getattr(encoder, "embed_text", None)

@@ -21,10 +21,12 @@ from lora_bench.errors import (
     UnscoredError,
     UsageError,
 )
+from lora_bench.folders import open_folder
 from lora_bench.metrics import parse_metric
+from lora_bench.metrics.frechet import frechet_distance
 from lora_bench.metrics.provenance import find_gaps
 from lora_bench.progress import SilentProgress
-from lora_bench.scoring import open_folder, score_folders
+from lora_bench.scoring import ScoreOptions, score_folders
 from lora_bench.stages.score import score_embeddings
 from lora_bench.store import Store
 
@@ -41,6 +43,7 @@ class SmallModel:
         frame_rate_hz=50.0,
         trained=True,
     )
+    device = SimpleNamespace(type="cpu")
 
     def audio_latents(self, audio):
         frames = audio[:, 0, : audio.shape[-1] // 320 * 320].reshape(len(audio), -1, 320)
@@ -69,8 +72,8 @@ def folders(tmp_path):
     return write_tones(tmp_path / "ref", 6), write_tones(tmp_path / "gen", 5, seed=1)
 
 
-def run(folders, *metrics, **settings):
-    return score_folders(*folders, metrics, SilentProgress(), **settings)
+def run(folders, *metrics, store=None, **settings):
+    return score_folders(*folders, metrics, SilentProgress(), ScoreOptions(**settings), store)
 
 
 def read_clips(folder):
@@ -256,3 +259,58 @@ def test_every_number_says_where_it_comes_from(folders):
     for score in run(folders, "mfcc20", "mfcc20-seed", "encodec", "mmd/encodec")["scores"]:
         assert find_gaps(score) == []
         assert score["ci_low"] < score["ci_high"]
+
+
+def test_what_is_read_beside_the_scores_is_that_of_the_embeddings(folders):
+    result = run(folders, "mfcc20-seed", "mmd/mfcc20-seed")
+    assert [floor["metric"] for floor in result["floors"]] == ["mfcc20-seed", "mmd/mfcc20-seed"]
+    for floor in result["floors"]:
+        assert find_gaps(floor) == []
+        assert (floor["n_generated"], floor["n_reference"]) == (3, 3)
+    beside = result["beside"]["mfcc20-seed"]
+    encoder = SeedMfccEncoder()
+    sides = [encoder.embed(read_clips(folder)) for folder in reversed(folders)]
+    [farthest, *_] = beside["group_distances"]
+    assert len(beside["group_distances"]) == 5
+    own = sides[0].values[sides[0].clip_index == sides[0].clip_names.index(farthest[0].removesuffix(".wav"))]
+    assert farthest[1] == pytest.approx(frechet_distance(own, sides[1].values))
+    assert set(beside["unscored"]) == {"precision, recall, density, coverage", "frechet_extrapolated"}
+    assert beside["provenance"]["reference_hash"] == result["reference"]["hash"]
+    assert "lasts 0.60 s" in result["guards"]["unscored"]["silence, repetition, copies"]
+
+
+def test_only_the_scores_are_computed_if_no_guards_are_wanted(folders):
+    assert {"floors", "beside", "guards"}.isdisjoint(run(folders, "mfcc20-seed", with_guards=False))
+
+
+def test_a_copied_stretch_of_a_recording_is_found_with_its_place(tmp_path):
+    rng = np.random.default_rng(0)
+    folders = tmp_path / "ref", tmp_path / "gen"
+    for folder, n, seconds in zip(folders, (4, 3), (8.0, 3.0), strict=True):
+        folder.mkdir()
+        for index in range(n):
+            notes = np.repeat(rng.uniform(200, 4000, int(seconds * 8)), RATE_HZ // 8)
+            wave = 0.3 * np.sin(2 * np.pi * np.cumsum(notes) / RATE_HZ)
+            sf.write(folder / f"{index}.wav", wave, RATE_HZ)
+    guards = run(folders, "mfcc20-seed")["guards"]
+    assert guards["unscored"] == {}
+    assert guards["generated"]["copy_similarity_max"] < 0.9
+    recording, _ = sf.read(folders[0] / "2.wav")
+    sf.write(folders[1] / "1.wav", 0.5 * recording[int(4.5 * RATE_HZ) :][: 3 * RATE_HZ], RATE_HZ)
+    sf.write(folders[1] / "2.wav", np.zeros(3 * RATE_HZ), RATE_HZ)
+    guards = run(folders, "mfcc20-seed")["guards"]
+    assert guards["generated"]["copy_similarity_max"] > 0.95
+    assert guards["generated"]["nearest_copy"].startswith("1.wav: 2.wav at ")
+    assert float(guards["generated"]["nearest_copy"].split()[-2]) in {4.5, 5.5}
+    assert guards["control"]["copy_similarity_max"] < 0.9
+    assert guards["generated"]["silent_clips_frac"] == pytest.approx(1 / 3)
+    assert (guards["control"]["silent_clips_frac"], guards["control"]["n_clips"]) == (0.0, 8)
+
+
+def test_a_single_recording_gives_no_floor_and_no_search_for_copies(tmp_path):
+    folders = write_tones(tmp_path / "ref", 1, seconds=6.0), write_tones(tmp_path / "gen", 3, seconds=2.5)
+    result = run(folders, "mfcc20-seed", clip_s=2.5)
+    assert result["floors"] == []
+    assert "one reference track only" in result["floors_unscored"][0]["reason"]
+    assert "1 recording(s) of at least 2 s" in result["guards"]["unscored"]["copies"]
+    assert "copy_similarity" not in result["guards"]["generated"]

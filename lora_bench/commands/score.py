@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_bench.commands.tables import format_number, format_table
 from lora_bench.console import open_display
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
 from lora_bench.metrics import validate_metric_name
+
+if TYPE_CHECKING:
+    from lora_bench.scoring import ScoreOptions
+
+N_ODD = 3
+BESIDE = {
+    "frechet_extrapolated": "FD at infinitely many clips",
+    "diversity": "diversity",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+}
+GUARDS = {
+    "silent_clips_frac": "silent clips",
+    "silent_seconds_frac": "silent seconds",
+    "repetition": "repetition",
+    "copy_similarity": "copy, median",
+    "copy_similarity_max": "copy, most",
+}
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -31,18 +51,25 @@ def execute(arguments: argparse.Namespace) -> int:
 
     with open_display(quiet=arguments.quiet) as progress:
         result = score_folders(
-            arguments.reference,
-            arguments.generated,
-            arguments.metrics,
-            progress,
-            clip_s=arguments.clip_s,
-            prompt=arguments.prompt,
+            arguments.reference, arguments.generated, arguments.metrics, progress, _read_options(arguments)
         )
     if arguments.json:
         print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
     else:
         _print_scores(result)
     return EXIT_INCOMPLETE if result["unscored"] else EXIT_OK
+
+
+def _read_options(arguments: argparse.Namespace) -> ScoreOptions:
+    from lora_bench.scoring import ScoreOptions
+    from lora_bench.spec.schema import ModelSpec
+
+    return ScoreOptions(
+        model=ModelSpec(id=arguments.model) if arguments.model else None,
+        clip_s=arguments.clip_s,
+        prompt=arguments.prompt,
+        with_guards=not arguments.no_guards,
+    )
 
 
 def _print_scores(result: dict[str, Any]) -> None:
@@ -71,7 +98,44 @@ def _print_scores(result: dict[str, Any]) -> None:
         )
     for generated, reference in result.get("identical_files") or []:
         print(f"warning: {generated} is the same file as the reference {reference}")
+    _print_beside(result)
     for score in scores:
         facts = {"D": score.get("dim"), **(score.get("provenance") or {})}
         if score.get("provenance"):
             print(f"{score['metric']}: " + "; ".join(f"{key} {value}" for key, value in facts.items()))
+
+
+def _print_beside(result: dict[str, Any]) -> None:
+    """What should be read beside the distances."""
+    for floor in result.get("floors") or []:
+        print(
+            f"{floor['metric']}: real against real {format_number(floor['value'])} (corrected "
+            f"{format_number(floor.get('corrected'))}), {floor['n_generated']} of the references against "
+            f"{floor['n_reference']}"
+        )
+    for encoder, figures in (result.get("beside") or {}).items():
+        words = [f"{name} {figures[key]:.3f}" for key, name in BESIDE.items() if key in figures]
+        odd = ", ".join(f"{name} {distance:.4g}" for name, distance in figures["group_distances"][:N_ODD])
+        print(f"{encoder}: {', '.join(words)}" + (f"; farthest by themselves: {odd}" if odd else ""))
+        for figure, reason in figures["unscored"].items():
+            print(f"{encoder}: {figure}: not measured: {reason}")
+    guards: dict[str, Any] = result.get("guards") or {}
+    sides = [(name, guards[name]) for name in ("generated", "control") if name in guards]
+    if sides:
+        rows = [
+            (
+                name if name == "generated" else "references",
+                str(side["n_clips"]),
+                *(f"{side[key]:.3f}" if key in side else "-" for key in GUARDS),
+            )
+            for name, side in sides
+        ]
+        print(format_table(("guard", "clips", *GUARDS.values()), rows, right=(1, 2, 3, 4, 5, 6)))
+    if (nearest := guards.get("generated", {}).get("nearest_copy")) is not None:
+        share = guards["generated"]["closer_than_control_frac"]
+        print(
+            f"most like a reference: {nearest}; {share:.0%} of the clips are more like one than 95 % of the "
+            "references are like one another"
+        )
+    for figure, reason in (guards.get("unscored") or {}).items():
+        print(f"guards: {figure}: not measured: {reason}")

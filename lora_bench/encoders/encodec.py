@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 WINDOW_S = 30  # longer files are cut, so that memory does not grow with the file
 MIN_S = 0.1
-BATCH_S = 64  # seconds of audio per forward pass
+BATCH_S = {
+    "cpu": 8,
+    "cuda": 64,
+}  # seconds of audio per forward pass; on a CPU more is slower, it leaves the caches
 
 
 class EncodecEncoder:
@@ -28,12 +31,13 @@ class EncodecEncoder:
 
     name = "encodec"
 
-    def __init__(self, model: MusicModel, *, batch_s: float = BATCH_S) -> None:
+    def __init__(self, model: MusicModel, *, batch_s: float | None = None) -> None:
         self.model = model
         self.sample_rate_hz = model.info.audio_format.sample_rate_hz
         self._channels = model.info.audio_format.channels
         self._dim: int | None = None
-        self._batch_samples = int(batch_s * self.sample_rate_hz) * self._channels
+        seconds = BATCH_S.get(model.device.type, BATCH_S["cpu"]) if batch_s is None else batch_s
+        self._batch_samples = int(seconds * self.sample_rate_hz) * self._channels
 
     @property
     def dim(self) -> int:

@@ -26,6 +26,7 @@ class FramingModel:
             audio_format=AudioFormat(16_000, channels),
             frame_rate_hz=50.0,
         )
+        self.device = SimpleNamespace(type="cpu")
         self.batches = []
 
     def audio_latents(self, audio):

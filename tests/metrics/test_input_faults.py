@@ -11,6 +11,7 @@ from sets import make_embeddings, wrap
 from lora_bench.comparisons import NO_DIFFERENCE, compare_paired
 from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics import parse_metric
+from lora_bench.metrics.beside import describe_sets, halve_groups
 from lora_bench.metrics.frechet import frechet_distance
 from lora_bench.metrics.provenance import find_gaps
 from lora_bench.stages.score import score_embeddings
@@ -170,3 +171,56 @@ def test_a_score_that_lacks_provenance_is_found_out():
         "encoder", "weights", "windowing", "resampler", "estimator", "interval method",
         "n_generated", "n_reference", "dim",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_beside_the_distance_a_value_that_is_not_finite_is_an_error_that_names_the_clip(side):
+    sides = [GENERATED, REFERENCE]
+    sides[side] = spoil(sides[side], np.nan)
+    with pytest.raises(ScoreError, match="clip 002"):
+        describe_sets(*sides)
+
+
+def test_beside_the_distance_mismatched_sides_are_refused():
+    with pytest.raises(ScoreError, match=f"{DIM + 1}"):
+        describe_sets(make_embeddings(16, 3, DIM + 1, **ABOUT), REFERENCE)
+
+
+def test_beside_the_distance_constant_clips_have_no_variety():
+    found = describe_sets(replace(GENERATED, values=np.full((48, DIM), 0.1)), REFERENCE)
+    assert (found["diversity"], found["recall"], found["precision"]) == (0.0, 0.0, 1.0)
+    reference = replace(REFERENCE, values=np.ones(REFERENCE.values.shape))
+    assert "all reference vectors are equal" in describe_sets(GENERATED, reference)["unscored"]["diversity"]
+
+
+def test_beside_the_distance_a_single_clip_leaves_out_what_needs_more():
+    found = describe_sets(make_embeddings(1, 6, DIM, seed=3, **ABOUT), REFERENCE)
+    assert set(found["unscored"]) == {
+        "diversity", "precision, recall, density, coverage", "frechet_extrapolated",
+    }  # fmt: skip
+    assert len(found["group_distances"]) == 1
+
+
+def test_beside_the_distance_the_same_set_covers_itself():
+    found = describe_sets(REFERENCE, REFERENCE)
+    assert (found["diversity"], found["precision"], found["recall"], found["coverage"]) == (
+        1.0,
+        1.0,
+        1.0,
+        1.0,
+    )
+    assert found["unscored"] == {}
+
+
+def test_a_single_track_cannot_be_divided_and_several_are_divided_by_track():
+    with pytest.raises(UnscoredError, match="one reference track only"):
+        halve_groups(replace(REFERENCE, groups=("only",) * 24), 10)
+    part, rest = halve_groups(REFERENCE, 5)
+    assert set(part.groups).isdisjoint(rest.groups)
+    assert (len(part.clip_names), len(rest.clip_names)) == (6, 18)
+    for half in (part, rest):
+        for place, name in enumerate(half.clip_names):
+            whole = REFERENCE.clip_names.index(name)
+            np.testing.assert_array_equal(
+                half.values[half.clip_index == place], REFERENCE.values[REFERENCE.clip_index == whole]
+            )

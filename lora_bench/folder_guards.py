@@ -1,0 +1,156 @@
+"""Silence, loops and copies in a folder of generated audio, with the recordings measured in the same way.
+
+The recordings stand for what a model may have learnt from: a generated clip that is more like one of them
+than they are like one another is worth listening to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lora_bench.artifacts import AudioClip
+from lora_bench.encoders.mel import FINE_SAMPLES, SPAN, compute_mel_frames
+from lora_bench.errors import UnscoredError
+from lora_bench.metrics.guards import compare_nearness
+from lora_bench.stages.guard import (
+    MIN_CLIP_S,
+    ClipTraits,
+    CopySearch,
+    TrainingSound,
+    describe_clips,
+    describe_method,
+    search_copies,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_CONTROL_CLIPS = 200  # excerpts of the recordings that are measured; more tell nothing new
+
+
+def measure_folder_guards(
+    generated: Iterable[AudioClip], recordings: Iterable[AudioClip], n_recordings: int
+) -> dict[str, Any]:
+    """Figures of the generated clips and of excerpts of the recordings as long as they, the control.
+
+    Args:
+        generated: clips.
+        recordings: whole; each is its own group.
+        n_recordings: how many there are.
+
+    Returns:
+        `generated` and `control`, each with `n_clips`, `silent_clips_frac`, `silent_seconds_frac`,
+        `repetition` and, if copies could be looked for, `copy_similarity` (median) and
+        `copy_similarity_max`; `generated` also `closer_than_control_frac`, which is about 0.05 if nothing
+        was copied, and `nearest_copy`; `unscored`, why something is absent; `provenance`.
+
+    Raises:
+        ScoreError, AudioFileError: a file is damaged; names it.
+    """
+    result: dict[str, Any] = {"unscored": {}, "provenance": describe_method()}
+    lengths_s: list[float] = []
+
+    def measured() -> Iterator[AudioClip]:
+        for clip in generated:
+            lengths_s.append(clip.audio.shape[1] / clip.sample_rate_hz)
+            yield clip
+
+    try:
+        ours = describe_clips(measured())
+        excerpt_s = float(np.median(lengths_s))
+        reading = Reading(excerpt_s, -(-MAX_CONTROL_CLIPS // n_recordings))
+        theirs = describe_clips(reading.cut(recordings))
+    except UnscoredError as reason:
+        result["unscored"]["silence, repetition, copies"] = str(reason)
+        return result
+    result |= {"generated": _describe(ours), "control": _describe(theirs)}
+    result["provenance"]["control"] = (
+        f"excerpts of {excerpt_s:.2f} s of the reference folder; for copies those of every second recording are "
+        "looked up in the others, both ways"
+    )
+    try:
+        copies, control = _look_up(ours, theirs, reading)
+    except UnscoredError as reason:
+        result["unscored"]["copies"] = str(reason)
+        return result
+    nearness = compare_nearness(copies.similarities, control)
+    best = int(copies.similarities.argmax())
+    result["generated"] |= {
+        "copy_similarity": nearness.generated_median,
+        "copy_similarity_max": float(copies.similarities[best]),
+        "closer_than_control_frac": nearness.above_frac,
+        "nearest_copy": f"{ours.names[best]}: {copies.sources[best]} at {copies.times_s[best]:.1f} s",
+    }
+    result["control"] |= {
+        "copy_similarity": nearness.held_out_median,
+        "copy_similarity_max": float(control.max()),
+    }
+    return result
+
+
+@dataclass
+class Reading:
+    """Recordings read once: excerpts go on to be measured, the features of the whole stay.
+
+    Attributes:
+        excerpt_s: length of an excerpt; recordings shorter than that, or than two seconds, give none.
+        n_each: at most so many excerpts of a recording, evenly spaced.
+        frames: by recording, log-mel frames [F, mels].
+        groups: recording of each excerpt.
+    """
+
+    excerpt_s: float
+    n_each: int
+    frames: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    groups: list[str] = field(default_factory=list)
+
+    def cut(self, recordings: Iterable[AudioClip]) -> Iterator[AudioClip]:
+        """Excerpts, recording by recording."""
+        for clip in recordings:
+            if clip.audio.shape[1] < MIN_CLIP_S * clip.sample_rate_hz:
+                continue
+            self.frames[clip.group] = compute_mel_frames(clip, FINE_SAMPLES)
+            n_samples = round(self.excerpt_s * clip.sample_rate_hz)
+            n_found = clip.audio.shape[1] // n_samples
+            for place in np.linspace(0, n_found - 1, min(n_found, self.n_each)).round().astype(int).tolist():
+                self.groups.append(clip.group)
+                piece = clip.audio[:, place * n_samples : (place + 1) * n_samples]
+                yield AudioClip(f"{clip.name}#{place}", clip.group, piece, clip.sample_rate_hz)
+
+
+def _describe(traits: ClipTraits) -> dict[str, Any]:
+    return {
+        "n_clips": len(traits.names),
+        "silent_clips_frac": float(traits.is_silent.mean()),
+        "silent_seconds_frac": float(traits.silent_frac.mean()),
+        "repetition": float(np.median(traits.repetition)),
+    }
+
+
+def _look_up(
+    ours: ClipTraits, theirs: ClipTraits, reading: Reading
+) -> tuple[CopySearch, NDArray[np.float64]]:
+    """Nearest windows of the generated clips in all recordings, and of each half's excerpts in the other half.
+
+    Raises:
+        UnscoredError: fewer than two recordings last two seconds.
+    """
+    names = [name for name, rows in reading.frames.items() if len(rows) >= SPAN]
+    if len(names) < 2:
+        raise UnscoredError(
+            f"{len(names)} recording(s) of at least {MIN_CLIP_S:g} s; what is normal takes two or more"
+        )
+    [copies] = search_copies([ours], _gather(names, reading))
+    control: list[NDArray[np.float64]] = []
+    for own, other in ((names[::2], names[1::2]), (names[1::2], names[::2])):
+        [found] = search_copies([theirs], _gather(other, reading))
+        control.append(found.similarities[[group in own for group in reading.groups]])
+    return copies, np.concatenate(control)
+
+
+def _gather(names: Sequence[str], reading: Reading) -> TrainingSound:
+    return TrainingSound(tuple(names), tuple(reading.frames[name] for name in names))

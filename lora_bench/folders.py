@@ -1,0 +1,85 @@
+"""Plain folders of audio as clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_bench.artifacts import AudioClip
+from lora_bench.audio import list_audio_files, load_audio
+from lora_bench.errors import DatasetError
+from lora_bench.store import hash_file, hash_json
+
+if TYPE_CHECKING:
+    from lora_bench.progress import Progress
+
+
+@dataclass(frozen=True)
+class AudioFolder:
+    """The audio files of one folder, read anew each time it is iterated.
+
+    Attributes:
+        files: sorted; at any depth.
+        clip_s: files are cut into excerpts of this length end to end, a shorter rest is left out, and a
+            shorter file is one excerpt; None takes files whole.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    clip_s: float | None = None
+
+    def __iter__(self) -> Iterator[AudioClip]:
+        """Clips in the files' order; a clip's group is its file."""
+        for path in self.files:
+            name = path.relative_to(self.folder).as_posix()
+            audio, rate_hz = load_audio(path)
+            n_samples = round(self.clip_s * rate_hz) if self.clip_s else audio.shape[1]
+            if audio.shape[1] < 2 * n_samples:
+                yield AudioClip(name, name, audio[:, :n_samples], rate_hz)
+                continue
+            for index in range(audio.shape[1] // n_samples):
+                piece = audio[:, index * n_samples : (index + 1) * n_samples]
+                yield AudioClip(f"{name}#{index}", name, piece, rate_hz)
+
+    @cached_property
+    def file_hashes(self) -> dict[str, str]:
+        """SHA-256 of each file's bytes by its path in the folder."""
+        return {path.relative_to(self.folder).as_posix(): hash_file(path) for path in self.files}
+
+    @property
+    def key(self) -> str:
+        """Hash of names, contents and cutting: stands for the clips."""
+        return hash_json([self.file_hashes, self.clip_s], length=32)
+
+
+def open_folder(folder: Path, clip_s: float | None = None) -> AudioFolder:
+    """The audio files below `folder`.
+
+    Raises:
+        DatasetError: no such folder, or no audio in it.
+    """
+    files = list_audio_files(folder)
+    if not files:
+        raise DatasetError(f"{folder}: holds no audio files; expected wav, flac, ogg, opus, mp3 or m4a")
+    return AudioFolder(folder, tuple(files), clip_s)
+
+
+def told(clips: AudioFolder, progress: Progress) -> Iterator[AudioClip]:
+    """Clips; the progress counts a file when its last clip is done with."""
+    group: str | None = None
+    for clip in clips:
+        if group is not None and group != clip.group:
+            progress.advance(note=group)
+        group = clip.group
+        yield clip
+    if group is not None:
+        progress.advance(note=group)
+
+
+def find_identical(reference: AudioFolder, generated: AudioFolder) -> list[list[str]]:
+    """Pairs of a generated and a reference file with the same bytes, which make any distance too small."""
+    by_hash = {digest: name for name, digest in reference.file_hashes.items()}
+    return [[name, by_hash[digest]] for name, digest in generated.file_hashes.items() if digest in by_hash]
