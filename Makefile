@@ -12,7 +12,7 @@ demo: .venv/.installed
 	$(BIN)/lora-bench run specs/quickstart.yaml
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: lint types imports test
 

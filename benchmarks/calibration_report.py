@@ -253,7 +253,8 @@ def write_report(out: Path, rows: Path, decay: float) -> None:
             },
         ),
         "",
-        "The rate on really generated clips is in [noop_adapter.md](noop_adapter.md).",
+        "The rate on really generated clips is in [noop_adapter.md](noop_adapter.md); what all this shows in\n"
+        "[notes.md](notes.md).",
         "",
     ]
     (out / "calibration.md").write_text("\n".join(lines), encoding="utf-8")

@@ -1,40 +1,46 @@
 """What the runner itself costs: Ray per trial and in all, a local trial, and a fully cached re-run.
 
-    python benchmarks/runner_overhead.py --trials 8 --repeats 3
+    python benchmarks/runner_overhead.py --out benchmarks/results/runner_overhead.md
 
 Trials do nothing here, so what is left is starting, locking, writing states and watching.  The cached
 re-run is `lora-bench run` on a finished experiment, as a process of its own from start to end; it must not
-import ray or torch.
+import ray or torch.  Processor time stands beside wall time, which a busy machine stretches.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
 import yaml
+from idle_trial import do_nothing
 
 from lora_bench.models.random_model import TINY, save_random_musicgen
-from lora_bench.plan import TrialPlan, plan_experiment
-from lora_bench.progress import Progress, SilentProgress
+from lora_bench.plan import plan_experiment
+from lora_bench.progress import SilentProgress
 from lora_bench.runner import run_trials
 from lora_bench.runner.state import read_state
 from lora_bench.spec import ExperimentSpec
-from lora_bench.store import Store
+
+CACHED_GOAL_S = 2.0
 
 
-def do_nothing(trial: TrialPlan, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:  # noqa: ARG001
-    return {}
+class Cost(NamedTuple):
+    """Of one process, from start to end."""
+
+    wall_s: float
+    cpu_s: float
 
 
 def make_spec(n_trials: int, **fields: object) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def time_trials(n_trials: int, executor: str) -> float:
     return took_s
 
 
-def time_cached_run(repeats: int) -> list[float]:
+def time_cached_run(repeats: int) -> list[Cost]:
     """Seconds of whole processes that find everything done."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
@@ -97,34 +103,93 @@ def time_cached_run(repeats: int) -> list[float]:
         (place / "overhead.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
         command = [sys.executable, "-m", "lora_bench", "run", "overhead.yaml", "--quiet"]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-        times: list[float] = []
+        times: list[Cost] = []
         for _ in range(repeats + 1):
-            began_s = time.perf_counter()
+            cpu_s, began_s = read_cpu_s(), time.perf_counter()
             subprocess.run(command, cwd=place, env=environment, check=True, stdout=subprocess.DEVNULL)
-            times.append(time.perf_counter() - began_s)
+            times.append(Cost(time.perf_counter() - began_s, read_cpu_s() - cpu_s))
+        modules = subprocess.run(
+            [sys.executable, "-X", "importtime", *command[1:]],
+            cwd=place, env=environment, check=True, capture_output=True, text=True,
+        ).stderr  # fmt: skip
+        imported = {line.rpartition("|")[2].strip() for line in modules.splitlines()}
+        if imported & {"ray", "torch", "transformers"}:
+            raise SystemExit("the cached re-run imports ray, torch or transformers")
         return times[1:]  # the first one did the work
 
 
-def main() -> None:
+def read_cpu_s() -> float:
+    """Processor time of all processes that were started here and have ended."""
+    used = os.times()
+    return used.children_user + used.children_system
+
+
+def measure(n_trials: int, repeats: int, *, with_ray: bool) -> dict[str, list[float]]:
+    """Wall times of every row of the table."""
+    found: dict[str, list[float]] = {}
+    for executor in ("local", "ray") if with_ray else ("local",):
+        one = [time_trials(1, executor) for _ in range(repeats)]
+        many = [time_trials(n_trials, executor) for _ in range(repeats)]
+        further_s = (statistics.median(many) - statistics.median(one)) / (n_trials - 1)
+        found |= {
+            f"{executor}: 1 trial in all": one,
+            f"{executor}: {n_trials} trials in all": many,
+            f"{executor}: each further trial": [further_s],
+        }
+    return found
+
+
+def write_table(found: dict[str, list[float]], cached: list[Cost], arguments: argparse.Namespace) -> str:
+    """The results as a page."""
+    rows = [
+        f"| {name} | {statistics.median(times):.2f} | {min(times):.2f} | |" for name, times in found.items()
+    ]
+    wall_s, cpu_s = [cost.wall_s for cost in cached], [cost.cpu_s for cost in cached]
+    rows.append(
+        f"| fully cached `lora-bench run` (goal {CACHED_GOAL_S:g} s) | {statistics.median(wall_s):.2f} | "
+        f"{min(wall_s):.2f} | {statistics.median(cpu_s):.2f} |"
+    )
+    command = (
+        f"python benchmarks/runner_overhead.py --trials {arguments.trials} --repeats {arguments.repeats}"
+    )
+    return "\n".join(
+        [
+            "# What the runner costs",
+            "",
+            f"Written by `{command}`: seconds for trials that do nothing.",
+            "`ray` starts a cluster on this machine and ends it.",
+            "",
+            "| | median s | least s | median s of processor time |",
+            "|---|---:|---:|---:|",
+            *rows,
+            "",
+            f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, "
+            f"ray {version('ray')}; load {arguments.load:.1f} before, {os.getloadavg()[0]:.1f} after"
+            + ("; Python's byte code was not cached." if sys.dont_write_bytecode else "."),
+            "",
+        ]
+    )
+
+
+def main() -> int:
+    """Measure, print, and write where asked to; 1 if a cached re-run takes more processor time than its goal."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=8, help="trials of the longer series")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-ray", action="store_true", help="leave Ray out")
+    parser.add_argument("--out", type=Path, help="file for the table")
     arguments = parser.parse_args()
-    found: dict[str, Any] = {"n_cpus": os.cpu_count(), "load_before": os.getloadavg()[0]}
-    for executor in ("local",) if arguments.no_ray else ("local", "ray"):
-        one = [time_trials(1, executor) for _ in range(arguments.repeats)]
-        many = [time_trials(arguments.trials, executor) for _ in range(arguments.repeats)]
-        found[executor] = {
-            "one_trial_s": statistics.median(one),
-            f"{arguments.trials}_trials_s": statistics.median(many),
-            "per_further_trial_s": (statistics.median(many) - statistics.median(one))
-            / (arguments.trials - 1),
-        }
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
+    arguments.load = os.getloadavg()[0]
     cached = time_cached_run(arguments.repeats)
-    found["cached_rerun"] = {"median_s": statistics.median(cached), "best_s": min(cached), "goal_s": 2.0}
-    print(json.dumps(found, indent=1))
+    page = write_table(
+        measure(arguments.trials, arguments.repeats, with_ray=not arguments.no_ray), cached, arguments
+    )
+    print(page)
+    if arguments.out is not None:
+        arguments.out.write_text(page, encoding="utf-8")
+    return int(min(cost.cpu_s for cost in cached) > CACHED_GOAL_S)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -58,6 +58,9 @@ class QuietDisplay:
         """One line."""
         print(message, file=self.stream, flush=True)
 
+    def show_trials(self, trials: Sequence[TrialView]) -> None:
+        """Ignore; a failure is logged."""
+
 
 class LineDisplay:
     """Plain lines for logs: each stage once, then at most one line in `LINE_EVERY_S`."""

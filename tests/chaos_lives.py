@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from lora_bench.errors import EXIT_INCOMPLETE, InterruptedRunError
 from lora_bench.experiment import run_experiment
 from lora_bench.models.random_model import TINY, save_random_musicgen
 from lora_bench.plan import ExperimentPlan, plan_experiment
@@ -42,8 +44,8 @@ class Moment:
     delay_s: float
 
 
-def plan_chaos(root: Path, *, n_clips: int, n_variants: int) -> ExperimentPlan:
-    """Zero-shot and adapters on noise, with a model of random weights; files are made if they are not there."""
+def describe_chaos(root: Path, *, n_clips: int, n_variants: int) -> dict[str, Any]:
+    """A spec: zero-shot and adapters on noise, with a model of random weights; files are made if they are not there."""
     if not (root / "model" / "config.json").is_file():
         save_random_musicgen(root / "model", TINY)
     music = root / "music"
@@ -52,37 +54,39 @@ def plan_chaos(root: Path, *, n_clips: int, n_variants: int) -> ExperimentPlan:
         for track in range(5):
             noise = np.random.default_rng(track).normal(0, 0.1, TINY.sample_rate_hz * 3)
             soundfile.write(music / f"{track}.wav", noise, TINY.sample_rate_hz)
-    return plan_experiment(
-        ExperimentSpec.model_validate(
-            {
-                "schema": 1,
-                "name": NAME,
-                "model": {"id": str(root / "model")},
-                "dataset": {
-                    "path": music,
-                    "captions": {"text": "noise"},
-                    "clip_s": 1.0,
-                    "split": {"eval_frac": 0.4},
-                },
-                "prompts": ["noise", "other noise"][: max(1, n_variants - 1)],
-                "generation": {"n_clips": n_clips, "clip_s": 0.5, "batch_size": 1},
-                "metrics": ["encodec"],
-                "defaults": {
-                    "lora": {"rank": 2, "targets": "self_attention", "dropout": 0.1},
-                    "train": {
-                        "steps": 12,
-                        "batch_size": 2,
-                        "eval_every": 4,
-                        "checkpoint_every": 1,
-                        "lr": 1e-3,
-                    },
-                },
-                "trials": {
-                    "variants": [{"name": f"r{rank}", "lora.rank": rank} for rank in range(1, n_variants + 1)]
-                },
-            }
-        )
-    )
+    return {
+        "schema": 1,
+        "name": NAME,
+        "model": {"id": str(root / "model")},
+        "dataset": {
+            "path": str(music),
+            "captions": {"text": "noise"},
+            "clip_s": 1.0,
+            "split": {"eval_frac": 0.4},
+        },
+        "prompts": ["noise", "other noise"][: max(1, n_variants - 1)],
+        "generation": {"n_clips": n_clips, "clip_s": 0.5, "batch_size": 1},
+        "metrics": ["encodec"],
+        "defaults": {
+            "lora": {"rank": 2, "targets": "self_attention", "dropout": 0.1},
+            "train": {
+                "steps": 12,
+                "batch_size": 2,
+                "eval_every": 4,
+                "checkpoint_every": 1,
+                "lr": 1e-3,
+            },
+        },
+        "trials": {
+            "variants": [{"name": f"r{rank}", "lora.rank": rank} for rank in range(1, n_variants + 1)]
+        },
+    }
+
+
+def plan_chaos(root: Path, *, n_clips: int, n_variants: int) -> ExperimentPlan:
+    """The plan of that spec."""
+    spec = describe_chaos(root, n_clips=n_clips, n_variants=n_variants)
+    return plan_experiment(ExperimentSpec.model_validate(spec))
 
 
 def live(plan: ExperimentPlan, place: Path, executor: str = "local", ray_address: str | None = None) -> int:
@@ -134,6 +138,18 @@ class RayLife:
         self.driver.kill()
         return self.driver.wait() == -signal.SIGKILL
 
+    def kill_talker(self, delay_s: float) -> bool:
+        """Kill the process that talks to Ray; whether the driver then ended as one that is to go on."""
+        time.sleep(delay_s)
+        driver = self.driver.pid
+        with suppress(FileNotFoundError, ProcessLookupError):  # it may have ended by itself
+            children = Path(f"/proc/{driver}/task/{driver}/children").read_text(encoding="ascii")
+            for pid in map(int, children.split()):
+                if b"--multiprocessing-fork" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+                    return self.driver.wait() == EXIT_INCOMPLETE
+        return False
+
 
 def is_child_of(pid: int, title: str) -> bool:
     """Whether a process lives under such a title: a pid of a dead one may belong to another program."""
@@ -146,15 +162,17 @@ def is_child_of(pid: int, title: str) -> bool:
 def torment_with_ray(
     root: Path, place: Path, witness: Witness, n_lives: int, chance: random.Random, *sizes: int
 ) -> int:
-    """Lives through Ray, in each of which two workers are killed and then the driver.
+    """Lives through Ray, in each of which two workers are killed and then the driver, or what talks to Ray for it.
 
     Returns:
         How many processes were killed.
     """
     n_killed = 0
-    for _ in range(n_lives):
+    for number in range(n_lives):
         life = RayLife(root, place, *sizes)
         n_killed += sum(life.kill_worker(chance.uniform(0.0, 1.0)) for _ in range(2))
+        if number % 2:
+            n_killed += life.kill_talker(chance.uniform(0.0, 1.0))
         n_killed += life.kill_driver(chance.uniform(0.0, 1.0))
         witness.look()
     return n_killed
@@ -333,7 +351,10 @@ def main() -> None:
 def main_of_ray_life() -> None:
     """One driver that runs trials through Ray."""
     root, place, n_clips, n_variants = Path(sys.argv[2]), Path(sys.argv[3]), *map(int, sys.argv[4:6])
-    sys.exit(live(plan_chaos(root, n_clips=n_clips, n_variants=n_variants), place, "ray"))
+    try:
+        sys.exit(live(plan_chaos(root, n_clips=n_clips, n_variants=n_variants), place, "ray"))
+    except InterruptedRunError as error:
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

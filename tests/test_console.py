@@ -83,9 +83,13 @@ def test_bars_show_stages_and_trials_and_leave_lines_behind() -> None:
     assert "trials" in shown
 
 
-def test_displays_of_runs_know_trials() -> None:
+def test_displays_of_runs_know_trials_and_the_quiet_one_keeps_silent() -> None:
+    stream = io.StringIO()
+    quiet = QuietDisplay(stream)
     assert isinstance(LineDisplay(io.StringIO()), TrialsDisplay)
-    assert not isinstance(QuietDisplay(io.StringIO()), TrialsDisplay)
+    assert isinstance(quiet, TrialsDisplay)  # or every trial that begins and ends would be told as a line
+    quiet.show_trials([TrialView("a", "running", stage="train", done=1, total=4)])
+    assert stream.getvalue() == ""
 
 
 def test_without_a_terminal_lines_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:

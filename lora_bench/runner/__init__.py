@@ -3,6 +3,7 @@
 guard.py    one trial: its lock, state and failures     state.py    what its files say
 holding.py  who works on a run, and who on the cache    watch.py    many trials, seen from outside
 cluster.py  starting, joining and checking Ray          sessions.py temporary folders of Ray
+apart.py    a process whose death is survived           ray_driver.py what talks to Ray, in such a process
 cleaning.py what of the cache nobody needs              space.py    what a run takes of the disk
 
 Both run each trial through `guard.py`, which owns the trial's `state.json`.  What became of a trial is
@@ -54,7 +55,7 @@ def run_trials(  # noqa: PLR0913 (two clusters of options, named at every call)
         UsageError: there is no such executor.
         ResourceError: what a trial takes does not exist; nothing was started.
         StoreError: the disk is full.
-        InterruptedRunError: the run was stopped; finished trials are kept.
+        InterruptedRunError: the run was stopped, or its cluster ended; finished trials are kept.
     """
     keys = inputs or {}
     jobs = [

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import ResourceError
+from lora_bench.runner.apart import end_session
 from lora_bench.runner.sessions import Session, remove_dead_sessions
 from lora_bench.spec.schema import ResourcesSpec
 from lora_bench.store import write_text
@@ -36,27 +37,17 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
+# A head on this machine that is gone does not come back.
+OWN_CLUSTER = {"RAY_gcs_rpc_server_reconnect_timeout_s": "20"}
 _QUIET_INIT: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
 
 
-@contextmanager
-def quiet_environment(*, own_cluster: bool) -> Iterator[None]:
-    """Ray's settings are environment variables; they are put back afterwards."""
-    wanted = QUIET | ({"RAY_AUTH_MODE": "disabled"} if own_cluster else {})
-    # Ray itself sets two more in the driver when it is imported and joined.
-    before = {name: os.environ.get(name) for name in (*wanted, "PYTHONBREAKPOINT", "RAY_CLIENT_MODE")}
-    for name, value in wanted.items():
+def set_quiet_environment(*, own_cluster: bool) -> None:
+    """Ray's settings are environment variables; the process is Ray's alone, so nothing is put back."""
+    for name, value in (QUIET | (OWN_CLUSTER if own_cluster else {})).items():
         os.environ.setdefault(name, value)
     if own_cluster:
         os.environ["RAY_AUTH_MODE"] = "disabled"
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextmanager
@@ -103,6 +94,8 @@ def _start_own(ray: Any) -> Session:
             )
         except BaseException as error:  # Ray raises bare Exceptions when a node does not start
             ray.shutdown()
+            if os.getsid(0) == os.getpid():  # Ray forgets what it started of a node that did not come up
+                end_session(os.getpid())
             session.remove()
             if not isinstance(error, Exception):
                 raise

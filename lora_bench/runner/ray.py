@@ -1,49 +1,44 @@
-"""Trials in parallel through Ray Tune.  Only this file and `cluster.py` import ray.
+"""Trials in parallel through Ray Tune.
 
 Ray Tune places trials on CPUs and GPUs and starts a worker that died once more; it decides nothing else.
-Each trial writes its own files, the driver reads them, and a further run of the same command is the
+Each trial writes its own files, this process reads them, and a further run of the same command is the
 resume, so a fresh `Tuner` is made every time and its storage is thrown away.
+
+What talks to Ray is a process of its own (`ray_driver.py`); this one stays when a cluster falls, and says what
+became of the trials.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from lora_bench.errors import InterruptedRunError, LoraBenchError, ResourceError, StoreError
-from lora_bench.progress import Progress, SilentProgress
-from lora_bench.runner.cluster import (
-    RoomWatch,
-    check_nodes,
-    check_resources,
-    living_nodes,
-    open_cluster,
-    quiet_environment,
-)
+from lora_bench.errors import InterruptedRunError, ResourceError, StoreError
+from lora_bench.progress import Progress
+from lora_bench.runner.apart import Answer, call_apart
 from lora_bench.runner.guard import (
     CLUSTER_LOCK_TIMEOUT_S,
+    LOCK_TIMEOUT_S,
     ExecuteTrial,
     TrialJob,
-    run_guarded,
     settle_dead,
     settle_unbegun,
 )
 from lora_bench.runner.holding import RAY_STORAGE, remove_ray_storage
+from lora_bench.runner.ray_driver import MAX_WORKER_DEATHS, REFUSED, UNDER_WAY, drive_ray
+from lora_bench.runner.sessions import remove_dead_sessions
 from lora_bench.runner.state import read_state
 from lora_bench.runner.watch import TrialWatch
 from lora_bench.spec.schema import ResourcesSpec
-from lora_bench.store import disk_errors, write_text
+from lora_bench.store import disk_errors
 
-MAX_WORKER_DEATHS = 2
-REFUSED = "refused.txt"
-LOOK_AT_NODES_EVERY_S = 15.0
-NODES_PATIENCE_S = 120.0
+LOG = "driver.log"
+_PLACE = re.compile(r"^\[.*?\] *(\S+:\d+: )?")  # when and where in Ray's source
 
 
 def run_with_ray(
@@ -62,163 +57,102 @@ def run_with_ray(
         progress: told about trials, stages and steps.
         resources: what one trial takes.
         address: cluster to join; None starts one on this machine and ends it afterwards.
-        execute: does one trial.
+        execute: does one trial; found by its name in an importable module.
 
     Raises:
         ResourceError: no node has what a trial takes, a node does not see the run's folder, or the cluster
-            cannot be reached or ended; trials that began keep their state.
+            cannot be reached; no trial was started.
         StoreError: the disk is full.
-        InterruptedRunError: the run was stopped; finished trials are kept.
+        InterruptedRunError: the run was stopped, or the cluster ended; finished trials are kept.
     """
     if address is not None:
         jobs = [replace(job, lock_timeout_s=CLUSTER_LOCK_TIMEOUT_S) for job in jobs]
     _forget_refusals(jobs)
     with disk_errors(run_folder):
         run_folder.mkdir(parents=True, exist_ok=True)
-    watch = TrialWatch(jobs, progress)
+        storage = Path(tempfile.mkdtemp(prefix=RAY_STORAGE, dir=run_folder))
     stopped: BaseException | None = None
     errors: Mapping[str, str] = {}
-    with quiet_environment(own_cluster=address is None), open_cluster(address) as ray:
-        check_resources(ray, resources)
-        if address is not None:
-            check_nodes(ray, run_folder, resources)
-        with disk_errors(run_folder):
-            storage = Path(tempfile.mkdtemp(prefix=RAY_STORAGE, dir=run_folder))
-        try:
-            with watch:
-                room = RoomWatch(lambda: living_nodes(ray), resources, NODES_PATIENCE_S)
-                errors = _fit(jobs, storage, resources, execute, room)
-        except (KeyboardInterrupt, SystemExit, ResourceError) as error:
-            stopped = error
-        finally:
-            remove_ray_storage(run_folder)
-    remove_ray_storage(run_folder)  # a worker that was ending may have written once more
+    watch = TrialWatch(jobs, progress)
+    try:
+        with watch:
+            # Ray's core prints to the screen whatever its settings
+            log = None if os.environ.get("LORA_BENCH_DEBUG") else storage / LOG
+            answer = call_apart(drive_ray, jobs, storage, resources, address, execute, log=log)
+        errors, stopped = _read_answer(answer, storage / LOG)
+    except (KeyboardInterrupt, SystemExit) as error:
+        stopped = error
+    finally:
+        remove_ray_storage(run_folder)
+        if address is None:
+            remove_dead_sessions()  # of a driver that could not remove its own
     _settle(jobs, stopped)
+    remove_ray_storage(run_folder)  # a worker that was ending may have written once more
     for job in jobs:
         if job.trial.id in errors and not watch.has_begun(job):
             settle_unbegun(job, errors[job.trial.id])
     _raise_refusals(jobs)
 
 
-def _fit(
-    jobs: Sequence[TrialJob],
-    storage: Path,
-    resources: ResourcesSpec,
-    execute: ExecuteTrial | None,
-    room: RoomWatch,
-) -> dict[str, str]:
-    """Let Ray Tune run every job once; what became of them is in their files.
-
-    Returns:
-        By trial id, the last line of what Ray says of workers that died or never came up.
+def _read_answer(answer: Answer, log: Path) -> tuple[Mapping[str, str], InterruptedRunError | None]:
+    """What Ray says of workers that died; and why the cluster ended, if it did.
 
     Raises:
-        ResourceError: Ray Tune itself failed, or no node is left that could run a trial.
+        ResourceError: it ended before any trial was started.
+        StoreError: the disk is full.
     """
-    from ray import tune
-    from ray.exceptions import RayError
-    from ray.tune.error import TuneError
-
-    trainable = tune.with_resources(
-        _make_trainable({job.trial.id: job for job in jobs}, resources, execute),
-        {"cpu": resources.cpu, "gpu": resources.gpu},
-    )
-    tuner = tune.Tuner(
-        trainable,
-        param_space={"trial": tune.grid_search([job.trial.id for job in jobs])},
-        tune_config=tune.TuneConfig(
-            trial_name_creator=_name_trial, trial_dirname_creator=_name_trial, reuse_actors=False
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=storage.as_posix(),
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=MAX_WORKER_DEATHS),
-            log_to_file=False,
-            callbacks=[_make_room_callback(room)],
-        ),
-    )
-    try:
-        results = tuner.fit()
-    except (TuneError, RayError) as error:
+    if isinstance(answer.raised, InterruptedRunError):
+        return {}, answer.raised
+    if answer.raised is not None:
+        raise answer.raised
+    if answer.died is None:
+        return answer.value, None
+    reason = f"the process that talks to Ray ended ({answer.died}{_read_complaint(log)})"
+    if answer.last_note != UNDER_WAY:
         raise ResourceError(
-            f"Ray Tune stopped: {error}; what is finished is kept, run the same command again"
-        ) from error
-    return {
-        str((result.config or {}).get("trial")): str(result.error).strip().splitlines()[-1]
-        for result in results
-        if result.error is not None
-    }
+            f"{reason} before any trial was started; see whether the cluster is up, or use `--executor local`"
+        )
+    return {}, InterruptedRunError(reason)
 
 
-def _make_room_callback(room: RoomWatch) -> Any:
-    """A callback of Ray Tune that looks at the nodes now and then."""
-    from ray.tune import Callback
-
-    class LookAtNodes(Callback):
-        """Looks at the nodes every `LOOK_AT_NODES_EVERY_S`."""
-
-        looked_at_s = time.monotonic()
-
-        def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:  # noqa: ARG002
-            now_s = time.monotonic()
-            if now_s - self.looked_at_s >= LOOK_AT_NODES_EVERY_S:
-                self.looked_at_s = now_s
-                room.look(now_s)
-
-    return LookAtNodes()
-
-
-def _name_trial(trial: Any) -> str:
-    return str(trial.config["trial"])
-
-
-def _make_trainable(
-    jobs: dict[str, TrialJob], resources: ResourcesSpec, execute: ExecuteTrial | None
-) -> Callable[[dict[str, Any]], dict[str, str]]:
-    """The function that a worker runs.  It returns even when the trial failed.
-
-    Ray Tune would start a failed trial again; only a worker that died is worth that.
-    """
-
-    def run_in_worker(config: dict[str, Any]) -> dict[str, str]:
-        job = jobs[config["trial"]]
-        if resources.gpu == 0:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it alone, and the trial would see every GPU
-        try:
-            return {"state": run_guarded(job, SilentProgress(), execute)}
-        except LoraBenchError as error:
-            with suppress(OSError, StoreError):
-                write_text(job.folder / REFUSED, str(error))
-            return {"state": "refused"}
-
-    return run_in_worker
+def _read_complaint(log: Path) -> str:
+    """The last sentence that Ray's core printed about itself, as `: ...`; empty if there is none."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    said = [_PLACE.sub("", line) for line in lines if "GCS" in line or "raylet" in line.lower()]
+    return f": {said[-1].partition('. ')[0].strip()[:200]}" if said else ""
 
 
 def _settle(jobs: Sequence[TrialJob], stopped: BaseException | None) -> None:
     """Write down what became of trials whose worker is gone.
 
+    A worker of a cluster that ended may live a while longer; all of them are waited for together.
+
     Raises:
-        InterruptedRunError: the run was stopped.
-        ResourceError: the cluster ended.
+        InterruptedRunError: the run was stopped, or the cluster ended.
     """
+    if stopped is None:
+        state, reason = (
+            "failed",
+            f"its worker process died {MAX_WORKER_DEATHS + 1} times (killed, or out of memory)",
+        )
+    elif isinstance(stopped, InterruptedRunError):
+        state, reason = "interrupted", f"the Ray cluster ended: {stopped}"
+    else:
+        state, reason = "interrupted", "the run was stopped"
+    patience_s = max((job.lock_timeout_s or LOCK_TIMEOUT_S for job in jobs), default=0.0)
+    end_s = time.monotonic() + patience_s
     for job in jobs:
-        if stopped is None:
-            settle_dead(
-                job,
-                "failed",
-                f"its worker process died {MAX_WORKER_DEATHS + 1} times (killed, or out of memory)",
-            )
-        else:
-            ended = isinstance(stopped, ResourceError)
-            settle_dead(job, "interrupted", "the cluster ended" if ended else "the run was stopped")
-    if isinstance(stopped, ResourceError):
-        raise stopped
-    if stopped is not None:
-        n_done = sum(read_state(job.folder).get("state") == "done" for job in jobs)
-        raise InterruptedRunError(
-            f"stopped; {n_done} of {len(jobs)} trials are done and kept; run the same command again to go on"
-        ) from stopped
+        settle_dead(replace(job, lock_timeout_s=max(0.0, end_s - time.monotonic())), state, reason)
+    if stopped is None:
+        return
+    n_done = sum(read_state(job.folder).get("state") == "done" for job in jobs)
+    why = reason if isinstance(stopped, InterruptedRunError) else "stopped"
+    raise InterruptedRunError(
+        f"{why}; {n_done} of {len(jobs)} trials are done and kept; run the same command again to go on"
+    ) from stopped
 
 
 def _forget_refusals(jobs: Sequence[TrialJob]) -> None:

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from lora_bench.errors import ResourceError
-from lora_bench.runner.cluster import PACKAGE, RoomWatch, _judge_node, check_resources, look_from_node
+from lora_bench.runner.cluster import (
+    PACKAGE,
+    RoomWatch,
+    _judge_node,
+    check_resources,
+    look_from_node,
+    open_cluster,
+)
 from lora_bench.spec.schema import ResourcesSpec
 
 CPU_NODE = {"Alive": True, "Resources": {"CPU": 8.0}}
@@ -78,3 +85,19 @@ def test_a_node_that_would_go_astray_is_refused_with_its_name(
 ) -> None:
     with pytest.raises(ResourceError, match=words):
         _judge_node("n1", answer, "mark", tmp_path)
+
+
+def test_a_cluster_that_is_not_there_is_refused_with_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def refuse(address: str, **_: object) -> None:
+        raise ConnectionError(f"nothing listens at {address}")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with (
+        pytest.raises(
+            ResourceError, match=r"no Ray cluster can be joined at 127\.0\.0\.1:1: nothing listens"
+        ),
+        open_cluster("127.0.0.1:1"),
+    ):
+        pass

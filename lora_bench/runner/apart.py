@@ -1,0 +1,188 @@
+"""A function in a process of its own, whose death its caller survives.
+
+Ray's core ends the process that it lives in when it loses its cluster.  So what talks to Ray lives apart,
+and the process that keeps locks, states and exit code hears of its end.  It dies with its caller, and
+whatever it started dies with it: all of them are one session of the operating system.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+END_PATIENCE_S = 60.0
+KILL_PATIENCE_S = 10.0
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a call.
+
+    Attributes:
+        value: what the function returned; None if it did not return.
+        raised: what it raised; None if it did not raise.
+        died: how its process ended without a word, such as `signal SIGABRT`; None if it answered.
+        last_note: the last thing that the function told while it ran.
+    """
+
+    value: Any = None
+    raised: BaseException | None = None
+    died: str | None = None
+    last_note: str = ""
+
+
+def call_apart(function: Callable[..., Any], *arguments: Any, log: Path | None = None) -> Answer:
+    """Call `function(tell, *arguments)` in a fresh process and wait for it.
+
+    Args:
+        function: found by its name in an importable module; `tell` sends a word to the caller.
+        arguments: anything that can be pickled.
+        log: file that takes what the process and its descendants print; None leaves it on the screen.
+
+    Returns:
+        What became of it.  None of the processes that it started is left.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: in this process; the other one was told and has ended.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_serve, args=(theirs, log, function, arguments))
+    with _hold_back_interrupts():
+        process.start()
+    theirs.close()
+    try:
+        answer = _listen(ours, process)
+        process.join(END_PATIENCE_S)
+    except (KeyboardInterrupt, SystemExit):
+        if process.pid is not None and process.is_alive():
+            os.kill(process.pid, signal.SIGINT)
+        _listen(ours, process, END_PATIENCE_S)
+        wait([process.sentinel], END_PATIENCE_S)
+        raise
+    finally:
+        _end(process)
+        ours.close()
+    return answer
+
+
+def _listen(answers: Connection, process: SpawnProcess, limit_s: float | None = None) -> Answer:
+    """Wait for the answer, or for the end of the process."""
+    note = ""
+    while wait([answers, process.sentinel], limit_s):
+        try:
+            word: Answer | str | None = answers.recv() if answers.poll() else None
+        except EOFError:
+            word = None
+        if isinstance(word, Answer):
+            return replace(word, last_note=note)
+        if word is None:
+            return Answer(died=_describe_end(process), last_note=note)
+        note = word
+    return Answer(died="without an answer", last_note=note)
+
+
+def _describe_end(process: SpawnProcess) -> str:
+    process.join(END_PATIENCE_S)  # its pipes close a moment before it has an exit code
+    code = process.exitcode
+    return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
+
+
+def _end(process: SpawnProcess) -> None:
+    """Kill what is left of the process's session, and the process."""
+    if process.pid is not None:
+        end_session(process.pid)
+    process.kill()
+    process.join()
+    process.close()
+
+
+@contextmanager
+def _hold_back_interrupts() -> Iterator[None]:
+    """A new process must not be interrupted before it is one of its own session."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(
+    answers: Connection, log: Path | None, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    """What the process does."""
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    try:
+        if log is not None:
+            _print_to(log)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        answers.send(Answer(value=function(answers.send, *arguments)))
+    except BaseException as error:  # noqa: BLE001 (the caller decides over all of them)
+        answers.send(Answer(raised=_make_portable(error)))
+
+
+def _follow_parent() -> None:
+    """End, with everything that was started here, as soon as the caller is gone."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        end_session(os.getpid())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _print_to(log: Path) -> None:
+    with log.open("ab") as stream:
+        for number in (sys.stdout.fileno(), sys.stderr.fileno()):
+            os.dup2(stream.fileno(), number)
+
+
+def _make_portable(error: BaseException) -> BaseException:
+    """The error with its traceback in words; another one in its place if it cannot travel."""
+    words = "".join(traceback.format_exception(error))
+    error.add_note(words)
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 (libraries' errors fail to pickle in many ways)
+        return RuntimeError(words)
+    return error
+
+
+def end_session(leader: int) -> None:
+    """Kill the processes of a session but its leader, and wait until they are gone."""
+    end_s = time.monotonic() + KILL_PATIENCE_S
+    while (members := list_session(leader)) and time.monotonic() < end_s:
+        for pid in members:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def list_session(leader: int) -> list[int]:
+    """Living processes of a session but its leader; none where there is no `/proc`."""
+    members: list[int] = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError):
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            state, session = fields[0], int(fields[3])
+            pid = int(stat.parent.name)
+            if session == leader and pid != leader and state not in "ZX":
+                members.append(pid)
+    return members
