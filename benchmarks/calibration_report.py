@@ -253,7 +253,7 @@ def write_report(out: Path, rows: Path, decay: float) -> None:
             },
         ),
         "",
-        "The rate on really generated clips is in [noop_adapter.md](noop_adapter.md); what all this shows in\n"
+        "The rate on really generated clips is in [noop_adapter.md](noop_adapter.md); what all this shows in",
         "[notes.md](notes.md).",
         "",
     ]
