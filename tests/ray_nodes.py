@@ -9,10 +9,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 RAY = Path(sys.executable).with_name("ray")
+MAX_STARTS = 4
 
 
 def list_tree(pid: int) -> set[int]:
@@ -54,10 +54,10 @@ class Cluster:
         self.address = address or f"127.0.0.1:{find_free_port()}"
         self.folder = Path(tempfile.mkdtemp(prefix="lrc-"))
         self.nodes: list[subprocess.Popen[bytes]] = []
-        port = self.address.rpartition(":")[2]
-        self.start(
+        self.head = self._start_until_up(
+            1,
             "--head",
-            f"--port={port}",
+            f"--port={self.address.rpartition(':')[2]}",
             "--num-cpus=0",
             "--include-dashboard=false",
             f"--temp-dir={self.folder}",
@@ -71,29 +71,48 @@ class Cluster:
         return node
 
     def join(self, within: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-        """A node; `within` is a command that runs its command."""
-        return self.start(
-            f"--address={self.address}", "--num-cpus=1", "--object-store-memory=100000000", within=within
-        )
+        """A node that is up; `within` is a command that runs its command."""
+        n_nodes = 1 + sum(node.poll() is None for node in self.nodes)
+        options = (f"--address={self.address}", "--num-cpus=1", "--object-store-memory=100000000")
+        return self._start_until_up(n_nodes, *options, within=within)
 
-    @property
-    def head(self) -> subprocess.Popen[bytes]:
-        return self.nodes[0]
+    def _start_until_up(
+        self, n_nodes: int, *options: str, within: tuple[str, ...] = ()
+    ) -> subprocess.Popen[bytes]:
+        """On a busy machine a node may miss Ray's fixed time limit for its start."""
+        for _ in range(MAX_STARTS):
+            node = self.start(*options, within=within)
+            if has_nodes(self.address, n_nodes):
+                return node
+            kill_tree(node.pid)
+            node.wait()
+        raise AssertionError(f"{n_nodes} nodes did not come up")
 
     def stop(self) -> None:
         for node in reversed(self.nodes):
-            kill_tree(node.pid)
-            node.wait()
+            if node.poll() is None:
+                kill_tree(node.pid)
+                node.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def wait_for_nodes(cluster: Cluster, n_nodes: int, limit_s: float = 300.0) -> None:
-    """Until so many nodes are up."""
-    code = f"import ray; ray.init({cluster.address!r}, log_to_driver=False, logging_level='ERROR'); print(len([n for n in ray.nodes() if n['Alive']]))"
-    end_s = time.monotonic() + limit_s
-    while time.monotonic() < end_s:
-        asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        if asked.stdout.strip() == str(n_nodes):
-            return
-        time.sleep(1.0)
-    raise AssertionError(f"{n_nodes} nodes did not come up")
+COUNT_NODES = """
+import sys, time, ray
+end_s = time.monotonic() + 60
+while time.monotonic() < end_s:
+    try:
+        if not ray.is_initialized():
+            ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+        if sum(node["Alive"] for node in ray.nodes()) == int(sys.argv[2]):
+            sys.exit(0)
+    except Exception:  # the head is not up yet
+        pass
+    time.sleep(0.5)
+sys.exit(1)
+"""
+
+
+def has_nodes(address: str, n_nodes: int) -> bool:
+    """Whether so many nodes are up within a minute."""
+    command = [sys.executable, "-c", COUNT_NODES, address, str(n_nodes)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0

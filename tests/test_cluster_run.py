@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from chaos_lives import NAME, Witness, live, plan_chaos
-from ray_nodes import Cluster, kill_tree, list_tree, wait_for_nodes
+from ray_nodes import Cluster, kill_tree, list_tree
 
 from lora_bench.errors import ResourceError
 
@@ -61,7 +61,6 @@ class Killer(threading.Thread):
 
 def test_a_run_completes_when_one_of_its_nodes_is_killed(cluster: Cluster, tmp_path: Path) -> None:
     doomed, _ = cluster.join(), cluster.join()
-    wait_for_nodes(cluster, 3)
     plan = plan_chaos(tmp_path, n_clips=2, n_variants=3)
     run = tmp_path / "runs" / NAME
     killer = Killer(doomed, run / "trials")
@@ -90,7 +89,6 @@ def test_a_node_that_does_not_see_the_runs_folder_is_refused(cluster: Cluster, t
     if subprocess.run(["unshare", "-m", "true"], check=False).returncode:
         pytest.skip("a mount of its own can be made by root only")
     cluster.join(within=("unshare", "-m", "sh", "-c", hide, "sh"))
-    wait_for_nodes(cluster, 2)
     with pytest.raises(ResourceError, match=r"Ray node 127\.0\.0\.1 does not see .*give --runs-dir a folder"):
         live(plan, tmp_path, "ray", cluster.address)
     assert not list((tmp_path / "runs" / NAME).glob("trials/*/state.json"))

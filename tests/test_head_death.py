@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from chaos_lives import NAME, Witness, describe_chaos
-from ray_nodes import Cluster, kill_tree, list_tree, wait_for_nodes
+from ray_nodes import Cluster, kill_tree, list_tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LIMIT_S = 400.0
@@ -148,7 +148,6 @@ def test_the_head_of_a_cluster_that_was_joined_is_killed(life: Life, monkeypatch
     cluster = Cluster()
     try:
         cluster.join()
-        wait_for_nodes(cluster, 2)
         process = life.start("--ray-address", cluster.address)
         life.wait_for_training(process)
         ours = list_tree(process.pid)
@@ -162,7 +161,6 @@ def test_the_head_of_a_cluster_that_was_joined_is_killed(life: Life, monkeypatch
     cluster = Cluster(cluster.address)
     try:
         cluster.join()
-        wait_for_nodes(cluster, 2)
         check_end(life, life.start("--ray-address", cluster.address), witness)
     finally:
         cluster.stop()
