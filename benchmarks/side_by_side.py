@@ -34,6 +34,7 @@ def run_side_by_side(
     parser.add_argument("--rounds", type=int, default=2, help="times that each contender runs")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each contender")
     parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--without", nargs="*", default=[], choices=sorted(contenders), help="leave them out")
     parser.add_argument("--only", choices=sorted(contenders), help=argparse.SUPPRESS)
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -42,11 +43,11 @@ def run_side_by_side(
         peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         arguments.into.write_text(json.dumps({**figures, "peak_gib": peak_gib}))
         return
-    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
+    rounds: dict[str, list[dict[str, Any]]] = {n: [] for n in contenders if n not in arguments.without}
     for number in range(arguments.rounds):
-        for name in contenders:
+        for name, found in rounds.items():
             figures = _run_alone(name, arguments.threads)
-            rounds[name].append(figures)
+            found.append(figures)
             print(f"round {number + 1}: {name}: {figures}", file=sys.stderr, flush=True)
     _print_table(rounds, figure, unit)
     machine = f"{os.cpu_count()} cores, {arguments.threads} threads, load {os.getloadavg()[0]:.1f}"

@@ -117,7 +117,8 @@ class TrialClips:
             "model": self.model.info.name,
             "model_weights_hash": self.model.info.weights_hash,
             "sampling": f"guidance {sampling.guidance:g}, temperature {sampling.temperature:g}, "
-            f"top k {sampling.top_k}, clips of {sampling.clip_s:g} s",
+            f"top k {sampling.top_k}, clips of {sampling.clip_s:g} s"
+            + (f", decoded in {sampling.quantization}" if sampling.quantization else ""),
             "generation_seed": sampling.seed,
             "train_seed": "none" if self.trial.train_seed is None else self.trial.train_seed,
         }

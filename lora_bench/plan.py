@@ -30,7 +30,7 @@ from lora_bench.spec.search import EarlyStoppingSpec
 from lora_bench.store import read_json, to_jsonable, write_json
 
 # Raised when the same settings give other clips, or when what is hashed changes.
-ID_VERSION = 1
+ID_VERSION = 2
 MANY_TRIALS = 64
 MAX_SLUG = 60
 # None of these changes a clip: how many are made, how many at once, how often a checkpoint is kept.

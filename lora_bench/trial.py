@@ -26,7 +26,7 @@ from lora_bench.store import Store, hash_file, hash_json, read_json, to_jsonable
 if TYPE_CHECKING:
     from lora_bench.models import MusicModel
 
-SAMPLING_FIELDS = ("clip_s", "guidance", "temperature", "top_k", "seed")
+SAMPLING_FIELDS = ("clip_s", "guidance", "temperature", "top_k", "seed", "quantization")
 
 
 @dataclass
@@ -151,6 +151,7 @@ def _generate(
     trial: TrialPlan, model: MusicModel, folder: Path, progress: Progress
 ) -> tuple[dict[str, GeneratedClips], dict[str, tuple[Path, ...]]]:
     """Clips of every prompt and their code files; those of other weights or settings are removed first."""
+    from lora_bench.models.decoding import Decoder
     from lora_bench.stages.generate import generate_clips
 
     sampling = trial.generation.model_dump(include=set(SAMPLING_FIELDS))
@@ -165,9 +166,16 @@ def _generate(
     write_text(mark, key)
     slugs = prompt_slugs(trial.prompts)
     write_json(place / "prompts.json", {slugs[prompt]: prompt for prompt in trial.prompts})
+    decoder = Decoder(model, trial.generation)
     made = {
         prompt: generate_clips(
-            model, prompt, trial.generation, place / slug, progress, codes_folder=codes / slug
+            model,
+            prompt,
+            trial.generation,
+            place / slug,
+            progress,
+            codes_folder=codes / slug,
+            decoder=decoder,
         )
         for prompt, slug in slugs.items()
     }

@@ -6,6 +6,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: more threads would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import subprocess
 from collections.abc import Callable, Iterator

@@ -3,13 +3,12 @@
 What makes it fast: keys and values go into a cache that is allocated once; queries, keys and values come
 from one matrix; the text's keys and values are computed once per prompt and shared by all clips; the null
 half of guidance skips cross-attention, which is exactly zero there (no bias, zero states); guidance is
-applied to hidden states, so that the bias-free heads, packed into one matrix, run once.
+applied to hidden states, so that the bias-free heads, packed into one matrix, run once; matrices are
+multiplied as fits few rows (`kernels.py`); on a GPU a step is captured once and replayed (`stepping.py`).
 
-What makes it reproducible: a clip's noise depends on nothing but the clip (see `noise.py`), and batches
-are padded to `MIN_ROWS`.  A matrix product of few rows takes another way through the CPU's BLAS and differs
-in the last bit; from 16 rows on (measured with MKL on AVX-512: 13) each row's result is the same whatever
-the others are and however many.  So on such a CPU, in float32, a clip is the same alone and in any batch
-of 16 or more.
+What makes it reproducible: a clip's noise depends on nothing but the clip (see `noise.py`), and on a CPU in
+float32 every row of a matrix product is the same in any batch: packed matrices see to that, and where they
+are not to be had, batches are padded to `PLAIN_MIN_ROWS` clips.
 """
 
 from __future__ import annotations
@@ -18,27 +17,23 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lora_bench.errors import ModelError, OutOfMemoryError
+from lora_bench.models.decoder_step import DecoderStep
+from lora_bench.models.kernels import PLAIN_MIN_ROWS, choose_kernel
 from lora_bench.models.labels import undelay_codes
 from lora_bench.models.memory import available_bytes, is_out_of_memory, release_cached, total_gib
 from lora_bench.models.noise import draw_noise
-from lora_bench.models.protocol import (
-    DecoderLayerWeights,
-    DecoderWeights,
-    LayerNormWeights,
-    MusicModel,
-    TextState,
-)
-from lora_bench.models.sampling import sample_codes
+from lora_bench.models.past import KeyValueCache
+from lora_bench.models.protocol import DecoderWeights, ModelInfo, MusicModel
+from lora_bench.models.stepping import BUCKET, EagerSteps, FixedSteps, Sampling, Steps, round_up
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import GenerationSpec
 
-MIN_ROWS = 16
 MAX_BATCH = {"cpu": 64, "cuda": 256}
 MEMORY_FRAC = 0.5  # of what is free; the rest is for everything else
 REPORT_STEPS = 25
@@ -77,6 +72,7 @@ def generate_batches(
     n_frames: int,
     generation: GenerationSpec,
     progress: Progress,
+    decoder: Decoder | None = None,
 ) -> Iterator[CodeBatch]:
     """Like `generate_codes`, batch by batch in order; out of memory halves the batch and goes on.
 
@@ -87,6 +83,7 @@ def generate_batches(
         n_frames: length of each clip.
         generation: sampling; `batch_size` None chooses by memory.
         progress: advanced by codec frames, told of a halved batch.
+        decoder: of this model, as it is now, and these settings; keeps prepared weights from prompt to prompt.
     """
     info = model.info
     if n_frames > info.max_frames:
@@ -94,21 +91,23 @@ def generate_batches(
             f"generation.clip_s: {n_frames} frames are more than {info.name} has positions for "
             f"({info.max_frames}); make clips shorter"
         )
-    (text,) = model.encode_text([prompt])
-    decoder = PromptDecoder(model, prompt, text, n_frames, generation)
+    decoder = Decoder(model, generation) if decoder is None else decoder
+    decoder.read_prompt(prompt)
     left = list(clip_ids)
     asked = generation.batch_size
-    size = decoder.choose_batch_size() if asked is None else asked
+    size = decoder.choose_batch_size(n_frames) if asked is None else asked
     if asked is None and left:
         size = math.ceil(len(left) / math.ceil(len(left) / size))  # equal batches leave less padding
-        size = max(size, min(MIN_ROWS, decoder.choose_batch_size()))
+        size = max(size, min(decoder.min_rows, decoder.choose_batch_size(n_frames)))
     while left:
         batch = tuple(left[:size])
         try:
-            codes = decoder.decode(batch, max(len(batch), min(size, MIN_ROWS)), progress)
+            n_rows = max(len(batch), min(size, decoder.min_rows))
+            codes = decoder.decode(batch, n_rows, n_frames, progress)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            decoder.release()
             size = _halve(size, error, model, progress)
             continue
         yield CodeBatch(batch, codes)
@@ -126,157 +125,138 @@ def _halve(size: int, error: Exception, model: MusicModel, progress: Progress) -
     return size // 2
 
 
-class PromptDecoder:
-    """Weights and text of one prompt, ready to decode batches of its clips.
+class Decoder:
+    """A model's weights, ready to decode batches of clips of one prompt after another.
+
+    What it keeps is void once the model's adapter or weights change.
 
     Args:
         model: its weights are read, it is not changed.
-        prompt: for the noise.
-        text: state [L, D] of the prompt.
-        n_frames: length of every clip.
-        generation: sampling.
+        generation: sampling, and whether weights are rounded.
+
+    Raises:
+        ResourceError: this machine cannot decode with the rounded weights that are asked for.
     """
 
-    def __init__(
-        self, model: MusicModel, prompt: str, text: TextState, n_frames: int, generation: GenerationSpec
-    ) -> None:
+    def __init__(self, model: MusicModel, generation: GenerationSpec) -> None:
+        self._model = model
         self._info = model.info
         self._device = model.device
-        self._dtype = model.dtype
-        self._prompt = prompt
-        self._n_frames = n_frames
         self._generation = generation
-        self._guided = generation.guidance > 1.0
-        with torch.inference_mode():
-            self._weights = model.decoder_weights()
-            self._text = self._project_text(text)
+        self._kernel = choose_kernel(
+            model.device, model.dtype, generation.quantization, generation.batch_size
+        )
+        self._prompt = ""
+        self._text = torch.empty(0)
+        self._step: DecoderStep | None = None
+        self._made: tuple[int, int, Steps] | None = None
 
     @property
-    def n_positions(self) -> int:
-        """Decoding steps of a clip."""
-        return self._n_frames + max(self._info.delays)
+    def min_rows(self) -> int:
+        """Clips that a batch is padded to."""
+        return self._kernel.min_rows
 
-    def _project_text(self, text: TextState) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values [1, heads, L, D / heads] of the prompt, for each layer."""
-        weights = self._weights
-        states = text.to(self._device)
-        if weights.text_projection is not None:
-            states = weights.text_projection(states)
-        states = states.to(self._dtype)
-        pairs: list[tuple[Tensor, Tensor]] = []
-        for layer in weights.layers:
-            both = layer.cross_kv(states).view(len(states), 2, weights.n_heads, -1).permute(1, 2, 0, 3)
-            pairs.append((both[0:1].contiguous(), both[1:2].contiguous()))
-        return pairs
+    @cached_property
+    def _weights(self) -> DecoderWeights:
+        with torch.inference_mode():
+            return self._model.decoder_weights()
 
-    def choose_batch_size(self) -> int:
+    def read_prompt(self, prompt: str) -> None:
+        """The prompt of the batches that come."""
+        if prompt != self._prompt:
+            (text,) = self._model.encode_text([prompt])
+            self._prompt, self._text = prompt, text
+
+    def choose_batch_size(self, n_frames: int) -> int:
         """Clips that take half of the free memory, at most `MAX_BATCH`."""
-        weights, info = self._weights, self._info
-        halves = 2 if self._guided else 1
-        item = torch.finfo(self._dtype).bits // 8
-        cache = 2 * len(weights.layers) * self.n_positions * weights.width * item
+        weights, info, dtype = self._weights, self._info, self._model.dtype
+        n_positions = n_frames + max(info.delays)
+        halves = 2 if self._generation.guidance > 1.0 else 1
+        item = torch.finfo(dtype).bits // 8
+        past_item = torch.finfo(self._kernel.past_dtype(dtype)).bits // 8
+        cache = 2 * len(weights.layers) * n_positions * weights.width * past_item
         logits = info.n_codebooks * info.codebook_size * 24  # float32 and float64 copies while sampling
         activations = weights.width * 64 * item
         per_clip = halves * (cache + activations) + logits
-        fits = int(available_bytes(self._device) * MEMORY_FRAC / per_clip)
-        return max(1, min(fits, MAX_BATCH.get(self._device.type, MIN_ROWS)))
+        copied = self._kernel.copied_frac * weights.n_bytes if self._step is None else 0.0
+        free = available_bytes(self._device) * MEMORY_FRAC - copied
+        fits = int(free / per_clip)
+        return max(1, min(fits, MAX_BATCH.get(self._device.type, PLAIN_MIN_ROWS)))
 
     @torch.inference_mode()
-    def decode(self, clip_ids: Sequence[int], n_rows: int, progress: Progress) -> Tensor:
-        """Codes int64 [N, K, F] of `clip_ids`, computed in a batch of `n_rows` (at least N)."""
-        info, generation = self._info, self._generation
-        rows = [*clip_ids, *[clip_ids[-1]] * (n_rows - len(clip_ids))]
-        noise = torch.from_numpy(draw_noise(generation.seed, self._prompt, rows, self._n_frames, info.delays))
-        noise = noise.to(self._device)
-        delays = torch.tensor(info.delays, device=self._device)
-        cache = KeyValueCache.allocate(self._weights, n_rows * (2 if self._guided else 1), self.n_positions)
-        tokens = torch.full((n_rows, info.n_codebooks), info.codebook_size, device=self._device)
-        delayed = tokens.new_empty(n_rows, info.n_codebooks, self.n_positions)
-        finite = torch.ones((), dtype=torch.bool, device=self._device)
-        begin = time.monotonic()
-        for position in range(self.n_positions):
-            logits = self._step(tokens, position, cache)
-            finite &= logits.isfinite().all()
-            drawn = sample_codes(
-                logits, noise[position], temperature=generation.temperature, top_k=generation.top_k
-            )
-            frame = position - delays
-            speaks = (frame >= 0) & (frame < self._n_frames)
-            tokens = torch.where(speaks, drawn, info.codebook_size)
-            delayed[..., position] = tokens
-            done = position + 1
-            if done % REPORT_STEPS == 0 or done == self.n_positions:
-                self._report(clip_ids, done, finite, time.monotonic() - begin, progress)
-        return undelay_codes(delayed, info.delays)[: len(clip_ids)].cpu()
+    def decode(self, clip_ids: Sequence[int], n_rows: int, n_frames: int, progress: Progress) -> Tensor:
+        """Codes int64 [N, K, F] of clips of the prompt that was read.
 
-    def _report(
-        self, clip_ids: Sequence[int], done: int, finite: Tensor, wall_s: float, progress: Progress
-    ) -> None:
+        Args:
+            clip_ids: the clips.
+            n_rows: clips of the batch that they are computed in, at least N.
+            n_frames: length of every clip.
+            progress: advanced by codec frames.
+        """
+        rows = [*clip_ids, *[clip_ids[-1]] * (n_rows - len(clip_ids))]
+        noise = draw_noise(self._generation.seed, self._prompt, rows, n_frames, self._info.delays)
+        steps = self._make_steps(n_rows, n_frames)
+        steps.begin(self._text, torch.from_numpy(noise).to(self._device))
+        clock = _Clock(self._info, len(clip_ids), n_frames, progress)
+        for done in range(1, clock.n_positions + 1):
+            steps.advance()
+            if done % REPORT_STEPS == 0 or done == clock.n_positions:
+                clock.report(done, steps.finite)
+        return undelay_codes(steps.delayed, self._info.delays)[: len(clip_ids)].cpu()
+
+    def release(self) -> None:
+        """Give up weights and caches of the last batch; the next one makes its own."""
+        self._step = self._made = None
+
+    def _make_steps(self, n_clips: int, n_frames: int) -> Steps:
+        """Weights and caches for so many clips at once; kept for the next batch of this size."""
+        if self._made is not None and self._made[:2] == (n_clips, n_frames):
+            return self._made[2]
+        self._made = None  # before another one is made
+        generation, info = self._generation, self._info
+        if self._step is None or self._step.n_clips != n_clips:
+            self._step = None
+            self._step = DecoderStep(self._weights, info, n_clips, generation.guidance, self._kernel)
+        step = self._step
+        sampling = Sampling(
+            delays=torch.tensor(info.delays, device=self._device),
+            n_frames=n_frames,
+            start_id=info.codebook_size,
+            temperature=generation.temperature,
+            top_k=generation.top_k,
+        )
+        dtype = self._kernel.past_dtype(self._model.dtype)
+        if self._device.type == "cuda":
+            n_positions = round_up(sampling.n_positions, BUCKET)
+            cache = KeyValueCache.allocate(self._weights, step.n_rows, n_positions, dtype)
+            steps: Steps = FixedSteps(step, cache, sampling, is_captured=True)
+        else:
+            cache = KeyValueCache.allocate(self._weights, step.n_rows, sampling.n_positions, dtype)
+            steps = EagerSteps(step, cache, sampling)
+        self._made = (n_clips, n_frames, steps)
+        return steps
+
+
+class _Clock:
+    """Tells the progress of a batch, and that its logits are finite."""
+
+    def __init__(self, info: ModelInfo, n_clips: int, n_frames: int, progress: Progress) -> None:
+        self._info = info
+        self._n_clips = n_clips
+        self._n_frames = n_frames
+        self._progress = progress
+        self._began_s = time.monotonic()
+        self._told = 0
+        self.n_positions = n_frames + max(info.delays)
+
+    def report(self, done: int, finite: Tensor) -> None:
         if not bool(finite):
             raise ModelError(
                 f"{self._info.name}: logits are not finite near step {done} of {self.n_positions}; use "
                 "model.dtype float32, and if that does not help the adapter or the weights are damaged"
             )
-        before = (done - 1) // REPORT_STEPS * REPORT_STEPS
-        n_frames = min(done, self._n_frames) - min(before, self._n_frames)
-        speed = done / self._info.frame_rate_hz * len(clip_ids) / max(wall_s, 1e-9)
-        progress.advance(n_frames * len(clip_ids), note=f"{speed:.1f} s of audio per s")
-
-    def _step(self, tokens: Tensor, position: int, cache: KeyValueCache) -> Tensor:
-        """Logits [N, K, V] after reading `tokens` [N, K] at `position`."""
-        weights, info = self._weights, self._info
-        n_clips = len(tokens)
-        offsets = torch.arange(info.n_codebooks, device=tokens.device) * (info.codebook_size + 1)
-        x = F.embedding(tokens + offsets, weights.embeddings.flatten(0, 1)).sum(dim=1)
-        x = (x + weights.positions[position]).to(self._dtype)  # [N, D]
-        if self._guided:
-            x = x.repeat(2, 1)  # captioned half, null half
-        for index, layer in enumerate(weights.layers):
-            x = x + self._attend_to_past(layer, _normalize(x, layer.self_norm), index, position, cache)
-            captioned = x[:n_clips]
-            # the null half's cross-attention is zero
-            captioned += self._attend_to_text(layer, _normalize(captioned, layer.cross_norm), index)
-            x = x + layer.ffn_out(weights.activation(layer.ffn_in(_normalize(x, layer.ffn_norm))))
-        x = _normalize(x, weights.norm)
-        if self._guided:
-            captioned, null = x.float().chunk(2)
-            x = (null + self._generation.guidance * (captioned - null)).to(self._dtype)
-        return weights.heads(x).view(n_clips, info.n_codebooks, info.codebook_size).float()
-
-    def _attend_to_past(
-        self, layer: DecoderLayerWeights, x: Tensor, index: int, position: int, cache: KeyValueCache
-    ) -> Tensor:
-        n_rows = len(x)
-        query, key, value = layer.self_qkv(x).view(n_rows, 3, self._weights.n_heads, -1).unbind(1)
-        keys, values = cache.keys[index], cache.values[index]
-        keys[:, :, position] = key
-        values[:, :, position] = value
-        upto = position + 1
-        out = F.scaled_dot_product_attention(query[:, :, None], keys[:, :, :upto], values[:, :, :upto])
-        return layer.self_out(out.reshape(n_rows, -1))
-
-    def _attend_to_text(self, layer: DecoderLayerWeights, x: Tensor, index: int) -> Tensor:
-        keys, values = self._text[index]
-        # all clips share the prompt: they are the queries of one attention [1, heads, N, D / heads]
-        query = layer.cross_q(x).view(1, len(x), self._weights.n_heads, -1).transpose(1, 2)
-        out = F.scaled_dot_product_attention(query, keys, values)
-        return layer.cross_out(out.transpose(1, 2).reshape(len(x), -1))
-
-
-@dataclass(frozen=True)
-class KeyValueCache:
-    """Keys and values of the past, [layers, rows, heads, positions, D / heads] each."""
-
-    keys: Tensor
-    values: Tensor
-
-    @classmethod
-    def allocate(cls, weights: DecoderWeights, n_rows: int, n_positions: int) -> KeyValueCache:
-        """Room for all positions at once."""
-        like = weights.embeddings
-        shape = (len(weights.layers), n_rows, weights.n_heads, n_positions, weights.width // weights.n_heads)
-        return cls(like.new_empty(shape), like.new_empty(shape))
-
-
-def _normalize(x: Tensor, norm: LayerNormWeights) -> Tensor:
-    return F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps)
+        n_frames = min(done, self._n_frames)
+        wall_s = max(time.monotonic() - self._began_s, 1e-9)
+        speed = done / self._info.frame_rate_hz * self._n_clips / wall_s
+        self._progress.advance((n_frames - self._told) * self._n_clips, note=f"{speed:.1f} s of audio per s")
+        self._told = n_frames

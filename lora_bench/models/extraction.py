@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
 from torch import nn
@@ -36,6 +37,28 @@ def _read_layer(layer: Any) -> DecoderLayerWeights:
     )
 
 
+class _LayersOnDemand(Sequence[DecoderLayerWeights]):
+    """Reads a layer each time that it is asked for."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self._layers = layers
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    @overload
+    def __getitem__(self, index: int) -> DecoderLayerWeights: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[DecoderLayerWeights]: ...
+
+    @torch.no_grad()
+    def __getitem__(self, index: int | slice) -> DecoderLayerWeights | Sequence[DecoderLayerWeights]:
+        if isinstance(index, slice):
+            return _LayersOnDemand(self._layers[index])
+        return _read_layer(self._layers[index])
+
+
 @torch.no_grad()
 def extract_decoder_weights(network: MusicgenForConditionalGeneration, *, start_id: int) -> DecoderWeights:
     """Weights for decoding.
@@ -51,7 +74,7 @@ def extract_decoder_weights(network: MusicgenForConditionalGeneration, *, start_
         # from the formula: the stored table has been rounded to the decoder's dtype
         positions=table.get_embedding(table.num_positions, table.embedding_dim).float().to(network.device),
         text_projection=None if projection is None else pack_linears([read_linear(projection)]),
-        layers=tuple(_read_layer(layer) for layer in decoder.layers),
+        layers=_LayersOnDemand(decoder.layers),
         norm=_read_norm(decoder.layer_norm),
         heads=pack_linears([read_linear(head) for head in causal_lm.lm_heads]),
         n_heads=causal_lm.config.num_attention_heads,

@@ -1,6 +1,6 @@
-"""Linear layers as plain tensors, several side by side in one matrix, with a LoRA update in them.
+"""Linear layers as plain tensors, several side by side in one matrix, with a LoRA update beside them.
 
-In float32 the update is folded into the weight.  In half precision it stays beside it: folding would
+In float32 the update may be folded into the weight.  In half precision it stays beside it: folding would
 round `W + BA` to the grid of `W`, and an update smaller than half a step of that grid would vanish.
 """
 
@@ -32,15 +32,6 @@ class LinearParts:
     up: Tensor | None = None
     scale: Tensor | None = None
 
-    def folded(self) -> LinearParts:
-        """The same layer as one matrix, in the weight's dtype."""
-        if self.down is None or self.up is None:
-            return self
-        weight = self.weight.float() + self.up @ self.down
-        if self.scale is not None:
-            weight = self.scale[:, None] * weight
-        return LinearParts(weight.to(self.weight.dtype), self.bias)
-
 
 @dataclass(frozen=True)
 class PackedLinear:
@@ -51,6 +42,15 @@ class PackedLinear:
     down: Tensor | None = None
     up: Tensor | None = None
     scale: Tensor | None = None
+
+    def folded(self) -> PackedLinear:
+        """The same as one matrix, which is a copy if there is an adapter; itself in half precision."""
+        if self.down is None or self.up is None or self.weight.dtype != torch.float32:
+            return self
+        weight = self.weight + self.up @ self.down
+        if self.scale is not None:
+            weight = self.scale[:, None] * weight
+        return PackedLinear(weight, self.bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply to x [..., I]."""
@@ -64,11 +64,11 @@ class PackedLinear:
 
 def pack_linears(parts: Sequence[LinearParts]) -> PackedLinear:
     """Layers with the same input as one matrix: weights stacked, up-projections on a block diagonal."""
-    if parts[0].weight.dtype == torch.float32:
-        parts = [part.folded() for part in parts]
-    weight = torch.cat([part.weight for part in parts])
+    weight = parts[0].weight if len(parts) == 1 else torch.cat([part.weight for part in parts])
     biases = [part.bias for part in parts if part.bias is not None]
-    bias = torch.cat(biases) if len(biases) == len(parts) else None
+    bias = None
+    if len(biases) == len(parts):
+        bias = biases[0] if len(biases) == 1 else torch.cat(biases)
     downs = [part.down for part in parts if part.down is not None]
     if not downs:
         return PackedLinear(weight, bias)

@@ -14,6 +14,7 @@ from lora_bench.artifacts import AudioFormat
 from lora_bench.errors import ModelError, ResourceError
 from lora_bench.models.adaptable import AdaptableMusicGen
 from lora_bench.models.audiocraft_library import require_audiocraft
+from lora_bench.models.hardware import has_fast_bfloat16
 from lora_bench.models.labels import find_delays
 from lora_bench.models.model_files import find_model_folder, hash_weights
 from lora_bench.models.protocol import ModelInfo
@@ -73,8 +74,8 @@ def choose_device(device: str) -> torch.device:
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """The decoder's arithmetic; `auto` is bfloat16 where the hardware has it, else float32."""
     if name == "auto":
-        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has_bfloat16 else torch.float32
+        is_gpu = device.type == "cuda"
+        return torch.bfloat16 if is_gpu and has_fast_bfloat16(device) else torch.float32
     return cast("torch.dtype", getattr(torch, name))
 
 

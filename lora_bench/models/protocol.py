@@ -108,6 +108,7 @@ class DecoderWeights:
         embeddings: [K, codebook_size + 1, D].
         positions: [n_positions, D] float32, sinusoidal; computed in float32 whatever the dtype is.
         text_projection: from the text encoder's width to the decoder's; None if they are equal.
+        layers: put together when one is asked for, so that copies of all are never there at once.
         heads: [K * codebook_size, D], bias-free, so that guidance may be applied before them.
         activation: of the feed-forward part.
         start_id: token of codebooks that have not begun or are over.
@@ -116,7 +117,7 @@ class DecoderWeights:
     embeddings: Tensor
     positions: Tensor
     text_projection: PackedLinear | None
-    layers: tuple[DecoderLayerWeights, ...]
+    layers: Sequence[DecoderLayerWeights]
     norm: LayerNormWeights
     heads: PackedLinear
     n_heads: int
@@ -127,6 +128,20 @@ class DecoderWeights:
     def width(self) -> int:
         """`D` of the decoder."""
         return self.embeddings.shape[-1]
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the layers' matrices."""
+        layer = self.layers[0]
+        matrices = (
+            layer.self_qkv,
+            layer.self_out,
+            layer.cross_q,
+            layer.cross_out,
+            layer.ffn_in,
+            layer.ffn_out,
+        )
+        return len(self.layers) * sum(matrix.weight.nbytes for matrix in matrices)
 
 
 class MusicModel(Protocol):

@@ -18,6 +18,7 @@ SAMPLING = {
     "temperature": "temperature",
     "top_k": "top k",
     "seed": "noise seed",
+    "quantization": "quantization",
 }
 
 

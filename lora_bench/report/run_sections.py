@@ -126,6 +126,13 @@ def build_model(view: RunView) -> Iterator[Block]:
     yield Bullets(tuple(facts))
 
 
+APPROXIMATE = (
+    "Decoding was approximate: weights and activations were rounded to 8 bits and keys and values of the past to "
+    "bfloat16, for zero-shot and fine-tuned alike. The clips are other ones than exact arithmetic gives, so that "
+    "scores compare with each other, but with those of exact runs only as far as the effect is known."
+)
+
+
 def build_generation(view: RunView) -> Iterator[Block]:
     """How clips were sampled, the same for every column."""
     generation: Json = view.spec.get("generation") or {}
@@ -140,8 +147,14 @@ def build_generation(view: RunView) -> Iterator[Block]:
         "guidance": "guidance scale",
     }
     yield Bullets(
-        tuple(f"{names.get(k, k.replace('_', ' '))}: {write_setting(v)}" for k, v in generation.items())
+        tuple(
+            f"{names.get(k, k.replace('_', ' '))}: {write_setting(v)}"
+            for k, v in generation.items()
+            if v is not None or k != "quantization"
+        )
     )
+    if generation.get("quantization"):
+        yield Paragraph(APPROXIMATE)
 
 
 def build_provenance(view: RunView) -> Iterator[Block]:

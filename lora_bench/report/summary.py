@@ -68,6 +68,8 @@ def _describe_setting(view: RunView) -> str:
     )
     if generation.get("n_clips"):
         sentence += f" with {generation['n_clips']} clips of {generation.get('clip_s', 0):g} s each"
+    if generation.get("quantization"):
+        sentence += f" (decoded approximately, in {generation['quantization']})"
     if dataset.get("train"):
         train, held_out = dataset["train"], dataset["eval"]
         sentence += (

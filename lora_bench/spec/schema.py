@@ -133,6 +133,8 @@ class GenerationSpec(Section):
     """Root of the per-clip noise: a clip's draw depends on seed, prompt, clip index and step only."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """Clips at once; null chooses by memory. Does not change the draw."""
+    quantization: Literal["int8"] | None = None
+    """`int8` decodes with 8-bit weights and activations, on CPUs: faster, and other clips. Null is exact."""
 
 
 class LoraSpec(Section):
@@ -202,6 +204,9 @@ class TrainSpec(Section):
     """Gradient clipping; null is off."""
     caption_dropout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
     """Share of slices trained without a caption, so that guidance keeps working."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Matrix products of training steps; weights, adapter and optimiser keep their type, and the held-out loss is
+    measured in the model's. Null is the model's own; bfloat16 needs hardware that has it (a GPU, a CPU with AMX)."""
     gradient_checkpointing: bool = False
     """Less memory for about 1.4 times the time."""
     eval_every: Annotated[int, Field(ge=1)] = 100

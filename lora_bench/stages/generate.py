@@ -13,7 +13,7 @@ import numpy as np
 from lora_bench.artifacts import GeneratedClips
 from lora_bench.audio import load_audio, save_wav
 from lora_bench.errors import AudioFileError, OutOfMemoryError
-from lora_bench.models.decoding import generate_batches
+from lora_bench.models.decoding import Decoder, generate_batches
 from lora_bench.models.memory import is_out_of_memory, total_gib
 from lora_bench.models.protocol import MusicModel
 from lora_bench.progress import Progress
@@ -33,6 +33,7 @@ def generate_clips(
     progress: Progress,
     *,
     codes_folder: Path | None = None,
+    decoder: Decoder | None = None,
 ) -> GeneratedClips:
     """Generate `folder/000.wav`, `001.wav` and so on; complete files are kept.
 
@@ -47,6 +48,7 @@ def generate_clips(
         folder: made if it is not there.
         progress: advanced by codec frames.
         codes_folder: gets each clip's codes, `000.npy` int16 [K, F]; None keeps none.
+        decoder: see `generate_batches`.
 
     Returns:
         All clips, each exactly `clip_s` long, in index order; `wall_s` counts this call only.
@@ -66,7 +68,7 @@ def generate_clips(
     progress.start("generate", total=generation.n_clips * n_frames)
     progress.advance((generation.n_clips - len(missing)) * n_frames)
     if missing:
-        for batch in generate_batches(model, prompt, missing, n_frames, generation, progress):
+        for batch in generate_batches(model, prompt, missing, n_frames, generation, progress, decoder):
             chosen = [files[index] for index in batch.clip_ids]
             if codes_folder is not None:  # before the clip, so that a clip that is there has its codes
                 save_codes(batch.codes, [codes_folder / f"{file.stem}.npy" for file in chosen])

@@ -189,7 +189,9 @@ def _build_scores(view: RunView, trial: Json) -> Iterator[Block]:
         yield Paragraph(f"Shown are the first {len(shown)} of {len(view.prompts)} prompts.")
     generation: Json = view.spec.get("generation") or {}
     settings = ", ".join(
-        f"{key.replace('_', ' ')} {write_setting(value)}" for key, value in generation.items()
+        f"{key.replace('_', ' ')} {write_setting(value)}"
+        for key, value in generation.items()
+        if value is not None or key != "quantization"
     )
     yield Paragraph(
         "Values are corrected for the bias of finite samples where that is defined (marked c), and compare with "

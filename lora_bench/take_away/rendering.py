@@ -80,7 +80,7 @@ def render_pair(
         )
     n_samples = round(duration_s * rate_hz)
     seed = trial.generation.seed if request.seed is None else request.seed
-    sampling = trial.generation.model_copy(update={"seed": seed, "clip_s": duration_s, "batch_size": None})
+    sampling = trial.generation.model_copy(update={"seed": seed, "clip_s": duration_s})
     n_frames = info.count_frames(n_samples)
     twin = file.with_name(f"{file.stem}.zero-shot{file.suffix}")
     for place, scale in ((file, request.scale), (twin, 0.0)):

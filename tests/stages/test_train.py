@@ -18,14 +18,23 @@ from safetensors.torch import load_file
 from tiny_data import Recorder, load_tiny, make_manifest
 from transformers import MusicgenForConditionalGeneration
 
-from lora_bench.errors import NoModulesMatchedError, OutOfMemoryError, StoppedEarlyError, TrainingError
+from lora_bench.errors import (
+    ModelError,
+    NoModulesMatchedError,
+    OutOfMemoryError,
+    ResourceError,
+    StoppedEarlyError,
+    TrainingError,
+)
 from lora_bench.models import load_model
+from lora_bench.models.hardware import has_fast_bfloat16
 from lora_bench.models.token_set import TokenSet
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import LoraSpec, ModelSpec, TrainSpec
 from lora_bench.stages.tokens import encode_dataset
 from lora_bench.stages.train import train_adapter
+from lora_bench.stages.train.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from lora_bench.stages.train.schedule import drop_captions
 from lora_bench.store import Store
 
@@ -514,3 +523,60 @@ def test_half_precision_decoders_train_float32_adapters(
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     exact = without_times(reference)[-1]["eval_loss"]
     assert result.curve[-1].eval_loss == pytest.approx(exact, abs=0.05)
+
+
+@pytest.mark.skipif(not has_fast_bfloat16(torch.device("cpu")), reason="this CPU has no products in bfloat16")
+def test_steps_in_bfloat16_follow_those_in_float32(
+    model: TransformersMusicGen, tokens: TokenSet, tmp_path: Path
+) -> None:
+    losses: dict[str | None, list[float]] = {}
+    for precision in (None, "bfloat16"):
+        train = TrainSpec(steps=20, lr=1e-2, batch_size=4, eval_every=20, precision=precision)  # type: ignore[arg-type]
+        result = train_adapter(
+            tokens, model, LoraSpec(rank=4), train, 0, tmp_path / str(precision), SilentProgress()
+        )
+        losses[precision] = [point.eval_loss for point in result.curve if point.eval_loss is not None]
+        weights = load_file(tmp_path / str(precision) / "adapter" / ADAPTER_FILES[0])
+        assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    exact, rounded = losses[None], losses["bfloat16"]
+    assert rounded[0] == exact[0]  # held-out losses are measured in float32
+    assert rounded[-1] != exact[-1]
+    assert rounded[-1] == pytest.approx(exact[-1], abs=0.02)
+    assert rounded[-1] < rounded[0]
+
+
+def test_bfloat16_steps_are_refused_where_they_would_be_slow(
+    model: TransformersMusicGen, tokens: TokenSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    train = TRAIN.model_copy(update={"precision": "bfloat16"})
+    with pytest.raises(ResourceError, match=r"train\.precision: bfloat16 is many times slower on this cpu"):
+        train_adapter(tokens, model, LORA, train, 0, tmp_path, SilentProgress())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_float32_steps_of_rounded_weights_are_refused(folder: Path, tokens: TokenSet, tmp_path: Path) -> None:
+    half = load_model(ModelSpec(id=str(folder), dtype="bfloat16"), device="cpu")
+    train = TRAIN.model_copy(update={"precision": "float32"})
+    with pytest.raises(ModelError, match=r"the model's weights are bfloat16; set model\.dtype: float32"):
+        train_adapter(tokens, half, LORA, train, 0, tmp_path, SilentProgress())
+
+
+def test_a_fused_optimiser_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    def make() -> tuple[dict[str, torch.nn.Parameter], torch.optim.AdamW]:
+        parameter = torch.nn.Parameter(torch.ones(4))
+        return {"a": parameter}, torch.optim.AdamW([parameter], lr=0.1, fused=True)
+
+    def step(parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.AdamW) -> None:
+        parameters["a"].grad = parameters["a"].detach() * 0.5
+        optimizer.step()
+
+    parameters, optimizer = make()
+    step(parameters, optimizer)
+    save_checkpoint(tmp_path, "key", TrainState(step=1), parameters, optimizer)
+    step(parameters, optimizer)
+    again, other = make()
+    found = load_checkpoint(tmp_path, "key", again, other)
+    assert isinstance(found, TrainState)
+    step(again, other)
+    assert torch.equal(again["a"], parameters["a"])

@@ -96,9 +96,10 @@ def load_checkpoint(
                 for found, tensor in tensors.items()
                 if found.startswith("optimizer/") and found.split("/", 2)[2] == name
             }
-            # the step counter stays on the CPU, as torch keeps it
+            # the step counter stays on the CPU, as torch keeps it but for its fused kernels
+            is_fused = bool(optimizer.defaults.get("fused"))
             optimizer.state[parameter] = {
-                part: tensor if part == "step" else tensor.to(parameter.device)
+                part: tensor if part == "step" and not is_fused else tensor.to(parameter.device)
                 for part, tensor in parts.items()
             }
     facts["curve"] = [LossPoint(**point) for point in facts["curve"]]

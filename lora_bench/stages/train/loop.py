@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from lora_bench.artifacts import LossPoint, TrainResult
-from lora_bench.errors import OutOfMemoryError, StoreError, TrainingError
+from lora_bench.errors import ModelError, OutOfMemoryError, ResourceError, StoreError, TrainingError
+from lora_bench.models.hardware import has_fast_bfloat16
 from lora_bench.models.memory import (
     GIB,
     available_bytes,
@@ -72,6 +73,8 @@ def train_adapter(
     Raises:
         TrainingError: nothing to train on, or the loss is not finite; the last checkpoint stays.
         NoModulesMatchedError: a target matched nothing.
+        ResourceError: a precision is asked for that the hardware does not have.
+        ModelError: a precision is asked for that the model does not have.
         OutOfMemoryError: not even one slice fits; larger batches are halved first.
     """
     train_rows = tokens.find_split("train")
@@ -85,6 +88,7 @@ def train_adapter(
         model.load_adapter(finished.adapter)
         remove_checkpoint(folder / "checkpoint")  # killed between writing the adapter and this
         return finished
+    check_precision(train, model)
     reset_peak(model.device)
     injection = model.inject_lora(lora, seed)
     parameters = model.adapter_parameters()
@@ -96,7 +100,12 @@ def train_adapter(
         folder=folder,
         key=key,
         parameters=parameters,
-        optimizer=torch.optim.AdamW(parameters.values(), lr=train.lr, weight_decay=train.weight_decay),
+        optimizer=torch.optim.AdamW(
+            parameters.values(),
+            lr=train.lr,
+            weight_decay=train.weight_decay,
+            fused=model.device.type == "cuda",
+        ),
         # float16 gradients underflow without it; in other types it does nothing
         scaler=torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16),
         train_rows=train_rows,
@@ -130,6 +139,25 @@ def train_adapter(
     model.save_adapter(result.adapter, to_jsonable(notes))
     remove_checkpoint(folder / "checkpoint")
     return result
+
+
+def check_precision(train: TrainSpec, model: MusicModel) -> None:
+    """Refuse `train.precision` where it would be many times slower, or where the weights are of another type.
+
+    Raises:
+        ResourceError: the hardware has no products in bfloat16.
+        ModelError: the weights are rounded already.
+    """
+    if train.precision == "bfloat16" and not has_fast_bfloat16(model.device):
+        raise ResourceError(
+            f"train.precision: bfloat16 is many times slower on this {model.device.type}, which has no products in "
+            "it (a CPU needs AMX); leave it out"
+        )
+    if train.precision == "float32" and model.dtype != torch.float32:
+        raise ModelError(
+            f"train.precision is float32, but the model's weights are {str(model.dtype).removeprefix('torch.')}; set "
+            "model.dtype: float32, or leave train.precision out"
+        )
 
 
 def _run_key(tokens: TokenSet, model: MusicModel, lora: LoraSpec, train: TrainSpec, seed: int) -> str:

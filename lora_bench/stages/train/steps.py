@@ -48,6 +48,11 @@ class TrainingRun:
         """Slices per forward pass: a batch, or less since memory ran out."""
         return self.state.pass_size or self.train.batch_size
 
+    def autocast(self) -> torch.autocast:
+        """Arithmetic of a forward pass that is learnt from."""
+        wanted = self.train.precision == "bfloat16" and self.model.dtype == torch.float32
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=wanted)
+
 
 def take_step(run: TrainingRun, rate: float, log: Callable[[str], None]) -> float:
     """One optimiser step; out of memory halves the forward passes and tries again.
@@ -105,7 +110,8 @@ def _accumulate_gradient(run: TrainingRun) -> float:
         codes, valid_frames, texts = run.tokens.take(rows[cut])
         conditions = [None if drop else text for text, drop in zip(texts, dropped[cut], strict=True)]
         torch.manual_seed(noise_seed(run.seed, step, part))
-        loss = run.model.training_loss(codes, valid_frames, conditions)
+        with run.autocast():
+            loss = run.model.training_loss(codes, valid_frames, conditions)
         # every valid code of the step counts the same, however the passes divide them
         share = int(valid_frames.sum()) / n_valid
         value = loss.item()

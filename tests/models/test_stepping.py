@@ -1,0 +1,139 @@
+"""Steps of fixed shapes, which graphs on a GPU replay, against steps that grow."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lora_bench.models import decoding
+from lora_bench.models.decoding import Decoder, generate_codes
+from lora_bench.models.kernels import choose_kernel
+from lora_bench.models.past import FixedPast, GrowingPast, KeyValueCache
+from lora_bench.models.stepping import BUCKET, EagerSteps, FixedSteps, Sampling, round_up
+from lora_bench.models.transformers_musicgen import TransformersMusicGen
+from lora_bench.progress import SilentProgress
+from lora_bench.spec.schema import GenerationSpec, LoraSpec
+
+PROMPTS = ("a song with drums", "calm")
+N_FRAMES = 2 * BUCKET + 9
+
+
+class FixedOnCpu(EagerSteps):
+    """Takes the place of `EagerSteps`: the same arguments, another way."""
+
+    def __new__(cls, step, cache, sampling):  # type: ignore[no-untyped-def]
+        n_positions = round_up(sampling.n_positions, BUCKET)
+        larger = KeyValueCache(
+            *(
+                part.new_zeros(*part.shape[:3], n_positions, part.shape[4])
+                for part in (cache.keys, cache.values)
+            )
+        )
+        return FixedSteps(step, larger, sampling, is_captured=False)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("top_k", [1, 40])
+def test_fixed_shapes_give_the_codes_of_growing_ones(
+    tiny: TransformersMusicGen, monkeypatch: pytest.MonkeyPatch, guidance: float, top_k: int
+) -> None:
+    generation = GenerationSpec(guidance=guidance, top_k=top_k, batch_size=3)
+    clips = range(5)  # two batches, the second one smaller
+    grown = [generate_codes(tiny, text, clips, N_FRAMES, generation, SilentProgress()) for text in PROMPTS]
+    monkeypatch.setattr(decoding, "EagerSteps", FixedOnCpu)
+    decoder = Decoder(tiny, generation)
+    for text, expected in zip(PROMPTS, grown, strict=True):
+        batches = decoding.generate_batches(
+            tiny, text, clips, N_FRAMES, generation, SilentProgress(), decoder
+        )
+        found = torch.cat([batch.codes for batch in batches])
+        # a mask may round otherwise than a slice does, and turn a draw at a border
+        agreement = float((found == expected).float().mean())
+        assert agreement == 1.0 if top_k == 1 else agreement > 0.97
+
+
+def test_a_decoder_is_used_for_one_prompt_after_another(tiny: TransformersMusicGen) -> None:
+    generation = GenerationSpec(batch_size=4)
+    decoder = Decoder(tiny, generation)
+    for text in (*PROMPTS, PROMPTS[0]):
+        alone = generate_codes(tiny, text, range(6), 20, generation, SilentProgress())
+        batches = decoding.generate_batches(tiny, text, range(6), 20, generation, SilentProgress(), decoder)
+        assert torch.equal(torch.cat([batch.codes for batch in batches]), alone)
+
+
+def test_weights_are_prepared_once_for_all_prompts(
+    tiny: TransformersMusicGen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    original = decoding.DecoderStep
+
+    def count(*arguments: object) -> object:
+        made.append(1)
+        return original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decoding, "DecoderStep", count)
+    generation = GenerationSpec(batch_size=2)
+    decoder = Decoder(tiny, generation)
+    for text in PROMPTS:
+        list(decoding.generate_batches(tiny, text, range(4), 8, generation, SilentProgress(), decoder))
+    assert len(made) == 1
+
+
+def test_both_pasts_attend_alike_and_ignore_what_is_not_yet_written() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, 3, 2, BUCKET, 8)
+    growing = GrowingPast(KeyValueCache(torch.zeros(shape), torch.zeros(shape)))
+    stale = KeyValueCache(torch.full(shape, 9.0), torch.full(shape, -9.0))  # of an earlier batch
+    position = torch.zeros(1, dtype=torch.int64)
+    fixed = FixedPast(stale, position, BUCKET)
+    for step in range(10):
+        growing.position = step
+        position.fill_(step)
+        fixed.begin_step()
+        query, key, value = torch.randn(3, 3, 2, 8, generator=generator).unbind(0)
+        torch.testing.assert_close(
+            fixed.attend(0, query, key, value), growing.attend(0, query, key, value), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_eight_bit_decoding_stays_near_the_exact_one(tiny: TransformersMusicGen, add_adapter: object) -> None:
+    add_adapter(tiny, LoraSpec(rank=4, targets="all"))  # type: ignore[operator]
+    exact = GenerationSpec(top_k=1)
+    rounded = GenerationSpec(top_k=1, quantization="int8")
+    codes = generate_codes(tiny, PROMPTS[0], range(2), 6, exact, SilentProgress())
+    found = generate_codes(tiny, PROMPTS[0], range(2), 6, rounded, SilentProgress())
+    # random weights have nearly equal logits, so that rounding turns many choices; chance is 1 in 64
+    assert float((codes == found)[..., 0].float().mean()) >= 0.5
+    other = generate_codes(
+        tiny, PROMPTS[0], range(20), 30, GenerationSpec(quantization="int8", batch_size=20), SilentProgress()
+    )
+    alone = generate_codes(
+        tiny, PROMPTS[0], [13], 30, GenerationSpec(quantization="int8", batch_size=1), SilentProgress()
+    )
+    assert torch.equal(alone[0], other[13])
+
+
+def test_logits_of_eight_bits_are_close(tiny: TransformersMusicGen) -> None:
+    logits = {}
+    for quantization in (None, "int8"):
+        generation = GenerationSpec(quantization=quantization)
+        kernel = choose_kernel(tiny.device, tiny.dtype, quantization)
+        with torch.inference_mode():
+            weights = tiny.decoder_weights()
+            step = decoding.DecoderStep(weights, tiny.info, 2, generation.guidance, kernel)
+            step.read_text(tiny.encode_text([PROMPTS[0]])[0])
+            cache = KeyValueCache.allocate(weights, step.n_rows, 4, kernel.past_dtype(tiny.dtype))
+            tokens = torch.zeros(2, tiny.info.n_codebooks, dtype=torch.int64)
+            logits[quantization] = step(tokens, step.positions[0], GrowingPast(cache))
+    error = (logits["int8"] - logits[None]).norm() / logits[None].norm()
+    assert 1e-5 < float(error) < 0.1
+
+
+def test_a_clip_is_over_when_its_last_codebook_is() -> None:
+    sampling = Sampling(torch.tensor([0, 1, 2]), 4, 64, 1.0, 1)
+    assert sampling.n_positions == 6
+    logits = torch.zeros(1, 3, 64)
+    logits[..., 9] = 1.0
+    uniform = torch.full((1, 3), 0.5, dtype=torch.float64)
+    drawn = [sampling.draw_tokens(logits, uniform, position)[0].tolist() for position in range(6)]
+    assert drawn == [[9, 64, 64], [9, 9, 64], [9, 9, 9], [9, 9, 9], [64, 9, 9], [64, 64, 9]]
