@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,21 +60,46 @@ def open_cluster(address: str | None) -> Iterator[Any]:
     """
     import ray
 
+    remove_dead_sessions()
+    session = Session()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    session = _start_own(ray) if address is None else _join(ray, address)
-    if threading.current_thread() is threading.main_thread():
-        for number, handler in handlers.items():
-            signal.signal(number, handler)  # ray.init puts its own in place
     try:
-        yield ray
+        with _temporary_files_in(session.folder):
+            if address is None:
+                _start_own(ray, session.folder)
+            else:
+                _join(ray, address)
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)  # ray.init puts its own in place
+            try:
+                yield ray
+            finally:
+                ray.shutdown()
     finally:
-        ray.shutdown()
-        if session is not None:
-            session.remove()
+        session.remove()
 
 
-def _start_own(ray: Any) -> Session:
-    """Start a cluster on this machine.
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """What this process and its descendants make as temporary files goes with `folder`, even if they are killed.
+
+    Ray Tune imports wandb where it is installed, and that makes two folders in each process.
+    """
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"], tempfile.tempdir = folder.as_posix(), None
+    try:
+        yield
+    finally:
+        tempfile.tempdir = None
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
+
+
+def _start_own(ray: Any, folder: Path) -> None:
+    """Start a cluster on this machine, with Ray's files in `folder`.
 
     On a busy machine Ray's own helpers may miss Ray's fixed time limit of 15 s for their start; a further
     attempt finds them in the disk's cache.
@@ -81,22 +107,19 @@ def _start_own(ray: Any) -> Session:
     Raises:
         ResourceError: Ray does not start.
     """
-    remove_dead_sessions()
     for attempt in range(1, MAX_STARTS + 1):
-        session = Session()
         try:
             ray.init(
                 "local",
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=session.folder.as_posix(),
+                _temp_dir=(folder / str(attempt)).as_posix(),
                 **_QUIET_INIT,
             )
         except BaseException as error:  # Ray raises bare Exceptions when a node does not start
             ray.shutdown()
             if os.getsid(0) == os.getpid():  # Ray forgets what it started of a node that did not come up
                 end_session(os.getpid())
-            session.remove()
             if not isinstance(error, Exception):
                 raise
             if attempt == MAX_STARTS:
@@ -105,8 +128,7 @@ def _start_own(ray: Any) -> Session:
                     "overloaded, or use `--executor local`"
                 ) from error
         else:
-            return session
-    raise AssertionError("unreachable")
+            return
 
 
 def _join(ray: Any, address: str) -> None:
