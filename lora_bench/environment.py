@@ -10,7 +10,7 @@ from typing import Any
 
 PACKAGES = (
     "lora-bench", "torch", "torchaudio", "transformers", "peft", "numpy", "scipy", "librosa", "scikit-learn",
-    "soxr", "soundfile", "ray", "audiocraft", "frechet-audio-distance",
+    "soxr", "soundfile", "ray", "optuna", "audiocraft", "frechet-audio-distance",
 )  # fmt: skip
 
 

@@ -20,6 +20,8 @@ from lora_bench.runner import run_trials
 from lora_bench.runner.guard import CACHE_USES
 from lora_bench.runner.holding import hold_run
 from lora_bench.runner.local import check_gpus
+from lora_bench.runner.optuna_study import require_optuna
+from lora_bench.runner.searching import SearchPlan, plan_search
 from lora_bench.runner.state import read_state
 from lora_bench.sources import list_sources
 from lora_bench.spec.schema import DatasetSpec
@@ -47,6 +49,7 @@ def inputs_key(trial: TrialPlan) -> str:
     plan = to_jsonable(trial)
     if plan["early_stopping"] is None:  # so that adding the section to a spec leaves other trials alone
         del plan["early_stopping"]
+    plan.pop("search", None)  # who chose a trial changes nothing about it
     return hash_json({"trial": plan, "data": dataset_fingerprint(trial.dataset)})
 
 
@@ -85,9 +88,9 @@ def run_experiment(
     store_root = (runs_dir / ".cache").absolute()
     with hold_run(run_folder, store_root):
         remove_drafts(reports_dir / plan.name)
+        pending, search = list_pending(plan, run_folder)
         try:
             write_json(run_folder / "plan.json", plan)
-            pending = [t for t in plan.trials if not is_finished(t, run_folder / "trials" / t.id)]
             if pending or not (run_folder / "environment.json").is_file():
                 write_json(run_folder / "environment.json", describe_environment())
             if pending and ray_address is None:
@@ -109,6 +112,7 @@ def run_experiment(
                         resources=plan.spec.resources,
                         ray_address=ray_address,
                         inputs={trial.id: inputs_key(trial) for trial in pending},
+                        search=search,
                     )
             compare_trials(plan, run_folder, progress)
         except BaseException:
@@ -121,6 +125,22 @@ def run_experiment(
 
         render_report(run_folder, reports_dir)
     return EXIT_OK if results["complete"] else EXIT_INCOMPLETE
+
+
+def list_pending(plan: ExperimentPlan, run_folder: Path) -> tuple[list[TrialPlan], SearchPlan | None]:
+    """Trials that may be run, and the search that chooses among them, if it still has to.
+
+    Raises:
+        ResourceError: it has to choose, and optuna is not there.
+    """
+    pending = [trial for trial in plan.trials if not is_finished(trial, run_folder / "trials" / trial.id)]
+    search = plan_search(plan, run_folder, pending)
+    if search is None:
+        return pending, None
+    if search.n_left:
+        require_optuna()
+        return pending, search
+    return [trial for trial in pending if trial.search is None or trial.id in search.begun], None
 
 
 def _prepare(plan: ExperimentPlan, run_folder: Path, store_root: Path, progress: Progress) -> None:

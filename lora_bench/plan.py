@@ -27,6 +27,7 @@ from lora_bench.spec.grid import clean_name, find_value, show_value
 from lora_bench.spec.loading import LoadedSpec
 from lora_bench.spec.schema import DatasetSpec, GenerationSpec, LoraSpec, ModelSpec, Section, TrainSpec
 from lora_bench.spec.search import EarlyStoppingSpec
+from lora_bench.spec.search_problems import find_search_problems
 from lora_bench.store import read_json, to_jsonable, write_json
 
 # Raised when the same settings give other clips, or when what is hashed changes.
@@ -38,6 +39,15 @@ _NOT_HASHED = {"generation": {"n_clips", "batch_size"}, "train": {"checkpoint_ev
 
 
 _ADAPTER_SECTIONS = frozenset({"lora", "train"})
+
+
+class SearchPlace(Section):
+    """Where a trial stands in the space that a search chooses from."""
+
+    cells: tuple[dict[str, str], ...]
+    """Values by axis; several where combinations are equal."""
+    is_wanted: bool = False
+    """Whether it is the baseline, or named elsewhere in the spec: then it is tried before others."""
 
 
 class TrialPlan(Section):
@@ -73,6 +83,8 @@ class TrialPlan(Section):
     """Names of equal configurations that were merged into this one."""
     early_stopping: EarlyStoppingSpec | None = None
     """When training is given up; never for zero-shot and the baseline."""
+    search: SearchPlace | None = None
+    """What a search chooses it by; None if it runs in any case."""
 
     @property
     def hash8(self) -> str:
@@ -95,6 +107,13 @@ class ExperimentPlan(Section):
     """The spec's file."""
     overrides: tuple[str, ...] = ()
     """`-o` values, as written."""
+
+    @property
+    def n_to_run(self) -> int:
+        """Trials that a run does in all: a search leaves some out."""
+        optuna = self.spec.search.optuna
+        n_candidates = sum(trial.search is not None for trial in self.trials)
+        return len(self.trials) - n_candidates + (optuna.n_trials if optuna is not None else 0)
 
 
 def plan_file(loaded: LoadedSpec) -> ExperimentPlan:
@@ -123,6 +142,7 @@ def plan_experiment(spec: ExperimentSpec) -> ExperimentPlan:
         SpecError: names collide, the baseline does not exist, a combination is not valid.
     """
     configurations, problems = expand_configurations(spec)
+    problems = problems or find_search_problems(spec, configurations)
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
     baseline = next(
@@ -193,7 +213,14 @@ def _plan_trial(
         changes=to_jsonable(item.changes) if trained else {},
         aliases=tuple(item.aliases) if trained else (),
         early_stopping=None if is_kept else spec.search.early_stopping,
+        search=_place_in_search(spec, item) if trained else None,
     )
+
+
+def _place_in_search(spec: ExperimentSpec, item: Configuration) -> SearchPlace | None:
+    if spec.search.optuna is None or not item.cells:
+        return None
+    return SearchPlace(cells=tuple(item.cells), is_wanted=item.is_wanted)
 
 
 def _hash_settings(item: Configuration, seed: int | None, texts: SectionTexts) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from lora_bench.results_csv import render_csv
 from lora_bench.results_trial import gather_trial, is_complete, list_names, pair_with_zero_shot, read_part
+from lora_bench.search_records import describe_rest, settle_search
 from lora_bench.sources import Source, list_sources
 from lora_bench.store import read_json, to_jsonable, write_text
 
@@ -33,9 +34,10 @@ def gather_results(run_folder: Path) -> Json:
 
     Returns:
         `schema`, `name`, `complete`, `trials` (each with `scores` and `unscored`), and beside them `planned`,
-        `floors`, `comparisons` (with zero-shot), `baseline_comparisons`, both also `..._over_seeds`, `guards`,
-        `control`, `dataset` (of the first source), `sources` (each with its trials and its
-        dataset), `model`, `environment` and `spec`; parts that the run did not write are empty.
+        `search` (what was tried of what, null without one), `floors`, `comparisons` (with zero-shot),
+        `baseline_comparisons`, both also `..._over_seeds`, `guards`, `control`, `dataset` (of the first source),
+        `sources` (each with its trials and its dataset), `model`, `environment` and `spec`; parts that the run
+        did not write are empty.
 
     Raises:
         StoreError: neither file is there, or the plan is damaged.
@@ -51,11 +53,12 @@ def gather_results(run_folder: Path) -> Json:
     dataset = described[0] if described else None
     floors, unscored_floors = _gather_floors(run_folder, sources, problems)
     trials = [gather_trial(run_folder, trial, spec) for trial in plan["trials"]]
+    search = settle_search(trials, plan, run_folder)
     ids = {trial["id"] for trial in trials}
     compared = read_part(run_folder / "comparisons.json", problems)
     guarded = read_part(run_folder / "guards.json", problems)
     pair_with_zero_shot(trials, plan["trials"])
-    complete = bool(trials) and all(is_complete(trial) for trial in trials)
+    complete = bool(trials) and all(is_complete(trial) for trial in trials) and not describe_rest(search)
     return {
         "schema": RESULTS_SCHEMA,
         "name": str(plan.get("name") or spec.get("name") or run_folder.name),
@@ -67,6 +70,7 @@ def gather_results(run_folder: Path) -> Json:
             "cells": sum(len(trial["scores"]) + len(trial["unscored"]) for trial in trials),
         },
         "trials": trials,
+        "search": search,
         "floors": floors,
         "unscored_floors": unscored_floors,
         **{name: _records(compared, name) for name in _OVER_SEEDS},

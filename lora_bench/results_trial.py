@@ -74,7 +74,8 @@ def _read_base(planned: Json) -> Json:
 def _settle_state(state_file: Json, problems: list[str]) -> tuple[str, str | None]:
     """`done`, `stopped` (early, as the spec asks), `failed`, `running` or `missing`, and why it is not `done`.
 
-    An interrupted trial is `missing`: nobody works on it, and the same command goes on with it.
+    An interrupted trial is `missing`: nobody works on it, and the same command goes on with it.  A trial that a
+    search did not try becomes `untried` in `search_records.py`.
     """
     if problems:
         return "failed", "; ".join(problems)
@@ -143,8 +144,8 @@ def _planned_cells(planned: Json, spec: Json) -> Iterable[Cell]:
 
 
 def is_complete(trial: Json) -> bool:
-    """Whether the trial is done, or stopped as planned, and every cell is scored or was said to have no score."""
-    return trial["state"] in {"done", "stopped"} and all(
+    """Whether the trial is done, stopped or left out as planned, and no cell lacks both score and reason."""
+    return trial["state"] in {"done", "stopped", "untried"} and all(
         item["cause"] == STATED for item in trial["unscored"]
     )
 

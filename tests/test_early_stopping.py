@@ -134,10 +134,3 @@ def test_early_stopping_is_no_part_of_a_trials_identity() -> None:
 def test_seeds_are_not_chosen_among() -> None:
     with pytest.raises(ValueError, match="the mean over the rest would be too good"):
         make_spec(repeats={"train_seeds": [0, 1]})
-
-
-def test_a_search_by_optuna_is_refused_by_name() -> None:
-    with pytest.raises(
-        ValueError, match=r"`optuna` would let the package optuna choose trials .* state the candidates"
-    ):
-        make_spec(search={"optuna": {"n_trials": 20}})

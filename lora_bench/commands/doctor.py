@@ -108,7 +108,7 @@ def look_at_machine() -> Iterator[Finding]:
 
 def look_at_packages() -> Iterator[Finding]:
     """What moves numbers, with versions."""
-    optional = {"frechet-audio-distance"}
+    optional = {"frechet-audio-distance", "optuna"}
     for name, version in package_versions().items():
         if name == "audiocraft":  # a backend, which has to be imported to be sure
             continue

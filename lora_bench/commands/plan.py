@@ -6,6 +6,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from lora_bench.commands.validate import describe_plan
 from lora_bench.errors import EXIT_OK
 from lora_bench.forecast import Forecaster, Prediction, find_obstacle, read_history
 from lora_bench.plan import MANY_TRIALS, ExperimentPlan, TrialPlan, plan_file
+from lora_bench.runner.optuna_study import INSTALL
+from lora_bench.search_records import SearchTally, tally_search
 from lora_bench.spec import load_spec
 from lora_bench.store import to_jsonable
 
@@ -36,6 +39,13 @@ class Outlook:
     trial: TrialPlan
     reason: Reason
     prediction: Prediction
+    is_chosen_later: bool = False
+    """Whether a search decides on it."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still to run, or may be."""
+        return self.reason.kind not in {"cached", "untried"}
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -46,7 +56,16 @@ def execute(arguments: argparse.Namespace) -> int:
         _probe(plan, runs_dir)
     history = RunHistory(runs_dir / plan.name)
     forecaster = Forecaster(read_history(runs_dir))
-    outlooks = [Outlook(trial, history.explain(trial), forecaster.predict(trial)) for trial in plan.trials]
+    tally = _tally(plan, runs_dir / plan.name)
+    outlooks = [
+        Outlook(
+            trial,
+            history.explain(trial, tally),
+            forecaster.predict(trial),
+            is_chosen_later=tally is not None and not tally.is_over and trial.id in tally.unbegun,
+        )
+        for trial in plan.trials
+    ]
     if arguments.json:
         # Python's own writer takes as long over 10,000 trials as everything else together
         print(to_json(make_document(plan, runs_dir / plan.name, outlooks), indent=1).decode())
@@ -55,6 +74,14 @@ def execute(arguments: argparse.Namespace) -> int:
     for line in _write_notes(plan, outlooks, runs_dir / plan.name):
         print(line)
     return EXIT_OK
+
+
+def _tally(plan: ExperimentPlan, run_folder: Path) -> SearchTally | None:
+    optuna = plan.spec.search.optuna
+    if optuna is None:
+        return None
+    candidates = [trial.id for trial in plan.trials if trial.search is not None]
+    return tally_search(run_folder, candidates, optuna.n_trials)
 
 
 def _probe(plan: ExperimentPlan, runs_dir: Path) -> None:
@@ -97,8 +124,8 @@ def make_document(plan: ExperimentPlan, run_folder: Path, outlooks: Sequence[Out
         "run_folder": run_folder.as_posix(),
         "baseline": plan.baseline,
         "overrides": list(plan.overrides),
-        "needs_yes": len(trials) > MANY_TRIALS,
-        "predicted": _sum_up(outlooks),
+        "needs_yes": plan.n_to_run > MANY_TRIALS,
+        "predicted": _sum_up(outlooks, _count_choices(plan, outlooks)),
         "trials": trials,
     }
 
@@ -118,25 +145,49 @@ def _write_prediction(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _sum_up(outlooks: Sequence[Outlook]) -> dict[str, Any]:
-    """Of the trials that are still to run: sums of time and disk, most memory; null if any is not known."""
-    pending = [outlook.prediction for outlook in outlooks if outlook.reason.kind != "cached"]
-    tuned = [
-        outlook.prediction
+def _count_choices(plan: ExperimentPlan, outlooks: Sequence[Outlook]) -> int:
+    """How many trials a search is still to choose."""
+    optuna = plan.spec.search.optuna
+    if optuna is None:
+        return 0
+    n_tried = sum(
+        outlook.trial.search is not None and not outlook.is_chosen_later and outlook.reason.kind != "untried"
         for outlook in outlooks
-        if outlook.reason.kind != "cached" and outlook.trial.train is not None
-    ]
-    times = [item.time_s for item in pending]
-    disks = [item.disk_bytes for item in pending]
+    )
+    return max(0, optuna.n_trials - n_tried)
+
+
+def _sum_up(outlooks: Sequence[Outlook], n_choices: int) -> dict[str, Any]:
+    """Of the trials that are still to run: sums of time and disk, most memory; null if any is not known.
+
+    Of those that a search decides on, the `n_choices` that take most: then the sums are upper bounds.
+    """
+    fixed = [item.prediction for item in outlooks if item.is_open and not item.is_chosen_later]
+    offered = [item.prediction for item in outlooks if item.is_open and item.is_chosen_later]
+    tuned = [item.prediction for item in outlooks if item.is_open and item.trial.train is not None]
     memories = [item.memory_gib for item in tuned]
     return {
-        "n_to_run": len(pending),
-        "time_s": None if None in times else math.fsum(value for value in times if value is not None),
-        "disk_bytes": None if None in disks else sum(value for value in disks if value is not None),
+        "n_to_run": len(fixed) + min(n_choices, len(offered)),
+        "time_s": _add([item.time_s for item in fixed], [item.time_s for item in offered], n_choices),
+        "disk_bytes": _add(
+            [item.disk_bytes for item in fixed], [item.disk_bytes for item in offered], n_choices
+        ),
         "memory_gib": None
         if None in memories or not memories
         else max(value for value in memories if value is not None),
     }
+
+
+def _add(
+    fixed: Sequence[float | None], offered: Sequence[float | None], n_choices: int
+) -> int | float | None:
+    """The sum of the first and of the largest `n_choices` of the others; None if any is not known."""
+    known = [value for value in fixed if value is not None]
+    others = sorted((value for value in offered if value is not None), reverse=True)
+    if len(known) + len(others) < len(fixed) + len(offered):
+        return None
+    chosen = [*known, *others[:n_choices]]
+    return sum(chosen) if all(isinstance(value, int) for value in chosen) else math.fsum(chosen)
 
 
 def _make_row(outlook: Outlook) -> tuple[str, ...]:
@@ -183,13 +234,19 @@ def _write_notes(plan: ExperimentPlan, outlooks: Sequence[Outlook], run_folder: 
     lines += problems
     lines += _describe_obstacles(outlooks)
     lines += _describe_origins(outlooks)
-    n_to_run = sum(outlook.reason.kind != "cached" for outlook in outlooks)
-    n_done = len(outlooks) - n_to_run
+    n_choices = _count_choices(plan, outlooks)
+    if n_choices and find_spec("optuna") is None:
+        lines.append(
+            f"warning: search.optuna: optuna is not installed; `{INSTALL}` in the repository mends it"
+        )
+    sums = _sum_up(outlooks, n_choices)
+    n_done = sum(outlook.reason.kind == "cached" for outlook in outlooks)
+    at_most = " at most" if n_choices else ""
     lines.append(
-        f"{plan.name}: {describe_plan(plan)}; {n_to_run} to run, {n_done} done"
-        f"{_describe_sum(_sum_up(outlooks))}; in {run_folder}"
+        f"{plan.name}: {describe_plan(plan)}; {sums['n_to_run']} to run, {n_done} done"
+        f"{_describe_sum(sums, at_most)}; in {run_folder}"
     )
-    if len(outlooks) > MANY_TRIALS:
+    if plan.n_to_run > MANY_TRIALS:
         lines.append(f"more than {MANY_TRIALS} trials: `lora-bench run` wants --yes")
     return lines
 
@@ -225,12 +282,12 @@ def _describe_origins(outlooks: Sequence[Outlook]) -> list[str]:
     return lines
 
 
-def _describe_sum(sums: dict[str, Any]) -> str:
+def _describe_sum(sums: dict[str, Any], at_most: str) -> str:
     parts: list[str] = []
     if sums["time_s"] and sums["n_to_run"]:
-        parts.append(f"about {format_time(sums['time_s'])} one after the other")
+        parts.append(f"about {format_time(sums['time_s'])}{at_most} one after the other")
     if sums["disk_bytes"] and sums["n_to_run"]:
-        parts.append(f"{format_bytes(sums['disk_bytes'])} of disk")
+        parts.append(f"{format_bytes(sums['disk_bytes'])} of disk{at_most}")
     return f" ({', '.join(parts)})" if parts else ""
 
 

@@ -1,4 +1,4 @@
-"""Why a trial would run: new, changed, extended, failed, interrupted, or not at all because it is done."""
+"""Why a trial would run: new, changed, extended, failed, interrupted; or not, because it is done or left out."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from lora_bench.errors import StoreError
 from lora_bench.experiment import is_finished
 from lora_bench.plan import TrialPlan
 from lora_bench.runner.state import read_state
+from lora_bench.search_records import SearchTally
 from lora_bench.spec.configurations import find_differences
 from lora_bench.store import read_json, to_jsonable
 
-Kind = Literal["new", "changed", "more", "failed", "interrupted", "running", "cached"]
+Kind = Literal["new", "changed", "more", "failed", "interrupted", "running", "cached", "untried"]
 MAX_SHOWN = 4
 _COMPARED = ("model", "dataset", "lora", "train", "train_seed", "generation")
 
@@ -43,15 +44,15 @@ class RunHistory:
             return
         self.earlier = {str(trial.get("name")): trial for trial in plan.get("trials") or []}
 
-    def explain(self, trial: TrialPlan) -> Reason:
-        """Why `trial` would run now."""
+    def explain(self, trial: TrialPlan, search: SearchTally | None = None) -> Reason:
+        """Why `trial` would run now; a search may have left it out, or may do so."""
         folder = self.run_folder / "trials" / trial.id
+        if search is not None and trial.id in search.unbegun:
+            return _explain_unbegun(trial, search)
         state = read_state(folder) if trial.id in self._begun else {}
         said = state.get("state")
-        if said == "done" and is_finished(trial, folder):
-            return Reason("cached", "done")
-        if said == "stopped" and is_finished(trial, folder):
-            return Reason("cached", str(state.get("reason")))
+        if said in {"done", "stopped"} and is_finished(trial, folder):
+            return Reason("cached", "done" if said == "done" else str(state.get("reason")))
         if said == "done":
             return Reason("more", f"done before, now {self._describe_more(trial, folder)}")
         if said == "failed":
@@ -80,6 +81,14 @@ class RunHistory:
         if n_before != n_now:
             added.append(f"n_clips {n_before} -> {n_now}")
         return ", ".join(added) or "its data or settings are looked at again"
+
+
+def _explain_unbegun(trial: TrialPlan, search: SearchTally) -> Reason:
+    if search.is_over:
+        return Reason("untried", search.reason)
+    is_wanted = trial.search is not None and trial.search.is_wanted
+    when = "tried first by the search" if is_wanted else "if the search chooses it"
+    return Reason("new", f"{when} ({search.n_tried} of {search.n_trials} tried)")
 
 
 def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from lora_bench.console import open_display
 from lora_bench.errors import EXIT_INCOMPLETE, InterruptedRunError, LoraBenchError, UsageError
 from lora_bench.plan import MANY_TRIALS, ExperimentPlan, plan_file
+from lora_bench.search_records import UNTRIED, describe_rest
 from lora_bench.spec import load_spec
 from lora_bench.store import read_json
 
@@ -19,9 +20,9 @@ def execute(arguments: argparse.Namespace) -> int:
     """Plan, run what is missing, print where the report is."""
     plan = plan_file(load_spec(arguments.spec, arguments.overrides))
     executor = choose_executor(arguments.executor, arguments.ray_address)
-    if len(plan.trials) > MANY_TRIALS and not arguments.yes:
+    if plan.n_to_run > MANY_TRIALS and not arguments.yes:
         raise UsageError(
-            f"{arguments.spec}: {len(plan.trials):,} trials, more than {MANY_TRIALS}; look at them with "
+            f"{arguments.spec}: {plan.n_to_run:,} trials, more than {MANY_TRIALS}; look at them with "
             f"`lora-bench plan {arguments.spec}`, then run with --yes"
         )
     runs_dir, reports_dir = arguments.runs_dir.absolute(), arguments.reports_dir.absolute()
@@ -84,10 +85,14 @@ def show_path(path: Path) -> str:
 
 
 def describe_gaps(run_folder: Path) -> list[str]:
-    """One line per trial that is not done, and per trial with cells that are missing."""
+    """One line per trial that is not done, and per trial with cells that are missing; one for a search."""
     results: Mapping[str, Any] = read_json(run_folder / "results.json")
     lines: list[str] = []
+    if rest := describe_rest(results.get("search")):
+        lines.append(f"incomplete: {rest}")
     for trial in results["trials"]:
+        if trial["state"] == UNTRIED:
+            continue
         missing = [cell for cell in trial.get("unscored") or [] if cell.get("cause") != "stated"]
         if trial["state"] != "done":
             reason = f": {trial['reason']}" if trial.get("reason") else ""

@@ -38,8 +38,11 @@ def describe_plan(plan: ExperimentPlan) -> str:
     n_zero_shot = sum(trial.kind == "zero-shot" for trial in plan.trials)
     n_tuned = len(plan.trials) - n_zero_shot
     n_prompts, n_metrics = len(plan.spec.prompts), len(plan.spec.metrics)
+    optuna = plan.spec.search.optuna
+    n_candidates = sum(trial.search is not None for trial in plan.trials)
+    searched = f" (a search tries {optuna.n_trials} of {n_candidates})" if optuna is not None else ""
     return (
-        f"{n_zero_shot} zero-shot and {n_tuned} fine-tuned trial{'s' if n_tuned != 1 else ''}, "
+        f"{n_zero_shot} zero-shot and {n_tuned} fine-tuned trial{'s' if n_tuned != 1 else ''}{searched}, "
         f"{n_prompts} prompt{'s' if n_prompts != 1 else ''}, {plan.spec.generation.n_clips} clips each, "
         f"{n_metrics} metric{'s' if n_metrics != 1 else ''}"
     )

@@ -16,6 +16,7 @@ from lora_bench.report.formatting import (
 )
 from lora_bench.report.score_sections import prompt_cell, prompt_label
 from lora_bench.report.view import NO_DIFFERENCE, RunView
+from lora_bench.search_records import describe_rest
 
 MAX_ROWS = 240
 
@@ -145,10 +146,12 @@ def build_missing(view: RunView) -> Iterator[Block]:
     unfinished = [trial for trial in view.trials if trial["state"] != "done"]
     gaps = [(trial, gap) for trial in view.trials for gap in trial.get("unscored") or []]
     problems = [str(problem) for problem in view.results.get("problems") or []]
-    if not unfinished and not gaps and not problems:
+    rest = describe_rest(view.results.get("search"))
+    if not unfinished and not gaps and not problems and not rest:
         return
     yield Heading(2, "What is missing", "missing")
-    items = [
+    items = [f"{rest[0].upper()}{rest[1:]}"] if rest else []
+    items += [
         f"{view.names_of_trials[t['id']]} ({t['state']}): {t.get('reason') or 'no reason given'}"
         for t in unfinished
     ]

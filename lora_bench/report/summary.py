@@ -7,6 +7,7 @@ from typing import Any
 
 from lora_bench.report.formatting import count_noun, format_duration, format_value, join_words
 from lora_bench.report.view import NO_DIFFERENCE, Configuration, RunView, is_higher_better
+from lora_bench.search_records import describe_rest, describe_search
 
 MAX_NAMED = 3
 
@@ -33,8 +34,12 @@ def _describe_gaps(view: RunView) -> str:
         for gap in trial.get("unscored") or []
         if gap.get("cause") != "stated"
     ]
+    rest = describe_rest(view.results.get("search"))
+    if rest and not unfinished and not missing:
+        return f"This run is incomplete: {rest}."
     text = (
-        f"This run is incomplete: {count_noun(len(unfinished), 'trial')} of {len(view.trials):,} not done, "
+        f"This run is incomplete: {f'{rest}, ' if rest else ''}"
+        f"{count_noun(len(unfinished), 'trial')} of {len(view.trials):,} not done, "
         f"{count_noun(len(missing), 'cell')} missing."
     )
     named = [
@@ -45,14 +50,16 @@ def _describe_gaps(view: RunView) -> str:
             dict.fromkeys(f"{view.names_of_trials[t['id']]} on {gap['metric']}" for t, gap in missing)
         )
         named = [f"not scored: {name}" for name in names[:MAX_NAMED]]
-    rest = len(unfinished) - len(named)
-    more = f"; and {rest} more under What is missing" if rest > 0 else ""
+    n_more = len(unfinished) - len(named)
+    more = f"; and {n_more} more under What is missing" if n_more > 0 else ""
     return f"{text} {'; '.join(named)}{more}." if named else text
 
 
 def write_summary(view: RunView) -> list[str]:
-    """Three sentences: what was compared, what came out, and what to hold it against."""
-    return [_describe_setting(view), _describe_outcome(view), _describe_bounds(view)]
+    """Three sentences: what was compared, what came out, and what to hold it against; a fourth on a search."""
+    search = view.results.get("search")
+    told = [describe_search(search)] if search else []
+    return [_describe_setting(view), _describe_outcome(view), _describe_bounds(view), *told]
 
 
 def _describe_setting(view: RunView) -> str:

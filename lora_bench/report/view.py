@@ -13,6 +13,7 @@ from typing import Any
 from lora_bench.errors import StoreError
 from lora_bench.metrics import METRIC_NAMES, parse_metric
 from lora_bench.report.formatting import text_width
+from lora_bench.search_records import UNTRIED
 from lora_bench.store import read_json
 
 Json = dict[str, Any]
@@ -67,12 +68,16 @@ class CellValue:
 
 
 class RunView:
-    """Gathered results with the look-ups that sections need."""
+    """Gathered results with the look-ups that sections need.
+
+    Trials that a search left out are in `untried` and nowhere else.
+    """
 
     def __init__(self, results: Mapping[str, Any], run_folder: Path) -> None:
         self.results = results
         self.run_folder = run_folder
-        self.trials: list[Json] = results["trials"]
+        self.trials: list[Json] = [trial for trial in results["trials"] if trial.get("state") != UNTRIED]
+        self.untried: list[Json] = [trial for trial in results["trials"] if trial.get("state") == UNTRIED]
         self.spec: Json = results.get("spec") or {}
         self._cells: dict[tuple[str, str, str, str | None], CellValue] = {}
         self._scores = {(t["id"], s["metric"], s["prompt"]): s for t in self.trials for s in t["scores"]}

@@ -5,6 +5,8 @@ holding.py  who works on a run, and who on the cache    watch.py    many trials,
 cluster.py  starting, joining and checking Ray          sessions.py temporary folders of Ray
 apart.py    a process whose death is survived           ray_driver.py what talks to Ray, in such a process
 cleaning.py what of the cache nobody needs              space.py    what a run takes of the disk
+searching.py which trials a search tries                optuna_study.py Optuna itself
+ray_search.py the same through Ray Tune's OptunaSearch
 
 Both run each trial through `guard.py`, which owns the trial's `state.json`.  What became of a trial is
 read from its files, never from what an executor returns.
@@ -20,6 +22,7 @@ from lora_bench.errors import UsageError
 from lora_bench.plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.runner.guard import ExecuteTrial, TrialJob
+from lora_bench.runner.searching import SearchPlan
 from lora_bench.spec.schema import ResourcesSpec
 
 Executor = Literal["local", "ray"]
@@ -37,6 +40,7 @@ def run_trials(  # noqa: PLR0913 (two clusters of options, named at every call)
     ray_address: str | None = None,
     inputs: Mapping[str, str] | None = None,
     execute: ExecuteTrial | None = None,
+    search: SearchPlan | None = None,
 ) -> None:
     """Run trials; a trial that fails does not stop the others.
 
@@ -50,6 +54,7 @@ def run_trials(  # noqa: PLR0913 (two clusters of options, named at every call)
         ray_address: cluster to join; None starts one on this machine.
         inputs: by trial id, the key of what the trial is finished for; kept in its state.
         execute: does one trial; `lora_bench.trial.execute_trial` if left out.
+        search: chooses which of its trials are run, until as many as the spec says were tried.
 
     Raises:
         UsageError: there is no such executor.
@@ -64,10 +69,10 @@ def run_trials(  # noqa: PLR0913 (two clusters of options, named at every call)
     if executor == "local":
         from lora_bench.runner.local import run_local
 
-        run_local(jobs, progress, resources, execute)
+        run_local(jobs, progress, resources, execute, search)
     elif executor == "ray":
         from lora_bench.runner.ray import run_with_ray
 
-        run_with_ray(jobs, run_folder, progress, resources, ray_address, execute)
+        run_with_ray(jobs, run_folder, progress, resources, ray_address, execute, search)
     else:
         raise UsageError(f"executor {executor!r} does not exist; expected {' or '.join(EXECUTORS)}")

@@ -1,12 +1,13 @@
-"""Trials one after the other in this process: no Ray, easy to debug."""
+"""Trials one after the other in this process: no Ray, easy to debug; a search drives Optuna itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lora_bench.errors import InterruptedRunError, ResourceError
 from lora_bench.progress import Progress
 from lora_bench.runner.guard import ExecuteTrial, TrialJob, run_guarded
+from lora_bench.runner.searching import CellSearch, Outcome, SearchPlan, count_expected, read_outcome
 from lora_bench.runner.state import read_state
 from lora_bench.spec.schema import ResourcesSpec
 
@@ -16,23 +17,24 @@ def run_local(
     progress: Progress,
     resources: ResourcesSpec,
     execute: ExecuteTrial | None = None,
+    search: SearchPlan | None = None,
 ) -> None:
-    """Run trials in order.
+    """Run trials in order, those that a search chooses after the others.
 
     Raises:
-        ResourceError: a trial takes a GPU and there is none.
+        ResourceError: a trial takes a GPU and there is none, or a search is asked for without optuna.
         StoreError: the disk is full, or another process holds a trial.
         InterruptedRunError: the run was stopped; finished trials are kept.
     """
     check_gpus(resources)
-    n_done = 0
-    for number, job in enumerate(jobs, 1):
-        label = f"{job.trial.name} ({number}/{len(jobs)})"
+    n_done, n_expected = 0, count_expected(jobs, search)
+    for number, job in enumerate(jobs if search is None else _choose_jobs(jobs, search), 1):
+        label = f"{job.trial.name} ({number}/{n_expected})"
         try:
             state = run_guarded(job, LabelledProgress(progress, label), execute)
         except (KeyboardInterrupt, SystemExit, InterruptedRunError) as error:
             raise InterruptedRunError(
-                f"stopped in trial {job.trial.name}; {n_done} of {len(jobs)} trials are done and kept; run the "
+                f"stopped in trial {job.trial.name}; {n_done} of {n_expected} trials are done and kept; run the "
                 "same command again to go on"
             ) from error
         n_done += state == "done"
@@ -42,6 +44,26 @@ def run_local(
             progress.log(
                 f"{label} failed: {read_state(job.folder).get('reason')} (see {job.folder / 'error.txt'})"
             )
+
+
+def _choose_jobs(jobs: Sequence[TrialJob], search: SearchPlan) -> Iterator[TrialJob]:
+    """Jobs that run in any case, then those that Optuna chooses by what became of the ones before."""
+    from lora_bench.runner.optuna_study import StudySuggester
+
+    chosen = CellSearch(search, StudySuggester(search))
+    by_id = {job.trial.id: job for job in jobs}
+    fixed = [job for job in jobs if job.trial.id not in search.cells]
+    for job in [*fixed, *(by_id[trial] for trial in search.begun)]:
+        yield job
+        if job.trial.id in search.cells:
+            chosen.settle(job.trial.id, _read(job, search))
+    while (trial := chosen.choose()) is not None:
+        yield by_id[trial]
+        chosen.settle(trial, _read(by_id[trial], search))
+
+
+def _read(job: TrialJob, search: SearchPlan) -> Outcome:
+    return read_outcome(job.folder, search.spec.objective, job.trial.prompts)
 
 
 def check_gpus(resources: ResourcesSpec) -> None:

@@ -1,6 +1,7 @@
 """Trials in parallel through Ray Tune.
 
-Ray Tune places trials on CPUs and GPUs and starts a worker that died once more; it decides nothing else.
+Ray Tune places trials on CPUs and GPUs and starts a worker that died once more; where the spec asks for a search,
+its `OptunaSearch` also suggests which trials are run.
 Each trial writes its own files, this process reads them, and a further run of the same command is the
 resume, so a fresh `Tuner` is made every time and its storage is thrown away.
 
@@ -31,6 +32,7 @@ from lora_bench.runner.guard import (
 )
 from lora_bench.runner.holding import RAY_STORAGE, remove_ray_storage
 from lora_bench.runner.ray_driver import MAX_WORKER_DEATHS, REFUSED, UNDER_WAY, drive_ray
+from lora_bench.runner.searching import SearchPlan, count_expected
 from lora_bench.runner.sessions import remove_dead_sessions
 from lora_bench.runner.state import read_state
 from lora_bench.runner.watch import TrialWatch
@@ -48,6 +50,7 @@ def run_with_ray(
     resources: ResourcesSpec,
     address: str | None = None,
     execute: ExecuteTrial | None = None,
+    search: SearchPlan | None = None,
 ) -> None:
     """Run trials in parallel, as many at once as the resources allow.
 
@@ -58,6 +61,7 @@ def run_with_ray(
         resources: what one trial takes.
         address: cluster to join; None starts one on this machine and ends it afterwards.
         execute: does one trial; found by its name in an importable module.
+        search: chooses some of the trials; None runs all of them.
 
     Raises:
         ResourceError: no node has what a trial takes, a node does not see the run's folder, or the cluster
@@ -73,12 +77,13 @@ def run_with_ray(
         storage = Path(tempfile.mkdtemp(prefix=RAY_STORAGE, dir=run_folder))
     stopped: BaseException | None = None
     errors: Mapping[str, str] = {}
-    watch = TrialWatch(jobs, progress)
+    n_expected = count_expected(jobs, search)
+    watch = TrialWatch(jobs, progress, n_expected)
     try:
         with watch:
             # Ray's core prints to the screen whatever its settings
             log = None if os.environ.get("LORA_BENCH_DEBUG") else storage / LOG
-            answer = call_apart(drive_ray, jobs, storage, resources, address, execute, log=log)
+            answer = call_apart(drive_ray, jobs, storage, resources, address, execute, search, log=log)
         errors, stopped = _read_answer(answer, storage / LOG)
     except (KeyboardInterrupt, SystemExit) as error:
         stopped = error
@@ -86,7 +91,7 @@ def run_with_ray(
         remove_ray_storage(run_folder)
         if address is None:
             remove_dead_sessions()  # of a driver that could not remove its own
-    _settle(jobs, stopped)
+    _settle(jobs, n_expected, stopped)
     remove_ray_storage(run_folder)  # a worker that was ending may have written once more
     for job in jobs:
         if job.trial.id in errors and not watch.has_begun(job):
@@ -125,7 +130,7 @@ def _read_complaint(log: Path) -> str:
     return f": {said[-1].partition('. ')[0].strip()[:200]}" if said else ""
 
 
-def _settle(jobs: Sequence[TrialJob], stopped: BaseException | None) -> None:
+def _settle(jobs: Sequence[TrialJob], n_expected: int, stopped: BaseException | None) -> None:
     """Write down what became of trials whose worker is gone.
 
     A worker of a cluster that ended may live a while longer; all of them are waited for together.
@@ -151,7 +156,7 @@ def _settle(jobs: Sequence[TrialJob], stopped: BaseException | None) -> None:
     n_done = sum(read_state(job.folder).get("state") == "done" for job in jobs)
     why = reason if isinstance(stopped, InterruptedRunError) else "stopped"
     raise InterruptedRunError(
-        f"{why}; {n_done} of {len(jobs)} trials are done and kept; run the same command again to go on"
+        f"{why}; {n_done} of {n_expected} trials are done and kept; run the same command again to go on"
     ) from stopped
 
 

@@ -1,8 +1,8 @@
-"""What talks to Ray: opens the cluster and lets Ray Tune place the trials.
+"""What talks to Ray: opens the cluster and lets Ray Tune place the trials, and choose them where they are searched.
 
-Only this file and `cluster.py` import ray.  It runs in a process of its own (`apart.py`), for Ray's core ends
-its process when the cluster's head dies.  What became of a trial is in the trial's files; what is returned here
-only says why workers died.
+Only this file, `ray_search.py` and `cluster.py` import ray.  It runs in a process of its own (`apart.py`), for
+Ray's core ends its process when the cluster's head dies.  What became of a trial is in the trial's files; what is
+returned here only says why workers died.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from lora_bench.runner.cluster import (
     set_quiet_environment,
 )
 from lora_bench.runner.guard import ExecuteTrial, TrialJob, run_guarded
+from lora_bench.runner.ray_search import OBJECTIVE, count_slots, make_searcher
+from lora_bench.runner.searching import SearchPlan, read_objective
 from lora_bench.spec.schema import ResourcesSpec
 from lora_bench.store import disk_errors, write_text
 
@@ -36,6 +39,21 @@ LOOK_AT_NODES_EVERY_S = 15.0
 NODES_PATIENCE_S = 120.0
 
 
+@dataclass(frozen=True)
+class Order:
+    """In which order Ray Tune takes the trials.
+
+    Attributes:
+        options: of its configuration.
+        space: its `param_space`.
+        search: chooses some of the trials; None runs all of them.
+    """
+
+    options: dict[str, Any]
+    space: dict[str, Any]
+    search: SearchPlan | None = None
+
+
 def drive_ray(
     tell: Tell,
     jobs: Sequence[TrialJob],
@@ -43,6 +61,7 @@ def drive_ray(
     resources: ResourcesSpec,
     address: str | None,
     execute: ExecuteTrial | None,
+    search: SearchPlan | None = None,
 ) -> dict[str, str]:
     """Run trials on a cluster.
 
@@ -53,6 +72,7 @@ def drive_ray(
         resources: what one trial takes.
         address: cluster to join; None starts one on this machine and ends it afterwards.
         execute: does one trial.
+        search: chooses some of the trials; None runs all of them.
 
     Returns:
         By trial id, the last line of what Ray says of workers that died or never came up.
@@ -71,7 +91,21 @@ def drive_ray(
         tell(UNDER_WAY)
         room = RoomWatch(lambda: living_nodes(ray), resources, NODES_PATIENCE_S)
         with disk_errors(storage):
-            return _fit(jobs, storage, resources, execute, room)
+            if search is None:
+                return _fit(jobs, storage, resources, execute, _list_all(jobs), room)
+            fixed = [job.trial.id for job in jobs if job.trial.id not in search.cells]
+            searcher = make_searcher(
+                search, [*fixed, *search.begun], lambda: count_slots(living_nodes(ray), resources)
+            )
+            options = {"search_alg": searcher, "num_samples": len(jobs)}
+            return _fit(jobs, storage, resources, execute, Order(options, {}, search), room)
+
+
+def _list_all(jobs: Sequence[TrialJob]) -> Order:
+    """Every trial, in the order given."""
+    from ray import tune
+
+    return Order({}, {"trial": tune.grid_search([job.trial.id for job in jobs])})
 
 
 def _fit(
@@ -79,9 +113,10 @@ def _fit(
     storage: Path,
     resources: ResourcesSpec,
     execute: ExecuteTrial | None,
+    order: Order,
     room: RoomWatch,
 ) -> dict[str, str]:
-    """Let Ray Tune run every job once; what became of them is in their files.
+    """Let Ray Tune run every job that the order gives once; what became of them is in their files.
 
     Returns:
         By trial id, the last line of what Ray says of workers that died or never came up.
@@ -94,14 +129,17 @@ def _fit(
     from ray.tune.error import TuneError
 
     trainable = tune.with_resources(
-        _make_trainable({job.trial.id: job for job in jobs}, resources, execute),
+        _make_trainable({job.trial.id: job for job in jobs}, resources, execute, order.search),
         {"cpu": resources.cpu, "gpu": resources.gpu},
     )
     tuner = tune.Tuner(
         trainable,
-        param_space={"trial": tune.grid_search([job.trial.id for job in jobs])},
+        param_space=order.space,
         tune_config=tune.TuneConfig(
-            trial_name_creator=_name_trial, trial_dirname_creator=_name_trial, reuse_actors=False
+            trial_name_creator=_name_trial,
+            trial_dirname_creator=_name_trial,
+            reuse_actors=False,
+            **order.options,
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -146,19 +184,26 @@ def _name_trial(trial: Any) -> str:
 
 
 def _make_trainable(
-    jobs: dict[str, TrialJob], resources: ResourcesSpec, execute: ExecuteTrial | None
-) -> Callable[[dict[str, Any]], dict[str, str]]:
+    jobs: dict[str, TrialJob],
+    resources: ResourcesSpec,
+    execute: ExecuteTrial | None,
+    search: SearchPlan | None,
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The function that a worker runs.  It returns even when the trial failed.
 
     Ray Tune would start a failed trial again; only a worker that died is worth that.
     """
 
-    def run_in_worker(config: dict[str, Any]) -> dict[str, str]:
+    def run_in_worker(config: dict[str, Any]) -> dict[str, Any]:
         job = jobs[config["trial"]]
         if resources.gpu == 0:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it alone, and the trial would see every GPU
         try:
-            return {"state": run_guarded(job, SilentProgress(), execute)}
+            state = run_guarded(job, SilentProgress(), execute)
+            if search is None or state != "done":
+                return {"state": state}
+            value = read_objective(job.folder, search.spec.objective, job.trial.prompts)
+            return {"state": state} if value is None else {"state": state, OBJECTIVE: value}
         except LoraBenchError as error:
             with suppress(OSError, StoreError):
                 write_text(job.folder / REFUSED, str(error))

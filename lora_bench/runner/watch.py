@@ -26,11 +26,17 @@ class TrialWatch:
     """Looks at the trials' files once a second while its block runs.
 
     A display that knows `show_trials` gets everything; any other gets a line when a trial begins or ends.
+
+    Args:
+        jobs: the trials.
+        progress: the display.
+        n_expected: how many of them will be run, where a search chooses; None is all.
     """
 
-    def __init__(self, jobs: Sequence[TrialJob], progress: Progress) -> None:
+    def __init__(self, jobs: Sequence[TrialJob], progress: Progress, n_expected: int | None = None) -> None:
         self.jobs = jobs
         self.progress = progress
+        self.n_expected = len(jobs) if n_expected is None else n_expected
         self._told: dict[str, str] = {}
         self._fresh: set[str] = set()
         self._over = threading.Event()
@@ -38,7 +44,7 @@ class TrialWatch:
         self._before = {job.trial.id: _written_at(job) for job in jobs}
 
     def __enter__(self) -> TrialWatch:
-        self.progress.start("trials", len(self.jobs))
+        self.progress.start("trials", self.n_expected)
         self._thread.start()
         return self
 

@@ -20,6 +20,7 @@ from lora_bench.spec.targets import spell_targets
 from lora_bench.spec.words import suggest
 
 ZERO_SHOT = "zero-shot"
+VARIANT_AXIS = "variant"
 
 
 @dataclass
@@ -32,6 +33,9 @@ class Configuration:
         identity: what it is compared by: plain sections with alpha filled in, targets spelled out and ordered.
             Configurations whose settings share a section share its plain form.
         aliases: names of equal configurations that were merged into this one.
+        cells: where it stands in the space that a search chooses from, as values by axis; several if
+            combinations are equal, none outside of the space.
+        is_wanted: whether the spec names it outside of that space, so that a search has to try it.
     """
 
     name: str
@@ -40,6 +44,8 @@ class Configuration:
     field: str
     identity: Mapping[str, Mapping[str, Any]]
     aliases: list[str] = dataclasses.field(default_factory=list)
+    cells: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    is_wanted: bool = False
 
 
 def expand_configurations(spec: ExperimentSpec) -> tuple[list[Configuration], list[Problem]]:
@@ -167,30 +173,39 @@ class _Expander:
     def name(self, name: str, settings: TrialSettings, changes: Changes, where: str) -> Configuration:
         return Configuration(name, settings, changes, where, self.forms.identify(settings))
 
+    def place(self, configuration: Configuration, cell: dict[str, str] | None) -> Configuration:
+        """The configuration with its place in the space of a search; None is outside of it."""
+        if cell is None or self.spec.baseline == configuration.name:
+            configuration.is_wanted = True
+        if cell is not None:
+            configuration.cells.append(cell)
+        return configuration
+
     def expand_trials(self) -> Iterator[Configuration]:
         """Variants, then the grid; the defaults alone where neither is given."""
         trials = self.spec.trials
         if not trials.variants and trials.grid is None:
             lora = self.base.lora
             name = clean_name(f"r{lora.rank}-{show_value(lora.targets)}")
-            yield self.name(name, self.base, {}, "trials")
+            yield self.place(self.name(name, self.base, {}, "trials"), {VARIANT_AXIS: name})
         for index, variant in enumerate(trials.variants):
             where = f"trials.variants[{index}]"
             settings = self.change(self.base, variant.changes, where)
             if settings is not None:
-                yield self.name(variant.name, settings, variant.changes, where)
+                cell = {VARIANT_AXIS: variant.name} if trials.grid is None else None
+                yield self.place(self.name(variant.name, settings, variant.changes, where), cell)
         if trials.grid is None:
             return
         if trials.grid.n_combinations > MAX_GRID:
             self.complain("trials.grid.axes", f"the axes give more than {MAX_GRID:,} trials")
             return
         n_found = 0
-        for changes in expand_grid(trials.grid):
+        for changes, cell in expand_grid(trials.grid):
             n_found += 1
             settings = self.change(self.base, changes, "trials.grid")
             if settings is not None:
                 name = name_combination(trials.grid, changes, settings)
-                yield self.name(name, settings, changes, "trials.grid")
+                yield self.place(self.name(name, settings, changes, "trials.grid"), cell)
         if not n_found:
             self.complain("trials.grid.exclude", "every combination is excluded; leave at least one")
 
@@ -223,7 +238,7 @@ class _Expander:
                 self.complain(
                     where, f"ablation `{name}` changes nothing: `{dotted}` of `{wanted}` is {value} already"
                 )
-            yield self.name(name, settings, {**baseline.changes, **changes}, where)
+            yield self.place(self.name(name, settings, {**baseline.changes, **changes}, where), None)
 
     def merge_equal(self, stated: Iterable[Configuration]) -> list[Configuration]:
         """Configurations that differ; a name that stands for two of them is a problem."""
@@ -235,6 +250,9 @@ class _Expander:
             first = by_key.setdefault(key, configuration)
             if configuration.name not in (first.name, *first.aliases):
                 first.aliases.append(configuration.name)
+            if first is not configuration:
+                first.cells += configuration.cells
+                first.is_wanted |= configuration.is_wanted
             namesake = by_name.setdefault(configuration.name, first)
             if namesake is not first:
                 self.complain(configuration.field, _describe_collision(namesake, configuration))

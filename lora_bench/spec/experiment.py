@@ -186,6 +186,16 @@ class ExperimentSpec(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _no_search_among_seeds(self) -> ExperimentSpec:
+        if self.search.optuna is not None and len(self.repeats.train_seeds) > 1:
+            raise ValueError(
+                f"search.optuna would judge a combination by one training, and repeats has "
+                f"{len(self.repeats.train_seeds)} train_seeds; give one seed, and run the best combinations again "
+                "with several seeds and without the search"
+            )
+        return self
+
     def base_settings(self) -> TrialSettings:
         """What trials start from."""
         return TrialSettings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ _SHORT = {
 }
 
 
-def expand_grid(grid: GridSpec) -> Iterator[Changes]:
-    """Changes of every combination that is not excluded, the last axis fastest.
+def expand_grid(grid: GridSpec) -> Iterator[tuple[Changes, dict[str, str]]]:
+    """Changes of every combination that is not excluded, the last axis fastest; and its value on each axis.
 
     An axis may take mappings (`dataset: [{path: a}, {path: b}]`): they count as the fields in them.
     """
     excluded = [flatten_mapping(combination) for combination in grid.exclude]
     names = list(grid.axes)
+    labels = {axis: label_values(values) for axis, values in grid.axes.items()}
     for positions in itertools.product(*(range(len(values)) for values in grid.axes.values())):
         chosen = dict(zip(names, positions, strict=True))
         stated: Changes = {axis: grid.axes[axis][position] for axis, position in chosen.items()}
@@ -35,7 +36,17 @@ def expand_grid(grid: GridSpec) -> Iterator[Changes]:
             stated |= {name: values[chosen[link.axis]] for name, values in link.values.items()}
         changes = flatten_mapping(stated)
         if not any(_agrees(changes, combination) for combination in excluded):
-            yield changes
+            yield changes, {axis: labels[axis][position] for axis, position in chosen.items()}
+
+
+def label_values(values: Sequence[Any]) -> list[str]:
+    """A word for each value of an axis, no two of them alike."""
+    labels: list[str] = []
+    for value in values:
+        parts = flatten_mapping(value).values() if isinstance(value, dict) else [value]
+        label = "-".join(show_value(part) for part in parts)
+        labels.append(label if label not in labels else f"{label} #{len(labels) + 1}")
+    return labels
 
 
 def _agrees(changes: Changes, combination: Changes) -> bool:

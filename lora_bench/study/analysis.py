@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.metrics import METRIC_NAMES, parse_metric
+from lora_bench.search_records import UNTRIED, describe_search
 from lora_bench.store import write_json
 from lora_bench.study.choice import choose_best, find_fronts, make_points
 from lora_bench.study.effects import analyse_axes, compare_with_baseline
@@ -42,7 +43,7 @@ def analyse_study(results: Mapping[str, Any]) -> Study | None:
     Returns:
         None if fewer than two fine-tuned configurations are planned: then there is nothing to study.
     """
-    trials: list[Json] = results.get("trials") or []
+    trials: list[Json] = [t for t in results.get("trials") or [] if t.get("state") != UNTRIED]
     tuned = [trial for trial in trials if trial.get("kind") != "zero-shot"]
     if len({str(trial.get("configuration") or trial["name"]) for trial in tuned}) < 2:
         return None
@@ -56,6 +57,8 @@ def analyse_study(results: Mapping[str, Any]) -> Study | None:
     notes = [SPREAD if any(study.error_sd is not None for study in studies) else ONE_SEED]
     if n_bases > 1:
         notes.append(SEVERAL_SOURCES)
+    if search := results.get("search"):
+        notes.append(describe_search(search))
     axes = read_grid(results.get("spec") or {}).axes
     return Study(str(results.get("name") or ""), axes, tuple(studies), tuple(notes))
 
@@ -89,7 +92,10 @@ def analyse_metric(results: Mapping[str, Any], metric: str, prompt: str | None =
     mains, interactions = analyse_axes(placed, axes, error, higher_is_better=higher)
     baseline, deltas = _compare(results, rows, error, higher_is_better=higher)
     points = make_points(rows, error, results.get("trials") or [])
-    planned = sum(trial.get("kind") != "zero-shot" for trial in results.get("trials") or [])
+    planned = sum(
+        trial.get("kind") != "zero-shot" and trial.get("state") != UNTRIED
+        for trial in results.get("trials") or []
+    )
     if len(tuned) < planned:
         notes.append(
             f"{planned - len(tuned)} of {planned} fine-tuned trials have no score and are not in this."
