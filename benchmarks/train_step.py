@@ -63,7 +63,9 @@ class StepClock(SilentProgress):
         return min(b - a for a, b in zip(self.marks[:-1], self.marks[1:], strict=True))
 
 
-def run_ours(arguments: argparse.Namespace, backend: str) -> dict[str, float]:
+def run_ours(
+    arguments: argparse.Namespace, backend: str = "transformers", precision: str | None = None
+) -> dict[str, float]:
     model = make_model(arguments.model, backend)
     codes = _make_codes(model, arguments)
     n = arguments.batch
@@ -85,6 +87,7 @@ def run_ours(arguments: argparse.Namespace, backend: str) -> dict[str, float]:
         caption_dropout=0.0,
         eval_every=steps,
         checkpoint_every=steps,
+        precision=precision,
         gradient_checkpointing=arguments.gradient_checkpointing,
     )
     loaded_gib = resident_gib()
@@ -197,7 +200,8 @@ def main() -> None:
     parser.add_argument("--targets", default="attention+ffn")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     contenders = {
-        "lora_bench": lambda a: run_ours(a, "transformers"),
+        "lora_bench": run_ours,
+        "lora_bench bfloat16": lambda a: run_ours(a, precision="bfloat16"),
         "lora_bench on audiocraft": lambda a: run_ours(a, "audiocraft"),
         "transformers": lambda a: run_transformers(a, encode_audio=False),
         "transformers, audio encoded too": lambda a: run_transformers(a, encode_audio=True),

@@ -209,13 +209,29 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
     _add_reports_dir(parser)
 
 
+def _read_folder(text: str) -> Path:
+    """A folder of this machine's file systems.
+
+    Raises:
+        argparse.ArgumentTypeError: a URL, which would become a folder named after its scheme.
+    """
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is a URL; expected a folder (on a cluster one that every machine mounts under the same path), "
+            "for states and locks are files that are renamed in place"
+        )
+    return Path(text)
+
+
 def _add_runs_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    parser.add_argument(
+        "--runs-dir", type=_read_folder, default=Path("runs"), metavar="DIR", help="default: runs"
+    )
 
 
 def _add_reports_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--reports-dir", type=Path, default=Path("reports"), metavar="DIR", help="default: reports"
+        "--reports-dir", type=_read_folder, default=Path("reports"), metavar="DIR", help="default: reports"
     )
 
 

@@ -510,3 +510,13 @@ def test_doctor_finds_pyarrow_that_does_not_fit_numpy(monkeypatch: pytest.Monkey
     assert (ray.ok, ray.mend) == (False, 'pip install "pyarrow<26"')
     installed["pyarrow"] = "25.0.0"
     assert list(doctor.look_at_executors())[1].ok
+
+
+@pytest.mark.parametrize("option", ["--runs-dir", "--reports-dir"])
+def test_a_url_is_not_taken_for_a_folder(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", "spec.yaml", option, "s3://bucket/runs"]) == 2
+    assert f"argument {option}: 's3://bucket/runs' is a URL; expected a folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

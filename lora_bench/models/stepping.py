@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lora_bench.models.decoder_step import DecoderStep
+from lora_bench.models.memory import is_out_of_memory
 from lora_bench.models.past import FixedPast, GrowingPast, KeyValueCache
 from lora_bench.models.protocol import TextState
 from lora_bench.models.sampling import sample_codes
@@ -169,17 +171,26 @@ class FixedSteps(_Batch):
         """A CUDA graph of one position.  What the warm-up changed is put back; it wrote to no earlier position."""
         state = (self.tokens, self.finite, self._position)
         before = [tensor.clone() for tensor in state]
-        stream = torch.cuda.Stream(device=self.tokens.device)
-        stream.wait_stream(torch.cuda.current_stream(self.tokens.device))
+        device = self.tokens.device
+        stream = torch.cuda.Stream(device=device)
+        stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             for _ in range(N_WARM_UPS):
                 self._run(past)
                 for tensor, value in zip(state, before, strict=True):
                     tensor.copy_(value)
-        torch.cuda.current_stream(self.tokens.device).wait_stream(stream)
+        torch.cuda.current_stream(device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            self._run(past)
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):
+                self._run(past)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            warnings.warn(f"a step cannot be captured ({reason}); steps run one by one, slower", stacklevel=2)
+            self._is_captured = False
+            return lambda: self._run(past)
         return graph.replay
 
 

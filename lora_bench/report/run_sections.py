@@ -127,9 +127,8 @@ def build_model(view: RunView) -> Iterator[Block]:
 
 
 APPROXIMATE = (
-    "Decoding was approximate: weights and activations were rounded to 8 bits and keys and values of the past to "
-    "bfloat16, for zero-shot and fine-tuned alike. The clips are other ones than exact arithmetic gives, so that "
-    "scores compare with each other, but with those of exact runs only as far as the effect is known."
+    "weights and activations were rounded to 8 bits, keys and values of the past to bfloat16. The clips are other ones "
+    "than exact arithmetic gives, and their scores compare with exact ones only as far as the effect is known."
 )
 
 
@@ -153,8 +152,15 @@ def build_generation(view: RunView) -> Iterator[Block]:
             if v is not None or k != "quantization"
         )
     )
+    rounded = [
+        str(trial.get("name"))
+        for trial in view.results.get("trials") or []
+        if (trial.get("changes") or {}).get("generation.quantization")
+    ]
     if generation.get("quantization"):
-        yield Paragraph(APPROXIMATE)
+        yield Paragraph(f"Decoding was approximate for zero-shot and fine-tuned alike: {APPROXIMATE}")
+    elif rounded:
+        yield Paragraph(f"Decoding was approximate in {', '.join(rounded)}: {APPROXIMATE}")
 
 
 def build_provenance(view: RunView) -> Iterator[Block]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -48,6 +49,29 @@ def test_the_first_line_warns_of_an_untrained_model(tmp_path: Path) -> None:
     first = render(FakeRun(trained=False), tmp_path).splitlines()[0]
     assert first.startswith("**The model pocket is untrained")
     assert first.endswith("**")
+
+
+def test_approximate_decoding_is_named_where_it_was_used(tmp_path: Path) -> None:
+    def write(name: str, place: tuple[str | int, ...], value: object) -> str:
+        folder = FakeRun(name=name).write(tmp_path / "runs")
+        path = folder / "plan.json"
+        document = json.loads(path.read_text(encoding="utf-8"))
+        part = document
+        for key in place[:-1]:
+            part = part[key]
+        part[place[-1]] = value
+        path.write_text(json.dumps(document), encoding="utf-8")
+        render_report(folder, tmp_path / "reports")
+        return (tmp_path / "reports" / name / "report.md").read_text(encoding="utf-8")
+
+    words = "rounded to 8 bits"
+    assert words not in write("exact", ("spec", "generation", "quantization"), None)
+    whole = write("whole", ("spec", "generation", "quantization"), "int8")
+    assert "(decoded approximately, in int8)" in whole
+    assert f"approximate for zero-shot and fine-tuned alike: weights and activations were {words}" in whole
+    assert "quantization: int8" in whole
+    one = write("one", ("trials", 1, "changes"), {"generation.quantization": "int8"})
+    assert re.search(rf"Decoding was approximate in \S+: weights and activations were {words}", one)
 
 
 def test_the_first_line_names_the_trials_that_are_missing_and_why(tmp_path: Path) -> None:
