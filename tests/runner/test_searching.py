@@ -79,7 +79,9 @@ def search_alone(seed: int, n_trials: int, *, first: dict[str, str] | None = Non
     return found
 
 
-def run_here(plan: ExperimentPlan, place: Path) -> None:
+def run_here(
+    plan: ExperimentPlan, place: Path, *, executor: str = "local", resources: ResourcesSpec | None = None
+) -> None:
     """Run what is missing in this process, as `run_experiment` does."""
     write_json(place / "plan.json", plan)
     pending, search = list_pending(plan, place)
@@ -88,7 +90,8 @@ def run_here(plan: ExperimentPlan, place: Path) -> None:
         place,
         place / "cache",
         Recorder(),
-        resources=ResourcesSpec(),
+        executor=executor,
+        resources=resources or ResourcesSpec(),
         inputs={trial.id: inputs_key(trial) for trial in pending},
         execute=execute_searched,
         search=search,
@@ -379,19 +382,7 @@ def test_without_optuna_a_search_is_refused_before_anything_runs(
 
 def run_in_ray(plan: ExperimentPlan, place: Path) -> None:
     """The same through Ray, one trial at a time."""
-    write_json(place / "plan.json", plan)
-    pending, search = list_pending(plan, place)
-    run_trials(
-        pending,
-        place,
-        place / "cache",
-        Recorder(),
-        executor="ray",
-        resources=ResourcesSpec(cpu=float(os.cpu_count() or 1)),
-        inputs={trial.id: inputs_key(trial) for trial in pending},
-        execute=execute_searched,
-        search=search,
-    )
+    run_here(plan, place, executor="ray", resources=ResourcesSpec(cpu=float(os.cpu_count() or 1)))
 
 
 @pytest.fixture

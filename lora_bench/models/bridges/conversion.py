@@ -73,7 +73,7 @@ def convert(
 
 def _convert_model(source: str, folder: Path, library: Library | None, adapter: Path | None) -> None:
     opened = _open_model(ModelSpec(id=source), adapter)
-    target = library or ("audiocraft" if opened.library == "transformers" else "transformers")
+    target = library or ("audiocraft" if opened.form == "transformers" else "transformers")
     make_folder(folder, lambda draft: _write_model(opened, target, draft))
 
 
@@ -98,7 +98,7 @@ class _OpenModel:
     network: MusicgenForConditionalGeneration
     tokenizer: PreTrainedTokenizerBase
     place: Path
-    library: Library
+    form: Library
 
 
 def _open_model(spec: ModelSpec, adapter: Path | None) -> _OpenModel:
