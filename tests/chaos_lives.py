@@ -1,7 +1,7 @@
 """A tiny experiment, killed again and again: run as a program, prints what it saw as JSON.
 
 One process imports everything and forks a driver for every life, so that a life begins in milliseconds
-and a hundred of them take a minute.  Nothing in the parent starts threads before it forks.
+and a hundred of them take a minute.  Nothing in the parent starts threads before it forks, and nothing is decoded there.
 """
 
 from __future__ import annotations
@@ -99,6 +99,15 @@ def live(plan: ExperimentPlan, place: Path, executor: str = "local", ray_address
         executor=executor,
         ray_address=ray_address,
     )
+
+
+def preload(plan: ExperimentPlan) -> None:
+    """Import what a life needs; nothing is decoded here, as numba refuses to be forked after that."""
+    from lora_bench.models import compiled_layers, load_model
+    from lora_bench.stages import dataset, generate, score, tokens, train
+
+    assert all((compiled_layers, dataset, generate, score, tokens, train))
+    load_model(plan.trials[0].model, device="cpu")
 
 
 class RayLife:
@@ -337,7 +346,8 @@ def main() -> None:
     if n_ray_lives:
         n_killed = torment_with_ray(root, witness.place, witness, n_ray_lives, chance, n_clips, n_variants)
     began_s = time.monotonic()
-    undisturbed = live(plan, root / "undisturbed")
+    preload(plan)
+    undisturbed = fork_life(plan, root / "undisturbed", None)
     seen = torment(plan, witness, n_kills, count_files(root / "undisturbed"), chance)
     seen["n_killed"] += n_killed
     seen |= {

@@ -22,7 +22,13 @@ def run_lives(
     sizes = [str(number) for number in (n_kills, n_ray_lives, n_clips, n_variants)]
     ended = subprocess.run(
         [sys.executable, str(PROGRAM), str(root), *sizes],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        # torch makes its compiler's folder on import, in TMPDIR unless it is told another place
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "TORCHINDUCTOR_CACHE_DIR": str(root / "inductor"),
+            **environment,
+        },
         stdout=subprocess.PIPE,
         check=True,
         text=True,

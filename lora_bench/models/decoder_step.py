@@ -36,41 +36,29 @@ class PreparedLayer:
     ffn_out: Product
 
 
-class DecoderStep:
-    """A decoder ready to read tokens of `n_clips` clips of one prompt, once `read_text` has been told which.
+class TextReader:
+    """What every way of stepping shares: shapes, embeddings, and the text's keys and values.
 
     Args:
-        weights: its layers are read one by one, so that copies of all are never there at once.
+        weights: of the decoder.
         info: of the model.
         n_clips: rows of every step; with guidance twice as many pass through most of the layers.
         guidance: scale; 1 is off.
-        kernel: how matrices are multiplied.
     """
 
-    def __init__(
-        self,
-        weights: DecoderWeights,
-        info: ModelInfo,
-        n_clips: int,
-        guidance: float,
-        kernel: Kernel,
-    ) -> None:
+    def __init__(self, weights: DecoderWeights, info: ModelInfo, n_clips: int, guidance: float) -> None:
         self.n_clips = n_clips
         self.positions = weights.positions
-        self._guidance = guidance
-        self._codebooks = (info.n_codebooks, info.codebook_size)
+        self.guidance = guidance
+        self.codebooks = (info.n_codebooks, info.codebook_size)
+        self.text: list[tuple[Tensor, Tensor]] = []
         self._n_heads = weights.n_heads
-        self._norm = weights.norm
-        self._activation = weights.activation
         self._embeddings = weights.embeddings.flatten(0, 1)
         self._offsets = torch.arange(info.n_codebooks, device=self._embeddings.device) * (
             info.codebook_size + 1
         )
         self._weights = weights
         self._state: TextState | None = None
-        self._text: list[tuple[Tensor, Tensor]] = []
-        self._layers = [self._prepare(layer, kernel) for layer in weights.layers]
-        self._heads = kernel.prepare_exactly(weights.heads, n_clips)
 
     @property
     def n_rows(self) -> int:
@@ -80,7 +68,11 @@ class DecoderStep:
     @property
     def is_guided(self) -> bool:
         """Whether there is a null half."""
-        return self._guidance > 1.0
+        return self.guidance > 1.0
+
+    def adapt(self, n_clips: int) -> bool:
+        """Whether steps of so many clips can be taken; what is prepared for one number cannot take another."""
+        return n_clips == self.n_clips
 
     def read_text(self, state: TextState) -> bool:
         """Keys and values [1, heads, L, D / heads] of a prompt's state [L, D]; False if they are there already."""
@@ -90,12 +82,39 @@ class DecoderStep:
         if self._weights.text_projection is not None:
             states = self._weights.text_projection.folded()(states)
         states = states.to(self._embeddings.dtype)
-        self._text = []
+        self.text = []
         for layer in self._weights.layers:
             both = layer.cross_kv.folded()(states).view(len(states), 2, self._n_heads, -1).permute(1, 2, 0, 3)
-            self._text.append((both[0:1].contiguous(), both[1:2].contiguous()))
+            self.text.append((both[0:1].contiguous(), both[1:2].contiguous()))
         self._state = state
         return True
+
+    def embed(self, tokens: Tensor, position: Tensor) -> Tensor:
+        """The first layer's input [rows, D] from tokens int64 [N, K] and the position's embedding float32 [D]."""
+        x = F.embedding(tokens + self._offsets, self._embeddings).sum(dim=1)
+        x = (x + position).to(self._embeddings.dtype)  # [N, D]
+        return x.repeat(2, 1) if self.is_guided else x  # captioned half, null half
+
+
+class DecoderStep(TextReader):
+    """A decoder ready to read tokens of `n_clips` clips of one prompt, once `read_text` has been told which.
+
+    Args:
+        weights: its layers are read one by one, so that copies of all are never there at once.
+        info: see `TextReader`, as are `n_clips` and `guidance`.
+        n_clips: see there.
+        guidance: see there.
+        kernel: how matrices are multiplied.
+    """
+
+    def __init__(
+        self, weights: DecoderWeights, info: ModelInfo, n_clips: int, guidance: float, kernel: Kernel
+    ) -> None:
+        super().__init__(weights, info, n_clips, guidance)
+        self._norm = weights.norm
+        self._activation = weights.activation
+        self._layers = [self._prepare(layer, kernel) for layer in weights.layers]
+        self._heads = kernel.prepare_exactly(weights.heads, n_clips)
 
     def _prepare(self, layer: DecoderLayerWeights, kernel: Kernel) -> PreparedLayer:
         return PreparedLayer(
@@ -119,10 +138,7 @@ class DecoderStep:
             past: sees the earlier positions, and gets this one.
         """
         n_clips = self.n_clips
-        x = F.embedding(tokens + self._offsets, self._embeddings).sum(dim=1)
-        x = (x + position).to(self._embeddings.dtype)  # [N, D]
-        if self.is_guided:
-            x = x.repeat(2, 1)  # captioned half, null half
+        x = self.embed(tokens, position)
         for index, layer in enumerate(self._layers):
             x = x + self._attend_to_past(layer, _normalize(x, layer.self_norm), index, past)
             captioned = x[:n_clips]
@@ -132,8 +148,8 @@ class DecoderStep:
         x = _normalize(x, self._norm)
         if self.is_guided:
             captioned, null = x.float().chunk(2)
-            x = (null + self._guidance * (captioned - null)).to(x.dtype)
-        return self._heads(x).view(n_clips, *self._codebooks).float()
+            x = (null + self.guidance * (captioned - null)).to(x.dtype)
+        return self._heads(x).view(n_clips, *self.codebooks).float()
 
     def _attend_to_past(self, layer: PreparedLayer, x: Tensor, index: int, past: Past) -> Tensor:
         query, key, value = layer.self_qkv(x).view(len(x), 3, self._n_heads, -1).unbind(1)
@@ -147,7 +163,7 @@ class DecoderStep:
         ):  # few queries take another way through the library and differ in the last bit
             query = F.pad(query, (0, 0, 0, MIN_QUERIES - len(x)))
         query = query.view(1, len(query), self._n_heads, -1).transpose(1, 2)
-        out = F.scaled_dot_product_attention(query, *self._text[index])
+        out = F.scaled_dot_product_attention(query, *self.text[index])
         return layer.cross_out(out.transpose(1, 2).reshape(query.shape[2], -1)[: len(x)])
 
 

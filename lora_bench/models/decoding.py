@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -33,6 +34,9 @@ from lora_bench.models.protocol import DecoderWeights, ModelInfo, MusicModel
 from lora_bench.models.stepping import BUCKET, EagerSteps, FixedSteps, Sampling, Steps, round_up
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import GenerationSpec
+
+if TYPE_CHECKING:
+    from lora_bench.models.streamed_step import StreamedStep
 
 MAX_BATCH = {"cpu": 64, "cuda": 256}
 MEMORY_FRAC = 0.5  # of what is free; the rest is for everything else
@@ -148,18 +152,34 @@ class Decoder:
         )
         self._prompt = ""
         self._text = torch.empty(0)
-        self._step: DecoderStep | None = None
+        self._step: DecoderStep | StreamedStep | None = None
         self._made: tuple[int, int, Steps] | None = None
 
     @property
     def min_rows(self) -> int:
         """Clips that a batch is padded to."""
-        return self._kernel.min_rows
+        return 1 if self._is_streamed else self._kernel.min_rows
 
     @cached_property
     def _weights(self) -> DecoderWeights:
         with torch.inference_mode():
             return self._model.decoder_weights()
+
+    @cached_property
+    def _is_streamed(self) -> bool:
+        if not self._kernel.is_streamed:
+            return False
+        from lora_bench.models.streamed_step import can_stream  # a second of numba's
+
+        return can_stream(self._weights)
+
+    def _prepare_step(self, n_clips: int) -> DecoderStep | StreamedStep:
+        weights, info, guidance = self._weights, self._info, self._generation.guidance
+        if not self._is_streamed:
+            return DecoderStep(weights, info, n_clips, guidance, self._kernel)
+        from lora_bench.models.streamed_step import StreamedStep
+
+        return StreamedStep(weights, info, n_clips, guidance, is_int8=self._kernel.name == "int8")
 
     def read_prompt(self, prompt: str) -> None:
         """The prompt of the batches that come."""
@@ -214,9 +234,9 @@ class Decoder:
             return self._made[2]
         self._made = None  # before another one is made
         generation, info = self._generation, self._info
-        if self._step is None or self._step.n_clips != n_clips:
+        if self._step is None or not self._step.adapt(n_clips):
             self._step = None
-            self._step = DecoderStep(self._weights, info, n_clips, generation.guidance, self._kernel)
+            self._step = self._prepare_step(n_clips)
         step = self._step
         sampling = Sampling(
             delays=torch.tensor(info.delays, device=self._device),
@@ -229,6 +249,8 @@ class Decoder:
         if self._device.type == "cuda":
             n_positions = round_up(sampling.n_positions, BUCKET)
             cache = KeyValueCache.allocate(self._weights, step.n_rows, n_positions, dtype)
+            if not isinstance(step, DecoderStep):
+                raise TypeError(f"{type(step).__name__} cannot be captured; steps are streamed on a CPU only")
             steps: Steps = FixedSteps(step, cache, sampling, is_captured=True)
         else:
             cache = KeyValueCache.allocate(self._weights, step.n_rows, sampling.n_positions, dtype)

@@ -5,12 +5,12 @@ Such a product is bounded by reading the matrix, or by how well a library handle
 - **packed**: float32 on a CPU with Intel's MKL.  The matrix is reordered once, for one number of rows.  It also
   treats every row alike, however many there are (from 2 on; a single row is doubled here), so that a clip does not
   depend on its neighbours.
-- **packed16**: the same for small batches that the spec asks for, where reading the matrix is what takes time.
-  Matrices whose numbers are all halves (float16), as in the published models, are kept as such; arithmetic stays
-  float32, so that nothing is lost.  An adapter stays beside them.  Rows are alike here too.
+- **streamed**: for small batches that the spec asks for, where reading the matrix is what takes time.  A whole step
+  is compiled (`streamed_step.py`); matrices whose numbers are all halves (float16), as in the published models, are
+  kept as such; arithmetic stays float32, so that nothing is lost.  Rows are alike here too.
 - **int8**: asked for by the spec.  Weights are rounded to 8 bits per output channel, activations to 8 bits per row;
   sums are exact integers, so that here too a row is the same in any batch.  Keys and values of the past are kept in
-  bfloat16; the heads, which decide over codes, are not rounded.
+  bfloat16; the heads, which decide over codes, are not rounded.  In small batches this is streamed, too.
 - **plain**: everything else.  Here a product of few rows takes another way through the library and differs in
   the last bit; from 16 rows on (measured with MKL on AVX-512: 13) each row is the same.
 
@@ -35,8 +35,7 @@ Product = Callable[[Tensor], Tensor]
 """From x [rows, I] to [rows, O]."""
 
 PLAIN_MIN_ROWS = 16
-SMALL_BATCH = 8
-HALF_ENGINE = "fbgemm"
+SMALL_BATCH = 4
 INT8_ENGINE = "x86"
 INT8_LEVELS = 127
 _LEAST_ROWS = 2
@@ -49,16 +48,16 @@ class Kernel:
     Attributes:
         name: see the module.
         min_rows: batches are padded to so many clips, for equal results in batches of any size.
+        is_streamed: whole steps are compiled, if the decoder is one that they are compiled for.
     """
 
-    name: Literal["plain", "packed", "packed16", "int8"]
+    name: Literal["plain", "packed", "int8"]
     min_rows: int
+    is_streamed: bool = False
 
     def prepare(self, linear: PackedLinear, n_rows: int) -> Product:
         """A product for inputs of `n_rows` rows."""
-        if self.name == "packed16" and _holds_halves(linear.weight):
-            return _HalfProduct(linear, n_rows)
-        if self.name in {"packed", "packed16"}:
+        if self.name == "packed":
             return _MklProduct(linear.folded(), n_rows)
         return _Int8Product(linear.folded()) if self.name == "int8" else linear.folded()
 
@@ -75,7 +74,7 @@ class Kernel:
     @property
     def copied_frac(self) -> float:
         """Memory of prepared products over that of their matrices, where they are copies."""
-        return {"plain": 0.0, "packed": 1.0, "packed16": 0.5, "int8": 0.25}[self.name]
+        return {"plain": 0.0, "packed": 1.0, "int8": 0.25}[self.name]
 
 
 def choose_kernel(
@@ -93,27 +92,20 @@ def choose_kernel(
         ResourceError: int8 is asked for and this machine cannot do it.
         ModelError: int8 is asked for with another arithmetic than float32.
     """
+    is_small = batch_size is not None and batch_size <= SMALL_BATCH
     if quantization == "int8":
-        _check_int8(device, dtype)
-        return Kernel("int8", 1)
-    if device.type == "cpu" and dtype == torch.float32 and _has_packed_products():
-        is_small = batch_size is not None and batch_size <= SMALL_BATCH and _has_half_products()
-        return Kernel("packed16" if is_small else "packed", 1)
+        _check_int8(device, dtype, is_small)
+        return Kernel("int8", 1, is_small)
+    if device.type == "cpu" and dtype == torch.float32:
+        if _has_packed_products():
+            return Kernel("packed", 1, is_small)
+        return Kernel("plain", PLAIN_MIN_ROWS, is_small)
     return Kernel("plain", PLAIN_MIN_ROWS)
 
 
 def _has_packed_products() -> bool:
     """Whether torch was built with MKL's packed products (on x86 it is)."""
     return torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, "_mkl_linear")
-
-
-def _has_half_products() -> bool:
-    return HALF_ENGINE in torch.backends.quantized.supported_engines
-
-
-def _holds_halves(weight: Tensor) -> bool:
-    """Whether float16 loses nothing of a matrix."""
-    return torch.equal(weight.half().float(), weight)
 
 
 @contextmanager
@@ -127,7 +119,7 @@ def _engine(name: str) -> Iterator[None]:
         torch.backends.quantized.engine = before
 
 
-def _check_int8(device: torch.device, dtype: torch.dtype) -> None:
+def _check_int8(device: torch.device, dtype: torch.dtype, is_small: bool) -> None:
     if device.type != "cpu":
         raise ResourceError(
             f"generation.quantization: int8 is for CPUs, and this trial runs on {device}; leave it out, and choose "
@@ -138,11 +130,14 @@ def _check_int8(device: torch.device, dtype: torch.dtype) -> None:
             f"generation.quantization: int8 starts from float32 weights, but model.dtype is "
             f"{str(dtype).removeprefix('torch.')}; set model.dtype: float32"
         )
+    if is_small:
+        return
     # without these instructions sums of 8-bit products are cut off at 16 bits
     has_vnni = torch.cpu._is_vnni_supported()  # pyright: ignore[reportPrivateUsage]
     if not has_vnni or INT8_ENGINE not in torch.backends.quantized.supported_engines:
         raise ResourceError(
-            "generation.quantization: int8 needs a CPU with AVX-512 VNNI, which this one lacks; leave it out"
+            "generation.quantization: int8 needs a CPU with AVX-512 VNNI for large batches, which this one lacks; "
+            f"leave it out, or set generation.batch_size to {SMALL_BATCH} or less"
         )
 
 
@@ -164,28 +159,6 @@ class _MklProduct:
             x = x.expand(self._n_packed, -1)
         y = torch.ops.mkl._mkl_linear(x.contiguous(), self._packed, self._like, self._bias, self._n_packed)
         return y[: self._n_rows]
-
-
-class _HalfProduct:
-    """A matrix of halves, multiplied in float32, and an adapter beside it."""
-
-    def __init__(self, linear: PackedLinear, n_rows: int) -> None:
-        with _engine(HALF_ENGINE):
-            self._packed = torch.ops.quantized.linear_prepack_fp16(linear.weight, None)
-        self._down = self._up = None
-        if linear.down is not None and linear.up is not None:
-            self._down = _MklProduct(PackedLinear(linear.down), n_rows)
-            self._up = _MklProduct(PackedLinear(linear.up), n_rows)
-        self._scale = linear.scale
-        self._bias = linear.bias
-
-    def __call__(self, x: Tensor) -> Tensor:
-        y = torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
-        if self._down is not None and self._up is not None:
-            y += self._up(self._down(x))
-        if self._scale is not None:
-            y *= self._scale
-        return y if self._bias is None else y + self._bias
 
 
 class _Int8Product:

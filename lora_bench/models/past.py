@@ -51,12 +51,12 @@ class GrowingPast:
     """Attends to the positions that are there: the least work, but other shapes at every step."""
 
     def __init__(self, cache: KeyValueCache) -> None:
-        self._cache = cache
+        self.cache = cache
         self.position = 0
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Past.attend`."""
-        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys[:, :, self.position] = key
         values[:, :, self.position] = value
         upto = self.position + 1

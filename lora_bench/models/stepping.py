@@ -5,16 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from lora_bench.models.decoder_step import DecoderStep
+from lora_bench.models.decoder_step import DecoderStep, TextReader
 from lora_bench.models.memory import is_out_of_memory
 from lora_bench.models.past import FixedPast, GrowingPast, KeyValueCache
 from lora_bench.models.protocol import TextState
 from lora_bench.models.sampling import sample_codes
+
+if TYPE_CHECKING:
+    from lora_bench.models.streamed_step import StreamedStep
 
 BUCKET = 64
 """Positions by which the attended part of the past grows where shapes are fixed; a multiple of 8, as
@@ -75,8 +78,7 @@ class Steps(Protocol):
 class _Batch:
     """What both ways keep of a batch."""
 
-    def __init__(self, step: DecoderStep, sampling: Sampling) -> None:
-        self.step = step
+    def __init__(self, step: TextReader, sampling: Sampling) -> None:
         self.sampling = sampling
         shape, device = (step.n_clips, len(sampling.delays)), sampling.delays.device
         self.tokens = torch.full(shape, sampling.start_id, device=device)
@@ -92,22 +94,23 @@ class _Batch:
 class EagerSteps(_Batch):
     """Shapes grow with the position."""
 
-    def __init__(self, step: DecoderStep, cache: KeyValueCache, sampling: Sampling) -> None:
+    def __init__(self, step: DecoderStep | StreamedStep, cache: KeyValueCache, sampling: Sampling) -> None:
         super().__init__(step, sampling)
+        self._step = step
         self._past = GrowingPast(cache)
         self._noise = torch.empty(0)
 
     def begin(self, text: TextState, noise: Tensor) -> None:
         """See `Steps.begin`."""
         self.reset()
-        self.step.read_text(text)
+        self._step.read_text(text)
         self._noise = noise
         self._past.position = 0
 
     def advance(self) -> None:
         """See `Steps.advance`."""
         position = self._past.position
-        logits = self.step(self.tokens, self.step.positions[position], self._past)
+        logits = self._step(self.tokens, self._step.positions[position], self._past)
         self.finite &= logits.isfinite().all()
         self.tokens.copy_(self.sampling.draw_tokens(logits, self._noise[position], position))
         self.delayed[..., position] = self.tokens
@@ -128,6 +131,7 @@ class FixedSteps(_Batch):
         self, step: DecoderStep, cache: KeyValueCache, sampling: Sampling, *, is_captured: bool
     ) -> None:
         super().__init__(step, sampling)
+        self._step = step
         self._cache = cache
         self._is_captured = is_captured
         self._done = 0
@@ -141,7 +145,7 @@ class FixedSteps(_Batch):
     def begin(self, text: TextState, noise: Tensor) -> None:
         """See `Steps.begin`."""
         self.reset()
-        if self.step.read_text(text):
+        if self._step.read_text(text):
             self._replays.clear()  # they read the old text's memory
         self._done = 0
         self._position.zero_()
@@ -159,8 +163,8 @@ class FixedSteps(_Batch):
     def _run(self, past: FixedPast) -> None:
         """One position, with nothing that the CPU would have to know."""
         past.begin_step()
-        embedding = self.step.positions.index_select(0, self._position)[0]
-        logits = self.step(self.tokens, embedding, past)
+        embedding = self._step.positions.index_select(0, self._position)[0]
+        logits = self._step(self.tokens, embedding, past)
         self.finite.logical_and_(logits.isfinite().all())
         uniform = self._noise.index_select(0, self._position)[0]
         self.tokens.copy_(self.sampling.draw_tokens(logits, uniform, self._position))

@@ -41,7 +41,7 @@ def exactly(linear: PackedLinear, x: Tensor) -> Tensor:
     return y if linear.scale is None else y * linear.scale.double()
 
 
-@pytest.mark.parametrize("name", ["plain", "packed", "packed16"])
+@pytest.mark.parametrize("name", ["plain", "packed"])
 @pytest.mark.parametrize("halves", [False, True])
 @pytest.mark.parametrize(("adapter", "dora"), [(False, False), (True, False), (True, True)])
 def test_products_are_those_of_float32(name: str, halves: bool, adapter: bool, dora: bool) -> None:
@@ -52,20 +52,12 @@ def test_products_are_those_of_float32(name: str, halves: bool, adapter: bool, d
         torch.testing.assert_close(product(x).double(), exactly(linear, x), rtol=1e-5, atol=2e-5)
 
 
-def test_weights_that_are_no_halves_are_not_rounded_to_them() -> None:
-    kernel = Kernel("packed16", 1)
-    assert type(kernel.prepare(make_linear(1, halves=True), 2)).__name__ == "_HalfProduct"
-    assert type(kernel.prepare(make_linear(1), 2)).__name__ == "_MklProduct"
-    too_large = PackedLinear(torch.full((32, 32), 1e6))
-    assert type(kernel.prepare(too_large, 2)).__name__ == "_MklProduct"
-
-
-@pytest.mark.parametrize("name", ["packed", "packed16", "int8"])
+@pytest.mark.parametrize("name", ["packed", "int8"])
 @pytest.mark.parametrize("adapter", [False, True])
 def test_a_row_is_the_same_in_any_batch(name: str, adapter: bool) -> None:
     if not HAS_AVX512 and name != "int8":
         pytest.skip("shown for AVX-512 only")
-    linear = make_linear(2, halves=name == "packed16", adapter=adapter)
+    linear = make_linear(2, adapter=adapter)
     together = Kernel(name, 1).prepare(linear, 200)(make_input(200))
     for n_rows in ROWS:
         alone = Kernel(name, 1).prepare(linear, n_rows)(make_input(200)[:n_rows])
@@ -100,7 +92,7 @@ def test_rows_of_zeros_stay_zeros_in_eight_bits() -> None:
 def test_a_bias_is_added_unrounded() -> None:
     weight, bias = make_linear(5, halves=True).weight, torch.linspace(-3, 3, 96)
     x = make_input(4)
-    for name in ("plain", "packed", "packed16", "int8"):
+    for name in ("plain", "packed", "int8"):
         kernel = Kernel(name, 1)
         with_bias = kernel.prepare(PackedLinear(weight, bias), 4)(x)
         torch.testing.assert_close(with_bias - kernel.prepare(PackedLinear(weight), 4)(x), bias.expand(4, -1))
@@ -113,12 +105,13 @@ def test_a_packed_product_refuses_other_rows() -> None:
 
 
 def test_the_kernel_follows_device_arithmetic_and_batch() -> None:
-    assert choose_kernel(CPU, torch.float32).name == "packed"
-    assert choose_kernel(CPU, torch.float32, batch_size=16).name == "packed"
-    assert choose_kernel(CPU, torch.float32, batch_size=4).name == "packed16"
+    assert choose_kernel(CPU, torch.float32) == Kernel("packed", 1)
+    assert choose_kernel(CPU, torch.float32, batch_size=16) == Kernel("packed", 1)
+    assert choose_kernel(CPU, torch.float32, batch_size=4) == Kernel("packed", 1, is_streamed=True)
     assert choose_kernel(CPU, torch.bfloat16) == Kernel("plain", 16)
     assert choose_kernel(torch.device("cuda"), torch.bfloat16, batch_size=1).name == "plain"
-    assert choose_kernel(CPU, torch.float32, "int8", 4).name == "int8"
+    assert choose_kernel(CPU, torch.float32, "int8") == Kernel("int8", 1)
+    assert choose_kernel(CPU, torch.float32, "int8", 4) == Kernel("int8", 1, is_streamed=True)
 
 
 def test_the_heads_are_not_rounded() -> None:
@@ -136,13 +129,14 @@ def test_eight_bits_are_refused_where_they_cannot_be_had(monkeypatch: pytest.Mon
     with pytest.raises(ModelError, match=r"model\.dtype is bfloat16; set model\.dtype: float32"):
         choose_kernel(CPU, torch.bfloat16, "int8")
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    with pytest.raises(ResourceError, match="needs a CPU with AVX-512 VNNI, which this one lacks"):
+    needed = "needs a CPU with AVX-512 VNNI for large batches, which this one lacks.*batch_size to 4 or less"
+    with pytest.raises(ResourceError, match=needed):
         choose_kernel(CPU, torch.float32, "int8")
+    assert choose_kernel(CPU, torch.float32, "int8", 4).is_streamed  # its sums do without
     assert kernels.choose_kernel(CPU, torch.float32).name == "packed"
 
 
 def test_packing_leaves_torchs_engine_alone() -> None:
     before = torch.backends.quantized.engine
     Kernel("int8", 1).prepare(make_linear(1), 2)
-    Kernel("packed16", 1).prepare(make_linear(1, halves=True), 2)
     assert torch.backends.quantized.engine == before

@@ -7,7 +7,7 @@ import torch
 
 from lora_bench.models import decoding
 from lora_bench.models.decoding import Decoder, generate_codes
-from lora_bench.models.kernels import choose_kernel
+from lora_bench.models.kernels import SMALL_BATCH, choose_kernel
 from lora_bench.models.past import FixedPast, GrowingPast, KeyValueCache
 from lora_bench.models.stepping import BUCKET, EagerSteps, FixedSteps, Sampling, round_up
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
@@ -37,8 +37,8 @@ class FixedOnCpu(EagerSteps):
 def test_fixed_shapes_give_the_codes_of_growing_ones(
     tiny: TransformersMusicGen, monkeypatch: pytest.MonkeyPatch, guidance: float, top_k: int
 ) -> None:
-    generation = GenerationSpec(guidance=guidance, top_k=top_k, batch_size=3)
-    clips = range(5)  # two batches, the second one smaller
+    generation = GenerationSpec(guidance=guidance, top_k=top_k, batch_size=SMALL_BATCH + 1)
+    clips = range(SMALL_BATCH + 4)  # two batches, the second one smaller
     grown = [generate_codes(tiny, text, clips, N_FRAMES, generation, SilentProgress()) for text in PROMPTS]
     monkeypatch.setattr(decoding, "EagerSteps", FixedOnCpu)
     decoder = Decoder(tiny, generation)
@@ -52,12 +52,13 @@ def test_fixed_shapes_give_the_codes_of_growing_ones(
         assert agreement == 1.0 if top_k == 1 else agreement > 0.97
 
 
-def test_a_decoder_is_used_for_one_prompt_after_another(tiny: TransformersMusicGen) -> None:
-    generation = GenerationSpec(batch_size=4)
+@pytest.mark.parametrize("batch_size", [4, SMALL_BATCH + 1])
+def test_a_decoder_is_used_for_one_prompt_after_another(tiny: TransformersMusicGen, batch_size: int) -> None:
+    generation = GenerationSpec(batch_size=batch_size)
     decoder = Decoder(tiny, generation)
     for text in (*PROMPTS, PROMPTS[0]):
-        alone = generate_codes(tiny, text, range(6), 20, generation, SilentProgress())
-        batches = decoding.generate_batches(tiny, text, range(6), 20, generation, SilentProgress(), decoder)
+        alone = generate_codes(tiny, text, range(14), 20, generation, SilentProgress())
+        batches = decoding.generate_batches(tiny, text, range(14), 20, generation, SilentProgress(), decoder)
         assert torch.equal(torch.cat([batch.codes for batch in batches]), alone)
 
 
@@ -72,10 +73,10 @@ def test_weights_are_prepared_once_for_all_prompts(
         return original(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(decoding, "DecoderStep", count)
-    generation = GenerationSpec(batch_size=2)
+    generation = GenerationSpec(batch_size=10)
     decoder = Decoder(tiny, generation)
     for text in PROMPTS:
-        list(decoding.generate_batches(tiny, text, range(4), 8, generation, SilentProgress(), decoder))
+        list(decoding.generate_batches(tiny, text, range(20), 8, generation, SilentProgress(), decoder))
     assert len(made) == 1
 
 
@@ -108,7 +109,7 @@ def test_eight_bit_decoding_stays_near_the_exact_one(tiny: TransformersMusicGen,
         tiny, PROMPTS[0], range(20), 30, GenerationSpec(quantization="int8", batch_size=20), SilentProgress()
     )
     alone = generate_codes(
-        tiny, PROMPTS[0], [13], 30, GenerationSpec(quantization="int8", batch_size=1), SilentProgress()
+        tiny, PROMPTS[0], [13], 30, GenerationSpec(quantization="int8", batch_size=9), SilentProgress()
     )
     assert torch.equal(alone[0], other[13])
 
