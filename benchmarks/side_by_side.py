@@ -13,23 +13,39 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from lora_bench.errors import LoraBenchError
+
 Contender = Callable[[argparse.Namespace], dict[str, float]]
+Rounds = dict[str, list[dict[str, Any]]]
 
 
 def run_side_by_side(
-    parser: argparse.ArgumentParser, contenders: dict[str, Contender], *, figure: str, unit: str
+    parser: argparse.ArgumentParser,
+    contenders: dict[str, Contender],
+    *,
+    figure: str,
+    unit: str,
+    prepare: Callable[[argparse.Namespace], Collection[str]] | None = None,
+    describe: Callable[[argparse.Namespace, Rounds], str] | None = None,
 ) -> None:
     """Run every contender and print ratios to the first.
 
     Args:
         parser: of the benchmark; `--rounds`, `--threads` and `--json` are added.
-        contenders: by name; each measures once and returns figures, `figure` among them.
+        contenders: by name; each measures once and returns figures, `figure` among them, and `peak_gib` if that
+            is not its process's.
         figure: what is compared; more is better.
         unit: of `figure`, for the table.
+        prepare: told the arguments before anything runs; returns contenders that these leave out, raises what makes
+            them useless.
+        describe: more words below the table.
+
+    Raises:
+        SystemExit: `prepare` refused the arguments.
     """
     parser.add_argument("--rounds", type=int, default=2, help="times that each contender runs")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each contender")
@@ -40,10 +56,17 @@ def run_side_by_side(
     arguments = parser.parse_args()
     if arguments.only:
         figures = contenders[arguments.only](arguments)
-        peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        arguments.into.write_text(json.dumps({**figures, "peak_gib": peak_gib}))
+        arguments.into.write_text(json.dumps({"peak_gib": resident_gib(), **figures}))
         return
-    rounds: dict[str, list[dict[str, Any]]] = {n: [] for n in contenders if n not in arguments.without}
+    left_out = set(arguments.without)
+    if prepare is not None:
+        try:
+            left_out |= set(prepare(arguments))
+        except LoraBenchError as error:
+            parser.error(str(error))
+    rounds: Rounds = {name: [] for name in contenders if name not in left_out}
+    if not rounds:
+        parser.error("no contender is left to run")
     for number in range(arguments.rounds):
         for name, found in rounds.items():
             figures = _run_alone(name, arguments.threads)
@@ -52,6 +75,8 @@ def run_side_by_side(
     _print_table(rounds, figure, unit)
     machine = f"{os.cpu_count()} cores, {arguments.threads} threads, load {os.getloadavg()[0]:.1f}"
     print(f"\n{machine}, best of {arguments.rounds} rounds")
+    if describe is not None:
+        print(describe(arguments, rounds))
     if arguments.json:
         facts = {"command": sys.argv, "load": os.getloadavg(), "rounds": rounds}
         arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
@@ -66,7 +91,7 @@ def _run_alone(name: str, threads: int) -> dict[str, Any]:
         return json.loads(into.read_text())
 
 
-def _print_table(rounds: dict[str, list[dict[str, Any]]], figure: str, unit: str) -> None:
+def _print_table(rounds: Rounds, figure: str, unit: str) -> None:
     best = {name: max(runs, key=lambda run: run[figure]) for name, runs in rounds.items()}
     first = next(iter(best.values()))
     print(f"| | {unit} | ratio of the first to this | peak memory GiB | before work GiB |")

@@ -3,27 +3,39 @@ the same codes, caption and LoRA.
 
     python benchmarks/train_step.py --model small --seconds 8 --batch 4
     python benchmarks/train_step.py --model pocket --seconds 8 --batch 8
+    python benchmarks/train_step.py --device cuda --without audiocraft "lora_bench on audiocraft"
 
 The plain step is `model(**text, labels=delayed codes).loss.backward()` in train mode and AdamW, so the text
 encoder runs in every step; its second form also encodes the audio in every step, as scripts without
 a token cache do.  audiocraft's is `compute_predictions` and its cross-entropy over the mask, with the packed
-attention split so that PEFT can adapt the same layers.
+attention split so that PEFT can adapt the same layers.  With `--dtype bfloat16` our decoder and all of
+transformers' network but its codec are in it, and audiocraft runs under autocast.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import peft
 import torch
-from models import NAMES, make_audiocraft_parts, make_model
-from side_by_side import resident_gib, run_side_by_side
+from devices import (
+    add_device_options,
+    begin_work,
+    check_device,
+    describe_device,
+    find_device,
+    find_dtype,
+    read_clock_s,
+    read_peak,
+)
+from models import NAMES, make_audiocraft_lm, make_model
+from side_by_side import Rounds, run_side_by_side
 
 from lora_bench.models.adaptable import AdaptableMusicGen
 from lora_bench.models.bridges.tensors import name_in_audiocraft
@@ -51,12 +63,13 @@ def _make_codes(model: AdaptableMusicGen, arguments: argparse.Namespace) -> torc
 class StepClock(SilentProgress):
     """Times of the steps after the first, which warms up."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.marks: list[float] = []
 
     def advance(self, n: int = 1, *, note: str = "") -> None:  # noqa: ARG002, D102
         if n == 1:
-            self.marks.append(time.perf_counter())
+            self.marks.append(read_clock_s(self.device))
 
     def best_s(self) -> float:
         """Shortest time between two steps."""
@@ -64,9 +77,12 @@ class StepClock(SilentProgress):
 
 
 def run_ours(
-    arguments: argparse.Namespace, backend: str = "transformers", precision: str | None = None
+    arguments: argparse.Namespace,
+    backend: Literal["transformers", "audiocraft"] = "transformers",
+    precision: Literal["bfloat16"] | None = None,
 ) -> dict[str, float]:
-    model = make_model(arguments.model, backend)
+    device = find_device(arguments)
+    model = make_model(arguments.model, backend, device, find_dtype(arguments))
     codes = _make_codes(model, arguments)
     n = arguments.batch
     tokens = TokenSet(
@@ -90,8 +106,8 @@ def run_ours(
         precision=precision,
         gradient_checkpointing=arguments.gradient_checkpointing,
     )
-    loaded_gib = resident_gib()
-    clock = StepClock()
+    loaded_gib = begin_work(device)
+    clock = StepClock(device)
     with tempfile.TemporaryDirectory() as folder:
         train_adapter(tokens, model, _make_lora(arguments), train, 0, Path(folder), clock)
     return _figures(clock.best_s(), arguments, loaded_gib)
@@ -108,45 +124,50 @@ def _configure_peft(arguments: argparse.Namespace, targets: Iterable[str]) -> pe
 
 
 def run_transformers(arguments: argparse.Namespace, *, encode_audio: bool) -> dict[str, float]:
-    model = make_model(arguments.model)
-    codes = _make_codes(model, arguments)
+    device, dtype = find_device(arguments), find_dtype(arguments)
+    model: Any = make_model(arguments.model, device=device, dtype=dtype)
+    model.network.text_encoder.to(dtype)
+    if hasattr(model.network, "enc_to_dec_proj"):
+        model.network.enc_to_dec_proj.to(dtype)
+    codes = _make_codes(model, arguments).to(device)
     targets = resolve_targets(arguments.targets, model.linear_module_names())
     network: Any = peft.get_peft_model(model.network, _configure_peft(arguments, targets))
     if arguments.gradient_checkpointing:
         model.network.decoder._set_gradient_checkpointing(True, torch.utils.checkpoint.checkpoint)
     network.train()
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-4)
-    text = model._tokenizer([CAPTION] * arguments.batch, return_tensors="pt")
+    text = model._tokenizer([CAPTION] * arguments.batch, return_tensors="pt").to(device)
     n_samples = codes.shape[-1] * model.info.hop_samples
-    audio = torch.randn(arguments.batch, 1, n_samples, generator=torch.Generator().manual_seed(0)) * 0.1
-    loaded_gib = resident_gib()
+    audio = torch.randn(arguments.batch, 1, n_samples, generator=torch.Generator().manual_seed(0))
+    audio = audio.to(device) * 0.1
+    loaded_gib = begin_work(device)
 
     def take_step() -> None:
         used = codes
         if encode_audio:
             with torch.no_grad():
                 used = model.network.audio_encoder.encode(audio).audio_codes[0]
-        valid = torch.full((len(used),), used.shape[-1])
+        valid = torch.full((len(used),), used.shape[-1], device=device)
         labels = delay_codes(used, valid, model.info.delays, model.info.codebook_size).transpose(1, 2)
         network(**text, labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return _figures(_best_of(take_step, arguments.steps), arguments, loaded_gib)
+    return _figures(_best_of(take_step, arguments.steps, device), arguments, loaded_gib)
 
 
 def run_audiocraft(arguments: argparse.Namespace) -> dict[str, float]:
+    device, dtype = find_device(arguments), find_dtype(arguments)
+    model = make_model(arguments.model)
+    codes = _make_codes(model, arguments).to(device)
+    targets = resolve_targets(arguments.targets, model.linear_module_names())
+    del model
+    lm, _ = make_audiocraft_lm(arguments.model, device)
     from audiocraft.modules.conditioners import ConditioningAttributes
 
     from lora_bench.models.audiocraft_attention import split_attentions
-    from lora_bench.models.audiocraft_networks import build_lm
 
-    model = make_model(arguments.model)
-    codes = _make_codes(model, arguments)
-    targets = resolve_targets(arguments.targets, model.linear_module_names())
-    del model
-    lm: Any = build_lm(make_audiocraft_parts(arguments.model), arguments.model)
     split_attentions(lm)
     peft.get_peft_model(lm, _configure_peft(arguments, map(name_in_audiocraft, targets)))
     lm.transformer.checkpointing = "torch" if arguments.gradient_checkpointing else "none"
@@ -155,10 +176,11 @@ def run_audiocraft(arguments: argparse.Namespace) -> dict[str, float]:
     parameters = [p for p in lm.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4)
     conditions = [ConditioningAttributes(text={"description": CAPTION})] * arguments.batch
-    loaded_gib = resident_gib()
+    loaded_gib = begin_work(device)
 
     def take_step() -> None:
-        found = lm.compute_predictions(codes, conditions)
+        with nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype):
+            found = lm.compute_predictions(codes, conditions)
         losses = [
             torch.nn.functional.cross_entropy(
                 found.logits[:, book][found.mask[:, book]], codes[:, book][found.mask[:, book]]
@@ -170,22 +192,35 @@ def run_audiocraft(arguments: argparse.Namespace) -> dict[str, float]:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return _figures(_best_of(take_step, arguments.steps), arguments, loaded_gib)
+    return _figures(_best_of(take_step, arguments.steps, device), arguments, loaded_gib)
 
 
-def _best_of(take_step: Callable[[], None], n_steps: int) -> float:
+def _best_of(take_step: Callable[[], None], n_steps: int, device: torch.device) -> float:
     take_step()
     times: list[float] = []
     for _ in range(n_steps):
-        begin = time.perf_counter()
+        begin = read_clock_s(device)
         take_step()
-        times.append(time.perf_counter() - begin)
+        times.append(read_clock_s(device) - begin)
     return min(times)
 
 
 def _figures(step_s: float, arguments: argparse.Namespace, loaded_gib: float) -> dict[str, float]:
     speed = arguments.batch * arguments.seconds / step_s
-    return {"step_s": step_s, "audio_s_per_s": speed, "loaded_gib": loaded_gib}
+    peak = read_peak(find_device(arguments))
+    return {"step_s": step_s, "audio_s_per_s": speed, "loaded_gib": loaded_gib, **peak}
+
+
+def leave_out(arguments: argparse.Namespace) -> list[str]:
+    """Contenders that are another's double; complains of a device that is not there."""
+    check_device(arguments)
+    # `train.precision` is for float32 weights
+    return ["lora_bench bfloat16"] if arguments.dtype == "bfloat16" else []
+
+
+def describe(arguments: argparse.Namespace, rounds: Rounds) -> str:  # noqa: ARG001
+    """The device, below the table."""
+    return describe_device(arguments)
 
 
 def main() -> None:
@@ -199,6 +234,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--targets", default="attention+ffn")
     parser.add_argument("--gradient-checkpointing", action="store_true")
+    add_device_options(parser)
     contenders = {
         "lora_bench": run_ours,
         "lora_bench bfloat16": lambda a: run_ours(a, precision="bfloat16"),
@@ -207,7 +243,14 @@ def main() -> None:
         "transformers, audio encoded too": lambda a: run_transformers(a, encode_audio=True),
         "audiocraft": run_audiocraft,
     }
-    run_side_by_side(parser, contenders, figure="audio_s_per_s", unit="audio seconds learnt per second")
+    run_side_by_side(
+        parser,
+        contenders,
+        figure="audio_s_per_s",
+        unit="audio seconds learnt per second",
+        prepare=leave_out,
+        describe=describe,
+    )
 
 
 if __name__ == "__main__":

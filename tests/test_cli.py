@@ -144,8 +144,12 @@ def test_plan_shows_every_trial_and_why(spec: Path, capsys: pytest.CaptureFixtur
     ]  # fmt: skip
     disk = ["2.5", "MB"]  # 2 prompts x 4 clips of 8 s, 16 kHz, 16 bit, their codes, and the adapter
     assert lines[3].split() == [
-        "small", "4", "8", "attention", "1000", "0", "48", "98,304", "0.4", "MB", "?", *disk, "?", "new"
+        "small", "4", "8", "attention", "1000", "0", "48", "98,304", "0.4", "MB", "~2.1", "GiB", *disk, "?", "new"
     ]  # fmt: skip
+    assert (
+        lines[-3]
+        == "memory with pocket: ~ is an estimate from shapes, for training on a CPU, where it is rough"
+    )
     assert "unknown, no earlier run on this machine; `--probe` measures it" in lines[-2]
     assert "3 to run, 0 done" in lines[-1]
 

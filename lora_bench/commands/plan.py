@@ -55,7 +55,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.probe:
         _probe(plan, runs_dir)
     history = RunHistory(runs_dir / plan.name)
-    forecaster = Forecaster(read_history(runs_dir))
+    forecaster = Forecaster(read_history(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
     tally = _tally(plan, runs_dir / plan.name)
     outlooks = [
         Outlook(
@@ -139,6 +139,7 @@ def _write_prediction(prediction: Prediction) -> dict[str, Any]:
         "problem": None if adapter is None else adapter.problem,
         "disk_bytes": prediction.disk_bytes,
         "memory_gib": prediction.memory_gib,
+        "memory_origin": prediction.memory_origin,
         "time_s": prediction.time_s,
         "origin": prediction.origin,
         "n_records": prediction.n_records,
@@ -201,7 +202,8 @@ def _make_row(outlook: Outlook) -> tuple[str, ...]:
         sizes = (str(n_modules), f"{adapter.trainable_params:,}", format_bytes(adapter.n_bytes))
     memory = "-" if trial.train is None else UNKNOWN
     if prediction.memory_gib is not None:
-        memory = f"{prediction.memory_gib:.1f} GiB"
+        about = "~" if prediction.memory_origin == "shapes" else ""
+        memory = f"{about}{prediction.memory_gib:.1f} GiB"
     return (
         trial.name,
         *_describe_lora(trial),
@@ -233,7 +235,7 @@ def _write_notes(plan: ExperimentPlan, outlooks: Sequence[Outlook], run_folder: 
     }
     lines += problems
     lines += _describe_obstacles(outlooks)
-    lines += _describe_origins(outlooks)
+    lines += _describe_origins(outlooks, has_gpu=plan.spec.resources.gpu > 0)
     n_choices = _count_choices(plan, outlooks)
     if n_choices and find_spec("optuna") is None:
         lines.append(
@@ -260,14 +262,19 @@ def _describe_obstacles(outlooks: Sequence[Outlook]) -> list[str]:
     return [f"warning: {line}; its trials would fail" for line in found]
 
 
-def _describe_origins(outlooks: Sequence[Outlook]) -> list[str]:
+def _describe_origins(outlooks: Sequence[Outlook], *, has_gpu: bool) -> list[str]:
     """Where memory and time come from, by model."""
     by_model: dict[str, Prediction] = {}
     unsized: list[str] = []
+    estimated: dict[str, None] = {}
     for outlook in outlooks:
-        by_model.setdefault(outlook.trial.model.id, outlook.prediction)
-        if outlook.prediction.disk_bytes is None and outlook.trial.model.id not in unsized:
-            unsized.append(outlook.trial.model.id)
+        model, prediction = outlook.trial.model.id, outlook.prediction
+        by_model.setdefault(model, prediction)
+        if prediction.disk_bytes is None and model not in unsized:
+            unsized.append(model)
+        if prediction.memory_origin == "shapes":
+            estimated[model] = None
+    place = "a GPU" if has_gpu else "a CPU, where it is rough"
     lines: list[str] = []
     for model, prediction in by_model.items():
         if prediction.origin == "earlier trials":
@@ -277,7 +284,9 @@ def _describe_origins(outlooks: Sequence[Outlook]) -> list[str]:
             words = "from a short probe on this machine (scoring not included)"
         else:
             words = "unknown, no earlier run on this machine; `--probe` measures it in a minute or so"
-        lines.append(f"memory and time with {model}: {words}")
+        if model in estimated:
+            lines.append(f"memory with {model}: ~ is an estimate from shapes, for training on {place}")
+        lines.append(f"{'time' if model in estimated else 'memory and time'} with {model}: {words}")
     lines += [f"sizes with {model}: unknown, its config.json is not on this machine" for model in unsized]
     return lines
 

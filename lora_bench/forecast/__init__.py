@@ -1,11 +1,13 @@
 """What a trial will take, said before it runs: adapter, memory, disk and time.
 
-shapes.py     a model's linear layers and its audio format, from its config.json or published sizes
-adapters.py   LoRA targets on such a shape: matched modules, trainable parameters, bytes
-history.py    what earlier trials on this machine took, read from their files
-obstacles.py  a model that no backend here can run
-prediction.py all of it for one trial, with where each figure comes from
-probe.py      a short measurement where there is no earlier trial (it imports torch)
+shapes.py        a model's layers, sizes and audio format, from its config.json or published sizes
+frozen_parts.py  numbers in its text encoder and its codec
+adapters.py      LoRA targets on such a shape: matched modules, trainable parameters, bytes
+footprint.py     peak memory of training from such a shape, where nothing was trained yet
+history.py       what earlier trials on this machine took, read from their files
+obstacles.py     a model that no backend here can run
+prediction.py    all of it for one trial, with where each figure comes from
+probe.py         a short measurement where there is no earlier trial (it imports torch)
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lora_bench.forecast.adapters import AdapterSize, size_adapter
+from lora_bench.forecast.footprint import choose_arithmetic, estimate_training
 from lora_bench.forecast.history import History, Record, count_trained_s, median_rate, nearest
 from lora_bench.forecast.shapes import ModelShape, find_shape
 from lora_bench.plan import TrialPlan
@@ -16,6 +17,7 @@ from lora_bench.spec.targets import spell_targets
 WAV_HEADER_BYTES = 44
 NPY_HEADER_BYTES = 128
 Origin = Literal["earlier trials", "probe", "none"]
+MemoryOrigin = Literal["earlier trials", "probe", "shapes", "none"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class Prediction:
         disk_bytes: clips, their codes, adapter; embeddings (a few MB per metric) come on top.
         memory_gib: peak in training.
         time_s: all stages on this machine, one trial at a time.
-        origin: what memory and time come from; `n_records` of them.
+        origin: what time comes from; `n_records` of them.
+        memory_origin: what memory comes from: the same, or an estimate from shapes (`footprint.py`) where nothing was
+            trained here; none for zero-shot, and for a model whose sizes are not known here.
     """
 
     adapter: AdapterSize | None
@@ -36,13 +40,21 @@ class Prediction:
     time_s: float | None
     origin: Origin
     n_records: int
+    memory_origin: MemoryOrigin
 
 
 class Forecaster:
-    """Predicts trials; what many of them share is looked up once."""
+    """Predicts trials; what many of them share is looked up once.
 
-    def __init__(self, history: History) -> None:
+    Args:
+        history: what earlier trials took.
+        has_gpu: whether trials run on a GPU; only estimates from shapes ask for it.
+    """
+
+    def __init__(self, history: History, *, has_gpu: bool = False) -> None:
         self.history = history
+        self.has_gpu = has_gpu
+        self._peaks: dict[str, float] = {}
         self._shapes: dict[str, ModelShape | None] = {}
         self._records: dict[str, tuple[Record, ...]] = {}
         self._adapters: dict[str, AdapterSize] = {}
@@ -57,14 +69,33 @@ class Forecaster:
         origin: Origin = "none"
         if records:
             origin = "earlier trials" if records[0].origin == "trial" else "probe"
+        memory_gib, memory_origin = _predict_memory(trial, records), origin
+        if memory_gib is None:
+            memory_gib = self._estimate_memory(trial, shape)
+            memory_origin = "none" if memory_gib is None else "shapes"
         return Prediction(
             adapter=adapter,
             disk_bytes=_measure_disk(trial, shape, adapter),
-            memory_gib=_predict_memory(trial, records),
+            memory_gib=memory_gib,
             time_s=_predict_time(trial, records),
             origin=origin,
             n_records=len(records),
+            memory_origin=memory_origin,
         )
+
+    def _estimate_memory(self, trial: TrialPlan, shape: ModelShape | None) -> float | None:
+        """Peak in training from shapes; None for zero-shot, and without sizes."""
+        lora, train, model = trial.lora, trial.train, trial.model
+        if shape is None or lora is None or train is None:
+            return None
+        passes = f"{train.batch_size} {train.gradient_checkpointing} {train.precision} {trial.dataset.clip_s}"
+        adapter = f"{lora.rank} {lora.targets} {lora.use_dora} {lora.dropout > 0}"
+        key = f"{model.id} {model.revision} {model.dtype} {adapter} {passes}"
+        if key not in self._peaks:
+            arithmetic = choose_arithmetic(model, train, has_gpu=self.has_gpu)
+            footprint = estimate_training(shape, lora, train, trial.dataset.clip_s, arithmetic)
+            self._peaks[key] = footprint.predict_peak_gib(arithmetic.device)
+        return self._peaks[key]
 
     def _find_shape(self, model: ModelSpec) -> ModelShape | None:
         key = f"{model.id} {model.revision}"

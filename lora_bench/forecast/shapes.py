@@ -1,4 +1,4 @@
-"""A MusicGen's linear layers and audio format without loading it: from its config.json, or as published."""
+"""A MusicGen's layers, sizes and audio format without loading it: from its config.json, or as published."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from lora_bench.forecast.frozen_parts import ENCODEC_32KHZ, T5_BASE, count_codec, count_text_encoder
 from lora_bench.spec.schema import ModelSpec
 
 Json = Mapping[str, Any]
 T5_BASE_WIDTH = 768
-# Published by Meta: decoder layers, width, feed-forward width; a stereo model has twice the codebooks.
-_PUBLISHED = {"small": (24, 1024, 4096), "medium": (48, 1536, 6144), "large": (48, 2048, 8192)}
+MAX_POSITIONS = 2048
+# Published by Meta: decoder layers, width, feed-forward width, heads of attention; a stereo model has twice the
+# codebooks.
+_PUBLISHED = {
+    "small": (24, 1024, 4096, 16),
+    "medium": (48, 1536, 6144, 24),
+    "large": (48, 2048, 8192, 32),
+}
 
 
 @dataclass(frozen=True)
@@ -30,21 +37,43 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class DecoderSizes:
+    """Sizes of the decoder, and of the states that it reads the text from."""
+
+    n_layers: int
+    width: int
+    ffn_width: int
+    n_heads: int
+    text_width: int
+    n_codebooks: int
+    codebook_size: int
+    max_positions: int = MAX_POSITIONS
+
+
+@dataclass(frozen=True)
 class ModelShape:
-    """What size and cost of an adapter and of clips depend on.
+    """What size and cost of an adapter, of training and of clips depend on.
 
     Attributes:
         linears: adaptable layers of the decoder, and the projection of the text.
+        decoder: its sizes.
+        n_frozen: numbers in text encoder and codec.
         hop_samples: samples per codec frame.
         origin: where this was read.
     """
 
     linears: tuple[Linear, ...]
+    decoder: DecoderSizes
+    n_frozen: int
     sample_rate_hz: int
     channels: int
     hop_samples: int
-    n_codebooks: int
     origin: str
+
+    @property
+    def n_codebooks(self) -> int:
+        """Of all channels together."""
+        return self.decoder.n_codebooks
 
 
 def find_shape(model: ModelSpec) -> ModelShape | None:
@@ -89,22 +118,24 @@ def _read_config(place: Path) -> ModelShape | None:
         if config.get("model_type") != "musicgen":
             return None
         decoder, codec, text = (config[name] for name in ("decoder", "audio_encoder", "text_encoder"))
-        n_codebooks = int(decoder.get("num_codebooks", 4))
-        width = int(decoder.get("hidden_size", 1024))
-        linears = _list_linears(
+        sizes = DecoderSizes(
             n_layers=int(decoder.get("num_hidden_layers", 24)),
-            width=width,
+            width=int(decoder.get("hidden_size", 1024)),
             ffn_width=int(decoder.get("ffn_dim", 4096)),
+            n_heads=int(decoder.get("num_attention_heads", 16)),
             text_width=int(text.get("d_model", T5_BASE_WIDTH)),
-            n_codebooks=n_codebooks,
+            n_codebooks=int(decoder.get("num_codebooks", 4)),
             codebook_size=int(decoder.get("vocab_size", 2048)),
+            max_positions=int(decoder.get("max_position_embeddings", MAX_POSITIONS)),
         )
+        channels = int(decoder.get("audio_channels", 1))
         return ModelShape(
-            linears=linears,
+            linears=_list_linears(sizes),
+            decoder=sizes,
+            n_frozen=count_text_encoder(text) + count_codec(codec, sizes.n_codebooks // channels),
             sample_rate_hz=int(codec.get("sampling_rate", 32_000)),
-            channels=int(decoder.get("audio_channels", 1)),
+            channels=channels,
             hop_samples=math.prod(codec.get("upsampling_ratios", (8, 5, 4, 4))),
-            n_codebooks=n_codebooks,
             origin="the model's config.json",
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -112,25 +143,26 @@ def _read_config(place: Path) -> ModelShape | None:
 
 
 def _published_shape(size: str, *, is_stereo: bool) -> ModelShape:
-    n_layers, width, ffn_width = _PUBLISHED[size]
-    n_codebooks = 8 if is_stereo else 4
-    linears = _list_linears(
+    n_layers, width, ffn_width, n_heads = _PUBLISHED[size]
+    channels = 2 if is_stereo else 1
+    sizes = DecoderSizes(
         n_layers=n_layers,
         width=width,
         ffn_width=ffn_width,
+        n_heads=n_heads,
         text_width=T5_BASE_WIDTH,
-        n_codebooks=n_codebooks,
+        n_codebooks=4 * channels,
         codebook_size=2048,
     )
-    return ModelShape(linears, 32_000, 2 if is_stereo else 1, 640, n_codebooks, "published sizes")
+    n_frozen = count_text_encoder(T5_BASE) + count_codec(ENCODEC_32KHZ, 4)
+    return ModelShape(_list_linears(sizes), sizes, n_frozen, 32_000, channels, 640, "published sizes")
 
 
-def _list_linears(
-    *, n_layers: int, width: int, ffn_width: int, text_width: int, n_codebooks: int, codebook_size: int
-) -> tuple[Linear, ...]:
+def _list_linears(sizes: DecoderSizes) -> tuple[Linear, ...]:
     """The layers under the names that they have in transformers."""
+    width, ffn_width = sizes.width, sizes.ffn_width
     found: list[Linear] = []
-    for layer in range(n_layers):
+    for layer in range(sizes.n_layers):
         stem = f"decoder.model.decoder.layers.{layer}"
         for attention, group in (("self_attn", "self_attention"), ("encoder_attn", "cross_attention")):
             found += [
@@ -140,8 +172,9 @@ def _list_linears(
         found.append(Linear(f"{stem}.fc1", "ffn", width, ffn_width))
         found.append(Linear(f"{stem}.fc2", "ffn", ffn_width, width))
     found += [
-        Linear(f"decoder.lm_heads.{book}", "heads", width, codebook_size) for book in range(n_codebooks)
+        Linear(f"decoder.lm_heads.{book}", "heads", width, sizes.codebook_size)
+        for book in range(sizes.n_codebooks)
     ]
-    if text_width != width:
-        found.append(Linear("enc_to_dec_proj", "conditioning", text_width, width))
+    if sizes.text_width != width:
+        found.append(Linear("enc_to_dec_proj", "conditioning", sizes.text_width, width))
     return tuple(found)

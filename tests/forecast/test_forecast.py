@@ -114,9 +114,15 @@ def test_published_sizes_are_those_of_the_papers_model(
     assert find_shape(ModelSpec(id="somebody/else")) is None
 
 
-def test_without_an_earlier_run_memory_and_time_are_not_known(tmp_path: Path) -> None:
-    found = Forecaster(read_history(tmp_path)).predict(plan()[1])
-    assert (found.time_s, found.memory_gib, found.origin) == (None, None, "none")
+def test_without_an_earlier_run_time_is_not_known_and_memory_is_estimated(tmp_path: Path) -> None:
+    zero_shot, tuned = plan()
+    found = Forecaster(read_history(tmp_path)).predict(tuned)
+    assert (found.time_s, found.origin, found.memory_origin) == (None, "none", "shapes")
+    assert found.memory_gib == pytest.approx(1.0, abs=0.25)  # mostly Python and its libraries
+    on_gpu = Forecaster(read_history(tmp_path), has_gpu=True).predict(tuned)
+    assert on_gpu.memory_gib == pytest.approx(0.1, abs=0.1)
+    untrained = Forecaster(read_history(tmp_path)).predict(zero_shot)
+    assert (untrained.memory_gib, untrained.memory_origin) == (None, "none")
     assert found.adapter is not None
     n_samples = 2 * 16_000
     clips = 10 * (44 + 2 * n_samples + 128 + 2 * 4 * 100)
@@ -128,7 +134,7 @@ def test_time_is_in_proportion_to_steps_and_clips_of_earlier_trials(runs: Path) 
     zero_shot, tuned = plan()
     assert forecaster.predict(zero_shot).time_s == pytest.approx(14.0)
     found = forecaster.predict(tuned)
-    assert (found.origin, found.n_records) == ("earlier trials", 2)
+    assert (found.origin, found.memory_origin, found.n_records) == ("earlier trials", "earlier trials", 2)
     assert found.time_s == pytest.approx(54.0)
     (_, longer) = plan(
         defaults={"train": {"steps": 20, "batch_size": 2}}, generation={"n_clips": 10, "clip_s": 2.0}

@@ -16,7 +16,7 @@ from lora_bench.spec.json_schema import write_schema_text
 
 FOLDER = Path(__file__).parents[2] / "specs"
 N_SHIPPED = 10
-N_BASES = 2
+N_BASES = 6
 BASES = sorted(FOLDER.glob("base/*.yaml"))
 SHIPPED = sorted(path for path in FOLDER.glob("**/*.yaml") if path not in BASES)
 STUDIES = [path for path in SHIPPED if path.stem in {"rank_ablation", "target_ablation", "rank_targets"}]

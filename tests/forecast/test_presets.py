@@ -1,0 +1,116 @@
+"""The presets per GPU size keep the memory that they state, by the estimate from shapes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lora_bench.forecast import Forecaster, History
+from lora_bench.plan import TrialPlan, plan_file
+from lora_bench.spec import load_spec
+
+BASES = Path(__file__).parents[2] / "specs" / "base"
+SIZES_GB = (12, 24, 48, 80)
+MARGIN = 1.2
+"""Of the estimate: for what allocators hold in vain, and the workspaces of CUDA's libraries."""
+CONTEXT_GIB = 1.0
+"""Assumed for the CUDA context and its libraries; not measured."""
+EFFECTIVE_BATCH = 8
+OWN = """
+schema: 1
+extends: [{parents}]
+dataset: {{path: music}}
+prompts: [calm music]
+trials: {{variants: [{{name: large, lora: {{rank: 64, targets: all}}}}]}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _empty_hub_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def read_text(size_gb: int) -> str:
+    return (BASES / f"gpu_{size_gb}gb.yaml").read_text(encoding="utf-8")
+
+
+def plan_preset(folder: Path, size_gb: int, overrides: str = "", *, over: str = "") -> TrialPlan:
+    """A trial with the largest adapter that the presets speak of, in a spec that extends one."""
+    parents = [str(BASES / name) for name in (over, f"gpu_{size_gb}gb.yaml") if name]
+    spec = folder / "own.yaml"
+    spec.write_text(OWN.format(parents=", ".join(parents)), encoding="utf-8")
+    plan = plan_file(load_spec(spec, [text.strip() for text in overrides.split("-o") if text.strip()]))
+    assert plan.spec.resources.gpu == 1
+    (trial,) = [trial for trial in plan.trials if trial.kind == "fine-tuned" and trial.train_seed == 0]
+    return trial
+
+
+def estimate_gib(trial: TrialPlan) -> float:
+    found = Forecaster(History(()), has_gpu=True).predict(trial)
+    assert found.memory_origin == "shapes"
+    assert found.memory_gib is not None
+    return found.memory_gib
+
+
+def compute_budget_gib(size_gb: int) -> float:
+    """What the estimate may be: decimal gigabytes, which no GPU of that name falls below."""
+    return (size_gb * 1e9 / 2**30 - CONTEXT_GIB) / MARGIN
+
+
+def test_presets_are_counted() -> None:
+    assert {path.name for path in BASES.glob("gpu_*.yaml")} == {f"gpu_{size}gb.yaml" for size in SIZES_GB}
+
+
+@pytest.mark.parametrize("size_gb", SIZES_GB)
+def test_a_preset_keeps_its_memory_and_states_it(size_gb: int, tmp_path: Path) -> None:
+    found = estimate_gib(plan_preset(tmp_path, size_gb))
+    assert found <= compute_budget_gib(size_gb)
+    stated = re.search(r"# Memory: ([\d.]+) GiB at most", read_text(size_gb))
+    assert stated is not None
+    assert found == pytest.approx(float(stated[1]), abs=0.1)
+
+
+@pytest.mark.parametrize("size_gb", SIZES_GB)
+def test_what_a_preset_says_also_fits_does(size_gb: int, tmp_path: Path) -> None:
+    alternatives = re.findall(r"^#   (-o model.*)$", read_text(size_gb), re.MULTILINE)
+    assert alternatives
+    for overrides in alternatives:
+        trial = plan_preset(tmp_path, size_gb, overrides)
+        assert estimate_gib(trial) <= compute_budget_gib(size_gb), overrides
+        assert trial.train is not None
+        assert trial.train.batch_size * trial.train.grad_accumulation == EFFECTIVE_BATCH
+
+
+@pytest.mark.parametrize("size_gb", SIZES_GB)
+def test_results_are_comparable_between_presets(size_gb: int, tmp_path: Path) -> None:
+    trial, first = plan_preset(tmp_path, size_gb), plan_preset(tmp_path, SIZES_GB[0])
+    assert trial.train is not None
+    assert first.train is not None
+    assert trial.train.batch_size * trial.train.grad_accumulation == EFFECTIVE_BATCH
+    passes = {"batch_size": 1, "grad_accumulation": 1, "gradient_checkpointing": False}
+    assert trial.train.model_copy(update=passes) == first.train.model_copy(update=passes)
+    assert (trial.model.dtype, trial.dataset.clip_s) == (first.model.dtype, first.dataset.clip_s)
+
+
+@pytest.mark.parametrize("size_gb", SIZES_GB)
+def test_a_preset_over_a_study_decides_on_model_and_passes(size_gb: int, tmp_path: Path) -> None:
+    alone, over = (
+        plan_preset(tmp_path, size_gb),
+        plan_preset(tmp_path, size_gb, over="musicgen_small_study.yaml"),
+    )
+    assert over.model.id == alone.model.id
+    assert over.train is not None
+    assert alone.train is not None
+    assert over.train.batch_size == alone.train.batch_size
+    assert over.train.gradient_checkpointing == alone.train.gradient_checkpointing
+    assert over.train.steps == 600  # the study's
+
+
+@pytest.mark.parametrize("size_gb", SIZES_GB)
+def test_a_preset_says_that_it_is_an_estimate(size_gb: int) -> None:
+    text = read_text(size_gb)
+    assert "ESTIMATE FROM SHAPES" in text
+    assert "NO GPU HAS RUN THIS PRESET" in text
+    assert f"{MARGIN:g} times" in text
