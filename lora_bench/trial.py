@@ -126,6 +126,7 @@ def _train(
         stopper = EarlyStopper(
             trial.early_stopping, trial.train.steps, folder, hash_json([key, trial.early_stopping]), group
         )
+    model.release_encoders()  # codes and text states are there
     try:
         if stopper is not None:
             stopper.check()

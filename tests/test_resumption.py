@@ -12,6 +12,7 @@ import pytest
 from chaos_lives import NAME, live, plan_chaos
 
 from lora_bench import judging, models, preparation
+from lora_bench.models import loading
 from lora_bench.plan import ExperimentPlan, plan_experiment
 from lora_bench.spec import ExperimentSpec
 from lora_bench.stages import generate, tokens, train
@@ -109,6 +110,37 @@ def test_an_experiment_grows_without_doing_anything_again(
     assert {trial["name"]: len(trial["scores"]) + len(trial["unscored"]) for trial in results["trials"]} == {
         "zero-shot": 6, "r1": 6, "new": 6,
     }  # fmt: skip
+
+
+def test_a_trial_with_complete_caches_trains_without_text_encoder_and_codec(
+    grown: tuple[Path, ExperimentPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, plan = grown
+    events: list[str] = []
+    load, read, step = models.load_model, loading.load_encoder, train.loop.take_step
+
+    def note_load(*arguments: Any) -> Any:
+        events.append("model")
+        return load(*arguments)
+
+    def note_read(folder: Path, name: str, weights_hash: str, part: str) -> Any:
+        events.append(part)
+        return read(folder, name, weights_hash, part)
+
+    def note_step(*arguments: Any) -> float:
+        events.append("step")
+        return step(*arguments)
+
+    monkeypatch.setattr(models, "load_model", note_load)
+    monkeypatch.setattr(loading, "load_encoder", note_read)
+    monkeypatch.setattr(train.loop, "take_step", note_step)
+    variant = change(
+        plan, trials={"variants": [{"name": "r1", "lora.rank": 1}, {"name": "lean", "lora.rank": 5}]}
+    )
+    assert live(variant, root) == 0
+    own = events[events.index("step") - 1 :]
+    assert own[:13] == ["model", *["step"] * 12]
+    assert set(own[13:]) == {"audio_encoder", "text_encoder"}  # to generate
 
 
 def test_a_trial_that_is_behind_is_stopped_marked_and_without_scores(

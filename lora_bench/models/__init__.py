@@ -2,6 +2,7 @@
 
 protocol.py                what stages may ask of a model, and the records that cross the seam
 loading.py, model_files.py a spec's model -> a loaded one; where its files lie, clear errors, weights hash
+network_parts.py           a network with or without its text encoder and codec
 adaptable.py               what all backends share: adapters, channels, text, the training loss
 transformers_musicgen.py   the protocol on transformers' classes
 audiocraft_*.py            the protocol on audiocraft's, imported only where a spec asks for it

@@ -48,8 +48,6 @@ class AdaptableMusicGen(ABC):
         hub_id: for the adapter's config; None if the model is not on the hub.
     """
 
-    network: Any
-
     def __init__(
         self,
         network: nn.Module,
@@ -60,7 +58,7 @@ class AdaptableMusicGen(ABC):
         text_width: int,
         hub_id: str | None = None,
     ) -> None:
-        self.network = network
+        self._network: Any = network
         self._info = info
         self._device = device
         self._dtype = dtype
@@ -70,10 +68,15 @@ class AdaptableMusicGen(ABC):
         self._lora: LoraSpec | None = None
         network.requires_grad_(False)
         network.eval()
-        for module in self.network.decoder.modules():
+        for module in self._network.decoder.modules():
             for attribute in DROPOUT_ATTRIBUTES:
                 if isinstance(getattr(module, attribute, None), float | int):
                     setattr(module, attribute, 0.0)
+
+    @property
+    def network(self) -> Any:
+        """The network, whole."""
+        return self._network
 
     @property
     def info(self) -> ModelInfo:
@@ -107,6 +110,10 @@ class AdaptableMusicGen(ABC):
     @abstractmethod
     def encode_text(self, texts: Sequence[str]) -> list[TextState]:
         """See `MusicModel.encode_text`."""
+
+    @abstractmethod
+    def release_encoders(self) -> None:
+        """See `MusicModel.release_encoders`."""
 
     @abstractmethod
     def _switch_checkpointing(self, on: bool) -> None:
@@ -166,7 +173,7 @@ class AdaptableMusicGen(ABC):
     def linear_module_names(self) -> tuple[str, ...]:
         """See `MusicModel.linear_module_names`; text encoder and codec are left out."""
         suffix = ".base_layer"  # of adapted layers
-        found = [name for name, module in self.network.named_modules() if isinstance(module, nn.Linear)]
+        found = [name for name, module in self._network.named_modules() if isinstance(module, nn.Linear)]
         names = [name.removesuffix(suffix) for name in found if ".lora_" not in name]
         return tuple(name for name in names if name.startswith("decoder.") or name == "enc_to_dec_proj")
 
@@ -174,7 +181,7 @@ class AdaptableMusicGen(ABC):
         """See `MusicModel.inject_lora`."""
         self.remove_adapter()
         names = resolve_targets(lora.targets, self.linear_module_names())
-        self._peft = adapters.add_adapter(self.network, names, lora, seed)
+        self._peft = adapters.add_adapter(self._network, names, lora, seed)
         self._lora = lora
         self.set_training(False)
         return LoraInjection(*adapters.count_adapter(self._peft))
@@ -186,9 +193,9 @@ class AdaptableMusicGen(ABC):
         if is_audiocraft_adapter(folder):
             with tempfile.TemporaryDirectory() as parent:
                 renamed = rename_adapter(folder, Path(parent) / "adapter", "transformers")
-                self._peft = adapters.load_adapter(self.network, renamed)
+                self._peft = adapters.load_adapter(self._network, renamed)
         else:
-            self._peft = adapters.load_adapter(self.network, folder)
+            self._peft = adapters.load_adapter(self._network, folder)
         self.set_training(False)
 
     def save_adapter(self, folder: Path, notes: Mapping[str, Any] | None = None) -> None:
@@ -215,11 +222,11 @@ class AdaptableMusicGen(ABC):
     def set_training(self, training: bool, *, gradient_checkpointing: bool = False) -> None:
         """See `MusicModel.set_training`."""
         self._switch_checkpointing(gradient_checkpointing)
-        self.network.eval()
+        self._network.eval()
         # all dropout but the adapter's is zero; the decoder's mode also switches the checkpointing
-        self.network.decoder.train(training)
-        if hasattr(self.network, "enc_to_dec_proj"):
-            self.network.enc_to_dec_proj.train(training)
+        self._network.decoder.train(training)
+        if hasattr(self._network, "enc_to_dec_proj"):
+            self._network.enc_to_dec_proj.train(training)
 
     def training_loss(
         self, codes: Tensor, valid_frames: Tensor, text_states: Sequence[TextState | None]
@@ -235,7 +242,7 @@ class AdaptableMusicGen(ABC):
         losses: list[Tensor] = []
         for codebook, delay in enumerate(delays):
             # heads see the frames that count, and no others: padding costs neither memory nor gradient
-            logits = self.network.decoder.lm_heads[codebook](hidden[:, delay : delay + n_frames][in_clip])
+            logits = self._network.decoder.lm_heads[codebook](hidden[:, delay : delay + n_frames][in_clip])
             losses.append(F.cross_entropy(logits.float(), codes[:, codebook][in_clip]))
         return torch.stack(losses).mean()
 
@@ -253,11 +260,11 @@ class AdaptableMusicGen(ABC):
                 mask[row, len(state) :] = 0
                 keep[row] = 1.0
         text = states.to(self._device)
-        if hasattr(self.network, "enc_to_dec_proj"):
-            text = self.network.enc_to_dec_proj(text)
+        if hasattr(self._network, "enc_to_dec_proj"):
+            text = self._network.enc_to_dec_proj(text)
         text = (text * keep.to(self._device)).to(self._dtype)
         return text, None if bool(mask.all()) else mask.to(self._device)
 
     def decoder_weights(self) -> DecoderWeights:
         """See `MusicModel.decoder_weights`."""
-        return extract_decoder_weights(self.network, start_id=self._info.codebook_size)
+        return extract_decoder_weights(self._network, start_id=self._info.codebook_size)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from lora_bench.models.audiocraft_musicgen import AudiocraftMusicGen
+from lora_bench.models.audiocraft_musicgen import AudiocraftMusicGen, ReadEncoders
 from lora_bench.models.audiocraft_networks import build_codec, build_lm
 from lora_bench.models.bridges.exports import find_audiocraft_files, read_parts
 from lora_bench.models.bridges.parts import MusicGenParts, take_apart
-from lora_bench.models.loading import choose_dtype, describe_network, is_trained, load_network
+from lora_bench.models.loading import choose_dtype, describe_network, is_trained
 from lora_bench.models.model_files import find_model_folder, hash_files, hash_weights
+from lora_bench.models.network_parts import ENCODERS, load_encoder, load_network
 from lora_bench.models.protocol import ModelInfo
 from lora_bench.spec.schema import ModelSpec
+
+if TYPE_CHECKING:
+    from audiocraft.models.encodec import EncodecModel
+    from transformers import MusicgenConfig, T5EncoderModel
 
 
 def load_audiocraft_model(spec: ModelSpec, device: torch.device) -> AudiocraftMusicGen:
@@ -32,11 +38,28 @@ def load_audiocraft_model(spec: ModelSpec, device: torch.device) -> AudiocraftMu
         network, tokenizer = load_network(folder.path, spec.id)
         parts = take_apart(network, tokenizer)
         place, hub_id, weights_hash = folder.path, folder.hub_id, hash_weights(folder.path)
+        # not `parts` as a whole, which would keep what is to be let go
+        read_encoders = partial(_read_encoders, place, spec.id, weights_hash, parts.config, tokenizer)
     else:
         parts, used = read_parts(files)
         place, hub_id, weights_hash = files.folder, files.hub_id, hash_files(used)
-    info = _describe(parts, spec, place, weights_hash)
-    return make_model(parts, info, device=device, dtype=choose_dtype(spec.dtype, device), hub_id=hub_id)
+        read_encoders = None
+    return make_model(
+        parts,
+        _describe(parts, spec, place, weights_hash),
+        device=device,
+        dtype=choose_dtype(spec.dtype, device),
+        hub_id=hub_id,
+        read_encoders=read_encoders,
+    )
+
+
+def _read_encoders(
+    folder: Path, name: str, weights_hash: str, config: MusicgenConfig, tokenizer: Any
+) -> tuple[T5EncoderModel, EncodecModel]:
+    text_encoder, codec = (load_encoder(folder, name, weights_hash, part) for part in ENCODERS)
+    text = cast("T5EncoderModel", text_encoder)
+    return text, build_codec(MusicGenParts(config, {}, codec.state_dict(), text, tokenizer), name)
 
 
 def _describe(parts: MusicGenParts, spec: ModelSpec, place: Path, weights_hash: str) -> ModelInfo:
@@ -51,13 +74,14 @@ def make_model(
     device: torch.device,
     dtype: torch.dtype,
     hub_id: str | None = None,
+    read_encoders: ReadEncoders | None = None,
 ) -> AudiocraftMusicGen:
-    """Audiocraft's networks around a MusicGen's parts.
+    """Audiocraft's networks around a MusicGen's parts, which are read again by `read_encoders` (see there).
 
     Raises:
         ModelError: the weights do not fit the config.
     """
-    return AudiocraftMusicGen(
+    model = AudiocraftMusicGen(
         build_lm(parts, info.name, is_split=True),
         build_codec(parts, info.name),
         parts.config,
@@ -67,3 +91,5 @@ def make_model(
         has_projection=parts.has_projection,
         hub_id=hub_id,
     )
+    model.read_encoders = read_encoders
+    return model

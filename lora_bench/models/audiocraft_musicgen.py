@@ -10,7 +10,7 @@ Decisions, beyond those that all libraries share (see `adaptable.py`):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -18,13 +18,16 @@ from audiocraft.models.encodec import EncodecModel
 from audiocraft.models.lm import LMModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import MusicgenConfig
+from transformers import MusicgenConfig, T5EncoderModel
 
 from lora_bench.models.adaptable import AdaptableMusicGen
 from lora_bench.models.audiocraft_attention import SplitAttention
 from lora_bench.models.audiocraft_networks import find_conditioner
 from lora_bench.models.audiocraft_view import MusicgenView
+from lora_bench.models.memory import release_cached
 from lora_bench.models.protocol import ModelInfo, TextState
+
+ReadEncoders = Callable[[], tuple[T5EncoderModel, EncodecModel]]
 
 
 class AudiocraftMusicGen(AdaptableMusicGen):
@@ -39,7 +42,13 @@ class AudiocraftMusicGen(AdaptableMusicGen):
         dtype: arithmetic of the decoder.
         has_projection: see `MusicgenView`.
         hub_id: for the adapter's config; None if the model is not on the hub.
+
+    Attributes:
+        read_encoders: reads text encoder and codec again; None keeps them (a model in memory, an export of
+            audiocraft, whose files are read as one).
     """
+
+    read_encoders: ReadEncoders | None = None
 
     def __init__(
         self,
@@ -54,10 +63,9 @@ class AudiocraftMusicGen(AdaptableMusicGen):
         hub_id: str | None = None,
     ) -> None:
         self.lm = lm.eval().to(device)
-        self.codec = codec.eval().requires_grad_(False).to(device)
         self._conditioner = find_conditioner(lm)
-        text_encoder = cast("nn.Module", cast("Any", self._conditioner).t5)
-        text_encoder.eval().requires_grad_(False).to(device)
+        self._codec: EncodecModel | None = None
+        self._place_encoders(cast("Any", self._conditioner).t5, codec, device)
         cast("Any", self._conditioner).device = device  # for audiocraft's own generation
         lm.requires_grad_(False)
         view: Any = MusicgenView(lm, config, has_projection=has_projection)
@@ -68,6 +76,33 @@ class AudiocraftMusicGen(AdaptableMusicGen):
         positions = table.get_embedding(table.num_positions, table.embedding_dim)
         self._positions: Tensor = positions.to(device, dtype)
         self._checkpointing = False
+
+    def _place_encoders(self, text_encoder: Any, codec: EncodecModel, device: torch.device) -> None:
+        # past `nn.Module`, as in the conditioner's own constructor
+        self._conditioner.__dict__["t5"] = text_encoder.eval().requires_grad_(False).to(device)
+        self._codec = codec.eval().requires_grad_(False).to(device)
+
+    def _restore_encoders(self) -> None:
+        """Read text encoder and codec if they were let go.
+
+        Raises:
+            ModelError: the model's files are gone, changed or damaged.
+        """
+        if self._codec is None and self.read_encoders is not None:
+            self._place_encoders(*self.read_encoders(), self._device)
+
+    @property
+    def codec(self) -> EncodecModel:
+        """Of one channel."""
+        self._restore_encoders()
+        return cast("EncodecModel", self._codec)
+
+    def release_encoders(self) -> None:
+        """See `MusicModel.release_encoders`; those of a model in memory, or of an export of audiocraft, stay."""
+        if self.read_encoders is None:
+            return
+        self._conditioner.__dict__["t5"] = self._codec = None
+        release_cached(self._device)
 
     def _encode_mono(self, audio: Tensor) -> Tensor:
         return self.codec.encode(audio)[0]
@@ -81,6 +116,7 @@ class AudiocraftMusicGen(AdaptableMusicGen):
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> list[TextState]:
         """See `MusicModel.encode_text`."""
+        self._restore_encoders()
         conditioner = cast("Any", self._conditioner)
         states: list[TextState] = []
         for text in texts:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoTokenizer, MusicgenConfig, MusicgenForConditionalGeneration
+from transformers import MusicgenForConditionalGeneration
 
 from lora_bench.artifacts import AudioFormat
 from lora_bench.errors import ModelError, ResourceError
@@ -17,14 +17,14 @@ from lora_bench.models.audiocraft_library import require_audiocraft
 from lora_bench.models.hardware import has_fast_bfloat16
 from lora_bench.models.labels import find_delays
 from lora_bench.models.model_files import find_model_folder, hash_weights
+from lora_bench.models.network_parts import load_encoder, load_without_encoders
 from lora_bench.models.protocol import ModelInfo
-from lora_bench.models.quiet import quiet_transformers
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.spec.schema import ModelSpec
 
 
 def load_model(spec: ModelSpec, *, device: str = "auto") -> AdaptableMusicGen:
-    """Load a model, quietly and frozen.
+    """Load a model, quietly and frozen; on transformers' classes text encoder and codec when they are first used.
 
     Args:
         spec: id, revision, backend, arithmetic.
@@ -41,13 +41,20 @@ def load_model(spec: ModelSpec, *, device: str = "auto") -> AdaptableMusicGen:
 
         return load_audiocraft_model(spec, place)
     folder = find_model_folder(spec)
-    network, tokenizer = load_network(folder.path, spec.id)
+    network, tokenizer = load_without_encoders(folder.path, spec.id)
     set_token_ids(network)
     info = describe_network(
         network, name=spec.id, weights_hash=hash_weights(folder.path), trained=is_trained(folder.path)
     )
-    dtype = choose_dtype(spec.dtype, place)
-    return TransformersMusicGen(network, tokenizer, info, device=place, dtype=dtype, hub_id=folder.hub_id)
+    return TransformersMusicGen(
+        network,
+        tokenizer,
+        info,
+        device=place,
+        dtype=choose_dtype(spec.dtype, place),
+        hub_id=folder.hub_id,
+        load_encoder=partial(load_encoder, folder.path, spec.id, info.weights_hash),
+    )
 
 
 def choose_device(device: str) -> torch.device:
@@ -77,39 +84,6 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         is_gpu = device.type == "cuda"
         return torch.bfloat16 if is_gpu and has_fast_bfloat16(device) else torch.float32
     return cast("torch.dtype", getattr(torch, name))
-
-
-def load_network(folder: Path, name: str) -> tuple[MusicgenForConditionalGeneration, Any]:
-    """A transformers MusicGen in float32 and its tokenizer.
-
-    Raises:
-        ModelError: not a MusicGen, damaged or incomplete.
-    """
-    with quiet_transformers():
-        try:
-            kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-            if kind != MusicgenConfig.model_type:
-                raise ModelError(f"model.id: {name}: a model of type {kind!r}, expected 'musicgen'")
-            config = MusicgenConfig.from_pretrained(folder, local_files_only=True)
-            # a pair with `output_loading_info`, which the annotation does not say
-            loaded: Any = MusicgenForConditionalGeneration.from_pretrained(
-                folder, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
-            )
-            network, notes = loaded
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelError(
-                f"model.id: {name}: {folder} cannot be loaded ({lines[0]}); expected config, weights and "
-                "tokenizer of a MusicGen as transformers writes them"
-            ) from error
-    missing = sorted(notes["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"model.id: {name}: the weights in {folder} lack {len(missing)} tensors, first "
-            f"{missing[0]}; they would be random: fetch the model again"
-        )
-    return network, tokenizer
 
 
 def set_token_ids(network: MusicgenForConditionalGeneration) -> None:

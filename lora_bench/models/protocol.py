@@ -182,6 +182,14 @@ class MusicModel(Protocol):
         """Text states, one by one and unpadded, so that none depends on its neighbours."""
         ...
 
+    def release_encoders(self) -> None:
+        """Let text encoder and codec go, so that training has their memory; what needs them reads them again.
+
+        Nothing else changes: what they make afterwards is the same.  Reading them again may raise ModelError
+        if the model's files are gone or have changed.  A backend that cannot read them again keeps them.
+        """
+        ...
+
     def linear_module_names(self) -> tuple[str, ...]:
         """Full names of the modules that may be adapted, in the model's order."""
         ...

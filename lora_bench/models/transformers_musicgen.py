@@ -7,11 +7,12 @@ Decisions:
   as it is sampled, and `lora.dropout` is then the only dropout, so that the spec says all there is.
 - The decoder is called directly rather than through `MusicgenForConditionalGeneration.forward`, which would
   encode the null condition with a mask of zeros.
+- Text encoder and codec are read when they are first used, and may be let go: training needs neither.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +22,8 @@ from torch.utils.checkpoint import checkpoint
 
 from lora_bench.errors import ModelError
 from lora_bench.models.adaptable import AdaptableMusicGen
+from lora_bench.models.memory import release_cached
+from lora_bench.models.network_parts import ENCODERS
 from lora_bench.models.protocol import ModelInfo, TextState
 
 if TYPE_CHECKING:
@@ -31,15 +34,15 @@ class TransformersMusicGen(AdaptableMusicGen):
     """A transformers MusicGen, frozen, with at most one adapter in it.
 
     Args:
-        network: moved to `device`; its decoder becomes `dtype`.
+        network: moved to `device`; its decoder becomes `dtype`; `text_encoder` and `audio_encoder` may be None.
         tokenizer: of the text encoder.
         info: what is fixed about it.
         device: where everything runs.
         dtype: arithmetic of the decoder.
         hub_id: for the adapter's config; None if the model is not on the hub.
+        load_encoder: reads `text_encoder` or `audio_encoder` by its name; None for a network made in memory, whose
+            encoders are there and stay.
     """
-
-    network: MusicgenForConditionalGeneration
 
     def __init__(
         self,
@@ -50,15 +53,43 @@ class TransformersMusicGen(AdaptableMusicGen):
         device: torch.device,
         dtype: torch.dtype,
         hub_id: str | None = None,
+        load_encoder: Callable[[str], nn.Module] | None = None,
     ) -> None:
         self._tokenizer = tokenizer
+        self._load_encoder = load_encoder
         cast("nn.Module", network).to(device)
         cast("nn.Module", network.decoder).to(dtype)
         text_width = int(cast("Any", network.config).text_encoder.hidden_size)
         super().__init__(network, info, device=device, dtype=dtype, text_width=text_width, hub_id=hub_id)
 
+    @property
+    def network(self) -> MusicgenForConditionalGeneration:
+        """The network, whole: what of it is not there is read first."""
+        for part in ENCODERS:
+            self._find_encoder(part)
+        return self._network
+
+    def _find_encoder(self, part: str) -> Any:
+        """One of `ENCODERS`, read if it is not there.
+
+        Raises:
+            ModelError: the model's files are gone, changed or damaged.
+        """
+        if getattr(self._network, part) is None and self._load_encoder is not None:
+            loaded = self._load_encoder(part).to(self._device).requires_grad_(False)
+            setattr(self._network, part, loaded.eval())
+        return getattr(self._network, part)
+
+    def release_encoders(self) -> None:
+        """See `MusicModel.release_encoders`; those of a network made in memory stay."""
+        if self._load_encoder is None:
+            return
+        for part in ENCODERS:
+            setattr(self._network, part, None)
+        release_cached(self._device)
+
     def _encode_mono(self, audio: Tensor) -> Tensor:
-        codes = cast("Any", self.network.audio_encoder).encode(audio).audio_codes
+        codes = self._find_encoder("audio_encoder").encode(audio).audio_codes
         if codes.shape[0] != 1:
             raise ModelError(
                 f"{self._info.name}: the codec cuts audio into chunks, expected one that does not"
@@ -66,11 +97,11 @@ class TransformersMusicGen(AdaptableMusicGen):
         return codes[0]
 
     def _decode_mono(self, codes: Tensor) -> Tensor:
-        codec = cast("Any", self.network.audio_encoder)
+        codec = self._find_encoder("audio_encoder")
         return codec.decode(codes[None], [None] * len(codes)).audio_values
 
     def _find_latents(self, audio: Tensor) -> Tensor:
-        return cast("Any", self.network.audio_encoder).encoder(audio)
+        return self._find_encoder("audio_encoder").encoder(audio)
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> list[TextState]:
@@ -78,23 +109,19 @@ class TransformersMusicGen(AdaptableMusicGen):
         states: list[TextState] = []
         for text in texts:
             ids = cast("Any", self._tokenizer)(text, return_tensors="pt").input_ids.to(self._device)
-            encoded = cast("Any", self.network.text_encoder)(input_ids=ids)
+            encoded = self._find_encoder("text_encoder")(input_ids=ids)
             states.append(encoded.last_hidden_state[0].float().cpu())
         return states
 
     def _switch_checkpointing(self, on: bool) -> None:
-        decoder = cast("Any", self.network.decoder)
+        decoder = self._network.decoder
         # not `..._enable`, which has a new name in transformers 5 and warns under the old one
         decoder._set_gradient_checkpointing(on, partial(checkpoint, use_reentrant=False))
 
     def _run_decoder(self, inputs: Tensor, text: Tensor, text_mask: Tensor | None) -> Tensor:
-        return (
-            cast("Any", self.network.decoder)
-            .model(
-                input_ids=inputs.flatten(0, 1),
-                encoder_hidden_states=text,
-                encoder_attention_mask=text_mask,
-                use_cache=False,
-            )
-            .last_hidden_state
-        )
+        return self._network.decoder.model(
+            input_ids=inputs.flatten(0, 1),
+            encoder_hidden_states=text,
+            encoder_attention_mask=text_mask,
+            use_cache=False,
+        ).last_hidden_state

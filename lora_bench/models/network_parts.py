@@ -1,0 +1,154 @@
+"""A transformers MusicGen whole, or without the text encoder and the codec until they are asked for.
+
+Training needs neither: codes and text states are cached.  Of published MusicGen small's 2.2 GiB of weights they are
+0.6 GiB, which a GPU then has free.  On a CPU less is won: safetensors maps its files, and what is loaded but never used
+stays on the disk.  Parts are read by transformers' own `from_pretrained`, so that every form of a checkpoint that
+it knows (in several files, in pickles, with older names) gives the same tensors as when all is read at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoTokenizer, MusicgenConfig, MusicgenForConditionalGeneration
+
+from lora_bench.errors import ModelError
+from lora_bench.models.model_files import hash_weights
+from lora_bench.models.quiet import quiet_transformers
+
+ENCODERS = ("text_encoder", "audio_encoder")
+PARTS = (*ENCODERS, "decoder", "enc_to_dec_proj")
+
+
+class _PartialMusicgen(MusicgenForConditionalGeneration):
+    """Made whole on torch's meta device, where it takes no memory, then only what is kept is filled.
+
+    Args:
+        config: of the whole.
+        kept: parts; the others are None.
+    """
+
+    def __init__(self, config: MusicgenConfig, *, kept: Collection[str]) -> None:
+        super().__init__(config)
+        whole = cast("Any", self)
+        self.tied = dict(whole.all_tied_weights_keys)
+        names: list[str] = list(whole.state_dict())
+        self.left_out = [name for name in names if _part_of(name) not in kept]
+        for part in PARTS:
+            if part not in kept and hasattr(self, part):
+                setattr(self, part, None)
+        whole.all_tied_weights_keys = {
+            name: source for name, source in self.tied.items() if _part_of(name) in kept
+        }
+
+
+def _part_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def load_network(folder: Path, name: str) -> tuple[MusicgenForConditionalGeneration, Any]:
+    """A whole transformers MusicGen in float32 and its tokenizer.
+
+    Raises:
+        ModelError: not a MusicGen, damaged or incomplete.
+    """
+    return _read_network(folder, name, PARTS)[0], _read_tokenizer(folder, name)
+
+
+def load_without_encoders(folder: Path, name: str) -> tuple[MusicgenForConditionalGeneration, Any]:
+    """The same, but `text_encoder` and `audio_encoder` are None and were not read; that they are there is checked.
+
+    Raises:
+        ModelError: not a MusicGen, damaged or incomplete.
+    """
+    network, absent = _read_network(folder, name, [part for part in PARTS if part not in ENCODERS])
+    if absent:
+        # by names alone; only reading them tells whether they are really lacking
+        for part in sorted({_part_of(key) for key in absent}):
+            _read_network(folder, name, [part])
+    return network, _read_tokenizer(folder, name)
+
+
+def load_encoder(folder: Path, name: str, weights_hash: str, part: str) -> nn.Module:
+    """One of `ENCODERS` in float32, in eval mode.
+
+    Args:
+        folder: as it was when the rest of the model was loaded.
+        name: of the model, for errors.
+        weights_hash: of the rest of the model.
+        part: which.
+
+    Raises:
+        ModelError: the files are gone, are others by now, or are damaged.
+    """
+    try:
+        is_same = hash_weights(folder) == weights_hash
+    except OSError as error:
+        raise ModelError(
+            f"model.id: {name}: its {part} is to be read now, but {folder} cannot be ({error}); leave a "
+            "model's files in place while it is used"
+        ) from error
+    if not is_same:
+        raise ModelError(
+            f"model.id: {name}: the files in {folder} have changed since the decoder was loaded, so its {part} "
+            "would be another model's; run again"
+        )
+    return cast("nn.Module", getattr(_read_network(folder, name, [part])[0], part))
+
+
+def _read_network(
+    folder: Path, name: str, kept: Collection[str]
+) -> tuple[MusicgenForConditionalGeneration, list[str]]:
+    """A network with some parts, and names of tensors of the others that the files seem to lack."""
+    with quiet_transformers():
+        try:
+            kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+            if kind != MusicgenConfig.model_type:
+                raise ModelError(f"model.id: {name}: a model of type {kind!r}, expected 'musicgen'")
+            config = MusicgenConfig.from_pretrained(folder, local_files_only=True)
+            # a pair with `output_loading_info`, which the annotation does not say
+            loaded: Any = _PartialMusicgen.from_pretrained(
+                folder,
+                config=config,
+                kept=kept,
+                dtype=torch.float32,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            raise _cannot_load(folder, name, error) from error
+    network, notes = loaded
+    missing = sorted(notes["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"model.id: {name}: the weights in {folder} lack {len(missing)} tensors, first "
+            f"{missing[0]}; they would be random: fetch the model again"
+        )
+    tied = {*network.tied, *network.tied.values()}  # one of two names is enough
+    absent = sorted({*network.left_out} - {*notes["unexpected_keys"]} - tied)
+    network.all_tied_weights_keys = network.tied
+    del network.tied, network.left_out
+    network.__class__ = MusicgenForConditionalGeneration  # PEFT writes the class's name beside an adapter
+    return network, absent
+
+
+def _read_tokenizer(folder: Path, name: str) -> Any:
+    with quiet_transformers():
+        try:
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise _cannot_load(folder, name, error) from error
+
+
+def _cannot_load(folder: Path, name: str, error: Exception) -> ModelError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return ModelError(
+        f"model.id: {name}: {folder} cannot be loaded ({lines[0]}); expected config, weights and "
+        "tokenizer of a MusicGen as transformers writes them"
+    )
