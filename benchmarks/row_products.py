@@ -20,13 +20,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lora_bench.models.kernels import Kernel, Product
+from lora_bench.models import compiled_layers as compiled
+from lora_bench.models.kernels import SMALL_BATCH, Kernel, Product
 from lora_bench.models.linears import PackedLinear
+from lora_bench.models.streamed_step import MatrixStore
 
 N_LAYERS, WIDTH, FFN = 24, 1024, 4096
 SHAPES = ((3 * WIDTH, WIDTH), (WIDTH, WIDTH), (WIDTH, WIDTH), (WIDTH, WIDTH), (FFN, WIDTH), (WIDTH, FFN))
-WAYS = ("plain", "packed", "packed16", "int8")
-BYTES = {"plain": 4, "packed": 4, "packed16": 2, "int8": 1}
+BYTES = {"plain": 4, "packed": 4, "int8": 1, "streamed halves": 2, "streamed int8": 1}
 SQUARE = 2048
 
 
@@ -45,6 +46,27 @@ def multiply_all(products: Sequence[Product], sides: Sequence[Tensor]) -> None:
     """One pass."""
     for product, x in zip(products, sides, strict=True):
         product(x)
+
+
+def prepare(way: str, linear: PackedLinear, n_rows: int) -> Product:
+    """A product; streamed ones are otherwise called within a compiled step, without Python between them."""
+    if not way.startswith("streamed"):
+        return Kernel(way, 1).prepare(linear, n_rows)
+    store = MatrixStore(1, is_int8=way.endswith("int8"))
+    store.put(linear)
+    matrix = store.finish()
+    y = torch.empty(n_rows, len(linear.weight))
+
+    def multiply(x: Tensor) -> Tensor:
+        compiled.multiply(x.clone().numpy(), matrix, 0, y.numpy(), compiled.WRITE)  # it overwrites x
+        return y
+
+    return multiply
+
+
+def is_used(way: str, n_rows: int) -> bool:
+    """Streamed products are for small batches, of two rows per clip."""
+    return not way.startswith("streamed") or n_rows <= 2 * SMALL_BATCH
 
 
 def measure_limits(repeats: int) -> tuple[float, float]:
@@ -72,9 +94,9 @@ def main() -> None:
     with torch.inference_mode():
         read, rate = measure_limits(arguments.repeats)
         times: dict[tuple[str, int], float] = {}
-        for way in WAYS:
-            for n_rows in arguments.rows:
-                products = [Kernel(way, 1).prepare(linear, n_rows) for linear in linears]
+        for way in BYTES:
+            for n_rows in (n for n in arguments.rows if is_used(way, n)):
+                products = [prepare(way, linear, n_rows) for linear in linears]
                 inputs = {i: torch.randn(n_rows, i) for _, i in SHAPES}
                 sides = [inputs[linear.weight.shape[1]] for linear in linears]
                 work = partial(multiply_all, products, sides)
@@ -111,11 +133,14 @@ def write_page(
     head = " | ".join(f"{n} rows" for n in arguments.rows)
     lines = ["# Matrix products of few rows", "", about, "", limits, "", f"| way | {head} |"]
     lines.append("|---|" + "---:|" * len(arguments.rows))
-    for way in WAYS:
+    for way, width in BYTES.items():
         cells: list[str] = []
         for n_rows in arguments.rows:
-            floor = n_weights * BYTES[way] / read
-            if way != "int8":  # its arithmetic has another rate
+            if not is_used(way, n_rows):
+                cells.append("")
+                continue
+            floor = n_weights * width / read
+            if not way.endswith("int8"):  # its arithmetic has another rate
                 floor = max(floor, 2 * n_weights * n_rows / rate)
             cells.append(f"{times[way, n_rows] * 1e3:.0f} ({times[way, n_rows] / floor:.2f})")
         lines.append(f"| {way} | {' | '.join(cells)} |")

@@ -70,12 +70,14 @@ class Footprint:
 
     Attributes:
         decoder: its frozen weights, in `model.dtype`.
-        text_and_codec: T5, EnCodec and the text's projection, in float32; they stay where the decoder is.
+        text_and_codec: T5, EnCodec and the text's projection, in float32.  Counted throughout, an upper bound: both
+            encoders are let go before training, but not those of audiocraft's own exports.
         adapter: weights, gradients and AdamW's two moments, all float32.
         activations: what the decoder's layers keep for the backward pass.
         logits: float32 log-probabilities of all codes, kept for the backward pass.
         working: gradients and copies that come and go.
-        loading: the whole model in float32, as it comes to the device before the decoder gets its own type.
+        loading: the whole model in float32, as audiocraft's comes to the device before the decoder gets its own
+            type; transformers' decoder is cast on the way.
     """
 
     decoder: int

@@ -57,8 +57,9 @@ class TransformersMusicGen(AdaptableMusicGen):
     ) -> None:
         self._tokenizer = tokenizer
         self._load_encoder = load_encoder
+        # the decoder first: a whole model in float32 may not fit where it does in half of that
+        cast("nn.Module", network.decoder).to(device=device, dtype=dtype)
         cast("nn.Module", network).to(device)
-        cast("nn.Module", network.decoder).to(dtype)
         text_width = int(cast("Any", network.config).text_encoder.hidden_size)
         super().__init__(network, info, device=device, dtype=dtype, text_width=text_width, hub_id=hub_id)
 

@@ -111,7 +111,8 @@ def test_the_kernel_follows_device_arithmetic_and_batch() -> None:
     assert choose_kernel(CPU, torch.bfloat16) == Kernel("plain", 16)
     assert choose_kernel(torch.device("cuda"), torch.bfloat16, batch_size=1).name == "plain"
     assert choose_kernel(CPU, torch.float32, "int8") == Kernel("int8", 1)
-    assert choose_kernel(CPU, torch.float32, "int8", 4) == Kernel("int8", 1, is_streamed=True)
+    assert choose_kernel(CPU, torch.float32, "int8", 3) == Kernel("int8", 1)
+    assert choose_kernel(CPU, torch.float32, "int8", 2) == Kernel("int8", 1, is_streamed=True)
 
 
 def test_the_heads_are_not_rounded() -> None:
@@ -129,10 +130,10 @@ def test_eight_bits_are_refused_where_they_cannot_be_had(monkeypatch: pytest.Mon
     with pytest.raises(ModelError, match=r"model\.dtype is bfloat16; set model\.dtype: float32"):
         choose_kernel(CPU, torch.bfloat16, "int8")
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    needed = "needs a CPU with AVX-512 VNNI for large batches, which this one lacks.*batch_size to 4 or less"
+    needed = "needs a CPU with AVX-512 VNNI for large batches, which this one lacks.*batch_size to 2 or less"
     with pytest.raises(ResourceError, match=needed):
         choose_kernel(CPU, torch.float32, "int8")
-    assert choose_kernel(CPU, torch.float32, "int8", 4).is_streamed  # its sums do without
+    assert choose_kernel(CPU, torch.float32, "int8", 2).is_streamed  # its sums do without
     assert kernels.choose_kernel(CPU, torch.float32).name == "packed"
 
 
