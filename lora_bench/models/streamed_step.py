@@ -1,31 +1,25 @@
 """One decoding step of a small batch on a CPU, compiled: matrices are read once, from memory at its speed.
 
-The slow reference is `DecoderStep` with plain products.  What is compiled is in `compiled_layers.py`, which is
-imported when it is needed: numba takes a second.
+The slow reference is `DecoderStep` with plain products.  Import this module where it is needed: numba takes a second.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lora_bench.models import compiled_layers as compiled
+from lora_bench.models.compiled_layers import HALF_SHIFT, LANES, Attended, Layers, Matrix, Norms
 from lora_bench.models.decoder_step import TextReader
 from lora_bench.models.kernels import quantize_rows
 from lora_bench.models.linears import PackedLinear
 from lora_bench.models.past import GrowingPast, KeyValueCache
 from lora_bench.models.protocol import DecoderWeights, LayerNormWeights, ModelInfo, TextState
 
-if TYPE_CHECKING:
-    from lora_bench.models.compiled_layers import Attended, Layers, Matrix, Norms
-
-UNIT = 16
-"""Widths must be multiples of this."""
-HALF_SHIFT = 10
-"""Halves are stored times 2 to this, so that none of them is denormal; large ones cannot be and are kept in float32."""
 MATRICES = ("self_qkv", "self_out", "cross_q", "cross_out", "ffn_in", "ffn_out")
 
 
@@ -34,7 +28,7 @@ def can_stream(weights: DecoderWeights) -> bool:
     first = weights.layers[0]
     shapes = [getattr(first, name).weight.shape for name in MATRICES] + [weights.heads.weight.shape]
     return _find_activation(weights.activation) is not None and all(
-        n_inputs % UNIT == 0 and n_outputs % 2 == 0 for n_outputs, n_inputs in shapes
+        n_inputs % LANES == 0 and n_outputs % 2 == 0 for n_outputs, n_inputs in shapes
     )
 
 
@@ -54,9 +48,6 @@ class StreamedStep(TextReader):
         self, weights: DecoderWeights, info: ModelInfo, n_clips: int, guidance: float, *, is_int8: bool
     ) -> None:
         super().__init__(weights, info, n_clips, guidance)
-        from lora_bench.models import compiled_layers as compiled
-
-        self._compiled = compiled
         self._layers = _store_layers(weights, is_int8)
         heads = MatrixStore(1, is_int8=False)
         heads.put(weights.heads)
@@ -76,7 +67,6 @@ class StreamedStep(TextReader):
 
     def __call__(self, tokens: Tensor, position: Tensor, past: GrowingPast) -> Tensor:
         """Logits float32 [N, K, V] after reading tokens int64 [N, K]; see `DecoderStep.__call__`."""
-        compiled = self._compiled
         x = self.embed(tokens, position)
         logits = torch.empty(self.n_clips, len(self._heads.matrix.weight[0]))
         attended = self._look_at(past.cache)
@@ -88,7 +78,7 @@ class StreamedStep(TextReader):
 
     def _take_threads(self) -> None:
         """As many threads as torch may have in this thread of Python."""
-        n_threads, numba = torch.get_num_threads(), cast("Any", self._compiled.numba)
+        n_threads, numba = torch.get_num_threads(), cast("Any", compiled.numba)
         numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
         if not self._has_threads:
             # numba's first start sets the default of the OpenMP library, which may be the one that torch uses
@@ -104,14 +94,12 @@ class StreamedStep(TextReader):
             ]
             text = [torch.cat(parts) for parts in zip(*self.text, strict=True)]
             arrays = [part.numpy() for part in (*past, *text)]
-            self._attended = (cache, self._compiled.Attended(*arrays))
+            self._attended = (cache, compiled.Attended(*arrays))
         return self._attended[1]
 
 
 def _find_activation(activation: Callable[[Tensor], Tensor]) -> int | None:
     """The compiled activation that does the same, by what it does to some numbers."""
-    from lora_bench.models import compiled_layers as compiled
-
     probe = torch.linspace(-5.0, 5.0, 101)
     found = activation(probe)
     for code, known in ((compiled.GELU, F.gelu), (compiled.RELU, F.relu)):
@@ -121,8 +109,6 @@ def _find_activation(activation: Callable[[Tensor], Tensor]) -> int | None:
 
 
 def _store_layers(weights: DecoderWeights, is_int8: bool) -> Layers:
-    from lora_bench.models import compiled_layers as compiled
-
     activation = _find_activation(weights.activation)
     if activation is None:
         raise ValueError("this decoder's activation is not compiled; ask can_stream first")
@@ -137,8 +123,6 @@ def _store_layers(weights: DecoderWeights, is_int8: bool) -> Layers:
 
 
 def _store_norms(norms: Sequence[Sequence[LayerNormWeights]]) -> Norms:
-    from lora_bench.models.compiled_layers import Norms
-
     weight, bias = (
         torch.stack([torch.stack([getattr(norm, part) for norm in row]) for row in norms])
         for part in ("weight", "bias")
@@ -190,8 +174,6 @@ class MatrixStore:
 
     def finish(self) -> Matrix:
         """All layers'; parts that no layer has are empty, and those that only some have change nothing in others."""
-        from lora_bench.models.compiled_layers import Matrix
-
         weight = cast("Tensor", self._weight)
         n_outputs, n_inputs = weight.shape[1:]
         rank = max((len(down) for down in self._parts["down"] if down is not None), default=0)
