@@ -21,18 +21,8 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import devices
 import torch
-from devices import (
-    add_device_options,
-    begin_work,
-    check_device,
-    describe_device,
-    find_device,
-    find_dtype,
-    measure_copy_bytes_per_s,
-    read_clock_s,
-    read_peak,
-)
 from models import NAMES, count_step_bytes, make_audiocraft_lm, make_model
 from side_by_side import Rounds, run_side_by_side
 
@@ -49,14 +39,14 @@ def run_ours(
     backend: Literal["transformers", "audiocraft"] = "transformers",
     quantization: Literal["int8"] | None = None,
 ) -> dict[str, float]:
-    device = find_device(arguments)
-    model = make_model(arguments.model, backend, device, find_dtype(arguments))
+    device = devices.find_device(arguments)
+    model = make_model(arguments.model, backend, device, devices.find_dtype(arguments))
     if arguments.rank:
         model.inject_lora(LoraSpec(rank=arguments.rank, targets=arguments.targets), seed=0)
     generation = GenerationSpec(batch_size=arguments.batch, quantization=quantization)
     decoder = Decoder(model, generation)  # prepared while it warms up, as for all prompts of a trial
     step_bytes = count_step_bytes(model.network.config, model.dtype) if backend == "transformers" else 0
-    loaded_gib = begin_work(device)
+    loaded_gib = devices.begin_work(device)
 
     def generate(n_frames: int) -> None:
         clips = range(arguments.batch)
@@ -68,7 +58,7 @@ def run_ours(
 
 
 def run_transformers(arguments: argparse.Namespace, **options: Any) -> dict[str, float]:
-    device, dtype = find_device(arguments), find_dtype(arguments)
+    device, dtype = devices.find_device(arguments), devices.find_dtype(arguments)
     model: Any = make_model(arguments.model, device=device, dtype=dtype)
     if arguments.rank:
         model.inject_lora(LoraSpec(rank=arguments.rank, targets=arguments.targets), seed=0)
@@ -83,7 +73,7 @@ def run_transformers(arguments: argparse.Namespace, **options: Any) -> dict[str,
     inputs = tokenizer([PROMPT] * arguments.batch, return_tensors="pt").to(device)
     settings = {"do_sample": True, "guidance_scale": 3.0, "top_k": 250, "temperature": 1.0, **options}
     step_bytes = count_step_bytes(network.config, dtype)
-    loaded_gib = begin_work(device)
+    loaded_gib = devices.begin_work(device)
 
     def generate(n_frames: int) -> None:
         network.generate(**inputs, max_new_tokens=n_frames + max(model.info.delays), **settings)
@@ -93,13 +83,13 @@ def run_transformers(arguments: argparse.Namespace, **options: Any) -> dict[str,
 
 
 def run_audiocraft(arguments: argparse.Namespace) -> dict[str, float]:
-    device, dtype = find_device(arguments), find_dtype(arguments)
+    device, dtype = devices.find_device(arguments), devices.find_dtype(arguments)
     lm, config = make_audiocraft_lm(arguments.model, device)
     codec = config.audio_encoder
     from audiocraft.modules.conditioners import ConditioningAttributes
 
     conditions = [ConditioningAttributes(text={"description": PROMPT})] * arguments.batch
-    loaded_gib = begin_work(device)
+    loaded_gib = devices.begin_work(device)
 
     def generate(n_frames: int) -> None:
         with nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype):
@@ -120,19 +110,19 @@ def _measure(
     generate: Any, frame_rate_hz: float, arguments: argparse.Namespace, loaded_gib: float, step_bytes: int = 0
 ) -> dict[str, float]:
     """Figures of one generation after another that warms up; with the floor on a GPU if `step_bytes` are known."""
-    device = find_device(arguments)
+    device = devices.find_device(arguments)
     n_frames = round(arguments.seconds * frame_rate_hz)
-    begin = read_clock_s(device)
+    begin = devices.read_clock_s(device)
     generate(n_frames if device.type == "cuda" else WARM_UP_FRAMES)
-    warm_up_s = read_clock_s(device) - begin
-    begin = read_clock_s(device)
+    warm_up_s = devices.read_clock_s(device) - begin
+    begin = devices.read_clock_s(device)
     generate(n_frames)
-    wall_s = read_clock_s(device) - begin
+    wall_s = devices.read_clock_s(device) - begin
     speed = arguments.batch * arguments.seconds / wall_s
     figures = {"wall_s": wall_s, "audio_s_per_s": speed, "loaded_gib": loaded_gib, "warm_up_s": warm_up_s}
-    figures |= read_peak(device)
+    figures |= devices.read_peak(device)
     if device.type == "cuda" and step_bytes:
-        copied = measure_copy_bytes_per_s(device)
+        copied = devices.measure_copy_bytes_per_s(device)
         step_s, floor_s = wall_s / n_frames, step_bytes / copied
         figures |= {"step_bytes": step_bytes, "copy_bytes_per_s": copied}
         figures |= {"step_s": step_s, "floor_s": floor_s, "ratio_to_floor": step_s / floor_s}
@@ -141,13 +131,13 @@ def _measure(
 
 def leave_out(arguments: argparse.Namespace) -> list[str]:
     """Contenders that do not run where they are asked to; complains of a device that is not there."""
-    check_device(arguments)
-    return [] if find_device(arguments).type == "cpu" else ["lora_bench int8"]  # it is for CPUs
+    devices.check_device(arguments)
+    return [] if devices.find_device(arguments).type == "cpu" else ["lora_bench int8"]  # it is for CPUs
 
 
 def describe(arguments: argparse.Namespace, rounds: Rounds) -> str:
     """The device, and on a GPU the second table."""
-    lines = [describe_device(arguments)]
+    lines = [devices.describe_device(arguments)]
     best = {name: max(runs, key=lambda run: run["audio_s_per_s"]) for name, runs in rounds.items()}
     known = {name: run for name, run in best.items() if "floor_s" in run}
     if known:
@@ -169,7 +159,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="clips at once")
     parser.add_argument("--rank", type=int, default=0, help="of an adapter; 0 is none")
     parser.add_argument("--targets", default="attention+ffn", help="of the adapter")
-    add_device_options(parser)
+    devices.add_device_options(parser)
     contenders = {
         "lora_bench": run_ours,
         "lora_bench int8": lambda a: run_ours(a, quantization="int8"),

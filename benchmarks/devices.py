@@ -15,9 +15,9 @@ from side_by_side import resident_gib
 from lora_bench.errors import ResourceError
 from lora_bench.models.hardware import has_fast_bfloat16
 from lora_bench.models.loading import choose_device
+from lora_bench.models.memory import GIB
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-GIB = 2**30
 COPIED_BYTES = 2**30
 N_COPIES = 10
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lora_bench.models import compiled_layers as compiled
+from lora_bench.models import compiled
 from lora_bench.models.kernels import SMALL_BATCH, Kernel, Product
 from lora_bench.models.linears import PackedLinear
 from lora_bench.models.streamed_step import MatrixStore

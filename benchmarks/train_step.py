@@ -21,21 +21,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
+import devices
 import numpy as np
 import peft
 import torch
-from devices import (
-    add_device_options,
-    begin_work,
-    check_device,
-    describe_device,
-    find_device,
-    find_dtype,
-    read_clock_s,
-    read_peak,
-)
 from models import NAMES, make_audiocraft_lm, make_model
-from side_by_side import Rounds, run_side_by_side
+from side_by_side import run_side_by_side
 
 from lora_bench.models.adaptable import AdaptableMusicGen
 from lora_bench.models.bridges.tensors import name_in_audiocraft
@@ -69,7 +60,7 @@ class StepClock(SilentProgress):
 
     def advance(self, n: int = 1, *, note: str = "") -> None:  # noqa: ARG002, D102
         if n == 1:
-            self.marks.append(read_clock_s(self.device))
+            self.marks.append(devices.read_clock_s(self.device))
 
     def best_s(self) -> float:
         """Shortest time between two steps."""
@@ -79,10 +70,11 @@ class StepClock(SilentProgress):
 def run_ours(
     arguments: argparse.Namespace,
     backend: Literal["transformers", "audiocraft"] = "transformers",
-    precision: Literal["bfloat16"] | None = None,
+    **changes: Any,
 ) -> dict[str, float]:
-    device = find_device(arguments)
-    model = make_model(arguments.model, backend, device, find_dtype(arguments))
+    """Steps of our loop; `changes` are settings of `TrainSpec`."""
+    device = devices.find_device(arguments)
+    model = make_model(arguments.model, backend, device, devices.find_dtype(arguments))
     codes = _make_codes(model, arguments)
     n = arguments.batch
     tokens = TokenSet(
@@ -103,10 +95,10 @@ def run_ours(
         caption_dropout=0.0,
         eval_every=steps,
         checkpoint_every=steps,
-        precision=precision,
         gradient_checkpointing=arguments.gradient_checkpointing,
+        **changes,
     )
-    loaded_gib = begin_work(device)
+    loaded_gib = devices.begin_work(device)
     clock = StepClock(device)
     with tempfile.TemporaryDirectory() as folder:
         train_adapter(tokens, model, _make_lora(arguments), train, 0, Path(folder), clock)
@@ -124,7 +116,7 @@ def _configure_peft(arguments: argparse.Namespace, targets: Iterable[str]) -> pe
 
 
 def run_transformers(arguments: argparse.Namespace, *, encode_audio: bool) -> dict[str, float]:
-    device, dtype = find_device(arguments), find_dtype(arguments)
+    device, dtype = devices.find_device(arguments), devices.find_dtype(arguments)
     model: Any = make_model(arguments.model, device=device, dtype=dtype)
     model.network.text_encoder.to(dtype)
     if hasattr(model.network, "enc_to_dec_proj"):
@@ -140,7 +132,7 @@ def run_transformers(arguments: argparse.Namespace, *, encode_audio: bool) -> di
     n_samples = codes.shape[-1] * model.info.hop_samples
     audio = torch.randn(arguments.batch, 1, n_samples, generator=torch.Generator().manual_seed(0))
     audio = audio.to(device) * 0.1
-    loaded_gib = begin_work(device)
+    loaded_gib = devices.begin_work(device)
 
     def take_step() -> None:
         used = codes
@@ -158,7 +150,7 @@ def run_transformers(arguments: argparse.Namespace, *, encode_audio: bool) -> di
 
 
 def run_audiocraft(arguments: argparse.Namespace) -> dict[str, float]:
-    device, dtype = find_device(arguments), find_dtype(arguments)
+    device, dtype = devices.find_device(arguments), devices.find_dtype(arguments)
     model = make_model(arguments.model)
     codes = _make_codes(model, arguments).to(device)
     targets = resolve_targets(arguments.targets, model.linear_module_names())
@@ -176,7 +168,7 @@ def run_audiocraft(arguments: argparse.Namespace) -> dict[str, float]:
     parameters = [p for p in lm.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4)
     conditions = [ConditioningAttributes(text={"description": CAPTION})] * arguments.batch
-    loaded_gib = begin_work(device)
+    loaded_gib = devices.begin_work(device)
 
     def take_step() -> None:
         with nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype):
@@ -199,28 +191,24 @@ def _best_of(take_step: Callable[[], None], n_steps: int, device: torch.device) 
     take_step()
     times: list[float] = []
     for _ in range(n_steps):
-        begin = read_clock_s(device)
+        begin = devices.read_clock_s(device)
         take_step()
-        times.append(read_clock_s(device) - begin)
+        times.append(devices.read_clock_s(device) - begin)
     return min(times)
 
 
 def _figures(step_s: float, arguments: argparse.Namespace, loaded_gib: float) -> dict[str, float]:
     speed = arguments.batch * arguments.seconds / step_s
-    peak = read_peak(find_device(arguments))
+    peak = devices.read_peak(devices.find_device(arguments))
     return {"step_s": step_s, "audio_s_per_s": speed, "loaded_gib": loaded_gib, **peak}
 
 
 def leave_out(arguments: argparse.Namespace) -> list[str]:
     """Contenders that are another's double; complains of a device that is not there."""
-    check_device(arguments)
+    devices.check_device(arguments)
     # `train.precision` is for float32 weights
-    return ["lora_bench bfloat16"] if arguments.dtype == "bfloat16" else []
-
-
-def describe(arguments: argparse.Namespace, rounds: Rounds) -> str:  # noqa: ARG001
-    """The device, below the table."""
-    return describe_device(arguments)
+    rounded = ["lora_bench bfloat16", "lora_bench bfloat16, compiled"]
+    return rounded if arguments.dtype == "bfloat16" else []
 
 
 def main() -> None:
@@ -234,10 +222,12 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--targets", default="attention+ffn")
     parser.add_argument("--gradient-checkpointing", action="store_true")
-    add_device_options(parser)
+    devices.add_device_options(parser)
     contenders = {
         "lora_bench": run_ours,
         "lora_bench bfloat16": lambda a: run_ours(a, precision="bfloat16"),
+        "lora_bench compiled": lambda a: run_ours(a, compile=True),
+        "lora_bench bfloat16, compiled": lambda a: run_ours(a, precision="bfloat16", compile=True),
         "lora_bench on audiocraft": lambda a: run_ours(a, "audiocraft"),
         "transformers": lambda a: run_transformers(a, encode_audio=False),
         "transformers, audio encoded too": lambda a: run_transformers(a, encode_audio=True),
@@ -249,7 +239,7 @@ def main() -> None:
         figure="audio_s_per_s",
         unit="audio seconds learnt per second",
         prepare=leave_out,
-        describe=describe,
+        describe=lambda arguments, _: devices.describe_device(arguments),
     )
 
 

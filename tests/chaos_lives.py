@@ -103,10 +103,14 @@ def live(plan: ExperimentPlan, place: Path, executor: str = "local", ray_address
 
 def preload(plan: ExperimentPlan) -> None:
     """Import what a life needs; nothing is decoded here, as numba refuses to be forked after that."""
-    from lora_bench.models import compiled_layers, load_model
-    from lora_bench.stages import dataset, generate, score, tokens, train
+    import lora_bench.models.streamed_step
+    import lora_bench.stages.dataset
+    import lora_bench.stages.generate
+    import lora_bench.stages.score
+    import lora_bench.stages.tokens
+    import lora_bench.stages.train  # noqa: F401
+    from lora_bench.models import load_model
 
-    assert all((compiled_layers, dataset, generate, score, tokens, train))
     load_model(plan.trials[0].model, device="cpu")
 
 

@@ -20,6 +20,7 @@ from lora_bench.artifacts import Embeddings
 from lora_bench.encoders.checkpoints import need_checkpoint, need_package
 from lora_bench.encoders.pretrained import NetworkEncoder
 from lora_bench.errors import UnscoredError
+from lora_bench.models.quiet import keep_numba_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,7 +107,7 @@ def load_clap(name: str, checkpoint: Path, device: torch.device) -> Any:
     Raises:
         UnscoredError: laion_clap, what it loads by name, or the checkpoint cannot be loaded.
     """
-    with hub_offline(), contextlib.redirect_stdout(io.StringIO()):
+    with hub_offline(), keep_numba_folder(), contextlib.redirect_stdout(io.StringIO()):
         try:
             import laion_clap
 

@@ -76,6 +76,8 @@ def _time_training(model: MusicModel, trial: TrialPlan, record: Record) -> Recor
     clip_s = trial.dataset.clip_s
     info = model.info
     n_frames = min(info.count_frames(round(clip_s * info.audio_format.sample_rate_hz)), info.max_frames)
+    texts = model.encode_text([trial.prompts[0]]) * train.batch_size
+    model.release_encoders()  # as a trial does before it trains
     reset_peak(model.device)
     model.inject_lora(lora, seed=0)
     parameters = list(model.adapter_parameters().values())
@@ -85,7 +87,6 @@ def _time_training(model: MusicModel, trial: TrialPlan, record: Record) -> Recor
     shape = (train.batch_size, info.n_codebooks, n_frames)
     codes = torch.randint(info.codebook_size, shape, generator=draw)
     valid_frames = torch.full((train.batch_size,), n_frames)
-    texts = model.encode_text([trial.prompts[0]]) * train.batch_size
     began_s = 0.0
     for step in range(N_STEPS + 1):
         if step == 1:

@@ -11,6 +11,9 @@ lora.py, targets.py        adapters by PEFT; target words -> module names
 labels.py                  the delay pattern
 linears.py, extraction.py  the decoder's weights as plain tensors, adapter included
 decoding.py                the decoding loop; sampling.py, noise.py: one draw per clip, step and codebook
+kernels.py                 how matrices meet few rows; decoder_step.py: one step, past.py: its keys and values
+streamed_step.py           the same step for small batches, by the functions of compiled/
+stepping.py                from position to position, on a GPU as captured graphs
 token_set.py               codes and text states of a dataset
 memory.py                  what is free, what was used, what is an out-of-memory error
 random_model.py            MusicGens with random weights, for tests and benchmarks

@@ -6,6 +6,7 @@ import importlib
 import logging
 
 from lora_bench.errors import ModelError
+from lora_bench.models.quiet import keep_numba_folder
 
 # without --inexact it would take out what other extras brought
 INSTALL = "uv sync --inexact --extra audiocraft"
@@ -20,7 +21,8 @@ def require_audiocraft() -> None:
     # xformers says that its compiled part does not fit this torch; attention is torch's own here
     logging.getLogger("xformers").setLevel(logging.ERROR)
     try:
-        importlib.import_module("audiocraft.models.builders")
+        with keep_numba_folder():
+            importlib.import_module("audiocraft.models.builders")
     except ModuleNotFoundError as error:
         missing = error.name or "a module"
         raise ModelError(

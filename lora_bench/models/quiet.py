@@ -1,7 +1,8 @@
-"""transformers without its progress bars and warnings, for a while."""
+"""Libraries that leave alone what is not theirs: transformers without bars and warnings, imports that set nothing."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -21,3 +22,17 @@ def quiet_transformers() -> Generator[None]:
         transformers_logging.set_verbosity(level)
         if had_bars:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def keep_numba_folder() -> Generator[None]:
+    """Numba's cache stays where it is: importing laion_clap moves it to a folder that everybody can write."""
+    name = "NUMBA_CACHE_DIR"
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[name] = before
+        else:
+            os.environ.pop(name, None)

@@ -6,20 +6,23 @@ The slow reference is `DecoderStep` with plain products.  Import this module whe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, cast
 
+import numba
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_bench.models import compiled_layers as compiled
-from lora_bench.models.compiled_layers import HALF_SHIFT, LANES, Attended, Layers, Matrix, Norms
+from lora_bench.models import compiled
+from lora_bench.models.compiled import HALF_SHIFT, LANES, Attended, Layers, Matrix, Norms
 from lora_bench.models.decoder_step import TextReader
 from lora_bench.models.kernels import quantize_rows
 from lora_bench.models.linears import PackedLinear
 from lora_bench.models.past import GrowingPast, KeyValueCache
 from lora_bench.models.protocol import DecoderWeights, LayerNormWeights, ModelInfo, TextState
 
+_NUMBA = cast("Any", numba)  # its functions for threads have no types
 MATRICES = ("self_qkv", "self_out", "cross_q", "cross_out", "ffn_in", "ffn_out")
 
 
@@ -53,7 +56,6 @@ class StreamedStep(TextReader):
         heads.put(weights.heads)
         self._heads = compiled.Heads(_store_norms([[weights.norm]]), heads.finish(), self._layers.ways)
         self._attended: tuple[KeyValueCache, Attended] | None = None
-        self._has_threads = False
 
     def adapt(self, n_clips: int) -> bool:
         """See `TextReader.adapt`: any number."""
@@ -62,28 +64,21 @@ class StreamedStep(TextReader):
 
     def read_text(self, state: TextState) -> bool:
         """See `TextReader.read_text`."""
-        self._attended = None
-        return super().read_text(state)
+        is_new = super().read_text(state)
+        if is_new:
+            self._attended = None
+        return is_new
 
     def __call__(self, tokens: Tensor, position: Tensor, past: GrowingPast) -> Tensor:
         """Logits float32 [N, K, V] after reading tokens int64 [N, K]; see `DecoderStep.__call__`."""
         x = self.embed(tokens, position)
         logits = torch.empty(self.n_clips, len(self._heads.matrix.weight[0]))
         attended = self._look_at(past.cache)
-        self._take_threads()
+        _take_threads()
         rows = x.numpy()
         compiled.run_layers(rows, self.n_clips, self._layers, attended, past.position)
         compiled.run_heads(rows, self.n_clips, float(self.guidance), self._heads, logits.numpy())
         return logits.view(self.n_clips, *self.codebooks)
-
-    def _take_threads(self) -> None:
-        """As many threads as torch may have in this thread of Python."""
-        n_threads, numba = torch.get_num_threads(), cast("Any", compiled.numba)
-        numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
-        if not self._has_threads:
-            # numba's first start sets the default of the OpenMP library, which may be the one that torch uses
-            torch.set_num_threads(n_threads)
-            self._has_threads = True
 
     def _look_at(self, cache: KeyValueCache) -> Attended:
         """Past and text as arrays; the same until the prompt or the cache changes."""
@@ -96,6 +91,20 @@ class StreamedStep(TextReader):
             arrays = [part.numpy() for part in (*past, *text)]
             self._attended = (cache, compiled.Attended(*arrays))
         return self._attended[1]
+
+
+def _take_threads() -> None:
+    """As many threads as torch may have in this thread of Python."""
+    _start_threads()
+    _NUMBA.set_num_threads(min(torch.get_num_threads(), _NUMBA.config.NUMBA_NUM_THREADS))
+
+
+@cache
+def _start_threads() -> None:
+    """Once per process: numba's start sets the default of the OpenMP library, which may be the one that torch uses."""
+    n_threads = torch.get_num_threads()
+    _NUMBA.set_num_threads(1)
+    torch.set_num_threads(n_threads)
 
 
 def _find_activation(activation: Callable[[Tensor], Tensor]) -> int | None:

@@ -27,11 +27,6 @@ trials: {{variants: [{{name: large, lora: {{rank: 64, targets: all}}}}]}}
 """
 
 
-@pytest.fixture(autouse=True)
-def _empty_hub_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-
-
 def read_text(size_gb: int) -> str:
     return (BASES / f"gpu_{size_gb}gb.yaml").read_text(encoding="utf-8")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lora_bench.models import compiled_layers as compiled
+from lora_bench.models import compiled
 from lora_bench.models.decoder_step import DecoderStep, TextReader
 from lora_bench.models.decoding import Decoder, generate_batches
 from lora_bench.models.kernels import Kernel, quantize_rows

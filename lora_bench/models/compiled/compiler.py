@@ -1,0 +1,55 @@
+"""numba's compiler, with a cache that knows when a callee in another file has changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_PARTS = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
+_LOOPS = {
+    "prange": True,
+    **dict.fromkeys(_PARTS, False),
+}  # only what is written as parallel; the rest takes long
+_FAST = {"reassoc", "contract", "nsz"}  # sums in any order, but NaN and infinity stay what they are
+_DIGEST_CHARS = 12
+
+
+def compiled(*, parallel: bool = False) -> Callable[[Function], Function]:
+    """Numba's compiler, with its cache where a folder for it can be written.
+
+    A compiled function contains those that it calls, but numba's cache looks at the function's own file only.  Its
+    entries here are named after all sources in the function's folder, so that none outlives a change of any.
+    """
+
+    def decorate(function: Function) -> Function:
+        options: dict[str, Any] = {
+            "parallel": _LOOPS if parallel else False,
+            "fastmath": _FAST,
+            "nogil": True,
+            "error_model": "numpy",
+        }
+        folder = Path(function.__code__.co_filename).parent
+        function.__qualname__ += f".{_digest_sources(folder)}"  # part of the names of its files in the cache
+        try:
+            made: Any = numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # no folder to be written to: compile in every process
+            made = numba.njit(**options)(function)
+        return made
+
+    return decorate
+
+
+@cache
+def _digest_sources(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.py")):
+        source = file.read_bytes()
+        digest.update(f"{file.name} {len(source)} ".encode() + source)
+    return digest.hexdigest()[:_DIGEST_CHARS]
