@@ -24,7 +24,7 @@ from lora_bench.models.adaptable import AdaptableMusicGen
 from lora_bench.plan import plan_file
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.loading import load_spec
-from lora_bench.stages import generate
+from lora_bench.stages import generate, wav_writer
 from lora_bench.stages.train import loop
 from lora_bench.store import Store
 from lora_bench.trial import execute_trial
@@ -58,8 +58,8 @@ def main() -> None:
     spent: dict[str, list[float]] = {}
     decoder = getattr(decoding, "Decoder", None) or decoding.PromptDecoder  # its name before packed products
     watch(decoder, "decode", spent, "generate: codes, by batches")
-    watch(AdaptableMusicGen, "decode_audio", spent, "generate: sound, clip by clip")
-    watch(generate, "save_wav", spent, "generate: writing wav files")
+    watch(AdaptableMusicGen, "decode_audio", spent, "generate: sound")
+    watch(wav_writer, "save_wav", spent, "generate: writing wav files, beside the others")
     watch(generate, "save_codes", spent, "generate: writing codes")
     watch(loop, "take_step", spent, "train: steps")
     watch(loop, "measure_eval_loss", spent, "train: held-out loss")

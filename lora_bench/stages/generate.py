@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lora_bench.artifacts import GeneratedClips
-from lora_bench.audio import load_audio, save_wav
+from lora_bench.audio import load_audio
 from lora_bench.errors import AudioFileError, OutOfMemoryError
 from lora_bench.models.decoding import Decoder, generate_batches
-from lora_bench.models.memory import is_out_of_memory, total_gib
+from lora_bench.models.memory import is_out_of_memory, release_cached, total_gib
 from lora_bench.models.protocol import MusicModel
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import GenerationSpec
+from lora_bench.stages.wav_writer import WavWriter
 from lora_bench.store import write_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+
+SOUND_BATCH = {"cpu": 1, "cuda": 16}
+"""Clips that pass through the codec at once."""
 
 
 def generate_clips(
@@ -37,9 +41,9 @@ def generate_clips(
 ) -> GeneratedClips:
     """Generate `folder/000.wav`, `001.wav` and so on; complete files are kept.
 
-    An interrupted call goes on with the same result: a clip's noise depends on the clip alone, and each
-    clip passes through the codec by itself (in a batch its last bits would depend on the others).  The
-    caller sees to it that kept files were made with the same model and sampling.
+    An interrupted call goes on with the same result: a clip's noise depends on the clip alone, and on a CPU each
+    clip passes through the codec by itself (see `SOUND_BATCH`).  The caller sees to it that kept files were
+    made with the same model and sampling.
 
     Args:
         model: with or without an adapter.
@@ -68,11 +72,12 @@ def generate_clips(
     progress.start("generate", total=generation.n_clips * n_frames)
     progress.advance((generation.n_clips - len(missing)) * n_frames)
     if missing:
-        for batch in generate_batches(model, prompt, missing, n_frames, generation, progress, decoder):
-            chosen = [files[index] for index in batch.clip_ids]
-            if codes_folder is not None:  # before the clip, so that a clip that is there has its codes
-                save_codes(batch.codes, [codes_folder / f"{file.stem}.npy" for file in chosen])
-            save_clips(model, batch.codes, chosen, n_samples)
+        with WavWriter() as writer:
+            for batch in generate_batches(model, prompt, missing, n_frames, generation, progress, decoder):
+                chosen = [files[index] for index in batch.clip_ids]
+                if codes_folder is not None:  # before the clip, so that a clip that is there has its codes
+                    save_codes(batch.codes, [codes_folder / f"{file.stem}.npy" for file in chosen])
+                save_clips(model, batch.codes, chosen, n_samples, writer)
     return GeneratedClips(prompt=prompt, files=files, wall_s=time.monotonic() - begin)
 
 
@@ -87,10 +92,13 @@ def _is_complete(file: Path, n_samples: int, rate_hz: int) -> bool:
     return audio.shape[1] == n_samples and found_hz == rate_hz
 
 
-def save_clips(model: MusicModel, codes: Tensor, files: Sequence[Path], n_samples: int) -> None:
-    """Decode codes [N, K, F] one by one and write them, cut to `n_samples`."""
-    for clip, file in zip(codes, files, strict=True):
-        save_wav(file, _decode(model, clip)[:, :n_samples], model.info.audio_format.sample_rate_hz)
+def save_clips(
+    model: MusicModel, codes: Tensor, files: Sequence[Path], n_samples: int, writer: WavWriter
+) -> None:
+    """Decode codes [N, K, F] and have them written, cut to `n_samples`."""
+    rate_hz = model.info.audio_format.sample_rate_hz
+    for audio, file in zip(_decode(model, codes), files, strict=True):
+        writer.put(file, audio[:, :n_samples], rate_hz)
 
 
 def save_codes(codes: Tensor, files: Sequence[Path]) -> None:
@@ -101,13 +109,22 @@ def save_codes(codes: Tensor, files: Sequence[Path]) -> None:
         write_bytes(file, buffer.getvalue())
 
 
-def _decode(model: MusicModel, codes: Tensor) -> NDArray[np.float32]:
-    try:
-        return model.decode_audio(codes[None])[0]
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemoryError(
-            f"decoding one clip of {codes.shape[-1]} frames did not fit into the memory of {model.device} "
-            f"({total_gib(model.device):.1f} GiB); lower generation.clip_s"
-        ) from error
+def _decode(model: MusicModel, codes: Tensor) -> Iterator[NDArray[np.float32]]:
+    """Sound [C, S] of codes [N, K, F], clip by clip; out of memory halves the batch and goes on."""
+    size, begin = SOUND_BATCH[model.device.type], 0
+    while begin < len(codes):
+        try:
+            batch = model.decode_audio(codes[begin : begin + size])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            release_cached(model.device)
+            if size == 1:
+                raise OutOfMemoryError(
+                    f"decoding one clip of {codes.shape[-1]} frames did not fit into the memory of {model.device} "
+                    f"({total_gib(model.device):.1f} GiB); lower generation.clip_s"
+                ) from error
+            size //= 2
+            continue
+        yield from batch
+        begin += len(batch)

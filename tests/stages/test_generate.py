@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny_data import RATE_HZ, Recorder, load_tiny
+from torch import Tensor
 
 from lora_bench.audio import load_audio, save_wav
-from lora_bench.errors import ModelError
+from lora_bench.errors import ModelError, OutOfMemoryError
 from lora_bench.models.decoding import generate_codes
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import GenerationSpec
-from lora_bench.stages import generate
+from lora_bench.stages import generate, wav_writer
 from lora_bench.stages.generate import generate_clips
 
 PROMPT = "a song"
@@ -74,7 +78,7 @@ def test_an_interrupted_call_goes_on_to_the_same_files(
         save_wav(path, audio, rate_hz)
 
     with monkeypatch.context() as patch:
-        patch.setattr(generate, "save_wav", stop_after_three)
+        patch.setattr(wav_writer, "save_wav", stop_after_three)
         with pytest.raises(KeyboardInterrupt):
             generate_clips(model, PROMPT, GENERATION, tmp_path / "cut", SilentProgress())
     assert len(list((tmp_path / "cut").iterdir())) == 3
@@ -118,3 +122,76 @@ def test_too_long_clips_are_an_error_before_any_file(model: TransformersMusicGen
     with pytest.raises(ModelError, match=r"generation\.clip_s: 300 frames"):
         generate_clips(model, PROMPT, long, tmp_path, SilentProgress())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [2, 3, 16])
+def test_sound_in_batches_is_that_of_single_clips(
+    size: int, model: TransformersMusicGen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = generate_clips(model, PROMPT, GENERATION, tmp_path / "alone", SilentProgress())
+    monkeypatch.setitem(generate.SOUND_BATCH, "cpu", size)
+    together = generate_clips(model, PROMPT, GENERATION, tmp_path / "together", SilentProgress())
+    for one, other in zip(alone.files, together.files, strict=True):
+        np.testing.assert_allclose(load_audio(one)[0], load_audio(other)[0], atol=1.01 / 2**15)
+
+
+def run_short_of_memory(model: TransformersMusicGen, fits: int, sizes: list[int]) -> Any:
+    decode_audio = model.decode_audio
+
+    def decode_some(codes: Tensor) -> Any:
+        sizes.append(len(codes))
+        if len(codes) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode_audio(codes)
+
+    return decode_some
+
+
+def test_sound_that_does_not_fit_is_made_in_smaller_batches(
+    model: TransformersMusicGen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation = GENERATION.model_copy(update={"batch_size": 5})
+    monkeypatch.setitem(generate.SOUND_BATCH, "cpu", 4)
+    whole = generate_clips(model, PROMPT, generation, tmp_path / "whole", SilentProgress())
+    sizes: list[int] = []
+    monkeypatch.setattr(model, "decode_audio", run_short_of_memory(model, 2, sizes))
+    short = generate_clips(model, PROMPT, generation, tmp_path / "short", SilentProgress())
+    assert sizes == [4, 2, 2, 1]
+    for one, other in zip(whole.files, short.files, strict=True):
+        np.testing.assert_allclose(load_audio(one)[0], load_audio(other)[0], atol=1.01 / 2**15)
+
+
+def test_sound_of_one_clip_that_does_not_fit_is_an_error(
+    model: TransformersMusicGen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "decode_audio", run_short_of_memory(model, 0, []))
+    with pytest.raises(OutOfMemoryError, match=r"decoding one clip of 26 frames .* lower generation.clip_s"):
+        generate_clips(model, PROMPT, GENERATION, tmp_path, SilentProgress())
+
+
+def test_an_error_of_the_model_waits_for_clips_that_are_being_written(
+    model: TransformersMusicGen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def save_late(*arguments: Any) -> None:
+        begun.set()
+        go_on.wait()
+        save_wav(*arguments)
+
+    decode_audio, n_decoded = model.decode_audio, 0
+
+    def decode_two(codes: Tensor) -> Any:
+        nonlocal n_decoded
+        if n_decoded == 2:
+            begun.wait()
+            go_on.set()
+            raise ModelError("broken")
+        n_decoded += 1
+        return decode_audio(codes)
+
+    monkeypatch.setattr(wav_writer, "save_wav", save_late)
+    monkeypatch.setattr(model, "decode_audio", decode_two)
+    with pytest.raises(ModelError, match="broken"):
+        generate_clips(model, PROMPT, GENERATION, tmp_path / "clips", SilentProgress())
+    assert [file.name for file in sorted(tmp_path.glob("clips/*"))] == ["000.wav", "001.wav"]
