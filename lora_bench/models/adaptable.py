@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from lora_bench.errors import ModelError
 from lora_bench.models import lora as adapters
 from lora_bench.models.bridges.adapters import is_audiocraft_adapter, rename_adapter
+from lora_bench.models.compiled_steps import CompiledLayers
 from lora_bench.models.extraction import extract_decoder_weights
 from lora_bench.models.labels import decoder_inputs, delay_codes
 from lora_bench.models.protocol import DecoderWeights, LoraInjection, ModelInfo, TextState
@@ -66,6 +67,7 @@ class AdaptableMusicGen(ABC):
         self._hub_id = hub_id
         self._peft: PeftModel | None = None
         self._lora: LoraSpec | None = None
+        self._compiled = CompiledLayers()
         network.requires_grad_(False)
         network.eval()
         for module in self._network.decoder.modules():
@@ -114,6 +116,10 @@ class AdaptableMusicGen(ABC):
     @abstractmethod
     def release_encoders(self) -> None:
         """See `MusicModel.release_encoders`."""
+
+    @abstractmethod
+    def _find_layers(self) -> Sequence[nn.Module]:
+        """The decoder's layers."""
 
     @abstractmethod
     def _switch_checkpointing(self, on: bool) -> None:
@@ -208,6 +214,7 @@ class AdaptableMusicGen(ABC):
 
     def remove_adapter(self) -> None:
         """See `MusicModel.remove_adapter`."""
+        self._compiled.forget()
         if self._peft is not None:
             adapters.remove_adapter(self._peft)
             self._peft = None
@@ -219,9 +226,15 @@ class AdaptableMusicGen(ABC):
 
     # training and decoding
 
-    def set_training(self, training: bool, *, gradient_checkpointing: bool = False) -> None:
+    def set_training(
+        self, training: bool, *, gradient_checkpointing: bool = False, compiled: bool = False
+    ) -> None:
         """See `MusicModel.set_training`."""
         self._switch_checkpointing(gradient_checkpointing)
+        if compiled and training:
+            self._compiled.use(self._find_layers())
+        else:
+            self._compiled.leave()
         self._network.eval()
         # all dropout but the adapter's is zero; the decoder's mode also switches the checkpointing
         self._network.decoder.train(training)
@@ -232,18 +245,21 @@ class AdaptableMusicGen(ABC):
         self, codes: Tensor, valid_frames: Tensor, text_states: Sequence[TextState | None]
     ) -> Tensor:
         """See `MusicModel.training_loss`."""
-        codes, valid_frames = codes.to(self._device), valid_frames.to(self._device)
-        codes = codes[..., : int(valid_frames.max())]
-        n_frames = codes.shape[-1]
+        n_frames = int(valid_frames.max())
+        is_padded = bool((valid_frames < n_frames).any())  # asked here: a GPU would have to be waited for
+        codes = codes[..., :n_frames].to(self._device)
+        valid_frames = valid_frames.to(self._device)
         start_id, delays = self._info.codebook_size, self._info.delays
         inputs = decoder_inputs(delay_codes(codes, valid_frames, delays, start_id), start_id)
         hidden = self._run_decoder(inputs, *self._batch_text(text_states))  # [B, F + max(delays), D]
         in_clip = torch.arange(n_frames, device=self._device) < valid_frames[:, None]  # [B, F]
         losses: list[Tensor] = []
         for codebook, delay in enumerate(delays):
+            states, wanted = hidden[:, delay : delay + n_frames], codes[:, codebook]
             # heads see the frames that count, and no others: padding costs neither memory nor gradient
-            logits = self._network.decoder.lm_heads[codebook](hidden[:, delay : delay + n_frames][in_clip])
-            losses.append(F.cross_entropy(logits.float(), codes[:, codebook][in_clip]))
+            states = states[in_clip] if is_padded else states.flatten(0, 1)
+            wanted = wanted[in_clip] if is_padded else wanted.flatten()
+            losses.append(F.cross_entropy(self._network.decoder.lm_heads[codebook](states).float(), wanted))
         return torch.stack(losses).mean()
 
     def _batch_text(self, text_states: Sequence[TextState | None]) -> tuple[Tensor, Tensor | None]:

@@ -124,6 +124,9 @@ class AudiocraftMusicGen(AdaptableMusicGen):
             states.append(conditioner.t5(input_ids=ids).last_hidden_state[0].float().cpu())
         return states
 
+    def _find_layers(self) -> Sequence[nn.Module]:
+        return cast("Sequence[nn.Module]", self.lm.transformer.layers)
+
     def _switch_checkpointing(self, on: bool) -> None:
         self._checkpointing = on
 

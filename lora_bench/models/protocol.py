@@ -227,8 +227,17 @@ class MusicModel(Protocol):
         """The adapter's float32 parameters by name; empty without an adapter."""
         ...
 
-    def set_training(self, training: bool, *, gradient_checkpointing: bool = False) -> None:
-        """Adapter dropout on or off; text encoder and codec stay in eval mode always."""
+    def set_training(
+        self, training: bool, *, gradient_checkpointing: bool = False, compiled: bool = False
+    ) -> None:
+        """Adapter dropout on or off; text encoder and codec stay in eval mode always.
+
+        Args:
+            training: whether the passes that follow are learnt from.
+            gradient_checkpointing: less memory for more time.
+            compiled: run decoder layers as compiled by torch, which happens when they are first called; an adapter
+                that is put in later begins anew.  Without `training` they never are.
+        """
         ...
 
     def training_loss(

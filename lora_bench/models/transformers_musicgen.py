@@ -114,6 +114,9 @@ class TransformersMusicGen(AdaptableMusicGen):
             states.append(encoded.last_hidden_state[0].float().cpu())
         return states
 
+    def _find_layers(self) -> Sequence[nn.Module]:
+        return self._network.decoder.model.decoder.layers
+
     def _switch_checkpointing(self, on: bool) -> None:
         decoder = self._network.decoder
         # not `..._enable`, which has a new name in transformers 5 and warns under the old one

@@ -7,6 +7,7 @@ into trials is the package's `plan.py`.
 
 from __future__ import annotations
 
+import operator
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -209,6 +210,11 @@ class TrainSpec(Section):
     measured in the model's. Null is the model's own; bfloat16 needs hardware that has it (a GPU, a CPU with AMX)."""
     gradient_checkpointing: bool = False
     """Less memory for about 1.4 times the time."""
+    compile: Annotated[bool, Field(exclude_if=operator.not_)] = (
+        False  # finished runs from before it are still found
+    )
+    """Decoder layers compiled by torch for training steps: the same but for rounding and the draws of dropout. The
+    first steps take a minute or two; meant for long runs on a GPU."""
     eval_every: Annotated[int, Field(ge=1)] = 100
     """Steps between measurements of the held-out loss."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100

@@ -16,7 +16,7 @@ from audiocraft.models.lm import LMModel
 from audiocraft.modules.conditioners import ConditioningAttributes
 
 from lora_bench.errors import NoModulesMatchedError
-from lora_bench.models import load_model
+from lora_bench.models import compiled_steps, load_model
 from lora_bench.models.adaptable import AdaptableMusicGen
 from lora_bench.models.audiocraft_attention import SplitAttention, split_attentions
 from lora_bench.models.audiocraft_musicgen import AudiocraftMusicGen
@@ -279,6 +279,21 @@ def test_checkpointing_gives_the_same_gradients_with_padded_captions(
     for plain, recomputed in zip(*grads, strict=True):
         torch.testing.assert_close(recomputed, plain, rtol=1e-6, atol=1e-9)
     assert all(m.text_mask is None for m in craft.lm.modules() if isinstance(m, SplitAttention))
+
+
+def test_compiled_layers_give_the_same_gradients(
+    craft: AudiocraftMusicGen, add_adapter: AddAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled_steps, "COMPILER", "aot_eager")
+    add_adapter(craft, LoraSpec(rank=2, targets="attention", dropout=0.0))
+    codes, states = random_codes(craft, 2, 8), craft.encode_text(["a", "a longer one"])
+    grads = []
+    for on in (False, True):
+        craft.set_training(True, compiled=on)
+        loss = craft.training_loss(codes, torch.tensor([8, 6]), states)
+        grads.append(torch.autograd.grad(loss, list(craft.adapter_parameters().values())))
+    for plain, compiled in zip(*grads, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-7)
 
 
 def test_positions_stay_exact_in_half_precision(tiny_folder: Path, craft: AudiocraftMusicGen) -> None:

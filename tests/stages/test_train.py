@@ -26,7 +26,7 @@ from lora_bench.errors import (
     StoppedEarlyError,
     TrainingError,
 )
-from lora_bench.models import load_model
+from lora_bench.models import compiled_steps, load_model
 from lora_bench.models.hardware import has_fast_bfloat16
 from lora_bench.models.token_set import TokenSet
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
@@ -416,6 +416,18 @@ def test_out_of_memory_says_what_did_not_fit_and_what_to_do(
     assert "step 1: forward passes of 1 slices of 1 s (train.batch_size is 2, halved as far" in message
     assert "did not fit into cpu (" in message
     assert "set train.gradient_checkpointing: true" in message
+
+
+def test_layers_that_cannot_be_compiled_are_an_error_with_a_mend(
+    model: TransformersMusicGen, tokens: TokenSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled_steps, "COMPILER", "one_that_is_not_there")
+    train = TRAIN.model_copy(update={"compile": True})
+    with pytest.raises(
+        ResourceError, match=r"train\.compile: torch could not .* or leave train\.compile out"
+    ):
+        train_adapter(tokens, model, LORA, train, 0, tmp_path, SilentProgress())
+    assert not (tmp_path / "adapter").exists()
 
 
 def test_out_of_memory_halves_the_passes_and_gives_the_same_adapter(

@@ -73,7 +73,7 @@ def train_adapter(
     Raises:
         TrainingError: nothing to train on, or the loss is not finite; the last checkpoint stays.
         NoModulesMatchedError: a target matched nothing.
-        ResourceError: a precision is asked for that the hardware does not have.
+        ResourceError: a precision is asked for that the hardware does not have, or layers cannot be compiled.
         ModelError: a precision is asked for that the model does not have.
         OutOfMemoryError: not even one slice fits; larger batches are halved first.
     """
@@ -121,6 +121,8 @@ def train_adapter(
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise _describe_out_of_memory(run) from error
+        if train.compile:
+            _refuse_to_compile(error)
         raise
     finally:
         model.set_training(False)
@@ -158,6 +160,17 @@ def check_precision(train: TrainSpec, model: MusicModel) -> None:
             f"train.precision is float32, but the model's weights are {str(model.dtype).removeprefix('torch.')}; set "
             "model.dtype: float32, or leave train.precision out"
         )
+
+
+def _refuse_to_compile(error: Exception) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    if isinstance(error, TorchDynamoException):
+        reason = " ".join(str(error).split())[:300]
+        raise ResourceError(
+            f"train.compile: torch could not compile the decoder's layers here ({reason}); it needs a C++ compiler, "
+            "and on a GPU Triton; install them, or leave train.compile out"
+        ) from error
 
 
 def _run_key(tokens: TokenSet, model: MusicModel, lora: LoraSpec, train: TrainSpec, seed: int) -> str:
@@ -221,7 +234,7 @@ def _run_steps(run: TrainingRun, progress: Progress, on_eval: OnEval | None) -> 
     train, state = run.train, run.state
     begin, spent_s = time.monotonic(), state.wall_s
     every = max(1, train.steps // N_CURVE_POINTS)
-    run.model.set_training(True, gradient_checkpointing=train.gradient_checkpointing)
+    run.learn()
     if state.step == 0 and not state.curve:
         state.curve.append(
             LossPoint(0, None, measure_eval_loss(run, progress.log), learning_rate(0, train), 0.0)

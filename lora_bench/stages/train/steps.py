@@ -48,6 +48,13 @@ class TrainingRun:
         """Slices per forward pass: a batch, or less since memory ran out."""
         return self.state.pass_size or self.train.batch_size
 
+    def learn(self) -> None:
+        """Bring the model into the mode for steps that are learnt from."""
+        train = self.train
+        self.model.set_training(
+            True, gradient_checkpointing=train.gradient_checkpointing, compiled=train.compile
+        )
+
     def autocast(self) -> torch.autocast:
         """Arithmetic of a forward pass that is learnt from."""
         wanted = self.train.precision == "bfloat16" and self.model.dtype == torch.float32
@@ -114,10 +121,12 @@ def _accumulate_gradient(run: TrainingRun) -> float:
             loss = run.model.training_loss(codes, valid_frames, conditions)
         # every valid code of the step counts the same, however the passes divide them
         share = int(valid_frames.sum()) / n_valid
-        value = loss.item()
+        run.scaler.scale(loss * share).backward()
+        value = (
+            loss.item()
+        )  # not before: a GPU would have nothing to do while the backward pass is being called
         _check_finite("the loss", value, run)
         total += value * share
-        run.scaler.scale(loss * share).backward()
     return total
 
 
@@ -165,5 +174,5 @@ def _sum_eval_loss(run: TrainingRun) -> float:
             n = int(valid_frames.sum())
             total += run.model.training_loss(codes, valid_frames, texts).item() * n
             n_valid += n
-    run.model.set_training(True, gradient_checkpointing=run.train.gradient_checkpointing)
+    run.learn()
     return total / n_valid
