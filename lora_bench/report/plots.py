@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from lora_bench.report.document import Figure
@@ -14,6 +15,7 @@ MAX_GROUPS = 12
 MAX_POINTS = 400
 WIDTH = 760.0
 LEFT, RIGHT = 24.0, 736.0
+MAX_LINE_CHARS = 105  # in the plots' small letters from edge to edge
 
 Drawn = tuple[str, list[tuple[Configuration, CellValue]]]
 
@@ -55,8 +57,8 @@ def draw_scores(view: RunView, metric: str, slug: str) -> Figure | None:
     is_corrected = all(cell.corrected is not None for _, cells in groups for _, cell in cells)
     floors = [
         (name_floor(floor), float(_pick(floor, is_corrected)))
-        for floor in view.part("floors")
-        if floor.get("metric") == metric and floor.get("value") is not None
+        for floor in view.floors(metric)
+        if floor.get("value") is not None
     ]
     palette = iter(SERIES_COLOURS[1:] * 2)
     colours = {item.name: SERIES_COLOURS[0] if item.is_zero_shot else next(palette) for item in chosen}
@@ -83,7 +85,9 @@ def _draw_groups(
     span = (low - margin, high + margin)
     legend_rows = _count_legend_rows(list(colours))
     top = 14.0 + 20.0 * legend_rows
-    height = top + sum(26.0 + 16.0 * len(cells) for _, cells in groups) + 34.0 + 16.0 * bool(floors)
+    words = ", ".join(f"{name} {format_value(value)}" for name, value in floors)
+    floor_lines = textwrap.wrap(f"dashed: floors ({words})", MAX_LINE_CHARS) if floors else []
+    height = top + sum(26.0 + 16.0 * len(cells) for _, cells in groups) + 34.0 + 16.0 * len(floor_lines)
     canvas = Canvas(WIDTH, height, f"{metric} per prompt and configuration")
     _draw_legend(canvas, colours)
     bottom = height - 30.0
@@ -94,7 +98,7 @@ def _draw_groups(
     canvas.text((LEFT + RIGHT) / 2, bottom + 28, metric, anchor="middle", kind="lb-soft")
     for _, value in floors:
         x = scale(value, span, (LEFT, RIGHT))
-        canvas.line((x, top, x, bottom - 16), kind="lb-floor")
+        canvas.line((x, top, x, bottom - 16 * len(floor_lines)), kind="lb-floor")
     y = top
     for label, cells in groups:
         y += 20.0
@@ -104,9 +108,8 @@ def _draw_groups(
             y += 8.0
             _draw_value(canvas, item, cell, span, y, colours[item.name])
             y += 8.0
-    if floors:
-        words = ", ".join(f"{name} {format_value(value)}" for name, value in floors)
-        canvas.text(RIGHT, bottom - 4, f"dashed: floors ({words})", anchor="end", kind="lb-soft")
+    for number, line in enumerate(reversed(floor_lines)):
+        canvas.text(RIGHT, bottom - 4 - 16 * number, line, anchor="end", kind="lb-soft")
     return canvas.render()
 
 

@@ -93,7 +93,7 @@ def _metric_table(view: RunView, metric: str) -> Table:
 def _comparable_floors(view: RunView, metric: str) -> list[dict[str, Any]]:
     """Floors that were measured with as many clips as some row has."""
     counts = {n for prompt in (*view.prompts, None) for n in view.clip_counts(metric, prompt)}
-    return [f for f in view.part("floors") if f.get("metric") == metric and f.get("n_generated") in counts]
+    return [floor for floor in view.floors(metric) if floor.get("n_generated") in counts]
 
 
 def _value_columns(view: RunView, floors: list[dict[str, Any]]) -> list[Column]:
@@ -209,7 +209,7 @@ def _corrected_cell(value: CellValue) -> Cell:
 
 
 def _explain_floors(view: RunView, metric: str) -> Iterator[Block]:
-    floors = [floor for floor in view.part("floors") if floor.get("metric") == metric]
+    floors = view.floors(metric)
     meanings = {
         "real-vs-real": "real-vs-real is real music of the training tracks against the held-out references",
         "codec": "codec is the references themselves after encoding and decoding",

@@ -67,6 +67,9 @@ class CellValue:
     reasons: tuple[str, ...] = ()
 
 
+_FLOOR_KEYS = ("floor", "prompt", "value", "corrected", "se", "n_generated", "n_reference")
+
+
 class RunView:
     """Gathered results with the look-ups that sections need.
 
@@ -89,6 +92,20 @@ class RunView:
     def part(self, name: str) -> list[Json]:
         """`floors`, `comparisons` or `guards`; empty if the run has none."""
         return self.results.get(name) or []
+
+    def floors(self, metric: str) -> list[Json]:
+        """A metric's floors; those that differ in nothing but their source are one, and name none if all agree."""
+        found = [floor for floor in self.part("floors") if floor.get("metric") == metric]
+        groups: dict[tuple[Any, ...], list[Json]] = {}
+        for floor in found:
+            groups.setdefault(tuple(floor.get(key) for key in _FLOOR_KEYS), []).append(floor)
+        merged: list[Json] = []
+        for same in groups.values():
+            n_of_kind = sum(floor["floor"] == same[0]["floor"] for floor in found)
+            sources = " and ".join(str(floor["source"]) for floor in same if floor.get("source"))
+            agree = n_of_kind == len(same) > 1
+            merged.append({**same[0], "source": None if agree else sources or None})
+        return merged
 
     @cached_property
     def configurations(self) -> list[Configuration]:
