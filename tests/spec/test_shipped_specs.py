@@ -15,7 +15,7 @@ from lora_bench.spec import load_spec
 from lora_bench.spec.json_schema import write_schema_text
 
 FOLDER = Path(__file__).parents[2] / "specs"
-N_SHIPPED = 10
+N_SHIPPED = 11
 N_BASES = 6
 BASES = sorted(FOLDER.glob("base/*.yaml"))
 SHIPPED = sorted(path for path in FOLDER.glob("**/*.yaml") if path not in BASES)
