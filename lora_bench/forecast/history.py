@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from lora_bench.errors import StoreError
 from lora_bench.plan import TrialPlan
-from lora_bench.spec.schema import ModelSpec
+from lora_bench.spec.schema import ModelSpec, TrainSpec
 from lora_bench.spec.targets import spell_targets
 from lora_bench.store import read_json
 
@@ -36,7 +36,7 @@ class Record:
         fixed_s: seconds for loading model and data.
         load_s: seconds of audio in one forward pass of training, which memory grows with.
         peak_memory_gib: in training.
-        is_checkpointed: with gradient checkpointing.
+        way: how training steps are computed, see `name_way`.
     """
 
     model: tuple[str, str, str]
@@ -48,7 +48,7 @@ class Record:
     fixed_s: float | None = None
     load_s: float | None = None
     peak_memory_gib: float | None = None
-    is_checkpointed: bool = False
+    way: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def make_record(trial: TrialPlan, wall_s: Json, train: Json) -> Record:
             "train_rate": float(train["wall_s"]) / count_trained_s(trial),
             "load_s": trial.train.batch_size * trial.dataset.clip_s,
             "peak_memory_gib": train.get("peak_memory_gib"),
-            "is_checkpointed": trial.train.gradient_checkpointing,
+            "way": name_way(trial.train),
         }
     fixed_s = sum(float(wall_s[name]) for name in ("load", "dataset") if name in wall_s)
     return Record(
@@ -149,11 +149,21 @@ def median_rate(values: Iterable[float | None]) -> float | None:
     return statistics.median(known) if known else None
 
 
-def nearest(records: Sequence[Record], *, targets: str, is_checkpointed: bool) -> list[Record]:
+def name_way(train: TrainSpec) -> str:
+    """What of a training step decides its time and memory, beside its length and its adapter."""
+    facts = {
+        train.precision or "": True,
+        "checkpointed": train.gradient_checkpointing,
+        "compiled": train.compile,
+    }
+    return " ".join(word for word, holds in facts.items() if word and holds)
+
+
+def nearest(records: Sequence[Record], *, targets: str, way: str) -> list[Record]:
     """Records of trained trials: those most like the one that is asked for, as far as there are any."""
     found = [record for record in records if record.train_rate is not None]
     for alike in (
-        lambda record: record.is_checkpointed == is_checkpointed,
+        lambda record: record.way == way,
         lambda record: record.targets == targets,
     ):
         found = [record for record in found if alike(record)] or found

@@ -8,7 +8,7 @@ from typing import Literal
 
 from lora_bench.forecast.adapters import AdapterSize, size_adapter
 from lora_bench.forecast.footprint import choose_arithmetic, estimate_training
-from lora_bench.forecast.history import History, Record, count_trained_s, median_rate, nearest
+from lora_bench.forecast.history import History, Record, count_trained_s, median_rate, name_way, nearest
 from lora_bench.forecast.shapes import ModelShape, find_shape
 from lora_bench.plan import TrialPlan
 from lora_bench.spec.schema import LoraSpec, ModelSpec
@@ -88,7 +88,7 @@ class Forecaster:
         lora, train, model = trial.lora, trial.train, trial.model
         if shape is None or lora is None or train is None:
             return None
-        passes = f"{train.batch_size} {train.gradient_checkpointing} {train.precision} {trial.dataset.clip_s}"
+        passes = f"{train.batch_size} {name_way(train)} {trial.dataset.clip_s}"
         adapter = f"{lora.rank} {lora.targets} {lora.use_dora} {lora.dropout > 0}"
         key = f"{model.id} {model.revision} {model.dtype} {adapter} {passes}"
         if key not in self._peaks:
@@ -150,7 +150,7 @@ def _find_alike(trial: TrialPlan, records: Sequence[Record]) -> list[Record]:
     if not records or trial.train is None or trial.lora is None:
         return []
     targets = str(spell_targets(trial.lora.targets))
-    return nearest(records, targets=targets, is_checkpointed=trial.train.gradient_checkpointing)
+    return nearest(records, targets=targets, way=name_way(trial.train))
 
 
 def _predict_memory(trial: TrialPlan, records: Sequence[Record]) -> float | None:

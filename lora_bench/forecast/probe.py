@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 
-from lora_bench.forecast.history import PROBES, Record, key_model
+from lora_bench.forecast.history import PROBES, Record, key_model, name_way
 from lora_bench.models import MusicModel, load_model
 from lora_bench.models.decoding import generate_codes
 from lora_bench.models.memory import peak_gib, reset_peak
 from lora_bench.plan import TrialPlan
 from lora_bench.progress import Progress, SilentProgress
 from lora_bench.spec.targets import spell_targets
+from lora_bench.stages.train.steps import autocast_steps, bring_to_learn
 from lora_bench.store import hash_json, write_json
 
 N_STEPS = 2
@@ -50,7 +51,7 @@ def measure_probe(trial: TrialPlan, runs_dir: Path, progress: Progress | None = 
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "record": record,
     }
-    key = hash_json([record.model, record.targets, record.load_s, record.is_checkpointed], length=8)
+    key = hash_json([record.model, record.targets, record.load_s, record.way], length=8)
     write_json(runs_dir / PROBES / f"{key}.json", facts)
     return record
 
@@ -82,7 +83,7 @@ def _time_training(model: MusicModel, trial: TrialPlan, record: Record) -> Recor
     model.inject_lora(lora, seed=0)
     parameters = list(model.adapter_parameters().values())
     optimizer = torch.optim.AdamW(parameters, lr=train.lr)
-    model.set_training(True, gradient_checkpointing=train.gradient_checkpointing)
+    bring_to_learn(model, train)
     draw = torch.Generator().manual_seed(0)
     shape = (train.batch_size, info.n_codebooks, n_frames)
     codes = torch.randint(info.codebook_size, shape, generator=draw)
@@ -92,7 +93,9 @@ def _time_training(model: MusicModel, trial: TrialPlan, record: Record) -> Recor
         if step == 1:
             began_s = time.monotonic()
         optimizer.zero_grad(set_to_none=True)
-        model.training_loss(codes, valid_frames, texts).backward()
+        with autocast_steps(model, train):
+            loss = model.training_loss(codes, valid_frames, texts)
+        loss.backward()
         optimizer.step()
         float(parameters[0].detach().flatten()[0])  # waits for a GPU
     spent_s = time.monotonic() - began_s
@@ -105,5 +108,5 @@ def _time_training(model: MusicModel, trial: TrialPlan, record: Record) -> Recor
         train_rate=spent_s / (N_STEPS * train.batch_size * clip_s),
         load_s=train.batch_size * clip_s,
         peak_memory_gib=peak,
-        is_checkpointed=train.gradient_checkpointing,
+        way=name_way(train),
     )

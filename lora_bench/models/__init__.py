@@ -7,6 +7,7 @@ adaptable.py               what all backends share: adapters, channels, text, th
 transformers_musicgen.py   the protocol on transformers' classes
 audiocraft_*.py            the protocol on audiocraft's, imported only where a spec asks for it
 bridges/                   weights, configs and adapters between the two
+compiled_steps.py          decoder layers compiled by torch, for training steps
 lora.py, targets.py        adapters by PEFT; target words -> module names
 labels.py                  the delay pattern
 linears.py, extraction.py  the decoder's weights as plain tensors, adapter included

@@ -252,13 +252,15 @@ class AdaptableMusicGen(ABC):
         start_id, delays = self._info.codebook_size, self._info.delays
         inputs = decoder_inputs(delay_codes(codes, valid_frames, delays, start_id), start_id)
         hidden = self._run_decoder(inputs, *self._batch_text(text_states))  # [B, F + max(delays), D]
-        in_clip = torch.arange(n_frames, device=self._device) < valid_frames[:, None]  # [B, F]
+        in_clip = None
+        if is_padded:
+            in_clip = torch.arange(n_frames, device=self._device) < valid_frames[:, None]  # [B, F]
         losses: list[Tensor] = []
         for codebook, delay in enumerate(delays):
             states, wanted = hidden[:, delay : delay + n_frames], codes[:, codebook]
             # heads see the frames that count, and no others: padding costs neither memory nor gradient
-            states = states[in_clip] if is_padded else states.flatten(0, 1)
-            wanted = wanted[in_clip] if is_padded else wanted.flatten()
+            states = states.flatten(0, 1) if in_clip is None else states[in_clip]
+            wanted = wanted.flatten() if in_clip is None else wanted[in_clip]
             losses.append(F.cross_entropy(self._network.decoder.lm_heads[codebook](states).float(), wanted))
         return torch.stack(losses).mean()
 

@@ -163,6 +163,22 @@ def test_damaged_records_are_left_out(runs: Path) -> None:
     assert read_history(runs) == History(())
 
 
+@pytest.mark.parametrize(
+    "way", [{"precision": "bfloat16"}, {"gradient_checkpointing": True}, {"compile": True}], ids=str
+)
+def test_memory_and_time_come_from_steps_that_were_computed_alike(
+    way: dict[str, Any], tmp_path: Path
+) -> None:
+    train = {"steps": 10, "batch_size": 2}
+    plain, other = (plan(defaults={"train": train | changes})[1] for changes in ({}, way))
+    stages = {"generate": 10.0}
+    finish(tmp_path, plain, stages, {"wall_s": 40.0, "peak_memory_gib": 1.5})
+    finish(tmp_path, other, stages, {"wall_s": 20.0, "peak_memory_gib": 0.5})
+    forecaster = Forecaster(read_history(tmp_path))
+    assert [forecaster.predict(trial).memory_gib for trial in (plain, other)] == [1.5, 0.5]
+    assert [forecaster.predict(trial).time_s for trial in (plain, other)] == pytest.approx([50.0, 30.0])
+
+
 def test_a_probe_counts_where_there_is_no_trial(tmp_path: Path, runs: Path) -> None:
     trial = plan()[1]
     record = make_record(trial, {"generate": 20.0}, {"wall_s": 40.0, "peak_memory_gib": 1.0})

@@ -32,7 +32,7 @@ from lora_bench.progress import Progress
 from lora_bench.spec.schema import LoraSpec, TrainSpec
 from lora_bench.stages.train.checkpoint import TrainState, load_checkpoint, remove_checkpoint, save_checkpoint
 from lora_bench.stages.train.schedule import learning_rate
-from lora_bench.stages.train.steps import TrainingRun, measure_eval_loss, take_step
+from lora_bench.stages.train.steps import TrainingRun, bring_to_learn, measure_eval_loss, take_step
 from lora_bench.store import hash_json, read_json, to_jsonable
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _run_steps(run: TrainingRun, progress: Progress, on_eval: OnEval | None) -> 
     train, state = run.train, run.state
     begin, spent_s = time.monotonic(), state.wall_s
     every = max(1, train.steps // N_CURVE_POINTS)
-    run.learn()
+    bring_to_learn(run.model, train)
     if state.step == 0 and not state.curve:
         state.curve.append(
             LossPoint(0, None, measure_eval_loss(run, progress.log), learning_rate(0, train), 0.0)

@@ -48,17 +48,16 @@ class TrainingRun:
         """Slices per forward pass: a batch, or less since memory ran out."""
         return self.state.pass_size or self.train.batch_size
 
-    def learn(self) -> None:
-        """Bring the model into the mode for steps that are learnt from."""
-        train = self.train
-        self.model.set_training(
-            True, gradient_checkpointing=train.gradient_checkpointing, compiled=train.compile
-        )
 
-    def autocast(self) -> torch.autocast:
-        """Arithmetic of a forward pass that is learnt from."""
-        wanted = self.train.precision == "bfloat16" and self.model.dtype == torch.float32
-        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=wanted)
+def bring_to_learn(model: MusicModel, train: TrainSpec) -> None:
+    """Bring a model into the mode for steps that are learnt from."""
+    model.set_training(True, gradient_checkpointing=train.gradient_checkpointing, compiled=train.compile)
+
+
+def autocast_steps(model: MusicModel, train: TrainSpec) -> torch.autocast:
+    """Arithmetic of a forward pass that is learnt from."""
+    wanted = train.precision == "bfloat16" and model.dtype == torch.float32
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=wanted)
 
 
 def take_step(run: TrainingRun, rate: float, log: Callable[[str], None]) -> float:
@@ -117,14 +116,12 @@ def _accumulate_gradient(run: TrainingRun) -> float:
         codes, valid_frames, texts = run.tokens.take(rows[cut])
         conditions = [None if drop else text for text, drop in zip(texts, dropped[cut], strict=True)]
         torch.manual_seed(noise_seed(run.seed, step, part))
-        with run.autocast():
+        with autocast_steps(run.model, train):
             loss = run.model.training_loss(codes, valid_frames, conditions)
         # every valid code of the step counts the same, however the passes divide them
         share = int(valid_frames.sum()) / n_valid
         run.scaler.scale(loss * share).backward()
-        value = (
-            loss.item()
-        )  # not before: a GPU would have nothing to do while the backward pass is being called
+        value = loss.item()  # not before, or a GPU would idle while the backward pass is being called
         _check_finite("the loss", value, run)
         total += value * share
     return total
@@ -174,5 +171,5 @@ def _sum_eval_loss(run: TrainingRun) -> float:
             n = int(valid_frames.sum())
             total += run.model.training_loss(codes, valid_frames, texts).item() * n
             n_valid += n
-    run.learn()
+    bring_to_learn(run.model, run.train)
     return total / n_valid
