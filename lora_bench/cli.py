@@ -109,6 +109,8 @@ def build_parser() -> argparse.ArgumentParser:
         )
     _add_json(compare)
 
+    specs = _add(verbs, "specs", "list the specs that come with lora_bench, or print one to start from")
+    specs.add_argument("name", nargs="?", metavar="NAME", help="such as quickstart; default: list all")
     _add(verbs, "schema", "JSON Schema of a spec, for editors, on stdout")
     doctor = _add(verbs, "doctor", "what this machine can run, and what is missing for the rest")
     _add_json(doctor)
@@ -197,7 +199,9 @@ def _add(
 
 
 def _add_spec(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("spec", type=Path, metavar="SPEC", help="YAML file, such as specs/quickstart.yaml")
+    parser.add_argument(
+        "spec", type=Path, metavar="SPEC", help="YAML file, or a shipped spec, such as quickstart"
+    )
     parser.add_argument(
         "-o", "--override", action="append", default=[], dest="overrides", metavar="KEY=VALUE",
         help="change a field, such as lora.rank=16; may be given several times",

@@ -62,6 +62,7 @@ def run_python(code: str, *arguments: str, **environment: str) -> subprocess.Com
     [
         (["--help"], ["pydantic", "yaml", "numpy", "rich", "torch", "ray"]),
         (["schema"], ["pydantic", "yaml", "numpy", "rich", "torch", "ray"]),
+        (["specs"], ["numpy", "torch", "ray"]),
         (["validate", str(SPECS / "quickstart.yaml")], ["numpy", "rich", "torch", "ray", "transformers"]),
         (["plan", str(SPECS / "quickstart.yaml")], ["torch", "ray", "transformers", "librosa"]),
         (["status", str(SPECS / "quickstart.yaml")], ["torch", "ray", "transformers", "librosa"]),
@@ -89,6 +90,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         "score",
         "compare",
         "schema",
+        "specs",
         "doctor",
         "generate",
         "export",

@@ -18,7 +18,10 @@ from lora_bench.store import read_json
 
 def execute(arguments: argparse.Namespace) -> int:
     """Plan, run what is missing, print where the report is."""
-    plan = plan_file(load_spec(arguments.spec, arguments.overrides))
+    loaded = load_spec(arguments.spec, arguments.overrides)
+    if loaded.files[-1] != loaded.file and not arguments.quiet:
+        print(f"{arguments.spec}: the spec shipped with lora_bench, {loaded.files[-1]}", file=sys.stderr)
+    plan = plan_file(loaded)
     executor = choose_executor(arguments.executor, arguments.ray_address)
     if plan.n_to_run > MANY_TRIALS and not arguments.yes:
         raise UsageError(

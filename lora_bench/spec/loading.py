@@ -52,7 +52,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
     """Read, merge and check a spec.
 
     Args:
-        path: the YAML file.
+        path: the YAML file, or the name of a shipped spec.
         overrides: `key=value` each, the value written as in YAML; `lora.` and `train.` mean the defaults.
 
     Raises:

@@ -10,6 +10,7 @@ from lora_bench.errors import Problem, UsageError
 from lora_bench.spec.paths import resolve_path
 from lora_bench.spec.problems import describe_value
 from lora_bench.spec.reading import read_file
+from lora_bench.spec.shipped import find_spec
 from lora_bench.spec.tree import Node, merge_nodes
 
 MAX_FILES = 32
@@ -22,19 +23,20 @@ def read_with_parents(path: Path, problems: list[Problem], files: list[Path]) ->
     from the file's name.
 
     Args:
-        path: the spec.
+        path: the spec, or the name of a shipped one.
         problems: gets what is wrong.
         files: gets every file that was read, parents before children.
 
     Raises:
         UsageError: the spec itself cannot be opened.
     """
+    stated, path = path, find_spec(path, path)
     try:
         own = read_file(path, show_path(path), problems)
     except OSError as error:
         raise UsageError(
-            f"{path}: cannot be opened ({error.strerror or error}); expected the YAML file of a spec, such "
-            "as specs/quickstart.yaml"
+            f"{stated}: cannot be opened ({error.strerror or error}); expected the YAML file of a spec, or the "
+            "name of a shipped one, such as quickstart (`lora-bench specs` lists them)"
         ) from error
     if own is None:
         return None
@@ -91,7 +93,7 @@ def _read_parent(
         )
         problems.append(Problem(str(entry.place), "extends", message))
         return None
-    path = resolve_path(entry.value, entry.place.folder)
+    path = find_spec(entry.value, resolve_path(entry.value, entry.place.folder))
     if path.resolve() in above:
         chain = " -> ".join(show_path(item) for item in (*above[above.index(path.resolve()) :], path))
         problems.append(Problem(str(entry.place), "extends", f"specs extend each other in a circle: {chain}"))
