@@ -11,6 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: more thread
 
 import subprocess
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import av
@@ -19,11 +20,19 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+EXTRAS = ("audiocraft", "frechet_audio_distance", "hatchling", "musicnn", "optuna")
 SNDFILE_KINDS = {
     ".opus": {"format": "OGG", "subtype": "OPUS"},
     ".oga": {"format": "OGG", "subtype": "VORBIS"},
     ".aif": {"format": "AIFF"},
 }
+
+
+def pytest_sessionstart() -> None:
+    """`make` installs all extras, so that nothing is skipped there for want of one."""
+    missing = [name for name in EXTRAS if find_spec(name) is None]
+    if missing and os.environ.get("LORA_BENCH_ALL_EXTRAS"):
+        raise pytest.UsageError(f"not installed: {', '.join(missing)}; LORA_BENCH_ALL_EXTRAS=1 asks for them")
 
 
 @pytest.fixture(scope="session")

@@ -87,9 +87,9 @@ def look_at_machine() -> Iterator[Finding]:
     yield Finding(
         "machine",
         "python",
-        version[:2] == (3, 11),
+        (3, 11) <= version[:2] <= (3, 13),
         ".".join(map(str, version[:3])),
-        "use Python 3.11",
+        "use Python 3.11, 3.12 or 3.13",
         essential=True,
     )
     n_cpu = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
