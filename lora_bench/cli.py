@@ -1,7 +1,7 @@
 """The command line: verbs, options, exit codes.  What a verb does is in `commands/`, imported on use.
 
 stdout carries results, stderr progress and errors.  Exit codes: 0 complete, 1 a failure while working,
-2 usage or an invalid spec, 3 incomplete.
+2 usage or an invalid spec, 3 incomplete, 130 stopped by Ctrl-C (`run`: 3).
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-from lora_bench.errors import EXIT_FAILURE, EXIT_INCOMPLETE, EXIT_OK, LoraBenchError, SpecError
+from lora_bench.errors import EXIT_FAILURE
+from lora_bench.messages import call_command, print_legibly
 
-EPILOG = """exit codes: 0 complete, 1 a failure while working, 2 usage or an invalid spec, 3 incomplete.
+EPILOG = """exit codes: 0 complete, 1 a failure while working, 2 usage or an invalid spec, 3 incomplete,
+130 stopped by Ctrl-C (`run`: 3, it can go on).
 LORA_BENCH_DEBUG=1 shows the traceback of an error."""
 
 
@@ -245,42 +247,18 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors become messages on stderr."""
+    print_legibly()
+    return call_command(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         arguments = build_parser().parse_args(argv)
     except SystemExit as error:  # argparse has printed the usage, or the help
         return error.code if isinstance(error.code, int) else EXIT_FAILURE
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    command = import_module(f"lora_bench.commands.{arguments.verb}")
-    try:
-        with _terminate_as_interrupt():
-            code = int(command.execute(arguments))
-            sys.stdout.flush()
-            return code
-    except LoraBenchError as error:
-        return _report(error)
-    except KeyboardInterrupt:
-        print("lora-bench: stopped; what is finished is kept", file=sys.stderr)
-        return EXIT_INCOMPLETE
-    except BrokenPipeError:  # the reader of stdout has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
-
-
-def _report(error: LoraBenchError) -> int:
-    if os.environ.get("LORA_BENCH_DEBUG"):
-        import traceback
-
-        traceback.print_exception(error, file=sys.stderr)
-    elif isinstance(error, SpecError):
-        print(error, file=sys.stderr)
-        n_problems = len(error.problems)
-        print(
-            f"lora-bench: {n_problems} problem{'s' if n_problems > 1 else ''}; nothing was run",
-            file=sys.stderr,
-        )
-    else:
-        print(f"lora-bench: {error}", file=sys.stderr)
-    return error.exit_code
+    with _terminate_as_interrupt():
+        return int(import_module(f"lora_bench.commands.{arguments.verb}").execute(arguments))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from lora_bench.progress import Progress
@@ -42,6 +42,12 @@ def format_time(time_s: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+def print_line(text: str, stream: TextIO) -> None:
+    """Print one line; a terminal or a pipe that was closed must not end the work."""
+    with suppress(OSError):
+        print(text, file=stream, flush=True)
+
+
 class QuietDisplay:
     """Passes on lines worth keeping, nothing else."""
 
@@ -56,7 +62,7 @@ class QuietDisplay:
 
     def log(self, message: str) -> None:
         """One line."""
-        print(message, file=self.stream, flush=True)
+        print_line(message, self.stream)
 
     def show_trials(self, trials: Sequence[TrialView]) -> None:
         """Ignore; a failure is logged."""
@@ -113,7 +119,7 @@ class LineDisplay:
 
     def _write(self, text: str) -> None:
         self.written_s = self.clock()
-        print(f"[{format_time(self.written_s - self.began_s)}] {text}", file=self.stream, flush=True)
+        print_line(f"[{format_time(self.written_s - self.began_s)}] {text}", self.stream)
 
 
 class BarDisplay:

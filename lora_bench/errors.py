@@ -33,6 +33,7 @@ EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_INCOMPLETE = 3
+EXIT_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 
 
 class LoraBenchError(Exception):

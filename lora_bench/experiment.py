@@ -116,7 +116,7 @@ def run_experiment(
                     )
             compare_trials(plan, run_folder, progress)
         except BaseException:
-            with suppress(StoreError):  # what stopped the run is what the user must hear of
+            with suppress(StoreError, OSError):  # what stopped the run is what the user must hear of
                 write_results(run_folder)
             raise
         results = write_results(run_folder)

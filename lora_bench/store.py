@@ -23,8 +23,8 @@ from typing import Any
 from filelock import FileLock
 
 from lora_bench.errors import StoreError
+from lora_bench.file_errors import FULL_DISK, KEPT, describe_os_error
 
-FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
 DRAFT = re.compile(r"^\..+\.[a-z0-9_]{8}$")
 """Temporary names here and in `models.lora`: a dot, the final name, a dot, and what `tempfile` adds."""
 
@@ -62,17 +62,22 @@ def hash_file(path: Path) -> str:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk into an error that says where and what to do."""
+    """Turn a full disk into a `StoreError`, and name `path` in other errors of the disk that name none, or a draft.
+
+    Raises:
+        StoreError: the disk is full.
+    """
     try:
         yield
     except StoreError:
         raise
     except Exception as error:
         if is_disk_full(error):
-            raise StoreError(
-                f"{path}: the disk is full ({error}); free some space and run the same command again, what "
-                "is finished is kept"
-            ) from error
+            raise StoreError(f"{path}: the disk is full ({error}); {KEPT}") from error
+        if isinstance(error, OSError) and error.errno is not None:
+            named = error.filename if isinstance(error.filename, str) else ""
+            if not named or DRAFT.match(Path(named).name):
+                error.filename = str(path)
         raise
 
 
@@ -93,8 +98,8 @@ def make_folder(folder: Path, fill: Callable[[Path], object]) -> None:
     Raises:
         StoreError: the disk is full.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             fill(draft)
@@ -115,8 +120,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         StoreError: the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as stream:
@@ -131,8 +136,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` for UTF-8 text."""
-    write_bytes(path, text.encode())
+    """`write_bytes` for UTF-8 text.
+
+    A byte of a file name that is not UTF-8, which Python reads as half of a surrogate pair, is written as its escape;
+    in JSON that is the same string again.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -141,17 +150,31 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON.
+    """Read JSON, with or without a byte order mark.
 
     Raises:
-        StoreError: the file is missing or damaged.
+        StoreError: the file is missing, unreadable or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreError(f"{path}: expected a result file here; was the run started?") from error
-    except ValueError as error:
-        raise StoreError(f"{path}: not valid JSON ({error}); remove the file and run again") from error
+    except OSError as error:
+        raise StoreError(describe_os_error(error)) from error
+    except (ValueError, RecursionError) as error:
+        mend = "remove the file and run again" if is_in_run(path) else "expected a JSON file of a run"
+        raise StoreError(f"{path}: not valid JSON ({error}); {mend}") from error
+
+
+def is_in_run(path: Path) -> bool:
+    """Whether a file lies in a run's folder or in the cache, so that a run writes it again.
+
+    A run's folder keeps its lock beside its plan; folders of other programs may have a `plan.json` too.
+    """
+    return any(
+        place.name == ".cache" or ((place / "plan.json").is_file() and (place / ".lock").is_file())
+        for place in path.absolute().parents
+    )
 
 
 def remove_drafts(folder: Path, *, skip: Collection[str] = ()) -> None:

@@ -64,11 +64,62 @@ def test_full_disk_is_seen_on_a_really_full_device() -> None:
     assert caught.value.errno == errno.ENOSPC  # the number that the store turns into its own error
 
 
-def test_damaged_json_names_the_file_and_the_mend(tmp_path: Path) -> None:
-    place = tmp_path / "state.json"
-    place.write_text("{", encoding="utf-8")
-    with pytest.raises(StoreError, match=r"state\.json: not valid JSON .* remove the file and run again"):
-        read_json(place)
+def test_damaged_json_of_a_run_names_the_file_and_the_mend(tmp_path: Path) -> None:
+    for name in (
+        "runs/t/plan.json",
+        "runs/t/.lock",
+        "runs/t/trials/a/state.json",
+        "runs/.cache/tokens/k/facts.json",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{", encoding="utf-8")
+    for name in ("runs/t/trials/a/state.json", "runs/t/plan.json", "runs/.cache/tokens/k/facts.json"):
+        with pytest.raises(StoreError, match=rf"{name}: not valid JSON .* remove the file and run again"):
+            read_json(tmp_path / name)
+
+
+@pytest.mark.parametrize("data", [b"name: small", b"", b"\xff\xfe{", b"[" * 100_000])
+def test_nobody_is_told_to_remove_a_file_of_their_own(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(
+        "{}", encoding="utf-8"
+    )  # of another program: no run holds its lock here
+    (tmp_path / "results.json").write_bytes(data)
+    with pytest.raises(StoreError, match=r"results\.json: not valid JSON .*; expected a JSON file of a run$"):
+        read_json(tmp_path / "results.json")
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf{}")
+    assert read_json(tmp_path / "a.json") == {}
+
+
+def test_a_name_that_is_not_utf8_survives_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.wav")
+    write_json(tmp_path / "a.json", {"source": name})
+    assert read_json(tmp_path / "a.json") == {"source": name}
+    (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_json_that_cannot_be_read_is_an_error_in_words(tmp_path: Path) -> None:
+    (tmp_path / "state.json").mkdir()
+    with pytest.raises(StoreError, match=r"state\.json: is a folder, and a file is expected; remove it"):
+        read_json(tmp_path / "state.json")
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="expected a result file here"):
+        read_json(tmp_path / "file" / "state.json")
+
+
+def test_a_draft_that_cannot_be_made_is_told_by_its_final_name(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as caught:
+        write_bytes(tmp_path / "file" / "a.json", b"")
+    assert "/file/" not in str(caught.value) or caught.value.filename == str(tmp_path / "file" / "a.json")
+    with disk_errors(tmp_path / "a"), pytest.raises(OSError, match="no path") as without:
+        raise OSError(errno.EIO, "no path")
+    assert without.value.filename is None
+    with pytest.raises(OSError) as found, disk_errors(tmp_path / "a"):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / ".a.abcd1234"))
+    assert found.value.filename == str(tmp_path / "a")
 
 
 def test_missing_json_is_an_error(tmp_path: Path) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
-from lora_bench.commands.tables import format_table
+from lora_bench.commands.tables import format_table, print_json
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.runner.cleaning import Findings, find_left_over, group_by_kind, remove_left_over
 
@@ -37,7 +36,7 @@ def execute(arguments: argparse.Namespace) -> int:
             ],
             "unrecorded": [path.as_posix() for path in findings.unrecorded],
         }
-        print(json.dumps(document, indent=1, ensure_ascii=False))
+        print_json(document)
         return EXIT_OK
     _warn_unrecorded(findings)
     if not findings.left_over:

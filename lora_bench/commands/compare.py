@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_bench.commands.paired_cells import compare_pair, find_trial_files
-from lora_bench.commands.tables import format_number, format_table
+from lora_bench.commands.tables import format_number, format_table, print_json
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.results import gather_results
 from lora_bench.spec.configurations import find_differences
@@ -75,7 +74,7 @@ def execute(arguments: argparse.Namespace) -> int:
             "schema": SCHEMA, "first": first.label, "second": second.label, "warnings": warnings,
             "changes": changes, "cells": cells, "untested": untested, "resources": resources,
         }  # fmt: skip
-        print(json.dumps(document, indent=1, ensure_ascii=False))
+        print_json(document)
         return EXIT_OK
     print(_format_cells(cells, first.label, second.label))
     if any(row[name] is not None for row in resources for name in row if name != "trial"):

@@ -6,7 +6,6 @@ Everything is found out offline; nothing is downloaded or asked for over the net
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -16,6 +15,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from lora_bench.commands.tables import print_json
 from lora_bench.environment import cpu_name, gpu_names, memory_gib, package_versions
 from lora_bench.errors import EXIT_FAILURE, EXIT_OK, LoraBenchError, ModelError
 
@@ -56,7 +56,7 @@ def execute(arguments: argparse.Namespace) -> int:
     ]
     if arguments.json:
         document = {"schema": SCHEMA, "findings": [asdict(finding) for finding in findings]}
-        print(json.dumps(document, indent=1, ensure_ascii=False))
+        print_json(document)
     else:
         print(format_findings(findings))
     broken = any(finding.essential and finding.ok is False for finding in findings)

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from lora_bench.commands.reasons import Reason, RunHistory
-from lora_bench.commands.tables import format_table
+from lora_bench.commands.tables import format_table, print_json_text
 from lora_bench.commands.validate import describe_plan
 from lora_bench.errors import EXIT_OK
 from lora_bench.forecast import Forecaster, Prediction, find_obstacle, read_history
@@ -68,7 +68,7 @@ def execute(arguments: argparse.Namespace) -> int:
     ]
     if arguments.json:
         # Python's own writer takes as long over 10,000 trials as everything else together
-        print(to_json(make_document(plan, runs_dir / plan.name, outlooks), indent=1).decode())
+        print_json_text(to_json(make_document(plan, runs_dir / plan.name, outlooks), indent=1).decode())
         return EXIT_OK
     print(format_table(HEAD, [_make_row(outlook) for outlook in outlooks], right=NUMBERS))
     for line in _write_notes(plan, outlooks, runs_dir / plan.name):

@@ -71,7 +71,7 @@ def _report_interrupted(plan: ExperimentPlan, runs_dir: Path, reports_dir: Path)
 
     try:
         render_report(runs_dir / plan.name, reports_dir)
-    except LoraBenchError:
+    except (LoraBenchError, OSError):
         return
     _print_report(reports_dir / plan.name)
 

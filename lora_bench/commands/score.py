@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
-from lora_bench.commands.tables import format_number, format_table
+from lora_bench.commands.tables import format_number, format_table, print_json
 from lora_bench.console import open_display
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
 from lora_bench.metrics import validate_metric_name
@@ -54,7 +53,7 @@ def execute(arguments: argparse.Namespace) -> int:
             arguments.reference, arguments.generated, arguments.metrics, progress, _read_options(arguments)
         )
     if arguments.json:
-        print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
+        print_json(result)
     else:
         _print_scores(result)
     return EXIT_INCOMPLETE if result["unscored"] else EXIT_OK

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from lora_bench.commands.reasons import is_held
-from lora_bench.commands.tables import format_table
+from lora_bench.commands.tables import format_table, print_json
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
 from lora_bench.plan import plan_file
 from lora_bench.runner.state import view_trial
@@ -41,7 +40,7 @@ def execute(arguments: argparse.Namespace) -> int:
             "n_untried": n_untried,
             "trials": trials,
         }
-        print(json.dumps(document, indent=1, ensure_ascii=False))
+        print_json(document)
     else:
         rows = [
             (

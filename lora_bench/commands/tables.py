@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -22,3 +26,15 @@ def format_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: S
 def format_number(value: float | None) -> str:
     """Four decimals, as published tables have them; a dash for nothing."""
     return "-" if value is None else f"{value:.4f}"
+
+
+def print_json(document: Any) -> None:
+    """Print a document as JSON."""
+    print_json_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def print_json_text(text: str) -> None:
+    """Print JSON; where the output's encoding is not Unicode, letters that are not ASCII become JSON's escapes."""
+    if not (sys.stdout.encoding or "").lower().startswith("utf"):
+        text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
+    print(text)

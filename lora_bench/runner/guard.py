@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from lora_bench import errors
+from lora_bench.file_errors import describe_error
 from lora_bench.plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.runner.state import FileProgress, State, read_state, write_state
@@ -153,7 +154,9 @@ def _run_locked(job: TrialJob, progress: FileProgress, execute: ExecuteTrial) ->
         return "stopped"
     except (KeyboardInterrupt, SystemExit, errors.InterruptedRunError):
         ended = state | {"state": "interrupted", "stage": progress.stage, "reason": "the run was stopped"}
-        with suppress(errors.StoreError):  # a full disk does not turn the interrupt into something else
+        with suppress(
+            errors.StoreError, OSError
+        ):  # a full disk does not turn the interrupt into something else
             write_state(job.folder, ended | {"attempt_s": round(time.monotonic() - began_s, 3)})
         raise
     except Exception as error:  # noqa: BLE001 (whatever a trial dies of is kept, and others go on)
@@ -175,8 +178,8 @@ def _keep_failure(
     Raises:
         StoreError: the disk is full, so that the next trials would fail as well.
     """
-    reason = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
-    if not isinstance(error, errors.LoraBenchError):
+    reason = " ".join(describe_error(error).split())[:MAX_REASON] or type(error).__name__
+    if not isinstance(error, errors.LoraBenchError | OSError):
         reason = f"{type(error).__name__}: {reason}"
     ended = state | {
         "state": "failed",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import InterruptedRunError, LoraBenchError, ResourceError, StoreError
+from lora_bench.file_errors import describe_error
 from lora_bench.progress import SilentProgress
 from lora_bench.runner.apart import Tell
 from lora_bench.runner.cluster import (
@@ -204,9 +205,9 @@ def _make_trainable(
                 return {"state": state}
             value = read_objective(job.folder, search.spec.objective, job.trial.prompts)
             return {"state": state} if value is None else {"state": state, OBJECTIVE: value}
-        except LoraBenchError as error:
+        except (LoraBenchError, OSError) as error:
             with suppress(OSError, StoreError):
-                write_text(job.folder / REFUSED, str(error))
+                write_text(job.folder / REFUSED, describe_error(error))
             return {"state": "refused"}
 
     return run_in_worker

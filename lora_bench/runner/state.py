@@ -39,8 +39,12 @@ class TrialView:
 
 def read_state(folder: Path) -> dict[str, Any]:
     """The trial's `state.json`; empty if it is not there or cannot be read."""
+    return _read_mapping(folder / "state.json")
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        found = read_json(folder / "state.json")
+        found = read_json(path)
     except StoreError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -63,10 +67,7 @@ def view_trial(name: str, folder: Path) -> TrialView:
         return TrialView(name, "waiting")
     if said != "running":
         return TrialView(name, said, stage=state.get("stage") or "", reason=state.get("reason"))
-    try:
-        step = read_json(folder / "progress.json")
-    except StoreError:
-        step = {}
+    step = _read_mapping(folder / "progress.json")
     return TrialView(
         name,
         "running",
@@ -104,7 +105,7 @@ class FileProgress:
 
     def log(self, message: str) -> None:
         """One line, also kept in the trial's `log.txt`."""
-        with (self.folder / "log.txt").open("a", encoding="utf-8") as stream:
+        with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
         self.inner.log(message)
 

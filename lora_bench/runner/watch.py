@@ -87,8 +87,8 @@ class TrialWatch:
 
 
 def _written_at(job: TrialJob) -> int | None:
-    """Time stamp of a trial's state, None if there is none."""
+    """Time stamp of a trial's state, None if there is none that can be seen."""
     try:
         return (job.folder / "state.json").stat().st_mtime_ns
-    except FileNotFoundError:
+    except OSError:
         return None
