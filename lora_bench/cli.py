@@ -18,6 +18,7 @@ from pathlib import Path
 
 from lora_bench.errors import EXIT_FAILURE
 from lora_bench.messages import call_command, print_legibly
+from lora_bench.process_environment import set_defaults
 
 EPILOG = """exit codes: 0 complete, 1 a failure while working, 2 usage or an invalid spec, 3 incomplete,
 130 stopped by Ctrl-C (`run`: 3, it can go on).
@@ -256,6 +257,7 @@ def _run(argv: Sequence[str] | None) -> int:
         arguments = build_parser().parse_args(argv)
     except SystemExit as error:  # argparse has printed the usage, or the help
         return error.code if isinstance(error.code, int) else EXIT_FAILURE
+    set_defaults()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     with _terminate_as_interrupt():
         return int(import_module(f"lora_bench.commands.{arguments.verb}").execute(arguments))
