@@ -20,7 +20,7 @@ from lora_bench.encoders.assembly import batch_equal_lengths, join_vectors, prep
 from lora_bench.encoders.devices import choose_device
 from lora_bench.encoders.musicnn_network import N_MELS, N_PENULTIMATE, build_network
 from lora_bench.encoders.tensor_bundle import read_bundle
-from lora_bench.errors import UnscoredError
+from lora_bench.errors import ModelError, UnscoredError
 from lora_bench.store import hash_file
 
 if TYPE_CHECKING:
@@ -111,7 +111,10 @@ class MusicnnEncoder:
         folder = find_checkpoint(self.checkpoint)
         self.device = choose_device(device)
         # the files of this checkpoint are called `.index` and `.data-...`: their prefix is empty
-        self.network = build_network(read_bundle(folder, "")).to(self.device)
+        try:
+            self.network = build_network(read_bundle(folder, "")).to(self.device)
+        except ModelError as error:
+            raise UnscoredError(f"{name}: {error}") from error
         self.tags = read_tags(self.checkpoint)
         self._weights_hash = hash_file(folder / ".data-00000-of-00001")
 

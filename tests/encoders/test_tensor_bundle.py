@@ -80,6 +80,18 @@ def test_checksum_is_the_masked_castagnoli_crc():
     assert masked_crc32c(b"123456789") == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+@given(st.binary(max_size=300))
+@settings(max_examples=50, deadline=None)
+def test_checksum_in_pieces_is_that_of_byte_after_byte(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    assert masked_crc32c(data) == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 @given(
     st.dictionaries(
@@ -116,6 +128,18 @@ def test_a_short_data_file_is_refused(tmp_path):
     path = tmp_path / ".data-00000-of-00001"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ModelError, match=r"do not fit shape .* and a file of 111 bytes"):
+        read_bundle(tmp_path, "")
+
+
+def test_a_damaged_tensor_is_refused_by_its_checksum(tmp_path):
+    write_bundle(tmp_path, "", TENSORS)
+    path = tmp_path / ".data-00000-of-00001"
+    data = bytearray(path.read_bytes())
+    data[20] ^= 1  # still a finite number in a file of the right length
+    path.write_bytes(data)
+    with pytest.raises(
+        ModelError, match=r"conv/kernel: its 96 bytes are damaged, their checksum is .* reinstall"
+    ):
         read_bundle(tmp_path, "")
 
 
