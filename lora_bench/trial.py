@@ -21,10 +21,11 @@ from lora_bench.judging import TrialClips, judge_clips
 from lora_bench.names import prompt_slugs
 from lora_bench.plan import TrialPlan
 from lora_bench.progress import Progress
-from lora_bench.store import Store, hash_file, hash_json, read_json, to_jsonable, write_json, write_text
+from lora_bench.store import Store, hash_file, hash_json, to_jsonable, write_json, write_text
 
 if TYPE_CHECKING:
     from lora_bench.models import MusicModel
+    from lora_bench.models.token_set import TokenSet
 
 SAMPLING_FIELDS = ("clip_s", "guidance", "temperature", "top_k", "seed", "quantization")
 
@@ -86,47 +87,20 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
 def _train(
     trial: TrialPlan, model: MusicModel, manifest: Manifest, folder: Path, store: Store, progress: Progress
 ) -> TrainResult:
-    """The adapter of this trial: taken up if it was made from the same things, else trained."""
+    """The adapter of this trial: the finished one if it was made from the same things, else trained."""
     from lora_bench.stages.tokens import encode_dataset
-    from lora_bench.stages.train import train_adapter, without_effect_free
+    from lora_bench.stages.train import adapter_key, find_finished, train_adapter
 
     if trial.lora is None or trial.train is None or trial.train_seed is None:
         raise StoreError(f"{folder}/trial.json: a fine-tuned trial needs lora, train and train_seed")
     tokens = encode_dataset(manifest, model, store, progress)
-    key = hash_json(
-        {
-            "tokens": tokens.key,
-            "weights": model.info.weights_hash,
-            "lora": trial.lora,
-            "train": without_effect_free(trial.train),
-            "seed": trial.train_seed,
-        }
-    )
-    record = folder / "train.json"
-    if record.is_file() and (folder / "adapter").is_dir():
-        found = read_json(record)
-        if found.get("key") == key:
-            return TrainResult(
-                adapter=folder / "adapter",
-                trainable_params=found["trainable_params"],
-                matched_modules=found["matched_modules"],
-                curve=(),
-                wall_s=found["wall_s"],
-                peak_memory_gib=found["peak_memory_gib"],
-            )
-    mark = folder / "train.key"
-    if mark.is_file() and mark.read_text(encoding="utf-8") != key:
-        # A checkpoint of other data or settings must not be gone on from.
-        for left_over in (folder / "checkpoint", folder / "adapter"):
-            shutil.rmtree(left_over, ignore_errors=True)
-    write_text(mark, key)
+    key = adapter_key(tokens, model, trial.lora, trial.train, trial.train_seed)
     stopper = None
-    if trial.early_stopping is not None:
-        group = hash_json([tokens.key, model.info.weights_hash, trial.train.steps])
-        stopper = EarlyStopper(
-            trial.early_stopping, trial.train.steps, folder, hash_json([key, trial.early_stopping]), group
-        )
-    model.release_encoders()  # codes and text states are there
+    if find_finished(folder / "adapter", key) is None:
+        (folder / "train.json").unlink(missing_ok=True)
+        shutil.rmtree(folder / "adapter", ignore_errors=True)
+        stopper = _make_stopper(trial, tokens, model, folder, key)
+        model.release_encoders()  # codes and text states are there
     try:
         if stopper is not None:
             stopper.check()
@@ -135,17 +109,35 @@ def _train(
             tokens, model, trial.lora, trial.train, trial.train_seed, folder, progress, on_eval
         )
     except StoppedEarlyError:
-        shutil.rmtree(
-            folder / "checkpoint", ignore_errors=True
-        )  # the decision stands, nobody goes on from it
+        # the decision stands, nobody resumes from it
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         raise
-    write_json(record, {"key": key, **to_jsonable(result), "adapter": "adapter"})
+    write_json(folder / "train.json", {"key": key, **to_jsonable(result), "adapter": "adapter"})
     return result
+
+
+def _make_stopper(
+    trial: TrialPlan, tokens: TokenSet, model: MusicModel, folder: Path, key: str
+) -> EarlyStopper | None:
+    if trial.early_stopping is None or trial.train is None:
+        return None
+    group = hash_json([tokens.key, model.info.weights_hash, trial.train.steps])
+    own = hash_json([key, trial.early_stopping])
+    return EarlyStopper(trial.early_stopping, trial.train.steps, folder, own, group)
 
 
 def _adapter_hash(folder: Path) -> str | None:
     weights = folder / "adapter" / "adapter_model.safetensors"
     return hash_file(weights) if weights.is_file() else None
+
+
+def _clips_key(trial: TrialPlan, model: MusicModel, folder: Path) -> str:
+    """Hash of everything that a clip depends on apart from its prompt and index."""
+    sampling = trial.generation.model_dump(include=set(SAMPLING_FIELDS))
+    facts = {"weights": model.info.weights_hash, "adapter": _adapter_hash(folder), "sampling": sampling}
+    dtype = str(model.dtype)
+    # keys of earlier versions have no dtype, and nearly all of them are of float32
+    return hash_json(facts if dtype == "torch.float32" else {**facts, "dtype": dtype})
 
 
 def _generate(
@@ -155,10 +147,7 @@ def _generate(
     from lora_bench.models.decoding import Decoder
     from lora_bench.stages.generate import generate_clips
 
-    sampling = trial.generation.model_dump(include=set(SAMPLING_FIELDS))
-    key = hash_json(
-        {"weights": model.info.weights_hash, "adapter": _adapter_hash(folder), "sampling": sampling}
-    )
+    key = _clips_key(trial, model, folder)
     place, codes = folder / "clips", folder / "codes"
     mark = place / "key"
     if place.is_dir() and (not mark.is_file() or mark.read_text(encoding="utf-8") != key):

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from chaos_lives import NAME, live, plan_chaos
 
-from lora_bench import judging, models, preparation
+from lora_bench import judging, models, preparation, trial
 from lora_bench.models import loading
 from lora_bench.plan import ExperimentPlan, plan_experiment
+from lora_bench.progress import SilentProgress
 from lora_bench.spec import ExperimentSpec
 from lora_bench.stages import generate, tokens, train
 from lora_bench.stages.dataset import recordings
-from lora_bench.store import to_jsonable
+from lora_bench.store import Store, to_jsonable
 
 
 def change(plan: ExperimentPlan, **fields: Any) -> ExperimentPlan:
@@ -110,6 +113,29 @@ def test_an_experiment_grows_without_doing_anything_again(
     assert {trial["name"]: len(trial["scores"]) + len(trial["unscored"]) for trial in results["trials"]} == {
         "zero-shot": 6, "r1": 6, "new": 6,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("wanted", [torch.float32, torch.bfloat16], ids=str)
+def test_an_adapter_is_used_again_only_in_the_arithmetic_that_it_was_trained_in(
+    wanted: torch.dtype,
+    grown: tuple[Path, ExperimentPlan],
+    executions: Executions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`model.dtype: auto` may mean another type where a run is continued."""
+    root, plan = grown
+    shutil.copytree(root / "runs", tmp_path / "runs")
+    folder = tmp_path / "runs" / NAME / "trials" / plan.trials[1].id
+    monkeypatch.setattr(loading, "choose_dtype", lambda *_: wanted)
+    executions.take()
+    trial.execute_trial(plan.trials[1], folder, Store(tmp_path / "runs" / ".cache"), SilentProgress())
+    done = executions.take()
+    is_same = wanted == torch.float32
+    assert (done.get("steps", 0), done.get("clips", 0)) == ((0, 0) if is_same else (12, 2))
+    notes = json.loads((folder / "adapter" / "lora_bench.json").read_text(encoding="utf-8"))
+    record = json.loads((folder / "train.json").read_text(encoding="utf-8"))
+    assert record["key"] == notes["run_key"]
 
 
 def test_a_trial_with_complete_caches_trains_without_text_encoder_and_codec(

@@ -152,7 +152,7 @@ def _crc_table() -> NDArray[np.uint32]:
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = (table >> 1) ^ (table & 1) * np.uint32(CRC32C_POLYNOMIAL)
-    return table
+    return table.astype(np.uint32)
 
 
 _CRC_TABLE = _crc_table()

@@ -2,10 +2,12 @@
 
 schedule.py    what a step does, as pure functions of (seed, step): slices, caption dropout, noise, rate
 checkpoint.py  one file with everything a run needs to go on
+identity.py    the key of an adapter, and its finished result
 steps.py       one optimiser step, one measurement on the held-out slices
 loop.py        the run: where it begins, when it measures and saves, how it ends
 """
 
-from lora_bench.stages.train.loop import train_adapter, without_effect_free
+from lora_bench.stages.train.identity import adapter_key, find_finished
+from lora_bench.stages.train.loop import train_adapter
 
-__all__ = ["train_adapter", "without_effect_free"]
+__all__ = ["adapter_key", "find_finished", "train_adapter"]

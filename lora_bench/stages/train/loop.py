@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from lora_bench.artifacts import LossPoint, TrainResult
-from lora_bench.errors import ModelError, OutOfMemoryError, ResourceError, StoreError, TrainingError
+from lora_bench.errors import ModelError, OutOfMemoryError, ResourceError, TrainingError
 from lora_bench.models.hardware import has_fast_bfloat16
 from lora_bench.models.memory import (
     GIB,
@@ -31,14 +31,14 @@ from lora_bench.models.token_set import TokenSet
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import LoraSpec, TrainSpec
 from lora_bench.stages.train.checkpoint import TrainState, load_checkpoint, remove_checkpoint, save_checkpoint
+from lora_bench.stages.train.identity import adapter_key, find_finished
 from lora_bench.stages.train.schedule import learning_rate
 from lora_bench.stages.train.steps import TrainingRun, bring_to_learn, measure_eval_loss, take_step
-from lora_bench.store import hash_json, read_json, to_jsonable
+from lora_bench.store import to_jsonable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 1  # raise it when a checkpoint of an older version must not be gone on from
 MAX_EVAL_SLICES = 64
 N_CURVE_POINTS = 200  # at least, where there are as many steps
 OnEval = Callable[[int, float], None]
@@ -82,8 +82,8 @@ def train_adapter(
         raise TrainingError(
             "the dataset has no training slice, expected at least one; give longer or more tracks"
         )
-    key = _run_key(tokens, model, lora, train, seed)
-    finished = _find_finished(folder / "adapter", key)
+    key = adapter_key(tokens, model, lora, train, seed)
+    finished = find_finished(folder / "adapter", key)
     if finished is not None:
         model.load_adapter(finished.adapter)
         remove_checkpoint(folder / "checkpoint")  # killed between writing the adapter and this
@@ -171,42 +171,6 @@ def _refuse_to_compile(error: Exception) -> None:
             f"train.compile: torch could not compile the decoder's layers here ({reason}); it needs a C++ compiler, "
             "and on a GPU Triton; install them, or leave train.compile out"
         ) from error
-
-
-def _run_key(tokens: TokenSet, model: MusicModel, lora: LoraSpec, train: TrainSpec, seed: int) -> str:
-    train = without_effect_free(train)
-    facts = {
-        "format": FORMAT,
-        "tokens": tokens.key,
-        "weights": model.info.weights_hash,
-        "dtype": str(model.dtype),
-    }
-    return hash_json({**facts, "lora": lora, "train": train, "seed": seed})
-
-
-def without_effect_free(train: TrainSpec) -> TrainSpec:
-    """Settings with their default where they change nothing of the result: training is not done again."""
-    default = TrainSpec.model_fields["checkpoint_every"].default
-    return train.model_copy(update={"checkpoint_every": default})
-
-
-def _find_finished(adapter: Path, key: str) -> TrainResult | None:
-    """The result of this very run if its adapter is complete (killed before the caller took note of it)."""
-    try:
-        notes = read_json(adapter / "lora_bench.json")
-    except StoreError:
-        return None
-    if notes.get("run_key") != key:
-        return None
-    result = notes["result"]
-    return TrainResult(
-        adapter=adapter,
-        trainable_params=result["trainable_params"],
-        matched_modules=result["matched_modules"],
-        curve=tuple(LossPoint(**point) for point in result["curve"]),
-        wall_s=result["wall_s"],
-        peak_memory_gib=result["peak_memory_gib"],
-    )
 
 
 def _choose_eval_rows(tokens: TokenSet) -> NDArray[np.int64]:

@@ -1,0 +1,53 @@
+"""The identity of an adapter: the one key under which it is found again, and its finished result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lora_bench.artifacts import LossPoint, TrainResult
+from lora_bench.errors import StoreError
+from lora_bench.models.protocol import MusicModel
+from lora_bench.models.token_set import TokenSet
+from lora_bench.spec.schema import LoraSpec, TrainSpec
+from lora_bench.store import hash_json, read_json
+
+FORMAT = 1  # raise it when a checkpoint of an older version must not be gone on from
+
+
+def adapter_key(tokens: TokenSet, model: MusicModel, lora: LoraSpec, train: TrainSpec, seed: int) -> str:
+    """Hash of everything that an adapter's weights depend on, the decoder's arithmetic included.
+
+    `model.dtype: auto` gives float32 on one machine and bfloat16 on another: these are two adapters.
+    """
+    facts = {
+        "format": FORMAT,
+        "tokens": tokens.key,
+        "weights": model.info.weights_hash,
+        "dtype": str(model.dtype),
+    }
+    return hash_json({**facts, "lora": lora, "train": without_effect_free(train), "seed": seed})
+
+
+def without_effect_free(train: TrainSpec) -> TrainSpec:
+    """Settings with their default where they do not change the result."""
+    default = TrainSpec.model_fields["checkpoint_every"].default
+    return train.model_copy(update={"checkpoint_every": default})
+
+
+def find_finished(adapter: Path, key: str) -> TrainResult | None:
+    """The result that a complete adapter was saved with; None if it is not there, or was made under another key."""
+    try:
+        notes = read_json(adapter / "lora_bench.json")
+    except StoreError:
+        return None
+    if notes.get("run_key") != key or not (adapter / "adapter_model.safetensors").is_file():
+        return None
+    result = notes["result"]
+    return TrainResult(
+        adapter=adapter,
+        trainable_params=result["trainable_params"],
+        matched_modules=result["matched_modules"],
+        curve=tuple(LossPoint(**point) for point in result["curve"]),
+        wall_s=result["wall_s"],
+        peak_memory_gib=result["peak_memory_gib"],
+    )
