@@ -49,7 +49,8 @@ def inputs_key(trial: TrialPlan) -> str:
     plan = to_jsonable(trial)
     if plan["early_stopping"] is None:  # so that adding the section to a spec leaves other trials alone
         del plan["early_stopping"]
-    plan.pop("search", None)  # who chose a trial changes nothing about it
+    for name in ("search", "zero_shot", "baseline_trial"):  # who chose a trial, and what it is compared with
+        plan.pop(name, None)
     return hash_json({"trial": plan, "data": dataset_fingerprint(trial.dataset)})
 
 

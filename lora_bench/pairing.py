@@ -1,7 +1,7 @@
 """Every finished fine-tuned trial against its partners, from what both left on disk.
 
-Partners are the zero-shot model of the same model, data and sampling, and, where the experiment names a
-baseline, the baseline's trial of the same training seed.  The two are kept apart in `comparisons.json`:
+Planning decides the partners: the zero-shot trial of the same model, data and sampling, and, where the experiment
+names a baseline, the baseline's trial of the same training seed.  The two are kept apart in `comparisons.json`:
 `comparisons` and `baseline_comparisons`, with their summaries over training seeds beside them.
 
 Whether anything is to be compared is decided here, from files alone; `paired_records.py` does it, and brings
@@ -10,7 +10,6 @@ in the statistics, which a repeated run of a finished experiment thus never impo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +23,12 @@ Json = dict[str, Any]
 Pair = tuple[TrialPlan, TrialPlan]
 
 
-def find_partner(trial: TrialPlan, trials: Sequence[TrialPlan]) -> TrialPlan | None:
-    """The zero-shot trial of the same model, data and sampling; None if it was not planned."""
-    return next(
-        (
-            other
-            for other in trials
-            if other.kind == "zero-shot"
-            and (other.model, other.dataset, other.generation, other.prompts)
-            == (trial.model, trial.dataset, trial.generation, trial.prompts)
-        ),
-        None,
-    )
-
-
-def find_baseline(trial: TrialPlan, plan: ExperimentPlan) -> TrialPlan | None:
-    """The baseline's trial of the same training seed; None for itself, or where clips are no pairs.
-
-    Clips are pairs if both came from the same noise, and scores compare if both have the same references.
-    """
-    if plan.baseline is None or trial.kind == "zero-shot" or trial.configuration == plan.baseline:
-        return None
-    return next(
-        (
-            other
-            for other in plan.trials
-            if other.kind == "fine-tuned"
-            and (other.configuration, other.train_seed) == (plan.baseline, trial.train_seed)
-            and (other.model, other.dataset, other.prompts) == (trial.model, trial.dataset, trial.prompts)
-            and (other.generation.clip_s, other.generation.seed)
-            == (trial.generation.clip_s, trial.generation.seed)
-        ),
-        None,
-    )
+def find_pairs(plan: ExperimentPlan) -> tuple[list[Pair], list[Pair]]:
+    """Trials with their zero-shot trial, and trials with the baseline's, as planned."""
+    by_id = {trial.id: trial for trial in plan.trials}
+    with_zero_shot = [(trial, by_id[trial.zero_shot]) for trial in plan.trials if trial.zero_shot]
+    with_baseline = [(trial, by_id[trial.baseline_trial]) for trial in plan.trials if trial.baseline_trial]
+    return with_zero_shot, with_baseline
 
 
 def compare_trials(plan: ExperimentPlan, run_folder: Path, progress: Progress) -> None:
@@ -64,13 +36,9 @@ def compare_trials(plan: ExperimentPlan, run_folder: Path, progress: Progress) -
 
     What was compared before under the same scores and guards is not compared again.
     """
-    tuned = [trial for trial in plan.trials if trial.kind == "fine-tuned"]
-    against_base = [(t, other) for t in tuned if (other := find_partner(t, plan.trials)) is not None]
-    against_baseline = [(t, other) for t in tuned if (other := find_baseline(t, plan)) is not None]
     done = {trial.id: trial for trial in plan.trials if _is_done(run_folder, trial)}
     zero_shot, baseline = (
-        [pair for pair in pairs if all(trial.id in done for trial in pair)]
-        for pairs in (against_base, against_baseline)
+        [pair for pair in pairs if all(trial.id in done for trial in pair)] for pairs in find_pairs(plan)
     )
     files = [
         hash_file(folder_of(run_folder, trial) / name)

@@ -6,7 +6,7 @@ The order is zero-shot models, variants, grid, ablations; within each, training 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +15,12 @@ from pydantic import Field, ValidationError
 from lora_bench.errors import Problem, SpecError
 from lora_bench.names import slugify
 from lora_bench.spec.configurations import (
+    EFFECT_FREE,
+    N_CLIPS,
     ZERO_SHOT,
     Configuration,
     SectionTexts,
+    drop_effect_free,
     expand_configurations,
     find_differences,
     write_canonical,
@@ -34,10 +37,6 @@ from lora_bench.store import read_json, to_jsonable, write_json
 ID_VERSION = 2
 MANY_TRIALS = 64
 MAX_SLUG = 60
-# None of these changes a clip: how many are made, how many at once, how often a checkpoint is kept.
-_NOT_HASHED = {"generation": {"n_clips", "batch_size"}, "train": {"checkpoint_every"}}
-
-
 _ADAPTER_SECTIONS = frozenset({"lora", "train"})
 
 
@@ -81,6 +80,10 @@ class TrialPlan(Section):
     """Dotted fields in which the trial differs from the defaults, as stated."""
     aliases: tuple[str, ...] = ()
     """Names of equal configurations that were merged into this one."""
+    zero_shot: str | None = None
+    """Id of the base model's trial that this one is compared with; None for a zero-shot trial."""
+    baseline_trial: str | None = None
+    """Id of the baseline's trial that this one is compared with; None where there is none, or clips are no pairs."""
     early_stopping: EarlyStoppingSpec | None = None
     """When training is given up; never for zero-shot and the baseline."""
     search: SearchPlace | None = None
@@ -107,6 +110,8 @@ class ExperimentPlan(Section):
     """The spec's file."""
     overrides: tuple[str, ...] = ()
     """`-o` values, as written."""
+    notes: tuple[str, ...] = ()
+    """What planning decided and the spec does not say: trials that were merged."""
 
     @property
     def n_to_run(self) -> int:
@@ -133,10 +138,10 @@ def plan_file(loaded: LoadedSpec) -> ExperimentPlan:
 
 
 def plan_experiment(spec: ExperimentSpec) -> ExperimentPlan:
-    """Expand an experiment into trials.
+    """Expand an experiment into trials, and decide what each is compared with.
 
-    Equal configurations are one trial; the zero-shot model of every model, dataset and sampling that
-    occurs comes first.
+    Configurations that train the same adapter and make the same clips are one trial; the zero-shot model of every
+    model, dataset and sampling that occurs comes first.
 
     Raises:
         SpecError: names collide, the baseline does not exist, a combination is not valid.
@@ -148,31 +153,78 @@ def plan_experiment(spec: ExperimentSpec) -> ExperimentPlan:
     baseline = next(
         (item.name for item in configurations if spec.baseline in (item.name, *item.aliases)), None
     )
-    texts = SectionTexts(_NOT_HASHED)
+    texts = SectionTexts(EFFECT_FREE)
     zero_shot = _plan_zero_shot(spec, configurations, texts)
     fine_tuned = [
-        _plan_fine_tuned(spec, item, seed, texts)
+        _plan_trial(spec, item, seed, texts).model_copy(
+            update={"zero_shot": zero_shot[_base_of(item, texts)].id}
+        )
         for item in configurations
         for seed in spec.repeats.train_seeds
     ]
-    return ExperimentPlan(name=spec.name, spec=spec, trials=(*zero_shot, *fine_tuned), baseline=baseline)
+    return ExperimentPlan(
+        name=spec.name,
+        spec=spec,
+        trials=(*zero_shot.values(), *_pair_with_baseline(fine_tuned, baseline)),
+        baseline=baseline,
+        notes=tuple(_describe_merged(item) for item in configurations if item.aliases or item.merged_fields),
+    )
+
+
+def _describe_merged(item: Configuration) -> str:
+    names = ", ".join(f"`{name}`" for name in (item.name, *item.aliases))
+    if not item.merged_fields:
+        return f"{names} are one trial: their settings are equal"
+    fields = " and ".join(f"`{name}`" for name in item.merged_fields)
+    clips = (
+        f", with {item.settings.generation.n_clips} clips a prompt" if N_CLIPS in item.merged_fields else ""
+    )
+    return (
+        f"{names} are one trial{clips}: they differ only in {fields}, which changes neither adapter nor clips"
+    )
+
+
+def _base_of(item: Configuration, texts: SectionTexts) -> str:
+    """What the base model's clips depend on: configurations with the same text share a zero-shot trial."""
+    return texts.write(_select_sections(item, trained=False))
 
 
 def _plan_zero_shot(
     spec: ExperimentSpec, configurations: list[Configuration], texts: SectionTexts
-) -> list[TrialPlan]:
-    """The base model of every model, dataset and sampling that occurs."""
-    distinct: dict[str, Configuration] = {}
+) -> dict[str, TrialPlan]:
+    """The base model of every model, dataset and sampling that occurs, with as many clips as any trial needs."""
+    distinct: dict[str, list[Configuration]] = {}
     for item in configurations:
-        distinct.setdefault(texts.write(_select_sections(item, trained=False)), item)
-    sections = [_drop_not_hashed(_select_sections(item, trained=False)) for item in distinct.values()]
+        distinct.setdefault(_base_of(item, texts), []).append(item)
+    firsts = [group[0] for group in distinct.values()]
+    sections = [drop_effect_free(_select_sections(item, trained=False)) for item in firsts]
     varying = [name for other in sections[1:] for name in find_differences(sections[0], other)]
-    trials: list[TrialPlan] = []
-    for item in distinct.values():
+    trials: dict[str, TrialPlan] = {}
+    for key, group in distinct.items():
+        item = group[0]
         shown = [show_value(find_value(item.settings, item.changes, name)) for name in _name_parts(varying)]
-        name = clean_name("-".join([ZERO_SHOT, *shown]))
-        trials.append(_plan_trial(spec, item, name, name, None, texts))
+        trial = _plan_trial(spec, item, None, texts, clean_name("-".join([ZERO_SHOT, *shown])))
+        n_clips = max(other.settings.generation.n_clips for other in group)
+        generation = trial.generation.model_copy(update={"n_clips": n_clips})
+        trials[key] = trial.model_copy(update={"generation": generation})
     return trials
+
+
+def _pair_with_baseline(trials: Sequence[TrialPlan], baseline: str | None) -> list[TrialPlan]:
+    """Each trial with the baseline's trial of its seed, if both have the same noise and the same references."""
+    by_seed = {trial.train_seed: trial for trial in trials if trial.configuration == baseline}
+    paired: list[TrialPlan] = []
+    for trial in trials:
+        other = by_seed.get(trial.train_seed)
+        is_pair = (
+            other is not None
+            and other.configuration != trial.configuration
+            and (other.model, other.dataset) == (trial.model, trial.dataset)
+            and (other.generation.clip_s, other.generation.seed)
+            == (trial.generation.clip_s, trial.generation.seed)
+        )
+        paired.append(trial.model_copy(update={"baseline_trial": other.id}) if other and is_pair else trial)
+    return paired
 
 
 def _name_parts(varying: list[str]) -> list[str]:
@@ -180,20 +232,17 @@ def _name_parts(varying: list[str]) -> list[str]:
     return list(dict.fromkeys("dataset" if name.startswith("dataset.") else name for name in varying))
 
 
-def _plan_fine_tuned(spec: ExperimentSpec, item: Configuration, seed: int, texts: SectionTexts) -> TrialPlan:
-    several = len(spec.repeats.train_seeds) > 1
-    return _plan_trial(spec, item, f"{item.name}-s{seed}" if several else item.name, item.name, seed, texts)
-
-
 def _plan_trial(
     spec: ExperimentSpec,
     item: Configuration,
-    name: str,
-    configuration: str,
     seed: int | None,
     texts: SectionTexts,
+    base_name: str = ZERO_SHOT,
 ) -> TrialPlan:
-    """One trial; without a training seed it is a zero-shot one."""
+    """One trial; without a training seed it is a zero-shot one, named `base_name`."""
+    configuration = base_name if seed is None else item.name
+    several = seed is not None and len(spec.repeats.train_seeds) > 1
+    name = f"{configuration}-s{seed}" if several else configuration
     settings, trained = item.settings, seed is not None
     lora = settings.lora.model_copy(update={"alpha": settings.lora.resolved_alpha})
     is_kept = not trained or spec.baseline in (item.name, *item.aliases)
@@ -237,14 +286,6 @@ def _select_sections(item: Configuration, *, trained: bool) -> dict[str, Mapping
     """
     return {
         name: section for name, section in item.identity.items() if trained or name not in _ADAPTER_SECTIONS
-    }
-
-
-def _drop_not_hashed(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Without the fields that change no clip."""
-    return {
-        name: {key: value for key, value in section.items() if key not in _NOT_HASHED.get(name, ())}
-        for name, section in sections.items()
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import StoreError
-from lora_bench.store import read_json
+from lora_bench.store import hash_json, read_json
 
 # `stated`: a stage said why it gave no score; `missing`: the work that would have scored it is not done.
 STATED, MISSING = "stated", "missing"
@@ -55,20 +55,21 @@ def gather_trial(run_folder: Path, planned: Json, spec: Json) -> Json:
 
 
 def pair_with_zero_shot(trials: list[Json], planned: list[Json]) -> None:
-    """Name, in each fine-tuned trial, the base model's trial with the same model, data and sampling."""
-    bases = [(trial["id"], _read_base(plan)) for trial, plan in zip(trials, planned, strict=True)]
-    for trial, (_, base) in zip(trials, bases, strict=True):
-        if trial["kind"] == "zero-shot":
-            continue
-        others = zip(trials, bases, strict=True)
-        trial["zero_shot"] = next((i for o, (i, b) in others if o["kind"] == "zero-shot" and b == base), None)
+    """Name, in each fine-tuned trial, the base model's trial that it is compared with, as planned.
+
+    Plans of earlier versions do not say it; there it is the one of the same model, data and sampling.
+    """
+    bases = {_read_base(plan): plan["id"] for plan in reversed(planned) if plan.get("kind") == "zero-shot"}
+    for trial, plan in zip(trials, planned, strict=True):
+        if trial["kind"] != "zero-shot":
+            trial["zero_shot"] = plan["zero_shot"] if "zero_shot" in plan else bases.get(_read_base(plan))
 
 
-def _read_base(planned: Json) -> Json:
-    """What a trial's clips depend on apart from the adapter; the number of clips is not part of it."""
+def _read_base(planned: Json) -> str:
+    """What the base model's clips depend on; their number is not part of it."""
     generation: Json = planned.get("generation") or {}
     sampling = {key: value for key, value in generation.items() if key not in {"n_clips", "batch_size"}}
-    return {"model": planned.get("model"), "dataset": planned.get("dataset"), "generation": sampling}
+    return hash_json([planned.get("model"), planned.get("dataset"), sampling])
 
 
 def _settle_state(state_file: Json, problems: list[str]) -> tuple[str, str | None]:

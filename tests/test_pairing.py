@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from lora_bench.artifacts import Embeddings
 from lora_bench.metrics.provenance import find_gaps
 from lora_bench.names import prompt_slugs
-from lora_bench.pairing import compare_trials, find_baseline, find_partner
+from lora_bench.pairing import compare_trials, find_pairs
 from lora_bench.plan import ExperimentPlan, plan_experiment, write_plan
 from lora_bench.progress import SilentProgress
 from lora_bench.results import gather_results
@@ -94,16 +95,54 @@ def test_partners_are_the_zero_shot_model_and_the_baseline_of_the_same_seed() ->
     plan = make_plan()
     names = {trial.id: trial.name for trial in plan.trials}
     found = {
-        trial.name: (find_partner(trial, plan.trials), find_baseline(trial, plan))
+        trial.name: (trial.zero_shot, trial.baseline_trial)
         for trial in plan.trials
         if trial.kind == "fine-tuned"
     }
-    assert {name: [one and names[one.id] for one in pair] for name, pair in found.items()} == {
+    assert {name: [one and names[one] for one in pair] for name, pair in found.items()} == {
         "main-s0": ["zero-shot", None],
         "main-s1": ["zero-shot", None],
         "small-s0": ["zero-shot", "main-s0"],
         "small-s1": ["zero-shot", "main-s1"],
     }
+
+
+GENERATION = {
+    "more clips": {"generation.n_clips": 2 * N},
+    "fewer clips": {"generation.n_clips": 3},
+    "smaller batches": {"generation.batch_size": 2},
+    "both": {"generation": {"batch_size": 3, "n_clips": 5}},
+}
+
+
+@pytest.mark.parametrize("changes", GENERATION.values(), ids=GENERATION)
+def test_a_variant_with_other_numbers_of_clips_is_compared_with_the_zero_shot_model(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    variants = [{"name": "main", "lora": {"rank": 4}}, {"name": "other", "lora.rank": 8, **changes}]
+    plan = make_plan(trials={"variants": variants}, ablations={}, repeats={"train_seeds": [0]})
+    zero_shot, main, other = plan.trials
+    assert (zero_shot.zero_shot, main.zero_shot, other.zero_shot) == (None, zero_shot.id, zero_shot.id)
+    assert zero_shot.generation.n_clips == max(main.generation.n_clips, other.generation.n_clips)
+    assert other.baseline_trial == main.id
+    assert find_pairs(plan) == ([(main, zero_shot), (other, zero_shot)], [(other, main)])
+    run = write_run(tmp_path, plan, shifts={"other": 1.5})
+    compare_trials(plan, run, SilentProgress())
+    results = gather_results(run)
+    assert [trial.get("zero_shot") for trial in results["trials"]] == [None, zero_shot.id, zero_shot.id]
+    verdicts = {item["verdict"] for item in results["comparisons"] if item["trial"] == other.id}
+    assert verdicts == {"better"}
+
+
+def test_plans_of_earlier_versions_have_their_zero_shot_found(tmp_path: Path) -> None:
+    plan = make_plan(repeats={"train_seeds": [0]})
+    run = write_run(tmp_path, plan, shifts={})
+    before = read_json(run / "plan.json")
+    for trial in before["trials"]:
+        del trial["zero_shot"], trial["baseline_trial"]
+    write_json(run / "plan.json", before)
+    base, *tuned = gather_results(run)["trials"]
+    assert {trial["zero_shot"] for trial in tuned} == {base["id"]}
 
 
 def test_comparisons_with_zero_shot_and_with_the_baseline_stay_apart(compared) -> None:

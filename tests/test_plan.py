@@ -147,6 +147,75 @@ def test_equal_trials_are_one_trial_with_all_its_names() -> None:
     assert found.baseline == "a"
 
 
+@pytest.mark.parametrize(
+    ("changes", "n_clips", "words"),
+    [
+        ({"generation.batch_size": 2}, 50, "`generation.batch_size`"),
+        ({"generation.n_clips": 60}, 60, "`generation.n_clips`"),
+        ({"generation.n_clips": 40}, 50, "`generation.n_clips`"),
+        ({"train": {"checkpoint_every": 7}}, 50, "`train.checkpoint_every`"),
+        (
+            {"generation": {"n_clips": 60, "batch_size": 2}},
+            60,
+            "`generation.n_clips` and `generation.batch_size`",
+        ),
+    ],
+    ids=str,
+)
+def test_trials_that_train_the_same_and_make_the_same_clips_are_one(
+    changes: dict[str, Any], n_clips: int, words: str
+) -> None:
+    found = plan(
+        trials=variants({"name": "a"}, {"name": "b", **changes}, {"name": "c", "lora.rank": 4}),
+        generation={"n_clips": 50},
+        repeats={"train_seeds": [0, 1]},
+    )
+    assert names(found) == ["zero-shot", "a-s0", "a-s1", "c-s0", "c-s1"]
+    zero_shot, first, _, other, _ = found.trials
+    assert (first.aliases, first.generation.n_clips, zero_shot.generation.n_clips) == (
+        ("b",),
+        n_clips,
+        n_clips,
+    )
+    assert other.generation.n_clips == 50
+    assert first.id == plan(trials=ONE, repeats={"train_seeds": [0, 1]}).trials[1].id
+    (note,) = found.notes
+    assert note.startswith("`a`, `b` are one trial")
+    assert f"they differ only in {words}, which changes neither adapter nor clips" in note
+
+
+def test_a_grid_over_the_number_of_clips_trains_each_adapter_once() -> None:
+    axes = {"lora.rank": [4, 8], "generation.n_clips": [10, 30, 20], "generation.batch_size": [1, 4]}
+    found = plan(trials={"grid": {"axes": axes}})
+    assert [(t.lora and t.lora.rank, t.generation.n_clips) for t in found.trials] == [
+        (None, 30),
+        (4, 30),
+        (8, 30),
+    ]
+    assert [len(trial.aliases) for trial in found.trials] == [0, 5, 5]
+
+
+def test_other_sampling_is_another_trial_with_a_zero_shot_of_its_own() -> None:
+    found = plan(
+        trials=variants({"name": "a"}, {"name": "b", "generation": {"guidance": 1, "batch_size": 2}})
+    )
+    bases = {trial.id: trial.generation.guidance for trial in found.trials if trial.kind == "zero-shot"}
+    assert [bases[trial.zero_shot] for trial in found.trials if trial.zero_shot] == [3.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"generation.n_clips": 3}, {"generation.batch_size": 3}, {"train.checkpoint_every": 3}],
+    ids=str,
+)
+def test_an_ablation_without_effect_is_refused(change: dict[str, Any]) -> None:
+    (field,) = change
+    with pytest.raises(
+        SpecError, match=rf"ablation `x` has no effect: `{field}` changes neither the adapter"
+    ):
+        plan(trials=ONE, baseline="a", ablations={"x": change})
+
+
 def test_a_name_for_two_settings_is_an_error_that_says_the_difference() -> None:
     with pytest.raises(
         SpecError, match=r"two trials are named `a` but differ in `lora\.rank`, `lora\.alpha`; choose"

@@ -224,10 +224,7 @@ def _describe_lora(trial: TrialPlan) -> tuple[str, str, str, str]:
 
 
 def _write_notes(plan: ExperimentPlan, outlooks: Sequence[Outlook], run_folder: Path) -> list[str]:
-    lines: list[str] = []
-    merged = {trial.configuration: trial.aliases for trial in plan.trials if trial.aliases}
-    for name, aliases in merged.items():
-        lines.append(f"{name} is also {', '.join(aliases)} (equal settings are one trial)")
+    lines = list(plan.notes)
     problems = {
         f"warning: {item.trial.configuration}: {item.prediction.adapter.problem}; the trial would fail": None
         for item in outlooks

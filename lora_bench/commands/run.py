@@ -33,6 +33,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
     try:
         with open_display(quiet=arguments.quiet) as progress:
+            for note in plan.notes:
+                progress.log(note)
             code = run_experiment(
                 plan,
                 runs_dir=runs_dir,

@@ -27,7 +27,7 @@ def execute(arguments: argparse.Namespace) -> int:
                 raise
             problems.append(Problem(str(path), "", str(error).removeprefix(f"{path}: ")))
         else:
-            print(f"{path}: ok, {describe_plan(plan)}")
+            print(f"{path}: ok, {describe_plan(plan)}", *plan.notes, sep="\n  ")
     if problems:
         raise SpecError(problems)
     return EXIT_OK

@@ -20,7 +20,16 @@ from lora_bench.spec.targets import spell_targets
 from lora_bench.spec.words import suggest
 
 ZERO_SHOT = "zero-shot"
+EFFECT_FREE: Mapping[str, Collection[str]] = {
+    "generation": {"n_clips", "batch_size"},
+    "train": {"checkpoint_every"},
+}
+"""Fields that change neither an adapter nor a clip: how many clips, how many at once, how often a checkpoint is kept.
+
+Trials that differ in these alone are one trial, which trains once and makes the larger number of clips.
+"""
 VARIANT_AXIS = "variant"
+N_CLIPS = "generation.n_clips"
 
 
 @dataclass
@@ -33,6 +42,7 @@ class Configuration:
         identity: what it is compared by: plain sections with alpha filled in, targets spelled out and ordered.
             Configurations whose settings share a section share its plain form.
         aliases: names of equal configurations that were merged into this one.
+        merged_fields: fields of `EFFECT_FREE` in which those differed.
         cells: where it stands in the space that a search chooses from, as values by axis; several if
             combinations are equal, none outside of the space.
         is_wanted: whether the spec names it outside of that space, so that a search has to try it.
@@ -44,6 +54,7 @@ class Configuration:
     field: str
     identity: Mapping[str, Mapping[str, Any]]
     aliases: list[str] = dataclasses.field(default_factory=list)
+    merged_fields: list[str] = dataclasses.field(default_factory=list)
     cells: list[dict[str, str]] = dataclasses.field(default_factory=list)
     is_wanted: bool = False
 
@@ -232,25 +243,33 @@ class _Expander:
             settings = self.change(baseline.settings, changes, where)
             if settings is None:
                 continue
-            if self.forms.identify(settings) == baseline.identity:
-                (dotted,) = changes
+            (dotted,) = changes
+            identity = self.forms.identify(settings)
+            if identity == baseline.identity:
                 value = show_value(find_value(settings, changes, dotted))
                 self.complain(
                     where, f"ablation `{name}` changes nothing: `{dotted}` of `{wanted}` is {value} already"
                 )
+            elif drop_effect_free(identity) == drop_effect_free(baseline.identity):
+                self.complain(
+                    where,
+                    f"ablation `{name}` has no effect: `{dotted}` changes neither the adapter nor a clip of "
+                    f"`{wanted}`; change another field",
+                )
             yield self.place(self.name(name, settings, {**baseline.changes, **changes}, where), None)
 
     def merge_equal(self, stated: Iterable[Configuration]) -> list[Configuration]:
-        """Configurations that differ; a name that stands for two of them is a problem."""
+        """Configurations that differ in more than `EFFECT_FREE`; a name for two of them is a problem."""
         by_key: dict[str, Configuration] = {}
         by_name: dict[str, Configuration] = {}
-        texts = SectionTexts()
+        texts = SectionTexts(EFFECT_FREE)
         for configuration in stated:
             key = texts.write(configuration.identity)
             first = by_key.setdefault(key, configuration)
             if configuration.name not in (first.name, *first.aliases):
                 first.aliases.append(configuration.name)
             if first is not configuration:
+                self.take_more_clips(first, configuration)
                 first.cells += configuration.cells
                 first.is_wanted |= configuration.is_wanted
             namesake = by_name.setdefault(configuration.name, first)
@@ -260,6 +279,31 @@ class _Expander:
                 message = f"`{ZERO_SHOT}` names the base model's row, which is always there; choose another"
                 self.complain(configuration.field, message)
         return list(by_key.values())
+
+    def take_more_clips(self, first: Configuration, other: Configuration) -> None:
+        """Note in what two equal configurations differ; the first gets the larger number of clips."""
+        if first.identity is other.identity:
+            return
+        differing = [
+            name
+            for name in find_differences(first.identity, other.identity)
+            if name not in first.merged_fields
+        ]
+        first.merged_fields += differing
+        n_clips = other.settings.generation.n_clips
+        if n_clips > first.settings.generation.n_clips:
+            generation = first.settings.generation.model_copy(update={"n_clips": n_clips})
+            first.settings = first.settings.model_copy(update={"generation": generation})
+            first.changes = {**first.changes, N_CLIPS: n_clips}
+            first.identity = self.forms.identify(first.settings)
+
+
+def drop_effect_free(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Plain sections without the fields of `EFFECT_FREE`."""
+    return {
+        name: {key: value for key, value in section.items() if key not in EFFECT_FREE.get(name, ())}
+        for name, section in sections.items()
+    }
 
 
 def _describe_collision(first: Configuration, second: Configuration) -> str:
