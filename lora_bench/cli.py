@@ -207,7 +207,8 @@ def _add_spec(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "-o", "--override", action="append", default=[], dest="overrides", metavar="KEY=VALUE",
-        help="change a field, such as lora.rank=16; may be given several times",
+        help="change a field, such as lora.rank=16: in every trial, also where a variant states it; may be given "
+        "several times (an override that changes nothing, or of an axis of the grid, is an error)",
     )  # fmt: skip
 
 

@@ -112,6 +112,8 @@ class ExperimentPlan(Section):
     """`-o` values, as written."""
     notes: tuple[str, ...] = ()
     """What planning decided and the spec does not say: trials that were merged."""
+    override_effects: tuple[str, ...] = ()
+    """Lines that say what the overrides change, by trial."""
 
     @property
     def n_to_run(self) -> int:
@@ -134,7 +136,8 @@ def plan_file(loaded: LoadedSpec) -> ExperimentPlan:
         raise SpecError(placed) from None
     here = Path.cwd()  # reports name the spec as its user does, not by where this machine keeps it
     file = loaded.file.relative_to(here) if loaded.file.is_relative_to(here) else loaded.file
-    return plan.model_copy(update={"source": file.as_posix(), "overrides": loaded.overrides})
+    stated = {"overrides": loaded.overrides, "override_effects": loaded.effects}
+    return plan.model_copy(update={"source": file.as_posix(), **stated})
 
 
 def plan_experiment(spec: ExperimentSpec) -> ExperimentPlan:

@@ -124,6 +124,7 @@ def make_document(plan: ExperimentPlan, run_folder: Path, outlooks: Sequence[Out
         "run_folder": run_folder.as_posix(),
         "baseline": plan.baseline,
         "overrides": list(plan.overrides),
+        "override_effects": list(plan.override_effects),
         "needs_yes": plan.n_to_run > MANY_TRIALS,
         "predicted": _sum_up(outlooks, _count_choices(plan, outlooks)),
         "trials": trials,
@@ -224,7 +225,7 @@ def _describe_lora(trial: TrialPlan) -> tuple[str, str, str, str]:
 
 
 def _write_notes(plan: ExperimentPlan, outlooks: Sequence[Outlook], run_folder: Path) -> list[str]:
-    lines = list(plan.notes)
+    lines = [*(f"override: {line}" for line in plan.override_effects), *plan.notes]
     problems = {
         f"warning: {item.trial.configuration}: {item.prediction.adapter.problem}; the trial would fail": None
         for item in outlooks

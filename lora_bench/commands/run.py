@@ -28,6 +28,8 @@ def execute(arguments: argparse.Namespace) -> int:
             f"{arguments.spec}: {plan.n_to_run:,} trials, more than {MANY_TRIALS}; look at them with "
             f"`lora-bench plan {arguments.spec}`, then run with --yes"
         )
+    for line in () if arguments.quiet else plan.override_effects:
+        print(f"override: {line}", file=sys.stderr)
     runs_dir, reports_dir = arguments.runs_dir.absolute(), arguments.reports_dir.absolute()
     from lora_bench.experiment import run_experiment
 

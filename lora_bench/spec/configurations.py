@@ -62,9 +62,16 @@ class Configuration:
 def expand_configurations(spec: ExperimentSpec) -> tuple[list[Configuration], list[Problem]]:
     """All configurations in the order of the spec, equal ones merged, and what is wrong with them."""
     expander = _Expander(spec)
+    stated, expander.problems = list_stated(spec)
+    return expander.merge_equal(stated), expander.problems
+
+
+def list_stated(spec: ExperimentSpec) -> tuple[list[Configuration], list[Problem]]:
+    """All configurations as stated, equal ones apart, and what is wrong with them."""
+    expander = _Expander(spec)
     trials = list(expander.expand_trials())
-    ablations = list(expander.expand_ablations({trial.name: trial for trial in trials}))
-    return expander.merge_equal([*trials, *ablations]), expander.problems
+    ablations = expander.expand_ablations({trial.name: trial for trial in trials})
+    return [*trials, *ablations], expander.problems
 
 
 class SectionForms:

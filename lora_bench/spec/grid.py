@@ -12,6 +12,9 @@ from lora_bench.spec.changes import Changes, flatten_mapping
 from lora_bench.spec.experiment import GridSpec, TrialSettings
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_STATED_NUMBER = re.compile(
+    r"(?<![A-Za-z])(?P<word>[A-Za-z][A-Za-z_]*)(?P<sign>[-=]?)(?P<number>[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?)(?![0-9])"
+)
 _SHORT = {
     "lora.rank": "r",
     "lora.alpha": "a",
@@ -104,6 +107,33 @@ def show_value(value: Any) -> str:
     if isinstance(value, Path):
         return value.name
     return str(value)
+
+
+def rename_value(name: str, field: str, before: Any, after: Any) -> str:
+    """`name` with the value of a field that it states replaced: `r4-attention` becomes `r8-attention`.
+
+    A number is one after its field's name, its beginning or its short form (`r4`, `rank-4`, `lr1e-3`); a text is
+    one between hyphens or other signs.  A name that does not state the value stays as it is.
+    """
+    if isinstance(before, bool) or isinstance(after, bool) or before is None or after is None:
+        return name
+    new = show_value(after).rpartition("/")[2]
+    if not isinstance(before, int | float):
+        old = re.escape(show_value(before).rpartition("/")[2])
+        return clean_name(re.sub(rf"(?<![A-Za-z0-9]){old}(?![A-Za-z0-9])", lambda _: new, name))
+    last = field.rpartition(".")[2]
+    initials = "".join(word[0] for word in last.split("_"))
+
+    def replace(found: re.Match[str]) -> str:
+        word = found["word"].lower().rstrip("_")
+        is_field = word in {_SHORT.get(field), initials} or last.startswith(word)
+        return (
+            f"{found['word']}{found['sign']}{new}"
+            if is_field and float(found["number"]) == before
+            else found[0]
+        )
+
+    return clean_name(_STATED_NUMBER.sub(replace, name))
 
 
 def clean_name(text: str) -> str:

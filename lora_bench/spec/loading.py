@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from lora_bench.errors import Problem, SpecError
 from lora_bench.metrics import validate_metric_name
 from lora_bench.spec.experiment import ExperimentSpec
+from lora_bench.spec.override_effects import follow_overrides
+from lora_bench.spec.overrides import apply_override
 from lora_bench.spec.parents import read_with_parents
 from lora_bench.spec.paths import resolve_paths
 from lora_bench.spec.problems import describe_errors
 from lora_bench.spec.prompts import expand_prompts
-from lora_bench.spec.reading import read_text
-from lora_bench.spec.tree import Node, find_node, merge_nodes, nest_node
+from lora_bench.spec.tree import Node, find_node
 from lora_bench.spec.trial_parts import check_trial_parts, describe_unknown_dataset
 
 _PART = re.compile(r"[^\[\].]+")
@@ -34,6 +35,7 @@ class LoadedSpec:
         files: all files that were read, parents first.
         overrides: the `-o` values, as written.
         tree: the merged document with places.
+        effects: lines that say what the overrides change, by trial.
     """
 
     spec: ExperimentSpec
@@ -41,6 +43,7 @@ class LoadedSpec:
     files: tuple[Path, ...]
     overrides: tuple[str, ...]
     tree: Node
+    effects: tuple[str, ...] = ()
 
     def locate(self, field: str) -> str:
         """`file:line:column` of a field such as `trials.variants[2].name`, or of what is nearest above it."""
@@ -53,7 +56,8 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
 
     Args:
         path: the YAML file, or the name of a shipped spec.
-        overrides: `key=value` each, the value written as in YAML; `lora.` and `train.` mean the defaults.
+        overrides: `key=value` each, the value written as in YAML; a field of a trial, such as `lora.rank`, is
+            changed in every trial.
 
     Raises:
         UsageError: the file cannot be opened.
@@ -61,20 +65,40 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
     """
     problems: list[Problem] = []
     files: list[Path] = []
-    tree = read_with_parents(path, problems, files)
-    if tree is None:
+    stated = read_with_parents(path, problems, files)
+    if stated is None:
         raise _sorted_error(problems)
+    overridden = stated
     for override in overrides:
-        tree = _apply_override(tree, override, problems)
+        overridden = apply_override(overridden, override, problems)
+    tree, spec = _check(overridden, problems)
+    effects: tuple[str, ...] = ()
+    if overrides and spec is not None and not problems:
+        followed = follow_overrides(stated, overridden, overrides, _read_silently)
+        tree, spec = _check(followed.tree, problems)
+        problems += followed.problems
+        effects = followed.effects
+    if problems or spec is None:
+        raise _sorted_error(problems)
+    return LoadedSpec(spec, path.absolute(), tuple(files), tuple(overrides), tree, effects)
+
+
+def _check(tree: Node, problems: list[Problem]) -> tuple[Node, ExperimentSpec | None]:
+    """A merged document with its references resolved, and its spec if it is valid."""
     tree = resolve_paths(tree)
     tree = _resolve_dataset(tree, problems)
     tree = expand_prompts(tree, problems)
     spec = _validate(tree, problems)
     problems += check_trial_parts(tree, {problem.place for problem in problems})
     _check_metrics(tree, problems)
-    if problems or spec is None:
-        raise _sorted_error(problems)
-    return LoadedSpec(spec, path.absolute(), tuple(files), tuple(overrides), tree)
+    return tree, spec
+
+
+def _read_silently(tree: Node) -> ExperimentSpec | None:
+    """The spec of a merged document; None if anything is wrong with it."""
+    problems: list[Problem] = []
+    spec = _check(tree, problems)[1]
+    return None if problems else spec
 
 
 def _validate(tree: Node, problems: list[Problem]) -> ExperimentSpec | None:
@@ -86,48 +110,6 @@ def _validate(tree: Node, problems: list[Problem]) -> ExperimentSpec | None:
             found for found in describe_errors(error, tree, ExperimentSpec) if found.place not in known
         ]
         return None
-
-
-def _apply_override(tree: Node, override: str, problems: list[Problem]) -> Node:
-    """The document with one `key=value`; relative paths in it are relative to the current folder."""
-    source = f"-o {override}"
-    key, equals, text = override.partition("=")
-    parts = tuple(key.strip().split("."))
-    if not equals or not all(parts):
-        problems.append(Problem(source, "", "expected KEY=VALUE with a dotted key, such as `-o lora.rank=8`"))
-        return tree
-    if parts[0] in {"extends", "schema"}:
-        problems.append(
-            Problem(source, parts[0], f"`{parts[0]}` cannot be overridden; it belongs into a file")
-        )
-        return tree
-    value = read_text(text, source, Path.cwd(), problems, is_file=False)
-    if value is None:
-        if not any(problem.place == source for problem in problems):
-            problems.append(Problem(source, key, "the value is empty; write `null` for nothing"))
-        return tree
-    if parts[0] in {"lora", "train"}:
-        parts = ("defaults", *parts)
-    stated = replace(value, key_place=value.place)
-    return _set_node(tree, parts, stated)
-
-
-def _set_node(tree: Node, parts: tuple[str, ...], value: Node, name: str = "") -> Node:
-    """The document with `value` merged in at `parts`; a number counts into a list that is there."""
-    head, rest = parts[0], parts[1:]
-    if isinstance(tree.value, list) and head.isdigit() and int(head) < len(tree.value):
-        items = list(tree.value)
-        items[int(head)] = _set_node(items[int(head)], rest, value) if rest else value
-        return replace(tree, value=items)
-    dotted = ".".join(parts)
-    if rest and dotted in tree.children:  # a field that is written as a dotted key, as on an axis
-        return replace(tree, value={**tree.children, dotted: value})
-    for end in range(len(parts) - 1, 0, -1):
-        key = ".".join(parts[:end])
-        if key in tree.children:
-            inner = _set_node(tree.children[key], parts[end:], value, parts[end - 1])
-            return replace(tree, value={**tree.children, key: inner})
-    return merge_nodes(tree, nest_node(parts, value), name)
 
 
 def _resolve_dataset(tree: Node, problems: list[Problem]) -> Node:
