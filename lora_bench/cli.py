@@ -51,8 +51,11 @@ def build_parser() -> argparse.ArgumentParser:
     init.add_argument("--model", default="pocket", metavar="ID", help="default: pocket")
     init.add_argument("--force", action="store_true", help="replace a spec that is there")
 
-    validate = _add(verbs, "validate", "check specs; every problem with its place")
+    validate = _add(verbs, "validate", "check specs and what they name here; every problem with its place")
     validate.add_argument("specs", nargs="+", type=Path, metavar="SPEC")
+    validate.add_argument(
+        "--spec-only", action="store_true", help="do not look for recordings, captions and models on this machine"
+    )
 
     plan = _add(verbs, "plan", "show every trial, why it would run, and what it would take")
     _add_spec(plan)

@@ -111,7 +111,7 @@ class ExperimentPlan(Section):
     overrides: tuple[str, ...] = ()
     """`-o` values, as written."""
     notes: tuple[str, ...] = ()
-    """What planning decided and the spec does not say: trials that were merged."""
+    """What planning decided and the spec does not say: trials that were merged, a spec that is a shipped one."""
     override_effects: tuple[str, ...] = ()
     """Lines that say what the overrides change, by trial."""
 
@@ -136,7 +136,9 @@ def plan_file(loaded: LoadedSpec) -> ExperimentPlan:
         raise SpecError(placed) from None
     here = Path.cwd()  # reports name the spec as its user does, not by where this machine keeps it
     file = loaded.file.relative_to(here) if loaded.file.is_relative_to(here) else loaded.file
-    stated = {"overrides": loaded.overrides, "override_effects": loaded.effects}
+    is_shipped = loaded.files[-1] != loaded.file
+    notes = (f"{file}: the spec that is shipped with lora_bench", *plan.notes) if is_shipped else plan.notes
+    stated = {"overrides": loaded.overrides, "override_effects": loaded.effects, "notes": notes}
     return plan.model_copy(update={"source": file.as_posix(), **stated})
 
 

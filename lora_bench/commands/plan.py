@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,15 +13,15 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from lora_bench.commands.inputs import load_plan
 from lora_bench.commands.reasons import Reason, RunHistory
 from lora_bench.commands.tables import format_table, print_json_text
 from lora_bench.commands.validate import describe_plan
-from lora_bench.errors import EXIT_OK
+from lora_bench.errors import EXIT_OK, Problem, SpecError
 from lora_bench.forecast import Forecaster, Prediction, find_obstacle, read_history
-from lora_bench.plan import MANY_TRIALS, ExperimentPlan, TrialPlan, plan_file
+from lora_bench.plan import MANY_TRIALS, ExperimentPlan, TrialPlan
 from lora_bench.runner.optuna_study import INSTALL
 from lora_bench.search_records import SearchTally, tally_search
-from lora_bench.spec import load_spec
 from lora_bench.store import to_jsonable
 
 SCHEMA = 1
@@ -49,8 +50,12 @@ class Outlook:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Print the plan as a table or as JSON."""
-    plan = plan_file(load_spec(arguments.spec, arguments.overrides))
+    """Print the plan as a table or as JSON.
+
+    Raises:
+        SpecError: after the plan, if this machine lacks what the spec names.
+    """
+    plan, missing = load_plan(arguments.spec, arguments.overrides)
     runs_dir = arguments.runs_dir.absolute()
     if arguments.probe:
         _probe(plan, runs_dir)
@@ -68,11 +73,20 @@ def execute(arguments: argparse.Namespace) -> int:
     ]
     if arguments.json:
         # Python's own writer takes as long over 10,000 trials as everything else together
-        print_json_text(to_json(make_document(plan, runs_dir / plan.name, outlooks), indent=1).decode())
-        return EXIT_OK
+        document = make_document(plan, runs_dir / plan.name, outlooks)
+        document["problems"] = [str(problem) for problem in missing]
+        print_json_text(to_json(document, indent=1).decode())
+        return _finish(missing)
     print(format_table(HEAD, [_make_row(outlook) for outlook in outlooks], right=NUMBERS))
     for line in _write_notes(plan, outlooks, runs_dir / plan.name):
         print(line)
+    return _finish(missing)
+
+
+def _finish(missing: list[Problem]) -> int:
+    if missing:
+        sys.stdout.flush()
+        raise SpecError(missing)
     return EXIT_OK
 
 

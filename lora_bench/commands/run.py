@@ -8,20 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lora_bench.commands.inputs import load_plan
 from lora_bench.console import open_display
-from lora_bench.errors import EXIT_INCOMPLETE, InterruptedRunError, LoraBenchError, UsageError
-from lora_bench.plan import MANY_TRIALS, ExperimentPlan, plan_file
+from lora_bench.errors import EXIT_INCOMPLETE, InterruptedRunError, LoraBenchError, SpecError, UsageError
+from lora_bench.plan import MANY_TRIALS, ExperimentPlan
 from lora_bench.search_records import UNTRIED, describe_rest
-from lora_bench.spec import load_spec
 from lora_bench.store import read_json
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Plan, run what is missing, print where the report is."""
-    loaded = load_spec(arguments.spec, arguments.overrides)
-    if loaded.files[-1] != loaded.file and not arguments.quiet:
-        print(f"{arguments.spec}: the spec shipped with lora_bench, {loaded.files[-1]}", file=sys.stderr)
-    plan = plan_file(loaded)
+    plan, missing = load_plan(arguments.spec, arguments.overrides)
+    if missing:
+        raise SpecError(missing)
     executor = choose_executor(arguments.executor, arguments.ray_address)
     if plan.n_to_run > MANY_TRIALS and not arguments.yes:
         raise UsageError(

@@ -1,12 +1,12 @@
-"""`lora-bench validate`: check specs without running anything."""
+"""`lora-bench validate`: check specs, and that what they name is on this machine, without running anything."""
 
 from __future__ import annotations
 
 import argparse
 
+from lora_bench.commands.inputs import load_plan
 from lora_bench.errors import EXIT_OK, Problem, SpecError, UsageError
-from lora_bench.plan import ExperimentPlan, plan_file
-from lora_bench.spec import load_spec
+from lora_bench.plan import ExperimentPlan
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -19,7 +19,7 @@ def execute(arguments: argparse.Namespace) -> int:
     problems: list[Problem] = []
     for path in arguments.specs:
         try:
-            plan = plan_file(load_spec(path))
+            plan, missing = load_plan(path, with_inputs=not arguments.spec_only)
         except SpecError as error:
             problems += error.problems
         except UsageError as error:
@@ -27,7 +27,9 @@ def execute(arguments: argparse.Namespace) -> int:
                 raise
             problems.append(Problem(str(path), "", str(error).removeprefix(f"{path}: ")))
         else:
-            print(f"{path}: ok, {describe_plan(plan)}", *plan.notes, sep="\n  ")
+            problems += missing
+            if not missing:
+                print(f"{path}: ok, {describe_plan(plan)}", *plan.notes, sep="\n  ")
     if problems:
         raise SpecError(problems)
     return EXIT_OK

@@ -15,7 +15,7 @@ from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.spec.override_effects import follow_overrides
 from lora_bench.spec.overrides import apply_override
 from lora_bench.spec.parents import read_with_parents
-from lora_bench.spec.paths import resolve_paths
+from lora_bench.spec.paths import find_missing_paths, resolve_paths
 from lora_bench.spec.problems import describe_errors
 from lora_bench.spec.prompts import expand_prompts
 from lora_bench.spec.tree import Node, find_node
@@ -51,13 +51,14 @@ class LoadedSpec:
         return str(find_node(self.tree, tuple(parts))[0].stated_at)
 
 
-def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
+def load_spec(path: Path, overrides: Sequence[str] = (), *, with_paths: bool = False) -> LoadedSpec:
     """Read, merge and check a spec.
 
     Args:
         path: the YAML file, or the name of a shipped spec.
         overrides: `key=value` each, the value written as in YAML; a field of a trial, such as `lora.rank`, is
             changed in every trial.
+        with_paths: whether the problems of a wrong spec include folders that are not there.
 
     Raises:
         UsageError: the file cannot be opened.
@@ -79,7 +80,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
         problems += followed.problems
         effects = followed.effects
     if problems or spec is None:
-        raise _sorted_error(problems)
+        raise _sorted_error([*problems, *(find_missing_paths(tree) if with_paths else ())])
     return LoadedSpec(spec, path.absolute(), tuple(files), tuple(overrides), tree, effects)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from lora_bench.errors import Problem
 from lora_bench.spec.tree import Node
 
 _LOCAL_MODEL = ("./", "../", "/", "~/")
@@ -50,3 +52,58 @@ def _resolve_model(stated: str, folder: Path) -> str:
     path = resolve_path(stated, folder)
     is_local = stated.startswith(_LOCAL_MODEL) or (stated != "pocket" and path.is_dir())
     return path.as_posix() if is_local else stated
+
+
+def find_missing_paths(tree: Node, used: Collection[str] | None = None) -> list[Problem]:
+    """Problems of folders of recordings and local models that are not there, each at its place.
+
+    Args:
+        tree: a document with absolute paths.
+        used: paths that count; None is all of them.
+    """
+    problems: list[Problem] = []
+    for field, node in _list_paths(tree):
+        path = Path(str(node.value))
+        if used is not None and str(node.value) not in used:
+            continue
+        if field == "dataset.path" and not path.is_dir():
+            found = "is a file" if path.exists() else "does not exist"
+            mend = (
+                "expected a folder of recordings of the genre (wav, flac, ogg, opus, mp3 or m4a, at any depth), so "
+                "put them there or change dataset.path"
+            )
+        elif field == "model.id" and not path.exists():
+            found = "does not exist"
+            mend = "expected a folder with a MusicGen, `pocket`, or an id on the hub such as facebook/musicgen-small"
+        else:
+            continue
+        problems.append(
+            Problem(str(node.place), field, f"`{field}` is `{node.value}`, which {found}; {mend}")
+        )
+    return list(dict.fromkeys(problems))
+
+
+def find_stated(tree: Node, path: str) -> tuple[str, str | None]:
+    """Where a path or a model is stated, and where the captions next to it are; the document's place if nowhere."""
+
+    def search(node: Node) -> Iterator[tuple[str, str | None]]:
+        captions = node.children.get("captions")
+        for child in (*node.children.values(), *node.items):
+            if child.value == path:
+                yield str(child.place), str(captions.stated_at) if captions is not None else None
+            yield from search(child)
+
+    return next(search(tree), (str(tree.place), None))
+
+
+def _list_paths(node: Node, trail: tuple[str, ...] = ()) -> Iterator[tuple[str, Node]]:
+    """`dataset.path` or `model.id`, and its node, for every absolute path of the document."""
+    for key, child in node.children.items():
+        yield from _list_paths(child, (*trail, *key.split(".")))
+    for child in node.items:
+        yield from _list_paths(child, trail)
+    if isinstance(node.value, str) and node.value.startswith("/") and "\0" not in node.value:
+        if trail[-2:] == ("dataset", "path") or (trail[:1] == ("datasets",) and trail[2:] == ("path",)):
+            yield "dataset.path", node
+        elif trail[-2:] == ("model", "id"):
+            yield "model.id", node

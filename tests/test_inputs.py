@@ -1,0 +1,154 @@
+"""What a spec names and this machine lacks: said by validate, plan and run, all at once, before any work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from lora_bench.cli import main
+
+HEAD = "schema: 1\nname: t\nprompts: [a]\nmetrics: [mfcc20]\n"
+CAPTIONS = "captions: {text: a tune}"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_songs(folder: Path, n_songs: int = 3) -> None:
+    """Short sounds, no two alike."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for song in range(n_songs):
+        soundfile.write(folder / f"s{song}.wav", np.full(800, 0.1 * (song + 1)), 8000)
+
+
+def write_spec(text: str) -> Path:
+    """A spec in the current folder."""
+    path = Path("t.yaml")
+    path.write_text(HEAD + text, encoding="utf-8")
+    return path
+
+
+def list_problems(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    """Lines of a command that must refuse the spec, without their sum."""
+    capsys.readouterr()
+    assert main([*arguments]) == 2
+    *problems, total = capsys.readouterr().err.splitlines()
+    assert total.endswith("; nothing was run")
+    return problems
+
+
+def test_a_missing_folder_is_said_by_validate_plan_and_run_with_its_place(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = str(write_spec(f"dataset: {{path: no_such_folder, {CAPTIONS}}}\n"))
+    expected = (
+        f"t.yaml:5:17: `dataset.path` is `{place}/no_such_folder`, which does not exist; expected a folder of "
+        "recordings of the genre (wav, flac, ogg, opus, mp3 or m4a, at any depth), so put them there or change "
+        "dataset.path"
+    )
+    for verb in ("validate", "plan", "run"):
+        assert list_problems(capsys, verb, spec) == [expected]
+    assert not (place / "runs").exists()
+    assert main(["plan", spec]) == 2
+    assert "r16-attention" in capsys.readouterr().out  # there is a plan all the same
+    assert main(["plan", spec, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["problems"] == [expected]
+
+
+def test_a_spec_can_be_checked_without_its_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = str(write_spec(f"dataset: {{path: on_the_cluster, {CAPTIONS}}}\n"))
+    assert main(["validate", "--spec-only", spec]) == 0
+    assert capsys.readouterr().out.startswith(f"{spec}: ok, 1 zero-shot and 1 fine-tuned trial")
+
+
+def test_everything_that_is_missing_comes_at_once_with_what_is_wrong(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = (
+        "trials: {variants: [{name: a}, {name: b, dataset.path: two}, {name: c, model: {id: ./three}}]}\n"
+    )
+    spec = str(write_spec(f"dataset: {{path: one, {CAPTIONS}}}\n{trials}"))
+    found = list_problems(capsys, "validate", spec)
+    assert [line.partition(",")[0] for line in found] == [
+        f"t.yaml:5:17: `dataset.path` is `{place}/one`",
+        f"t.yaml:6:56: `dataset.path` is `{place}/two`",
+        f"t.yaml:6:84: `model.id` is `{place}/three`",
+    ]
+    wrong = str(write_spec(f"dataset: {{path: one, {CAPTIONS}}}\nlora: {{rank: 4}}\n"))
+    unknown, missing = list_problems(capsys, "run", wrong)
+    assert unknown.startswith("t.yaml:6:1: `lora` is not a field of a spec")
+    assert f"`{place}/one`, which does not exist" in missing
+    clash = f"dataset: {{path: one, {CAPTIONS}}}\nbaseline: nobody\n"
+    assert len(list_problems(capsys, "plan", str(write_spec(clash)))) == 2
+
+
+@pytest.mark.parametrize(
+    ("captions", "songs", "words"),
+    [
+        (CAPTIONS, 0, "which holds no audio file; expected at least 3 recordings"),
+        (CAPTIONS, 2, "which holds 2 audio files; expected at least 3 recordings"),
+        ("captions: {source: sidecar}", 3, "3 of 3 files have no caption"),
+        ("captions: {source: metadata}", 3, "metadata.jsonl: does not exist, but dataset.captions.source is"),
+        ("clip_s: 2", 3, "3 of 3 files have no caption"),
+    ],
+)
+def test_a_folder_without_songs_or_captions_is_said(
+    captions: str, songs: int, words: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_songs(place / "music", songs)
+    (place / "music" / "cover.jpg").write_bytes(b"\xff\xd8")
+    spec = str(write_spec(f"dataset: {{path: music, {captions}}}\n"))
+    for verb in ("validate", "plan", "run"):
+        first = list_problems(capsys, verb, spec)[0]
+        assert first.startswith("t.yaml:5:")
+        assert words in first
+    assert not (place / "runs").exists()
+
+
+def test_a_file_for_a_folder_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "song.wav").write_bytes(b"RIFF")
+    (problem,) = list_problems(capsys, "plan", str(write_spec(f"dataset: {{path: song.wav, {CAPTIONS}}}\n")))
+    assert "song.wav`, which is a file; expected a folder" in problem
+
+
+def test_what_no_trial_takes_may_be_missing_and_what_is_there_is_no_problem(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_songs(place / "music")
+    named = f"datasets: {{far: {{path: nowhere, {CAPTIONS}}}, near: {{path: music, {CAPTIONS}}}}}\ndataset: near\n"
+    assert main(["validate", str(write_spec(named))]) == 0
+    spec = str(write_spec(f"{named}trials: {{grid: {{axes: {{dataset: [near, far]}}}}}}\n"))
+    assert "/nowhere`, which does not exist" in list_problems(capsys, "validate", spec)[0]
+
+
+def test_a_model_that_cannot_be_loaded_here_is_said(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(place / "hub"))
+    (place / "empty").mkdir()
+    for model, words in (
+        ("./empty", "empty`, a folder without a model; expected one with config.json"),
+        ("./nowhere", "nowhere`, which does not exist; expected a folder with a MusicGen"),
+        ("some/model", "`some/model`, which is not in the hub's cache"),
+    ):
+        spec = str(write_spec(f"dataset: {{builtin: chiptune}}\nmodel: {{id: {model}}}\n"))
+        (problem,) = list_problems(capsys, "validate", spec)
+        assert problem.startswith("t.yaml:6:13: `model.id` is `")
+        assert words in problem
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert main(["validate", spec]) == 0  # it may be fetched
+
+
+def test_a_missing_parent_is_said_with_its_place(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = str(write_spec(f"extends: none.yaml\ndataset: {{path: one, {CAPTIONS}}}\n"))
+    parent, folder = list_problems(capsys, "run", spec)
+    assert parent.startswith("t.yaml:5:10: parent `none.yaml` cannot be opened")
+    assert "/one`, which does not exist" in folder
