@@ -54,7 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
     validate = _add(verbs, "validate", "check specs and what they name here; every problem with its place")
     validate.add_argument("specs", nargs="+", type=Path, metavar="SPEC")
     validate.add_argument(
-        "--spec-only", action="store_true", help="do not look for recordings, captions and models on this machine"
+        "--spec-only",
+        action="store_true",
+        help="do not look for recordings, captions and models on this machine",
     )
 
     plan = _add(verbs, "plan", "show every trial, why it would run, and what it would take")

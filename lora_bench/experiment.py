@@ -88,7 +88,7 @@ def run_experiment(
     run_folder = (runs_dir / plan.name).absolute()
     store_root = (runs_dir / ".cache").absolute()
     with hold_run(run_folder, store_root):
-        remove_drafts(reports_dir / plan.name)
+        remove_drafts(reports_dir / plan.report_name)
         pending, search = list_pending(plan, run_folder)
         try:
             write_json(run_folder / "plan.json", plan)

@@ -31,7 +31,7 @@ from lora_bench.spec.loading import LoadedSpec
 from lora_bench.spec.schema import DatasetSpec, GenerationSpec, LoraSpec, ModelSpec, Section, TrainSpec
 from lora_bench.spec.search import EarlyStoppingSpec
 from lora_bench.spec.search_problems import find_search_problems
-from lora_bench.store import read_json, to_jsonable, write_json
+from lora_bench.store import hash_json, read_json, to_jsonable, write_json
 
 # Raised when the same settings give other clips, or when what is hashed changes.
 ID_VERSION = 2
@@ -116,11 +116,28 @@ class ExperimentPlan(Section):
     """Lines that say what the overrides change, by trial."""
 
     @property
+    def report_name(self) -> str:
+        """Name of the report's folder."""
+        return name_report(self.name, self.overrides)
+
+    @property
     def n_to_run(self) -> int:
         """Trials that a run does in all: a search leaves some out."""
         optuna = self.spec.search.optuna
         n_candidates = sum(trial.search is not None for trial in self.trials)
         return len(self.trials) - n_candidates + (optuna.n_trials if optuna is not None else 0)
+
+
+def name_report(name: str, overrides: Sequence[str]) -> str:
+    """Return the folder of a run's report: the run's name, and what `-o` changes, so that no report replaces another.
+
+    `-o name=...` names the run itself and counts no more.
+    """
+    pairs = [(key.strip(), value.strip()) for key, _, value in (text.partition("=") for text in overrides)]
+    stated = sorted(f"{key}={value}" for key, value in pairs if key != "name")
+    if not stated:
+        return name
+    return f"{name}-{slugify(' '.join(stated), max_length=40)}-{hash_json(stated, length=6)}"
 
 
 def plan_file(loaded: LoadedSpec) -> ExperimentPlan:

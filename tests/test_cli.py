@@ -240,8 +240,8 @@ def fake_experiment(monkeypatch: pytest.MonkeyPatch, outcome: int | BaseExceptio
         folder = options["runs_dir"] / plan.name
         trials = [{"name": "small", "state": "failed", "reason": "loss is NaN", "unscored": []}]
         write_json(folder / "results.json", {"name": plan.name, "trials": trials})
-        (options["reports_dir"] / plan.name).mkdir(parents=True, exist_ok=True)
-        (options["reports_dir"] / plan.name / "report.md").write_text("# t\n", encoding="utf-8")
+        (options["reports_dir"] / plan.report_name).mkdir(parents=True, exist_ok=True)
+        (options["reports_dir"] / plan.report_name / "report.md").write_text("# t\n", encoding="utf-8")
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
@@ -259,7 +259,8 @@ def test_run_prints_where_the_report_is_and_nothing_else_on_stdout(
         cli.main(["run", str(spec), "-o", "lora.dropout=0.2", "--runs-dir", "r", "--ray-address", "h:1"]) == 0
     )
     captured = capsys.readouterr()
-    assert captured.out == "report: reports/t/report.md\n"
+    assert captured.out == f"report: reports/{seen['plan'].report_name}/report.md\n"
+    assert "override: all 2 trials: lora.dropout 0.05 -> 0.2" in captured.err
     assert "working" in captured.err
     assert (seen["executor"], seen["ray_address"], seen["runs_dir"]) == ("ray", "h:1", spec.parent / "r")
     assert seen["plan"].overrides == ("lora.dropout=0.2",)

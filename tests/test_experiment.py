@@ -186,7 +186,13 @@ def test_more_clips_keep_the_old_ones_and_the_adapter(tmp_path: Path) -> None:
     trials = tmp_path / "runs" / "tiny" / "trials"
     kept = {p: p.read_bytes() for p in [*trials.rglob("*.wav"), *trials.rglob("*.safetensors")]}
     stamps = {p: p.stat().st_mtime_ns for p in kept}
+    report = (tmp_path / "reports" / "tiny" / "results.json").read_bytes()
     assert run(tmp_path, "-o", "generation.n_clips=4") == 0
+    (other,) = (place for place in (tmp_path / "reports").iterdir() if place.name != "tiny")
+    assert json.loads((other / "results.json").read_text(encoding="utf-8"))["overrides"] == [
+        "generation.n_clips=4"
+    ]
+    assert (tmp_path / "reports" / "tiny" / "results.json").read_bytes() == report
     assert {p: p.stat().st_mtime_ns for p in kept} == stamps
     assert {p: p.read_bytes() for p in kept} == kept
     assert len(list(trials.rglob("003.wav"))) == 2

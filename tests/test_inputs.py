@@ -83,7 +83,7 @@ def test_everything_that_is_missing_comes_at_once_with_what_is_wrong(
         f"t.yaml:6:84: `model.id` is `{place}/three`",
     ]
     wrong = str(write_spec(f"dataset: {{path: one, {CAPTIONS}}}\nlora: {{rank: 4}}\n"))
-    unknown, missing = list_problems(capsys, "run", wrong)
+    missing, unknown = list_problems(capsys, "run", wrong)
     assert unknown.startswith("t.yaml:6:1: `lora` is not a field of a spec")
     assert f"`{place}/one`, which does not exist" in missing
     clash = f"dataset: {{path: one, {CAPTIONS}}}\nbaseline: nobody\n"

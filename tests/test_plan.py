@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_bench.errors import SpecError, StoreError
-from lora_bench.plan import ExperimentPlan, TrialPlan, plan_experiment, plan_file, read_plan, write_plan
+from lora_bench.plan import (
+    ExperimentPlan,
+    TrialPlan,
+    name_report,
+    plan_experiment,
+    plan_file,
+    read_plan,
+    write_plan,
+)
 from lora_bench.spec import ExperimentSpec, load_spec
 from lora_bench.store import to_jsonable
 
@@ -39,6 +47,17 @@ def test_zero_shot_comes_first_and_has_no_adapter() -> None:
         "zero-shot", "zero-shot", None, None, None,
     )  # fmt: skip
     assert (second.name, second.kind, second.train_seed) == ("a", "fine-tuned", 0)
+
+
+def test_a_run_with_overrides_has_a_report_of_its_own() -> None:
+    assert name_report("t", ()) == name_report("t", ["name=t"]) == "t"
+    few = name_report("t", ["generation.n_clips=4"])
+    assert few.startswith("t-generation-n-clips-4-")
+    assert few == name_report("t", [" generation.n_clips = 4", "name=t"])
+    assert few != name_report("t", ["generation.n_clips=5"])
+    both = ["lora.targets=a+b", "lora.rank=2"]
+    assert name_report("t", both) == name_report("t", both[::-1])
+    assert name_report("t", both) != name_report("t", ["lora.targets=a-b", "lora.rank=2"])
 
 
 def test_without_trials_the_defaults_are_one_trial() -> None:

@@ -48,7 +48,7 @@ def execute(arguments: argparse.Namespace) -> int:
         _report_interrupted(plan, runs_dir, reports_dir)
         message = str(error) or "stopped; what is finished is kept, run the same command again to go on"
         raise InterruptedRunError(message) from error
-    _print_report(reports_dir / plan.name)
+    _print_report(reports_dir / plan.report_name)
     if code == EXIT_INCOMPLETE:
         for line in describe_gaps(runs_dir / plan.name):
             print(line, file=sys.stderr)
@@ -76,7 +76,7 @@ def _report_interrupted(plan: ExperimentPlan, runs_dir: Path, reports_dir: Path)
         render_report(runs_dir / plan.name, reports_dir)
     except (LoraBenchError, OSError):
         return
-    _print_report(reports_dir / plan.name)
+    _print_report(reports_dir / plan.report_name)
 
 
 def _print_report(folder: Path) -> None:

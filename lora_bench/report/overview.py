@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lora_bench.errors import StoreError
+from lora_bench.plan import name_report
 from lora_bench.report.comparability import Entry, explain_difference, group_entries, list_entries, name_runs
 from lora_bench.report.document import (
     Block,
@@ -151,7 +152,7 @@ def _run_row(run: RunView, reports_folder: Path) -> tuple[Cell, ...]:
 def _link_run(run: RunView, reports_folder: Path) -> Text:
     """The run's name, as a link if its report is there."""
     name = str(run.results["name"])
-    page = reports_folder / name / "report.html"
+    page = reports_folder / name_report(name, run.results.get("overrides") or []) / "report.html"
     if not page.is_file():
         return name
     return (Link(name, quote(Path(os.path.relpath(page, reports_folder)).as_posix())),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lora_bench.plan import name_report
 from lora_bench.report.contents import build_report, choose_title
 from lora_bench.report.document import Figure
 from lora_bench.report.listening import choose_listening
@@ -17,7 +18,7 @@ from lora_bench.store import write_bytes
 
 
 def render_report(run_folder: Path, reports_folder: Path) -> list[Path]:
-    """Write `reports_folder/<name>/` for a run, whatever state it is in.
+    """Write `reports_folder/<name>/` for a run, in any state; a run with `-o` has a folder of its own.
 
     Args:
         run_folder: folder of a run, with `plan.json` or at least `results.json`.
@@ -31,7 +32,7 @@ def render_report(run_folder: Path, reports_folder: Path) -> list[Path]:
     """
     results = gather_results(run_folder)
     view = RunView(results, run_folder)
-    folder = reports_folder / str(results["name"])
+    folder = reports_folder / name_report(str(results["name"]), results.get("overrides") or [])
     blocks = list(build_report(view, choose_listening(view, folder.absolute())))
     plots = {f"{block.slug}.svg": block.svg for block in blocks if isinstance(block, Figure)}
     files: dict[str, str | bytes] = {
