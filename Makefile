@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine with Python 3.11, 3.12 or 3.13:
-#   make demo   sets up .venv, then runs specs/quickstart.yaml (offline, CPU) and prints where the report is
+#   make demo   sets up .venv, then runs specs/quickstart.yaml (offline, CPU) and prints where the report is (runs/reports)
 #   make test   sets up .venv, then runs the default test suite
 # Python is that of .venv if there is one, else the newest on the PATH; `make PYTHON=/path/to/python3.12 VENV=.venv-3.12 test`
 # names another one.
@@ -20,7 +20,7 @@ export LORA_BENCH_ALL_EXTRAS = 1
 .PHONY: demo test check lint types imports slow clean
 
 demo: $(INSTALLED)
-	$(BIN)/lora-bench run specs/quickstart.yaml
+	$(BIN)/lora-bench run specs/quickstart.yaml --reports-dir runs/reports
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
