@@ -21,6 +21,7 @@ from lora_bench.commands.run import choose_executor
 from lora_bench.errors import DatasetError, InterruptedRunError, UsageError
 from lora_bench.metrics.provenance import find_gaps
 from lora_bench.plan import plan_file, write_plan
+from lora_bench.runner.holding import hold_run
 from lora_bench.runner.state import write_state
 from lora_bench.spec import load_spec
 from lora_bench.store import write_json
@@ -220,6 +221,55 @@ def test_status_tells_states_and_exits_3_until_all_is_done(
         write_state(run_folder / "trials" / trial.id, {"state": "done"})
     assert cli.main(["status", str(spec)]) == 0
     assert "3 of 3 trials done" in capsys.readouterr().out
+
+
+def test_status_shows_the_plan_that_is_being_run_and_not_what_was_done_before(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = plan_file(load_spec(spec))
+    run_folder = spec.parent / "runs" / "t"
+
+    def finish(trials: Any, **state: Any) -> None:
+        for trial in trials:
+            write_json(run_folder / "trials" / trial.id / "trial.json", trial)
+            write_state(run_folder / "trials" / trial.id, {"state": "done"} | state)
+
+    def show() -> tuple[int, dict[str, str]]:
+        code = cli.main(["status", str(spec), "--json"])
+        trials = json.loads(capsys.readouterr().out)["trials"]
+        return code, {trial["name"]: trial["state"] for trial in trials}
+
+    finish(plan.trials)
+    write_plan(run_folder / "plan.json", plan)
+    changed = plan_file(load_spec(spec, ["train.steps=5"]))
+    assert show() == (0, {"zero-shot": "done", "small": "done", "large": "done"})
+    with hold_run(run_folder, run_folder.parent / ".cache"):
+        write_plan(run_folder / "plan.json", changed)
+        assert show() == (3, {"zero-shot": "done", "small": "waiting", "large": "waiting"})
+        finish(changed.trials[1:2], state="failed", reason="loss is NaN")
+        assert show()[1]["small"] == "failed"
+        os.utime(run_folder / "trials" / changed.trials[1].id / "state.json", (1, 1))  # by an earlier run
+        assert show()[1]["small"] == "waiting"
+        assert cli.main(["status", str(spec)]) == 3
+        assert capsys.readouterr().out.splitlines()[-1] == "running now, with -o train.steps=5"
+    assert show()[0] == 0  # nothing runs: the spec's own trials
+    assert cli.main(["status", str(spec)]) == 0
+    assert "one with -o train.steps=5: `lora-bench status " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_trial_that_was_done_for_fewer_clips_is_not_done(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = spec.parent / "runs" / "t"
+    for trial in plan_file(load_spec(spec)).trials:
+        write_json(run_folder / "trials" / trial.id / "trial.json", trial)
+        write_state(run_folder / "trials" / trial.id, {"state": "done"})
+    assert cli.main(["status", str(spec)]) == 0
+    spec.write_text(TEXT.replace("n_clips: 4", "n_clips: 9"), encoding="utf-8")
+    assert cli.main(["status", str(spec)]) == 3
+    shown = capsys.readouterr().out
+    assert "done before with other settings" in shown
+    assert "0 of 3 trials done" in shown
 
 
 def test_schema_is_printed_as_it_is_shipped(capsys: pytest.CaptureFixture[str]) -> None:
