@@ -175,6 +175,8 @@ class TrainResult:
         adapter: folder that plain `peft.PeftModel.from_pretrained` loads.
         matched_modules: number of adapted modules per target group, e.g. `{"self_attention": 24}`.
         curve: losses over steps, first and last included.
+        wall_s: seconds of the steps that made the adapter; those after the last checkpoint of a killed attempt are
+            not in it, but in the trial's time for the stage.
     """
 
     adapter: Path

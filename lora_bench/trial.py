@@ -7,10 +7,6 @@ from (weights, audio, captions, settings, seeds) and is made again when the key 
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +17,7 @@ from lora_bench.judging import TrialClips, judge_clips
 from lora_bench.names import prompt_slugs
 from lora_bench.plan import TrialPlan
 from lora_bench.progress import Progress
+from lora_bench.stage_times import StageClock
 from lora_bench.store import Store, hash_file, hash_json, to_jsonable, write_json, write_text
 
 if TYPE_CHECKING:
@@ -28,22 +25,6 @@ if TYPE_CHECKING:
     from lora_bench.models.token_set import TokenSet
 
 SAMPLING_FIELDS = ("clip_s", "guidance", "temperature", "top_k", "seed", "quantization")
-
-
-@dataclass
-class StageClock:
-    """Seconds of work per stage, carried over from earlier attempts through `state.json`."""
-
-    wall_s: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time one stage; repeated stages add up."""
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.wall_s[name] = round(self.wall_s.get(name, 0.0) + time.monotonic() - start, 3)
 
 
 def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
@@ -62,7 +43,7 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
     from lora_bench.models import load_model
     from lora_bench.stages.dataset import prepare_dataset
 
-    clock = StageClock()
+    clock = StageClock(folder)
     write_json(folder / "trial.json", trial)
     with clock.stage("load"):
         progress.start("load model")

@@ -113,7 +113,8 @@ def build_costs(view: RunView) -> Iterator[Block]:
         )
         for trial in timed
     )
-    yield Table("Wall time per stage, and peak memory in training", columns, rows)
+    title = "Wall time per stage, over all attempts (a killed one until its last step), and peak memory in training"
+    yield Table(title, columns, rows)
     environment: Json = view.results.get("environment") or {}
     hardware = [str(environment[key]) for key in ("cpu", "system") if environment.get(key)]
     if environment.get("n_cpu"):

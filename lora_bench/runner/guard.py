@@ -20,6 +20,7 @@ from lora_bench.file_errors import describe_error
 from lora_bench.plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.runner.state import FileProgress, State, read_state, write_state
+from lora_bench.stage_times import add_times, take_stage_times
 from lora_bench.store import Store, disk_errors, is_disk_full, remove_drafts, write_text
 
 # A killed driver's worker lives on for some seconds; what another run is really doing takes longer.
@@ -134,7 +135,7 @@ def _run_locked(job: TrialJob, progress: FileProgress, execute: ExecuteTrial) ->
         "host": socket.gethostname(),
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "n_attempts": int(before.get("n_attempts") or 0) + 1,
-        "wall_s": before.get("wall_s") or {},
+        "wall_s": add_times(before.get("wall_s") or {}, take_stage_times(job.folder)),  # of a killed attempt
     }
     write_state(job.folder, state)
     (job.folder / "error.txt").unlink(missing_ok=True)
@@ -149,14 +150,15 @@ def _run_locked(job: TrialJob, progress: FileProgress, execute: ExecuteTrial) ->
             "state": "stopped",
             "stage": progress.stage,
             "reason": str(decision),
+            "wall_s": add_times(state["wall_s"], take_stage_times(job.folder)),
         }
         write_state(job.folder, ended | {"attempt_s": round(time.monotonic() - began_s, 3)})
         return "stopped"
     except (KeyboardInterrupt, SystemExit, errors.InterruptedRunError):
         ended = state | {"state": "interrupted", "stage": progress.stage, "reason": "the run was stopped"}
-        with suppress(
-            errors.StoreError, OSError
-        ):  # a full disk does not turn the interrupt into something else
+        ended["wall_s"] = add_times(state["wall_s"], take_stage_times(job.folder))
+        # a full disk does not turn the interrupt into something else
+        with suppress(errors.StoreError, OSError):
             write_state(job.folder, ended | {"attempt_s": round(time.monotonic() - began_s, 3)})
         raise
     except Exception as error:  # noqa: BLE001 (whatever a trial dies of is kept, and others go on)
@@ -164,7 +166,8 @@ def _run_locked(job: TrialJob, progress: FileProgress, execute: ExecuteTrial) ->
         return "failed"
     finally:
         progress.close()
-    figures["wall_s"] = _add_times(state["wall_s"], figures.get("wall_s") or {})
+    spent_s = take_stage_times(job.folder) or figures.get("wall_s") or {}
+    figures["wall_s"] = add_times(state["wall_s"], spent_s)
     ended = state | {"inputs": job.inputs} | figures | {"state": "done", "stage": None, "reason": None}
     write_state(job.folder, ended | {"attempt_s": round(time.monotonic() - began_s, 3)})
     return "done"
@@ -187,6 +190,7 @@ def _keep_failure(
         "cause": classify_failure(error),
         "reason": reason,
         "attempt_s": round(attempt_s, 3),
+        "wall_s": add_times(state["wall_s"], take_stage_times(job.folder)),
     }
     full = is_full_disk(error)
     try:
@@ -218,11 +222,6 @@ def is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
-def _add_times(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
-    """Seconds per stage over all attempts."""
-    return {stage: round(before.get(stage, 0.0) + now.get(stage, 0.0), 3) for stage in {**before, **now}}
-
-
 def settle_dead(job: TrialJob, state: State, reason: str) -> None:
     """Write down what became of a trial whose process is gone, unless its files already say.
 
@@ -240,7 +239,10 @@ def settle_dead(job: TrialJob, state: State, reason: str) -> None:
         found = read_state(job.folder)
         if found.get("state") == "running":
             step = FileProgress(job.folder)
-            write_state(job.folder, found | {"state": state, "reason": reason, "cause": "worker death"})
+            died: dict[str, Any] = {"state": state, "reason": reason, "cause": "worker death"}
+            if spent_s := take_stage_times(job.folder):
+                died["wall_s"] = add_times(found.get("wall_s") or {}, spent_s)
+            write_state(job.folder, found | died)
             step.close()
     finally:
         lock.release()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from lora_bench.errors import StoreError
 from lora_bench.progress import Progress, SilentProgress
+from lora_bench.stage_times import PROGRESS_FILE
 from lora_bench.store import read_json, write_json
 
 State = Literal["waiting", "running", "done", "stopped", "failed", "interrupted"]
@@ -67,7 +68,7 @@ def view_trial(name: str, folder: Path) -> TrialView:
         return TrialView(name, "waiting")
     if said != "running":
         return TrialView(name, said, stage=state.get("stage") or "", reason=state.get("reason"))
-    step = _read_mapping(folder / "progress.json")
+    step = _read_mapping(folder / PROGRESS_FILE)
     return TrialView(
         name,
         "running",
@@ -111,7 +112,7 @@ class FileProgress:
 
     def close(self) -> None:
         """The trial no longer runs: nothing is under way."""
-        (self.folder / "progress.json").unlink(missing_ok=True)
+        (self.folder / PROGRESS_FILE).unlink(missing_ok=True)
 
     def _write(self, *, now: bool = False) -> None:
         time_s = time.monotonic()
@@ -119,4 +120,4 @@ class FileProgress:
             return
         self._written_at_s = time_s
         step = {"stage": self.stage, "done": self.done, "total": self.total, "note": self.note}
-        write_json(self.folder / "progress.json", step)
+        write_json(self.folder / PROGRESS_FILE, step | {"at_s": time.time()})

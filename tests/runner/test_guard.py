@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_trials import Recorder, execute_fake, plan_named
 from filelock import FileLock
 
-from lora_bench.errors import StoreError
+from lora_bench.errors import StoppedEarlyError, StoreError
+from lora_bench.plan import TrialPlan
+from lora_bench.progress import Progress
 from lora_bench.runner import guard
 from lora_bench.runner.guard import TrialJob, run_guarded, settle_dead
 from lora_bench.runner.state import read_state, view_trial, write_state
+from lora_bench.stage_times import StageClock
+from lora_bench.store import Store, write_json
 
 
 def make_job(tmp_path: Path, name: str, inputs: str | None = None) -> TrialJob:
@@ -68,6 +74,59 @@ def test_a_further_attempt_forgets_the_failure_and_counts(tmp_path: Path) -> Non
     state = read_state(job.folder)
     assert (state["state"], state["n_attempts"], state["wall_s"]) == ("done", 3, {"train": 3.0})
     assert not (job.folder / "error.txt").exists()
+
+
+def leave_killed(folder: Path) -> None:
+    """Files of an attempt that loaded for 2 s and was killed while training, 12.3 s after that began."""
+    write_state(folder, {"state": "running", "n_attempts": 1, "wall_s": {"load": 1.0}})
+    kept = {"wall_s": {"load": 2.0}, "stage": "train", "began_at_s": 1000.0}
+    write_json(folder / "stages.json", kept)
+    write_json(folder / "progress.json", {"stage": "train", "done": 5, "total": 9, "at_s": 1012.3})
+
+
+def test_the_time_of_a_killed_attempt_counts_until_its_last_step(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "good")
+    leave_killed(job.folder)
+    assert run_guarded(job, Recorder(), execute_fake) == "done"
+    assert read_state(job.folder)["wall_s"] == {"load": 3.0, "train": 13.8}  # 12.3 and 1.5
+    assert not (job.folder / "stages.json").exists()
+
+
+def test_the_time_of_a_dead_attempt_counts_once(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "good")
+    leave_killed(job.folder)
+    settle_dead(job, "interrupted", "the worker died")
+    assert read_state(job.folder)["wall_s"] == {"load": 3.0, "train": 12.3}
+    assert run_guarded(job, Recorder(), execute_fake) == "done"
+    assert read_state(job.folder)["wall_s"] == {"load": 3.0, "train": 13.8}
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt(), StoppedEarlyError("behind")])
+def test_the_time_of_an_attempt_that_ended_early_counts(error: BaseException, tmp_path: Path) -> None:
+    job, outcomes = make_job(tmp_path, "good"), iter([error, None])
+
+    def execute(trial: TrialPlan, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
+        clock = StageClock(folder)
+        with clock.stage("train"):
+            clock.wall_s["train"] = 4.0
+            if (outcome := next(outcomes)) is not None:
+                raise outcome
+        return {"wall_s": clock.wall_s}
+
+    with suppress(KeyboardInterrupt):
+        run_guarded(job, Recorder(), execute)
+    first = read_state(job.folder)["wall_s"]["train"]
+    assert first >= 4.0
+    assert run_guarded(job, Recorder(), execute) == "done"
+    assert read_state(job.folder)["wall_s"]["train"] >= first + 4.0
+
+
+def test_a_damaged_record_of_times_is_no_obstacle(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "good")
+    for text in ("{", "[]", '{"wall_s": 3}', '{"wall_s": {"train": 2}, "stage": "train", "began_at_s": 5}'):
+        (job.folder).mkdir(parents=True, exist_ok=True)
+        (job.folder / "stages.json").write_text(text, encoding="utf-8")
+        assert run_guarded(job, Recorder(), execute_fake) == "done"
 
 
 def test_an_interrupt_is_written_down_and_passed_on(tmp_path: Path) -> None:
