@@ -81,14 +81,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_json(clean)
 
     report = _add(verbs, "report", "write the report of a run again, from its files alone")
-    report.add_argument("run", type=Path, metavar="RUN_DIR")
+    _add_run(report)
     _add_reports_dir(report)
 
     _add_take_away(verbs)
     _add_convert(verbs)
 
     index = _add(verbs, "index", "write an overview page and a leaderboard over a folder of runs")
-    index.add_argument("runs", type=Path, metavar="RUNS_DIR")
+    index.add_argument("runs", type=Path, metavar="RUNS_DIR|SPEC", help="the runs of a spec's folder of runs")
+    _add_runs_dir(index)
     _add_reports_dir(index)
 
     score = _add(verbs, "score", "score any folder of audio against another")
@@ -113,8 +114,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for name in ("first", "second"):
         compare.add_argument(
-            name, type=Path, metavar="RUN_DIR[:TRIAL]", help="a run, its results.json, or one of its trials"
+            name,
+            type=Path,
+            metavar="SPEC|RUN_DIR[:TRIAL]",
+            help="a run, its results.json, or one of its trials",
         )
+    _add_runs_dir(compare)
     _add_json(compare)
 
     specs = _add(verbs, "specs", "list the specs that come with lora_bench, or print one to start from")
@@ -189,7 +194,7 @@ def _add_take_away(
     )
     export.add_argument("--public", action="store_true", help="a new repository is for everybody to see")
     for parser in (generate, export):
-        parser.add_argument("run", type=Path, metavar="RUN_DIR")
+        _add_run(parser)
         parser.add_argument(
             "--trial", default="best", metavar="NAME", help="name or id of a trained trial; default: best"
         )
@@ -215,6 +220,11 @@ def _add_spec(parser: argparse.ArgumentParser) -> None:
         help="change a field, such as lora.rank=16: in every trial, also where a variant states it; may be given "
         "several times (an override that changes nothing, or of an axis of the grid, is an error)",
     )  # fmt: skip
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="SPEC|RUN_DIR", help="a run, by its spec or its folder")
+    _add_runs_dir(parser)
 
 
 def _add_folders(parser: argparse.ArgumentParser) -> None:

@@ -13,10 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.results_csv import render_csv
-from lora_bench.results_trial import gather_trial, is_complete, list_names, pair_with_zero_shot, read_part
+from lora_bench.results_shape import read_results_file, read_run_plan
+from lora_bench.results_trial import (
+    gather_trial,
+    is_complete,
+    list_names,
+    pair_with_zero_shot,
+    read_object,
+    read_part,
+)
 from lora_bench.search_records import describe_rest, settle_search
 from lora_bench.sources import Source, list_sources
-from lora_bench.store import read_json, to_jsonable, write_text
+from lora_bench.store import to_jsonable, write_text
 
 RESULTS_SCHEMA = 1
 
@@ -43,13 +51,13 @@ def gather_results(run_folder: Path) -> Json:
         StoreError: neither file is there, or the plan is damaged.
     """
     if not (run_folder / "plan.json").is_file() and (run_folder / "results.json").is_file():
-        return _complete_fields(read_json(run_folder / "results.json"))
-    plan: Json = read_json(run_folder / "plan.json")
+        return read_results_file(run_folder / "results.json")
+    plan = read_run_plan(run_folder)
     spec: Json = plan.get("spec") or {}
     problems: list[str] = []
-    environment = read_part(run_folder / "environment.json", problems)
+    environment = read_object(run_folder / "environment.json", problems)
     sources = list_sources(plan["trials"])
-    described = [read_part(source.place(run_folder) / "dataset.json", problems) for source in sources]
+    described = [read_object(source.place(run_folder) / "dataset.json", problems) for source in sources]
     dataset = described[0] if described else None
     floors, unscored_floors = _gather_floors(run_folder, sources, problems)
     trials = [gather_trial(run_folder, trial, spec) for trial in plan["trials"]]
@@ -89,17 +97,6 @@ def gather_results(run_folder: Path) -> Json:
         "overrides": plan.get("overrides") or [],
         "problems": problems,
     }
-
-
-def _complete_fields(results: Json) -> Json:
-    """Results of another version or program, with the fields that it left out."""
-    trial_fields = {"reason": None, "unscored": [], "losses": {}, "matched_modules": {}, "wall_s": {}}
-    trials = [trial_fields | trial for trial in results.get("trials") or []]
-    lists: Json = {
-        name: [] for name in ("floors", "sources", *_COMPARISONS, *_OVER_SEEDS, "guards", "control")
-    }
-    parts: Json = {name: {} for name in ("planned", "dataset", "model", "environment", "spec")}
-    return lists | parts | results | {"trials": trials}
 
 
 def write_results(run_folder: Path) -> Json:
@@ -155,7 +152,7 @@ def _gather_floors(
 def _find_model(run_folder: Path, plan: Json, *parts: Any) -> Json:
     """What the run recorded of its model, at its preparation or when a trial loaded it."""
     noted = (
-        read_part(run_folder / "trials" / str(trial["id"]) / "state.json", []) for trial in plan["trials"]
+        read_object(run_folder / "trials" / str(trial["id"]) / "state.json", []) for trial in plan["trials"]
     )
     for part in (*parts, *noted):
         if isinstance(part, dict) and isinstance(part.get("model"), dict):

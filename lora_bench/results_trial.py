@@ -21,9 +21,9 @@ def gather_trial(run_folder: Path, planned: Json, spec: Json) -> Json:
     """One trial: what was planned, what its files say, and every planned cell scored or unscored."""
     folder = run_folder / "trials" / str(planned["id"])
     problems: list[str] = []
-    state_file = read_part(folder / "state.json", problems) or {}
-    train = read_part(folder / "train.json", problems)
-    written = read_part(folder / "scores.json", problems) or {}
+    state_file = read_object(folder / "state.json", problems) or {}
+    train = read_object(folder / "train.json", problems)
+    written = read_object(folder / "scores.json", problems) or {}
     kind = str(planned.get("kind") or "fine-tuned")
     state, reason = _settle_state(state_file, problems)
     cells = list(_planned_cells(planned, spec))
@@ -205,3 +205,12 @@ def read_part(path: Path, problems: list[str]) -> Any:
     except StoreError as error:
         problems.append(str(error))
         return None
+
+
+def read_object(path: Path, problems: list[str]) -> Json | None:
+    """`read_part` of a file that holds a JSON object."""
+    found = read_part(path, problems)
+    if found is None or isinstance(found, dict):
+        return found
+    problems.append(f"{path}: holds a {type(found).__name__}, expected a JSON object of a run")
+    return None

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_bench.commands.paired_cells import compare_pair, find_trial_files
+from lora_bench.commands.run_places import RUN_FILES, resolve_run
 from lora_bench.commands.tables import format_number, format_table, print_json
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.results import gather_results
+from lora_bench.results_shape import read_results_file
 from lora_bench.spec.configurations import find_differences
 from lora_bench.spec.words import suggest
-from lora_bench.store import read_json
 
 if TYPE_CHECKING:
     from lora_bench.comparisons import Comparison
@@ -59,7 +60,7 @@ def execute(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: one of the two is neither a run nor a trial, or one is a run and the other a trial.
     """
-    first, second = read_side(arguments.first), read_side(arguments.second)
+    first, second = (read_side(side, arguments.runs_dir) for side in (arguments.first, arguments.second))
     if (first.trial is None) != (second.trial is None):
         raise UsageError(
             f"{first.label} and {second.label}: one is a run and one is a trial; compare two runs, or two trials"
@@ -90,8 +91,8 @@ def execute(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def read_side(place: Path) -> Side:
-    """A run folder, its `results.json`, a trial's folder, or `RUN_DIR:TRIAL`.
+def read_side(place: Path, runs_dir: Path) -> Side:
+    """A run's folder or spec, its `results.json`, a trial's folder, or `RUN:TRIAL`.
 
     Raises:
         UsageError: none of these, or the run has no such trial.
@@ -100,8 +101,11 @@ def read_side(place: Path) -> Side:
         return _pick_trial(place.parent.parent, place.name)
     if not place.exists() and ":" in place.name:
         run, _, name = place.as_posix().rpartition(":")
-        return _pick_trial(Path(run), name)
-    return Side(read_results(place), place if place.is_dir() else None, None)
+        return _pick_trial(resolve_run(Path(run), runs_dir), name)
+    if place.suffix == ".json" and place.is_file():
+        return Side(read_results_file(place), None, None)
+    folder = resolve_run(place, runs_dir)
+    return Side(read_results(folder), folder, None)
 
 
 def _pick_trial(run: Path, wanted: str) -> Side:
@@ -117,24 +121,19 @@ def _pick_trial(run: Path, wanted: str) -> Side:
     return Side(results, run, known[wanted])
 
 
-def read_results(place: Path) -> Json:
-    """The results of a run folder, or of a `results.json`.
+def read_results(run: Path) -> Json:
+    """The results of a run's folder.
 
     Raises:
-        UsageError: neither.
+        UsageError: it is another folder.
+        StoreError: its files are not those of a run.
     """
-    if place.is_file():
-        found = read_json(place)
-    elif place.is_dir() and ((place / "plan.json").is_file() or (place / "results.json").is_file()):
-        found = gather_results(place)
-    else:
+    if not any((run / name).is_file() for name in RUN_FILES):
         raise UsageError(
-            f"{place}: expected the folder of a run, such as runs/quickstart, its results.json, or a trial as "
-            "runs/quickstart:r4-attention"
+            f"{run}: holds no run; expected the folder of a run, such as runs/quickstart, its spec, its results.json, "
+            "or a trial as runs/quickstart:r4-attention"
         )
-    if not isinstance(found, dict) or not isinstance(found.get("trials"), list):
-        raise UsageError(f"{place}: holds no results of a run (`trials` is missing)")
-    return found
+    return gather_results(run)
 
 
 def pair_trials(first: Side, second: Side) -> list[Pair]:

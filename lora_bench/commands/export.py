@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from lora_bench.commands.run_places import resolve_run
 from lora_bench.errors import EXIT_OK
 
 
@@ -23,7 +24,8 @@ def execute(arguments: argparse.Namespace) -> int:
     repository = arguments.push_to_hub
     if repository is not None:
         check_repository(repository)
-    chosen = choose_trial(arguments.run.absolute(), arguments.trial, arguments.metric)
+    run = resolve_run(arguments.run, arguments.runs_dir)
+    chosen = choose_trial(run.absolute(), arguments.trial, arguments.metric)
     if chosen.reason:
         print(chosen.reason, file=sys.stderr)
     base_name = public_model_name(chosen.plan.model.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lora_bench.commands.run_places import resolve_run
 from lora_bench.console import open_display
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.names import slugify
@@ -27,9 +28,10 @@ def execute(arguments: argparse.Namespace) -> int:
         )
     if arguments.clip < 0 or (arguments.seed is not None and arguments.seed < 0):
         raise UsageError("--clip and --seed: expected whole numbers from 0 on")
+    run = resolve_run(arguments.run, arguments.runs_dir)
     from lora_bench.take_away.choice import choose_trial
 
-    chosen = choose_trial(arguments.run.absolute(), arguments.trial, arguments.metric)
+    chosen = choose_trial(run.absolute(), arguments.trial, arguments.metric)
     file = arguments.to or Path(f"{chosen.plan.name}-{slugify(prompt, max_length=40)}.wav")
     check_files(file, force=arguments.force)
     from lora_bench.take_away.rendering import ClipRequest, render_pair

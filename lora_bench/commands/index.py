@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
+from lora_bench.commands.run_places import resolve_run
 from lora_bench.errors import EXIT_OK, UsageError
 
 
@@ -14,10 +17,16 @@ def execute(arguments: argparse.Namespace) -> int:
         UsageError: the folder does not exist.
         StoreError: it holds no run.
     """
-    if not arguments.runs.is_dir():
-        raise UsageError(f"{arguments.runs}: expected a folder of runs, such as runs")
+    runs: Path = arguments.runs
+    if runs.is_file() or (runs / "plan.json").is_file():  # a spec, or one run: the folder that it lies in
+        runs = resolve_run(runs, arguments.runs_dir).absolute().parent
+    if not runs.is_dir():
+        raise UsageError(f"{runs}: does not exist; expected a folder of runs, such as runs")
     from lora_bench.report.overview import render_overview
 
-    for path in render_overview(arguments.runs.absolute(), arguments.reports_dir.absolute()):
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    for path in render_overview(runs.absolute(), arguments.reports_dir.absolute(), tell):
         print(path)
     return EXIT_OK

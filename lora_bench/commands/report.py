@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from lora_bench.errors import EXIT_OK, UsageError
+from lora_bench.commands.run_places import resolve_run
+from lora_bench.errors import EXIT_OK
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Render and print the files that were written.
 
     Raises:
-        UsageError: the folder does not exist.
+        UsageError: neither the folder of a run nor a spec that has one.
+        StoreError: the folder holds no run.
     """
-    if not arguments.run.is_dir():
-        raise UsageError(f"{arguments.run}: expected the folder of a run, such as runs/quickstart")
+    run = resolve_run(arguments.run, arguments.runs_dir)
     from lora_bench.report import render_report
 
-    for path in render_report(arguments.run.absolute(), arguments.reports_dir.absolute()):
+    for path in render_report(run.absolute(), arguments.reports_dir.absolute()):
         print(path)
     return EXIT_OK

@@ -15,6 +15,7 @@ from lora_bench.commands.reasons import is_held
 from lora_bench.commands.tables import format_table, print_json
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, StoreError, UsageError
 from lora_bench.plan import plan_file
+from lora_bench.results_shape import read_run_plan
 from lora_bench.runner.holding import HOLDER
 from lora_bench.runner.state import view_trial
 from lora_bench.search_records import UNTRIED, SearchTally, tally_planned, tally_search
@@ -136,7 +137,7 @@ def find_run(target: Path, runs_dir: Path) -> tuple[Path, list[dict[str, Any]], 
             raise UsageError(
                 f"{target}: expected the folder of a run, with plan.json in it, such as runs/quickstart"
             )
-        found = dict(read_json(target / "plan.json"))
+        found = read_run_plan(target)
         return target.absolute(), list(found["trials"]), tally_planned(target.absolute(), found)
     if not target.exists():
         raise UsageError(f"{target}: does not exist; expected a spec or the folder of a run")

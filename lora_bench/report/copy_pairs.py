@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from lora_bench.errors import StoreError
 from lora_bench.names import prompt_slug
 from lora_bench.report.formatting import shorten
 from lora_bench.report.view import RunView
-from lora_bench.store import read_json
+from lora_bench.results_trial import read_object
 
 Json = dict[str, Any]
 MAX_PAIRS = 6
@@ -78,10 +77,7 @@ def _make_pair(view: RunView, record: Json, tracks: dict[str, Json]) -> Iterator
 def _read_tracks(view: RunView) -> list[Json]:
     found: list[Json] = []
     for folder in dict.fromkeys(view.source_folders):
-        try:
-            described: Json = read_json(folder / "dataset.json")
-        except StoreError:
-            continue
+        described = read_object(folder / "dataset.json", []) or {}
         found += (described.get("manifest") or described).get("tracks") or []
     return found
 

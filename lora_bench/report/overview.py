@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from lora_bench.errors import StoreError
+from lora_bench.file_errors import describe_error
 from lora_bench.plan import name_report
 from lora_bench.report.comparability import Entry, explain_difference, group_entries, list_entries, name_runs
 from lora_bench.report.document import (
@@ -41,7 +42,8 @@ from lora_bench.report.metric_words import describe_metric
 from lora_bench.report.page import write_page
 from lora_bench.report.view import RunView, arrow, is_higher_better
 from lora_bench.results import gather_results
-from lora_bench.store import read_json, write_text
+from lora_bench.results_shape import read_run_plan
+from lora_bench.store import write_text
 
 Json = dict[str, Any]
 TITLE = "Runs of lora_bench"
@@ -58,12 +60,15 @@ class FoundRuns:
     unreadable: tuple[tuple[str, str], ...]
 
 
-def render_overview(runs_folder: Path, reports_folder: Path) -> list[Path]:
+def render_overview(
+    runs_folder: Path, reports_folder: Path, tell: Callable[[str], None] | None = None
+) -> list[Path]:
     """Write `index.html` and `leaderboard.md` over the runs of a folder, from files alone.
 
     Args:
         runs_folder: its subfolders with `plan.json` or `results.json` are runs.
         reports_folder: where both files go, and where the runs' reports are looked for.
+        tell: hears of each folder that is left out, and why.
 
     Returns:
         The two files.
@@ -77,6 +82,9 @@ def render_overview(runs_folder: Path, reports_folder: Path) -> list[Path]:
             f"{runs_folder}: holds no run (a folder with plan.json); expected the folder that `run` was given as "
             "--runs-dir, such as runs"
         )
+    if tell is not None:
+        for name, reason in found.unreadable:
+            tell(f"left out: {name}: {reason}")
     blocks = list(build_overview(found, reports_folder.absolute()))
     files = {"index.html": write_page(TITLE, blocks), "leaderboard.md": write_markdown(blocks)}
     for name, text in files.items():
@@ -85,24 +93,22 @@ def render_overview(runs_folder: Path, reports_folder: Path) -> list[Path]:
 
 
 def find_runs(folder: Path) -> FoundRuns:
-    """Every run below a folder, by name."""
+    """Every run below a folder, by name; files of other programs are not runs."""
     runs: list[RunView] = []
     entries: list[Entry] = []
     unreadable: list[tuple[str, str]] = []
     for place in sorted(folder.iterdir()):
-        if place.name.startswith(".") or not any(
-            (place / n).is_file() for n in ("plan.json", "results.json")
-        ):
+        if place.name.startswith("."):
             continue
         try:
-            view = RunView(gather_results(place), place)
-            plan: Json = read_json(place / "plan.json") if (place / "plan.json").is_file() else {}
-            entries += list_entries(view, plan)
-        except (StoreError, KeyError, TypeError, ValueError) as error:
-            reason = str(error) if isinstance(error, StoreError) else f"not in the form of a run ({error!r})"
-            unreadable.append((place.name, reason))
-            continue
-        runs.append(view)
+            if any((place / name).is_file() for name in ("plan.json", "results.json")):
+                view = RunView(gather_results(place), place)
+                entries += list_entries(view, read_run_plan(place) if (place / "plan.json").is_file() else {})
+                runs.append(view)
+        except (StoreError, OSError) as error:
+            unreadable.append((place.name, describe_error(error).removeprefix(f"{place}/")))
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            unreadable.append((place.name, f"not in the form of a run ({error!r})"))
     return FoundRuns(tuple(runs), tuple(entries), tuple(unreadable))
 
 

@@ -10,11 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lora_bench.errors import StoreError
 from lora_bench.metrics import METRIC_NAMES, parse_metric
 from lora_bench.report.formatting import text_width
+from lora_bench.results_trial import read_object
 from lora_bench.search_records import UNTRIED
-from lora_bench.store import read_json
 
 Json = dict[str, Any]
 
@@ -200,22 +199,15 @@ class RunView:
 
     def curve(self, trial: Json) -> list[Json]:
         """Loss curve of a trial; empty if it was not trained or its file is damaged (results say so)."""
-        path = self.run_folder / "trials" / trial["id"] / "train.json"
-        try:
-            return read_json(path).get("curve") or [] if path.is_file() else []
-        except StoreError:
-            return []
+        train = read_object(self.run_folder / "trials" / trial["id"] / "train.json", [])
+        return (train or {}).get("curve") or []
 
     @cached_property
     def track_sources(self) -> dict[str, str]:
         """File of each track of the datasets by the track's id; empty if the run does not tell."""
         found: dict[str, str] = {}
         for folder in self.source_folders:
-            path = folder / "dataset.json"
-            try:
-                described: Json = read_json(path) if path.is_file() else {}
-            except StoreError:
-                continue
+            described = read_object(folder / "dataset.json", []) or {}
             tracks: list[Json] = (described.get("manifest") or described).get("tracks") or []
             found |= {str(track.get("id")): str(track.get("source")) for track in tracks}
         return found

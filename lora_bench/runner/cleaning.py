@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_bench.errors import StoreError
+from lora_bench.results_shape import read_run_plan
 from lora_bench.runner.guard import CACHE_USES
-from lora_bench.runner.holding import RAY_STORAGE, hold_cache
+from lora_bench.runner.holding import LOCK, RAY_STORAGE, hold_cache
 from lora_bench.sources import list_sources
-from lora_bench.store import DRAFT, read_json
+from lora_bench.store import DRAFT
 
 CACHE = ".cache"
+_OF_A_RUN = ("trials", LOCK, CACHE_USES)
 UNUSED = "no run refers to it"
 HALF_WRITTEN = "half written by a process that was killed"
 RAY_REMAINS = "kept by Ray Tune for a driver that was killed"
@@ -55,10 +57,9 @@ class Findings:
 
 
 def list_runs(runs_dir: Path) -> list[Path]:
-    """Folders of runs, in order of their names."""
-    return sorted(
-        path.parent for path in runs_dir.glob("*/plan.json") if not path.parent.name.startswith(".")
-    )
+    """Folders of runs, in order of their names; a folder with another program's `plan.json` is none."""
+    plans = sorted(path for path in runs_dir.glob("*/plan.json") if not path.parent.name.startswith("."))
+    return [path.parent for path in plans if any((path.parent / name).exists() for name in _OF_A_RUN)]
 
 
 def find_left_over(runs_dir: Path, *, old_trials: bool = False) -> Findings:
@@ -118,7 +119,7 @@ def _list_users(run: Path) -> Iterator[Path]:
 
 def _list_old(run: Path) -> Iterator[tuple[Path, str]]:
     """Trials and data of earlier versions of a run's spec."""
-    trials = list(read_json(run / "plan.json")["trials"])
+    trials = list(read_run_plan(run)["trials"])
     kept = {str(trial["id"]) for trial in trials}
     for folder in sorted(run.glob("trials/*/")):
         if folder.name not in kept and not folder.name.startswith("."):

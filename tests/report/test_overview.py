@@ -113,7 +113,7 @@ def test_the_overview_links_reports_that_are_there_and_names_what_cannot_be_read
     assert "second/report.html" not in page
     assert "pocket (untrained)" in text
     assert "`broken`: " in text
-    assert "`odd`: not in the form of a run" in text
+    assert "`odd`: results.json: not in the form of a run" in text
     assert "music" not in text.split("Folders that cannot be read")[1].split("##")[0]
 
 

@@ -1,0 +1,37 @@
+"""The run that a command is about: its folder, or the spec that it is the run of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lora_bench.errors import UsageError
+
+RUN_FILES = ("plan.json", "results.json")
+
+
+def resolve_run(target: Path, runs_dir: Path) -> Path:
+    """The folder of a run.
+
+    Args:
+        target: that folder, or a spec, whose run lies in `runs_dir`.
+        runs_dir: `--runs-dir`.
+
+    Raises:
+        UsageError: neither; or the spec has no run there yet.
+        SpecError: the spec is wrong.
+    """
+    if target.is_dir():
+        return target
+    if not target.exists():
+        raise UsageError(
+            f"{target}: expected the folder of a run, such as runs/quickstart, or its spec; there is neither"
+        )
+    from lora_bench.spec import load_spec
+
+    folder = runs_dir / load_spec(target).spec.name
+    if not any((folder / name).is_file() for name in RUN_FILES):
+        raise UsageError(
+            f"{target}: has no run in {folder} yet; start it with `lora-bench run {target}`, or give --runs-dir the "
+            "folder that its run was given"
+        )
+    return folder
