@@ -6,7 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,16 @@ from lora_bench.commands.reasons import Reason, RunHistory
 from lora_bench.commands.tables import format_table, print_json_text
 from lora_bench.commands.validate import describe_plan
 from lora_bench.errors import EXIT_OK, Problem, SpecError
-from lora_bench.forecast import Forecaster, Prediction, find_obstacle, read_history
+from lora_bench.forecast import (
+    Forecaster,
+    Outcome,
+    Prediction,
+    describe_accuracy,
+    find_obstacle,
+    forecast_cache,
+    read_history,
+    read_outcomes,
+)
 from lora_bench.plan import MANY_TRIALS, ExperimentPlan, TrialPlan
 from lora_bench.runner.optuna_study import INSTALL
 from lora_bench.search_records import SearchTally, tally_search
@@ -59,26 +68,16 @@ def execute(arguments: argparse.Namespace) -> int:
     runs_dir = arguments.runs_dir.absolute()
     if arguments.probe:
         _probe(plan, runs_dir)
-    history = RunHistory(runs_dir / plan.name)
-    forecaster = Forecaster(read_history(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
-    tally = _tally(plan, runs_dir / plan.name)
-    outlooks = [
-        Outlook(
-            trial,
-            history.explain(trial, tally),
-            forecaster.predict(trial),
-            is_chosen_later=tally is not None and not tally.is_over and trial.id in tally.unbegun,
-        )
-        for trial in plan.trials
-    ]
+    outlooks = _foresee(plan, runs_dir)
+    cache_bytes = forecast_cache(plan, runs_dir / plan.name)
     if arguments.json:
         # Python's own writer takes as long over 10,000 trials as everything else together
-        document = make_document(plan, runs_dir / plan.name, outlooks)
+        document = make_document(plan, runs_dir / plan.name, outlooks, cache_bytes)
         document["problems"] = [str(problem) for problem in missing]
         print_json_text(to_json(document, indent=1).decode())
         return _finish(missing)
     print(format_table(HEAD, [_make_row(outlook) for outlook in outlooks], right=NUMBERS))
-    for line in _write_notes(plan, outlooks, runs_dir / plan.name):
+    for line in _write_notes(plan, outlooks, runs_dir, cache_bytes):
         print(line)
     return _finish(missing)
 
@@ -88,6 +87,22 @@ def _finish(missing: list[Problem]) -> int:
         sys.stdout.flush()
         raise SpecError(missing)
     return EXIT_OK
+
+
+def _foresee(plan: ExperimentPlan, runs_dir: Path) -> list[Outlook]:
+    """Every trial with its reason and its prediction; what is finished takes no time."""
+    run_folder = runs_dir / plan.name
+    history, tally = RunHistory(run_folder), _tally(plan, run_folder)
+    forecaster = Forecaster(read_history(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
+    outlooks: list[Outlook] = []
+    for trial in plan.trials:
+        reason = history.explain(trial, tally)
+        prediction = forecaster.predict(trial, run_folder / "trials" / trial.id)
+        if reason.kind == "cached":
+            prediction = replace(prediction, time_s=0.0, time_basis="none")
+        later = tally is not None and not tally.is_over and trial.id in tally.unbegun
+        outlooks.append(Outlook(trial, reason, prediction, is_chosen_later=later))
+    return outlooks
 
 
 def _tally(plan: ExperimentPlan, run_folder: Path) -> SearchTally | None:
@@ -121,7 +136,9 @@ def _weigh(trial: TrialPlan) -> float:
     return 0.0 if trial.train is None else trial.train.batch_size * trial.dataset.clip_s
 
 
-def make_document(plan: ExperimentPlan, run_folder: Path, outlooks: Sequence[Outlook]) -> dict[str, Any]:
+def make_document(
+    plan: ExperimentPlan, run_folder: Path, outlooks: Sequence[Outlook], cache_bytes: int | None
+) -> dict[str, Any]:
     """The plan for scripts; what is not known is null."""
     trials = [
         {
@@ -140,7 +157,7 @@ def make_document(plan: ExperimentPlan, run_folder: Path, outlooks: Sequence[Out
         "overrides": list(plan.overrides),
         "override_effects": list(plan.override_effects),
         "needs_yes": plan.n_to_run > MANY_TRIALS,
-        "predicted": _sum_up(outlooks, _count_choices(plan, outlooks)),
+        "predicted": _sum_up(outlooks, _count_choices(plan, outlooks), cache_bytes),
         "trials": trials,
     }
 
@@ -155,6 +172,8 @@ def _write_prediction(prediction: Prediction) -> dict[str, Any]:
         "disk_bytes": prediction.disk_bytes,
         "memory_gib": prediction.memory_gib,
         "memory_origin": prediction.memory_origin,
+        "memory_basis": prediction.memory_basis,
+        "time_basis": prediction.time_basis,
         "time_s": prediction.time_s,
         "origin": prediction.origin,
         "n_records": prediction.n_records,
@@ -173,7 +192,7 @@ def _count_choices(plan: ExperimentPlan, outlooks: Sequence[Outlook]) -> int:
     return max(0, optuna.n_trials - n_tried)
 
 
-def _sum_up(outlooks: Sequence[Outlook], n_choices: int) -> dict[str, Any]:
+def _sum_up(outlooks: Sequence[Outlook], n_choices: int, cache_bytes: int | None) -> dict[str, Any]:
     """Of the trials that are still to run: sums of time and disk, most memory; null if any is not known.
 
     Of those that a search decides on, the `n_choices` that take most: then the sums are upper bounds.
@@ -181,13 +200,13 @@ def _sum_up(outlooks: Sequence[Outlook], n_choices: int) -> dict[str, Any]:
     fixed = [item.prediction for item in outlooks if item.is_open and not item.is_chosen_later]
     offered = [item.prediction for item in outlooks if item.is_open and item.is_chosen_later]
     tuned = [item.prediction for item in outlooks if item.is_open and item.trial.train is not None]
-    memories = [item.memory_gib for item in tuned]
+    memories = [item.memory_gib for item in tuned if not item.is_trained]
+    disk_bytes = _add([item.disk_bytes for item in fixed], [item.disk_bytes for item in offered], n_choices)
     return {
         "n_to_run": len(fixed) + min(n_choices, len(offered)),
         "time_s": _add([item.time_s for item in fixed], [item.time_s for item in offered], n_choices),
-        "disk_bytes": _add(
-            [item.disk_bytes for item in fixed], [item.disk_bytes for item in offered], n_choices
-        ),
+        "disk_bytes": None if disk_bytes is None or cache_bytes is None else disk_bytes + cache_bytes,
+        "cache_bytes": cache_bytes,
         "memory_gib": None
         if None in memories or not memories
         else max(value for value in memories if value is not None),
@@ -215,10 +234,12 @@ def _make_row(outlook: Outlook) -> tuple[str, ...]:
     if adapter is not None:
         n_modules = sum(adapter.matched_modules.values())
         sizes = (str(n_modules), f"{adapter.trainable_params:,}", format_bytes(adapter.n_bytes))
-    memory = "-" if trial.train is None else UNKNOWN
+    memory = "-" if trial.train is None or prediction.is_trained else UNKNOWN
     if prediction.memory_gib is not None:
-        about = "~" if prediction.memory_origin == "shapes" else ""
-        memory = f"{about}{prediction.memory_gib:.1f} GiB"
+        memory = f"{_mark(prediction.memory_basis)}{prediction.memory_gib:.1f} GiB"
+    time = format_time(prediction.time_s) if outlook.is_open else "-"
+    if prediction.time_s is not None and outlook.is_open:
+        time = f"{_mark(prediction.time_basis)}{time}"
     return (
         trial.name,
         *_describe_lora(trial),
@@ -226,7 +247,7 @@ def _make_row(outlook: Outlook) -> tuple[str, ...]:
         *sizes,
         memory,
         format_bytes(prediction.disk_bytes),
-        format_time(prediction.time_s),
+        time,
         outlook.reason.text,
     )
 
@@ -238,7 +259,9 @@ def _describe_lora(trial: TrialPlan) -> tuple[str, str, str, str]:
     return (str(trial.lora.rank), f"{trial.lora.resolved_alpha:g}", targets, str(trial.train.steps))
 
 
-def _write_notes(plan: ExperimentPlan, outlooks: Sequence[Outlook], run_folder: Path) -> list[str]:
+def _write_notes(
+    plan: ExperimentPlan, outlooks: Sequence[Outlook], runs_dir: Path, cache_bytes: int | None
+) -> list[str]:
     lines = [*(f"override: {line}" for line in plan.override_effects), *plan.notes]
     problems = {
         f"warning: {item.trial.configuration}: {item.prediction.adapter.problem}; the trial would fail": None
@@ -247,18 +270,18 @@ def _write_notes(plan: ExperimentPlan, outlooks: Sequence[Outlook], run_folder: 
     }
     lines += problems
     lines += _describe_obstacles(outlooks)
-    lines += _describe_origins(outlooks, has_gpu=plan.spec.resources.gpu > 0)
+    lines += _describe_origins(outlooks, read_outcomes(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
     n_choices = _count_choices(plan, outlooks)
     if n_choices and find_spec("optuna") is None:
         lines.append(
             f"warning: search.optuna: optuna is not installed; `{INSTALL}` in the repository mends it"
         )
-    sums = _sum_up(outlooks, n_choices)
+    sums = _sum_up(outlooks, n_choices, cache_bytes)
     n_done = sum(outlook.reason.kind == "cached" for outlook in outlooks)
     at_most = " at most" if n_choices else ""
     lines.append(
         f"{plan.name}: {describe_plan(plan)}; {sums['n_to_run']} to run, {n_done} done"
-        f"{_describe_sum(sums, at_most)}; in {run_folder}"
+        f"{_describe_sum(sums, at_most)}; in {runs_dir / plan.name}"
     )
     if plan.n_to_run > MANY_TRIALS:
         lines.append(f"more than {MANY_TRIALS} trials: `lora-bench run` wants --yes")
@@ -274,33 +297,43 @@ def _describe_obstacles(outlooks: Sequence[Outlook]) -> list[str]:
     return [f"warning: {line}; its trials would fail" for line in found]
 
 
-def _describe_origins(outlooks: Sequence[Outlook], *, has_gpu: bool) -> list[str]:
-    """Where memory and time come from, by model."""
-    by_model: dict[str, Prediction] = {}
-    unsized: list[str] = []
-    estimated: dict[str, None] = {}
-    for outlook in outlooks:
-        model, prediction = outlook.trial.model.id, outlook.prediction
-        by_model.setdefault(model, prediction)
-        if prediction.disk_bytes is None and model not in unsized:
-            unsized.append(model)
-        if prediction.memory_origin == "shapes":
-            estimated[model] = None
+def _mark(basis: str) -> str:
+    """`~` before a figure that was not measured with the same settings."""
+    return "" if basis == "same settings" else "~"
+
+
+def _describe_origins(
+    outlooks: Sequence[Outlook], outcomes: Sequence[Outcome], *, has_gpu: bool
+) -> list[str]:
+    """Where memory and time come from, by model, and how far such forecasts were off before."""
     place = "a GPU" if has_gpu else "a CPU, where it is rough"
-    lines: list[str] = []
-    for model, prediction in by_model.items():
-        if prediction.origin == "earlier trials":
-            n = prediction.n_records
-            words = f"from {n} earlier trial{'s' if n != 1 else ''} on this machine"
-        elif prediction.origin == "probe":
-            words = "from a short probe on this machine (scoring not included)"
+    told: dict[str, None] = {}
+    unsized: dict[str, None] = {}
+    for outlook in outlooks:
+        model, found = outlook.trial.model.id, outlook.prediction
+        if found.disk_bytes is None:
+            unsized[f"sizes with {model}: unknown, its config.json is not on this machine"] = None
+        if not outlook.is_open:
+            continue
+        n = found.n_records
+        words = {
+            "same settings": "from earlier trials with the same settings on this machine",
+            "other settings": f"~ is scaled from {n} earlier trial{'s' if n != 1 else ''} on this machine, with other "
+            "settings",
+            "probe": "~ is from a short probe on this machine (scoring not included)",
+            "shapes": f"~ is an estimate from shapes, for training on {place}",
+        }
+        if found.memory_basis != "none":
+            accuracy = describe_accuracy(outcomes, "memory", found.memory_basis)
+            told[f"memory with {model}: {words[found.memory_basis]}{accuracy}"] = None
+        if found.time_s is None:
+            told[
+                f"time with {model}: unknown, no earlier run on this machine; `--probe` measures it in a minute or so"
+            ] = None
         else:
-            words = "unknown, no earlier run on this machine; `--probe` measures it in a minute or so"
-        if model in estimated:
-            lines.append(f"memory with {model}: ~ is an estimate from shapes, for training on {place}")
-        lines.append(f"{'time' if model in estimated else 'memory and time'} with {model}: {words}")
-    lines += [f"sizes with {model}: unknown, its config.json is not on this machine" for model in unsized]
-    return lines
+            accuracy = describe_accuracy(outcomes, "time", found.time_basis)
+            told[f"time with {model}: {words[found.time_basis]}{accuracy}"] = None
+    return [*sorted(told), *unsized]
 
 
 def _describe_sum(sums: dict[str, Any], at_most: str) -> str:
@@ -308,7 +341,8 @@ def _describe_sum(sums: dict[str, Any], at_most: str) -> str:
     if sums["time_s"] and sums["n_to_run"]:
         parts.append(f"about {format_time(sums['time_s'])}{at_most} one after the other")
     if sums["disk_bytes"] and sums["n_to_run"]:
-        parts.append(f"{format_bytes(sums['disk_bytes'])} of disk{at_most}")
+        cache = f", about {format_bytes(sums['cache_bytes'])} of it cache" if sums["cache_bytes"] else ""
+        parts.append(f"{format_bytes(sums['disk_bytes'])} of disk{at_most}{cache}")
     return f" ({', '.join(parts)})" if parts else ""
 
 

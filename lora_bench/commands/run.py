@@ -5,15 +5,26 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_bench.commands.inputs import load_plan
 from lora_bench.console import open_display
-from lora_bench.errors import EXIT_INCOMPLETE, InterruptedRunError, LoraBenchError, SpecError, UsageError
+from lora_bench.errors import (
+    EXIT_INCOMPLETE,
+    InterruptedRunError,
+    LoraBenchError,
+    SpecError,
+    StoreError,
+    UsageError,
+)
 from lora_bench.plan import MANY_TRIALS, ExperimentPlan
 from lora_bench.search_records import UNTRIED, describe_rest
 from lora_bench.store import read_json
+
+if TYPE_CHECKING:
+    from lora_bench.forecast import Prediction
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -31,7 +42,9 @@ def execute(arguments: argparse.Namespace) -> int:
         print(f"override: {line}", file=sys.stderr)
     runs_dir, reports_dir = arguments.runs_dir.absolute(), arguments.reports_dir.absolute()
     from lora_bench.experiment import run_experiment
+    from lora_bench.forecast import keep_outcomes
 
+    predictions = _predict(plan, runs_dir)
     try:
         with open_display(quiet=arguments.quiet) as progress:
             for note in plan.notes:
@@ -48,11 +61,27 @@ def execute(arguments: argparse.Namespace) -> int:
         _report_interrupted(plan, runs_dir, reports_dir)
         message = str(error) or "stopped; what is finished is kept, run the same command again to go on"
         raise InterruptedRunError(message) from error
+    with suppress(StoreError):  # the run is complete without a note of how good its forecast was
+        keep_outcomes(runs_dir, runs_dir / plan.name, predictions)
     _print_report(reports_dir / plan.report_name)
     if code == EXIT_INCOMPLETE:
         for line in describe_gaps(runs_dir / plan.name):
             print(line, file=sys.stderr)
     return code
+
+
+def _predict(plan: ExperimentPlan, runs_dir: Path) -> dict[str, Prediction]:
+    """Forecasts of the trials that are not finished, by id."""
+    from lora_bench.experiment import is_finished
+    from lora_bench.forecast import Forecaster, read_history
+
+    forecaster = Forecaster(read_history(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
+    folders = {trial.id: runs_dir / plan.name / "trials" / trial.id for trial in plan.trials}
+    return {
+        trial.id: forecaster.predict(trial, folders[trial.id])
+        for trial in plan.trials
+        if not is_finished(trial, folders[trial.id])
+    }
 
 
 def choose_executor(stated: str | None, ray_address: str | None) -> str:

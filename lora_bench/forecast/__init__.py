@@ -5,6 +5,10 @@ frozen_parts.py  numbers in its text encoder and its codec
 adapters.py      LoRA targets on such a shape: matched modules, trainable parameters, bytes
 footprint.py     peak memory of training from such a shape, where nothing was trained yet
 history.py       what earlier trials on this machine took, read from their files
+scaling.py       the records most like a trial, and a line through their figures
+remaining.py     what is finished of a trial already
+cached_data.py   disk of the cache
+outcomes.py      how far earlier forecasts were off
 obstacles.py     a model that no backend here can run
 prediction.py    all of it for one trial, with where each figure comes from
 probe.py         a short measurement where there is no earlier trial (it imports torch)
@@ -12,8 +16,21 @@ probe.py         a short measurement where there is no earlier trial (it imports
 
 from __future__ import annotations
 
+from lora_bench.forecast.cached_data import forecast_cache
 from lora_bench.forecast.history import History, read_history
 from lora_bench.forecast.obstacles import find_obstacle
+from lora_bench.forecast.outcomes import Outcome, describe_accuracy, keep_outcomes, read_outcomes
 from lora_bench.forecast.prediction import Forecaster, Prediction
 
-__all__ = ["Forecaster", "History", "Prediction", "find_obstacle", "read_history"]
+__all__ = [
+    "Forecaster",
+    "History",
+    "Outcome",
+    "Prediction",
+    "describe_accuracy",
+    "find_obstacle",
+    "forecast_cache",
+    "keep_outcomes",
+    "read_history",
+    "read_outcomes",
+]

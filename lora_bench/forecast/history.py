@@ -1,15 +1,15 @@
-"""What earlier trials on this machine took: seconds per second of audio, and memory.
+"""What earlier trials on this machine took: seconds per stage, and memory.
 
 A trial counts if it is done and was done in one attempt on the host that asks.  Probes (`probe.py`) are
-kept as records of the same form.
+kept as records of the same form, with their seconds scaled to the whole trial.
 """
 
 from __future__ import annotations
 
+import json
 import socket
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from lora_bench.store import read_json
 Json = Mapping[str, Any]
 MAX_TRIALS = 400
 PROBES = ".cache/forecast"
+Facts = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -29,26 +30,21 @@ class Record:
     """One earlier trial, or one probe.
 
     Attributes:
-        model: id, backend and arithmetic.
-        train_rate: seconds of training per second of audio that went through the model.
-        generate_rate: seconds per second of generated audio.
-        score_rate: seconds per second of generated audio and metric.
+        trial: what was done.
         fixed_s: seconds for loading model and data.
-        load_s: seconds of audio in one forward pass of training, which memory grows with.
+        train_s: seconds of training.
+        generate_s: seconds of generation.
+        score_s: seconds of scoring.
         peak_memory_gib: in training.
-        way: how training steps are computed, see `name_way`.
     """
 
-    model: tuple[str, str, str]
+    trial: TrialPlan
     origin: Literal["trial", "probe"]
-    targets: str | None = None
-    train_rate: float | None = None
-    generate_rate: float | None = None
-    score_rate: float | None = None
     fixed_s: float | None = None
-    load_s: float | None = None
+    train_s: float | None = None
+    generate_s: float | None = None
+    score_s: float | None = None
     peak_memory_gib: float | None = None
-    way: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class History:
 
     def of_model(self, model: ModelSpec) -> tuple[Record, ...]:
         """Earlier trials of a model; its probes where there is no trial."""
-        found = [record for record in self.records if record.model == key_model(model)]
+        found = [record for record in self.records if key_model(record.trial.model) == key_model(model)]
         trials = [record for record in found if record.origin == "trial"]
         return tuple(trials or found)
 
@@ -100,27 +96,30 @@ def _read_trial(folder: Path) -> Record | None:
 
 
 def make_record(trial: TrialPlan, wall_s: Json, train: Json) -> Record:
-    """The rates of a finished trial."""
-    generation, n_prompts = trial.generation, len(trial.prompts)
-    audio_s = n_prompts * generation.n_clips * generation.clip_s
-    rates: dict[str, Any] = {}
-    if trial.train is not None and trial.lora is not None and train.get("wall_s"):
-        rates = {
-            "targets": str(spell_targets(trial.lora.targets)),
-            "train_rate": float(train["wall_s"]) / count_trained_s(trial),
-            "load_s": trial.train.batch_size * trial.dataset.clip_s,
-            "peak_memory_gib": train.get("peak_memory_gib"),
-            "way": name_way(trial.train),
-        }
-    fixed_s = sum(float(wall_s[name]) for name in ("load", "dataset") if name in wall_s)
+    """The figures of a finished trial."""
+    is_trained = trial.train is not None and bool(train.get("wall_s"))
     return Record(
-        model=key_model(trial.model),
+        trial=trial,
         origin="trial",
-        generate_rate=float(wall_s["generate"]) / audio_s if "generate" in wall_s else None,
-        score_rate=float(wall_s["score"]) / (audio_s * len(trial.metrics)) if "score" in wall_s else None,
-        fixed_s=fixed_s,
-        **rates,
+        fixed_s=sum(float(wall_s[name]) for name in ("load", "dataset") if name in wall_s),
+        train_s=float(train["wall_s"]) if is_trained else None,
+        generate_s=float(wall_s["generate"]) if "generate" in wall_s else None,
+        score_s=float(wall_s["score"]) if "score" in wall_s else None,
+        peak_memory_gib=train.get("peak_memory_gib") if is_trained else None,
     )
+
+
+def _read_probe(place: Path) -> Record | None:
+    try:
+        found: Json = read_json(place)
+        if found.get("host") != socket.gethostname():
+            return None
+        facts: dict[str, Any] = dict(found["record"])
+        trial = TrialPlan.model_validate_json(json.dumps(facts.pop("trial")))
+        facts.pop("origin", None)
+        return Record(trial, "probe", **{name: value and float(value) for name, value in facts.items()})
+    except (StoreError, KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def count_trained_s(trial: TrialPlan) -> float:
@@ -131,22 +130,14 @@ def count_trained_s(trial: TrialPlan) -> float:
     return train.steps * train.batch_size * train.grad_accumulation * trial.dataset.clip_s
 
 
-def _read_probe(place: Path) -> Record | None:
-    try:
-        found: Json = read_json(place)
-        if found.get("host") != socket.gethostname():
-            return None
-        fields: dict[str, Any] = dict(found["record"])
-        fields["model"] = tuple(fields["model"])
-        return replace(Record(**fields), origin="probe")
-    except (StoreError, KeyError, TypeError, ValueError):
-        return None
+def count_generated_s(trial: TrialPlan) -> float:
+    """Seconds of audio that are generated."""
+    return len(trial.prompts) * trial.generation.n_clips * trial.generation.clip_s
 
 
-def median_rate(values: Iterable[float | None]) -> float | None:
-    """Median of what is known; None if nothing is."""
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
+def count_scored_s(trial: TrialPlan) -> float:
+    """Seconds of audio that are scored, once for each metric."""
+    return count_generated_s(trial) * len(trial.metrics)
 
 
 def name_way(train: TrainSpec) -> str:
@@ -159,12 +150,23 @@ def name_way(train: TrainSpec) -> str:
     return " ".join(word for word, holds in facts.items() if word and holds)
 
 
-def nearest(records: Sequence[Record], *, targets: str, way: str) -> list[Record]:
-    """Records of trained trials: those most like the one that is asked for, as far as there are any."""
-    found = [record for record in records if record.train_rate is not None]
-    for alike in (
-        lambda record: record.way == way,
-        lambda record: record.targets == targets,
-    ):
-        found = [record for record in found if alike(record)] or found
-    return found
+def list_training_facts(trial: TrialPlan) -> Facts:
+    """What decides the memory of a training step and, with the number of steps, its time; the weightiest first."""
+    train, lora = trial.train, trial.lora
+    if train is None or lora is None:
+        return ()
+    adapter = (str(spell_targets(lora.targets)), lora.rank, lora.use_dora, lora.dropout > 0)
+    return (name_way(train), (train.batch_size, trial.dataset.clip_s), *adapter, train.grad_accumulation)
+
+
+def list_generation_facts(trial: TrialPlan) -> Facts:
+    """What decides the time of a second of generated audio; the weightiest first."""
+    generation = trial.generation
+    is_guided = generation.guidance > 1
+    sampling = (generation.quantization, generation.batch_size, generation.clip_s, is_guided)
+    return (*sampling, generation.n_clips, trial.kind)
+
+
+def list_scoring_facts(trial: TrialPlan) -> Facts:
+    """What decides the time of scoring a second of audio; the weightiest first."""
+    return (tuple(sorted(trial.metrics)), trial.generation.clip_s, trial.generation.n_clips)

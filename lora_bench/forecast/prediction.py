@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from lora_bench.forecast.adapters import AdapterSize, size_adapter
 from lora_bench.forecast.footprint import choose_arithmetic, estimate_training
-from lora_bench.forecast.history import History, Record, count_trained_s, median_rate, name_way, nearest
+from lora_bench.forecast.history import (
+    History,
+    Record,
+    count_generated_s,
+    count_scored_s,
+    count_trained_s,
+    list_generation_facts,
+    list_scoring_facts,
+    list_training_facts,
+    name_way,
+)
+from lora_bench.forecast.remaining import ALL, Remaining, find_remaining
+from lora_bench.forecast.scaling import choose_alike, predict_figure, scale_figure
 from lora_bench.forecast.shapes import ModelShape, find_shape
 from lora_bench.plan import TrialPlan
 from lora_bench.spec.schema import LoraSpec, ModelSpec
-from lora_bench.spec.targets import spell_targets
 
 WAV_HEADER_BYTES = 44
 NPY_HEADER_BYTES = 128
 Origin = Literal["earlier trials", "probe", "none"]
 MemoryOrigin = Literal["earlier trials", "probe", "shapes", "none"]
+Basis = Literal["same settings", "other settings", "probe", "shapes", "none"]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a trial will take; None is not known.
+    """What is left of a trial will take; None is not known.
 
     Attributes:
         adapter: None for zero-shot, and for a model whose sizes are not known here.
         disk_bytes: clips, their codes, adapter; embeddings (a few MB per metric) come on top.
-        memory_gib: peak in training.
-        time_s: all stages on this machine, one trial at a time.
+        memory_gib: peak in training; None without training, also where that is finished.
+        time_s: all stages on this machine, one trial at a time, without what is finished.
         origin: what time comes from; `n_records` of them.
         memory_origin: what memory comes from: the same, or an estimate from shapes (`footprint.py`) where nothing was
             trained here; none for zero-shot, and for a model whose sizes are not known here.
+        time_basis: how: measured with the same settings, or scaled from others.
+        memory_basis: the same of memory.
     """
 
     adapter: AdapterSize | None
@@ -41,6 +57,10 @@ class Prediction:
     origin: Origin
     n_records: int
     memory_origin: MemoryOrigin
+    time_basis: Basis = "none"
+    memory_basis: Basis = "none"
+    is_trained: bool = False
+    """Whether its training is finished."""
 
 
 class Forecaster:
@@ -59,32 +79,64 @@ class Forecaster:
         self._records: dict[str, tuple[Record, ...]] = {}
         self._adapters: dict[str, AdapterSize] = {}
 
-    def predict(self, trial: TrialPlan) -> Prediction:
-        """Figures of one trial."""
+    def predict(self, trial: TrialPlan, folder: Path | None = None) -> Prediction:
+        """Figures of one trial; what lies finished in its folder is not charged."""
         shape = self._find_shape(trial.model)
         adapter = None
         if shape is not None and trial.lora is not None:
             adapter = self._size(trial.model, shape, trial.lora)
         records = self._find_records(trial.model)
+        left = ALL if folder is None else find_remaining(trial, folder)
         origin: Origin = "none"
         if records:
             origin = "earlier trials" if records[0].origin == "trial" else "probe"
-        memory_gib, memory_origin = _predict_memory(trial, records), origin
-        if memory_gib is None:
-            memory_gib = self._estimate_memory(trial, shape)
-            memory_origin = "none" if memory_gib is None else "shapes"
+        time_s, is_same = _predict_time(trial, records, left)
+        is_trained = trial.train is not None and left.train_frac == 0.0
+        memory_gib, memory_origin, memory_basis = None, "none", "none"
+        if trial.train is not None and not is_trained:
+            memory_gib, memory_origin, memory_basis = self._predict_memory(trial, records, origin)
         return Prediction(
             adapter=adapter,
             disk_bytes=_measure_disk(trial, shape, adapter),
             memory_gib=memory_gib,
-            time_s=_predict_time(trial, records),
+            time_s=time_s,
             origin=origin,
             n_records=len(records),
             memory_origin=memory_origin,
+            time_basis="none" if time_s is None else _name_basis(origin, is_same=is_same),
+            memory_basis=memory_basis,
+            is_trained=is_trained,
         )
 
-    def _estimate_memory(self, trial: TrialPlan, shape: ModelShape | None) -> float | None:
+    def _predict_memory(
+        self, trial: TrialPlan, records: Sequence[Record], origin: Origin
+    ) -> tuple[float | None, MemoryOrigin, Basis]:
+        """Peak in training: that of the same settings; that of the most similar ones and what shapes say between both;
+        or what shapes say.
+        """
+        estimate = self._estimate_memory(trial)
+        known = [record for record in records if record.peak_memory_gib is not None]
+        alike, is_same = choose_alike(known, trial, list_training_facts)
+        peaks = [(record, record.peak_memory_gib) for record in alike if record.peak_memory_gib is not None]
+        if is_same:
+            return max(peak for _, peak in peaks), origin, _name_basis(origin, is_same=True)
+        if not peaks:
+            return (None, "none", "none") if estimate is None else (estimate, "shapes", "shapes")
+        if estimate is None:
+            points = [(_count_load_s(record.trial), peak) for record, peak in peaks]
+            return scale_figure(points, _count_load_s(trial)), origin, "other settings"
+        moved: list[tuple[float, float]] = []
+        for record, peak in peaks:
+            own = self._estimate_memory(record.trial)
+            if own is not None:
+                moved.append(
+                    (abs(estimate - own), max(peak + estimate - own, peak * min(1.0, estimate / own)))
+                )
+        return min(moved)[1] if moved else estimate, origin, "other settings"
+
+    def _estimate_memory(self, trial: TrialPlan) -> float | None:
         """Peak in training from shapes; None for zero-shot, and without sizes."""
+        shape = self._find_shape(trial.model)
         lora, train, model = trial.lora, trial.train, trial.model
         if shape is None or lora is None or train is None:
             return None
@@ -128,50 +180,36 @@ def _measure_disk(trial: TrialPlan, shape: ModelShape | None, adapter: AdapterSi
     return len(trial.prompts) * generation.n_clips * (wav + codes) + (adapter.n_bytes if adapter else 0)
 
 
-def _predict_time(trial: TrialPlan, records: Sequence[Record]) -> float | None:
-    """Sum over stages; None if training or generation was never timed here."""
-    if not records:
-        return None
-    generation = trial.generation
-    audio_s = len(trial.prompts) * generation.n_clips * generation.clip_s
-    generate = median_rate(record.generate_rate for record in records)
+def _name_basis(origin: Origin, *, is_same: bool) -> Basis:
+    if origin == "probe":
+        return "probe"
+    return "same settings" if is_same else "other settings"
+
+
+def _count_load_s(trial: TrialPlan) -> float:
+    """Seconds of audio in one forward pass of training."""
+    return 0.0 if trial.train is None else trial.train.batch_size * trial.dataset.clip_s
+
+
+def _predict_time(trial: TrialPlan, records: Sequence[Record], left: Remaining) -> tuple[float | None, bool]:
+    """Sum over stages, and whether all of it was measured with the same settings; None if one was never timed here."""
+    fixed = [record.fixed_s for record in records if record.fixed_s is not None]
+    generate, is_same = predict_figure(
+        records, trial, list_generation_facts, count_generated_s, lambda record: record.generate_s
+    )
     if generate is None:
-        return None
-    total_s = audio_s * generate + (median_rate(record.fixed_s for record in records) or 0.0)
-    total_s += audio_s * len(trial.metrics) * (median_rate(record.score_rate for record in records) or 0.0)
-    if trial.train is None or trial.lora is None:
-        return total_s
-    alike = _find_alike(trial, records)
-    train = median_rate(record.train_rate for record in alike)
-    return None if train is None else total_s + count_trained_s(trial) * train
-
-
-def _find_alike(trial: TrialPlan, records: Sequence[Record]) -> list[Record]:
-    if not records or trial.train is None or trial.lora is None:
-        return []
-    targets = str(spell_targets(trial.lora.targets))
-    return nearest(records, targets=targets, way=name_way(trial.train))
-
-
-def _predict_memory(trial: TrialPlan, records: Sequence[Record]) -> float | None:
-    """Peak in training, by the audio in one forward pass.
-
-    From passes of two lengths or more, the line through them; from one, that figure for shorter passes and
-    in proportion for longer ones, which is rather too much than too little.
-    """
-    if trial.train is None:
-        return None
-    load_s = trial.train.batch_size * trial.dataset.clip_s
-    peaks: dict[float, float] = {}
-    for record in _find_alike(trial, records):
-        if record.load_s is not None and record.peak_memory_gib is not None:
-            peaks[record.load_s] = max(peaks.get(record.load_s, 0.0), record.peak_memory_gib)
-    if not peaks:
-        return None
-    if load_s in peaks:
-        return peaks[load_s]
-    low, high = min(peaks), max(peaks)
-    if low == high:
-        return peaks[low] * max(1.0, load_s / low)
-    slope = max((peaks[high] - peaks[low]) / (high - low), 0.0)
-    return max(peaks[low] + slope * (load_s - low), 0.0)
+        return None, False
+    score, is_score_same = predict_figure(
+        records, trial, list_scoring_facts, count_scored_s, lambda record: record.score_s
+    )
+    total_s = statistics.median(fixed) if fixed else 0.0
+    total_s += generate * left.generate_frac + (score or 0.0)
+    is_same = (is_same or left.generate_frac == 0.0) and is_score_same
+    if trial.train is None or left.train_frac == 0.0:
+        return total_s, is_same
+    train, is_train_same = predict_figure(
+        records, trial, list_training_facts, count_trained_s, lambda record: record.train_s
+    )
+    if train is None:
+        return None, False
+    return total_s + train * left.train_frac, is_same and is_train_same

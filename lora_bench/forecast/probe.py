@@ -14,13 +14,19 @@ from pathlib import Path
 
 import torch
 
-from lora_bench.forecast.history import PROBES, Record, key_model, name_way
+from lora_bench.forecast.history import (
+    PROBES,
+    Record,
+    count_generated_s,
+    count_trained_s,
+    key_model,
+    list_training_facts,
+)
 from lora_bench.models import MusicModel, load_model
 from lora_bench.models.decoding import generate_codes
 from lora_bench.models.memory import peak_gib, reset_peak
 from lora_bench.plan import TrialPlan
 from lora_bench.progress import Progress, SilentProgress
-from lora_bench.spec.targets import spell_targets
 from lora_bench.stages.train.steps import autocast_steps, bring_to_learn
 from lora_bench.store import hash_json, write_json
 
@@ -40,9 +46,9 @@ def measure_probe(trial: TrialPlan, runs_dir: Path, progress: Progress | None = 
     teller.start("probe: load model")
     began_s = time.monotonic()
     model = load_model(trial.model)
-    record = Record(key_model(trial.model), "probe", fixed_s=time.monotonic() - began_s)
+    record = Record(trial, "probe", fixed_s=time.monotonic() - began_s)
     teller.start("probe: generate")
-    record = replace(record, generate_rate=_time_generation(model, trial))
+    record = replace(record, generate_s=_time_generation(model, trial) * count_generated_s(trial))
     if trial.lora is not None and trial.train is not None:
         teller.start("probe: train")
         record = _time_training(model, trial, record)
@@ -51,7 +57,7 @@ def measure_probe(trial: TrialPlan, runs_dir: Path, progress: Progress | None = 
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "record": record,
     }
-    key = hash_json([record.model, record.targets, record.load_s, record.way], length=8)
+    key = hash_json([key_model(trial.model), list_training_facts(trial)], length=8)
     write_json(runs_dir / PROBES / f"{key}.json", facts)
     return record
 
@@ -104,9 +110,6 @@ def _time_training(model: MusicModel, trial: TrialPlan, record: Record) -> Recor
     model.remove_adapter()
     return replace(
         record,
-        targets=str(spell_targets(lora.targets)),
-        train_rate=spent_s / (N_STEPS * train.batch_size * clip_s),
-        load_s=train.batch_size * clip_s,
+        train_s=spent_s / (N_STEPS * train.batch_size * clip_s) * count_trained_s(trial),
         peak_memory_gib=peak,
-        way=name_way(train),
     )

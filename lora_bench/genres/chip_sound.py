@@ -34,9 +34,14 @@ LEVELS = {"lead": 1.0, "harmony": 0.5, "bass": 0.9, "drums": 0.85}
 ENVELOPES = {"lead": (0.12, 0.55), "harmony": (0.08, 0.35), "bass": (0.25, 0.7)}
 
 
+def measure_song(song: Song) -> float:
+    """Return the length of a song in seconds."""
+    return song.n_bars * song.meter.steps * song.step_s + TAIL_S
+
+
 def render_song(song: Song, sample_rate_hz: int) -> NDArray[np.float64]:
     """The song as mono samples [S], at about -18 dBFS RMS and below -1 dBFS peak."""
-    n_samples = round((song.n_bars * song.meter.steps * song.step_s + TAIL_S) * sample_rate_hz)
+    n_samples = round(measure_song(song) * sample_rate_hz)
     clock = _StepClock(song, sample_rate_hz)
     lead = _render_voice(song.lead, song.lead_wave, "lead", clock, n_samples)
     harmony = _render_voice(song.harmony, song.harmony_wave, "harmony", clock, n_samples)

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import math
 import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
-from lora_bench.forecast import Forecaster, History, read_history
+from lora_bench.cli import main
+from lora_bench.forecast import (
+    Forecaster,
+    History,
+    describe_accuracy,
+    forecast_cache,
+    keep_outcomes,
+    read_history,
+    read_outcomes,
+)
 from lora_bench.forecast.adapters import match_targets, size_adapter
 from lora_bench.forecast.history import PROBES, make_record
+from lora_bench.forecast.remaining import read_step
+from lora_bench.forecast.scaling import scale_figure
 from lora_bench.forecast.shapes import find_shape
+from lora_bench.names import prompt_slugs
 from lora_bench.plan import TrialPlan, plan_experiment
 from lora_bench.spec import ExperimentSpec
 from lora_bench.spec.schema import LoraSpec, ModelSpec
-from lora_bench.store import to_jsonable, write_json
+from lora_bench.store import to_jsonable, write_json, write_text
 
 TARGETS: tuple[str | list[str], ...] = (
     "self_attention", "cross_attention", "attention", "ffn", "heads", "conditioning", "all", "attention+ffn",
@@ -133,20 +148,155 @@ def test_time_is_in_proportion_to_steps_and_clips_of_earlier_trials(runs: Path) 
     found = forecaster.predict(tuned)
     assert (found.origin, found.memory_origin, found.n_records) == ("earlier trials", "earlier trials", 2)
     assert found.time_s == pytest.approx(54.0)
+    assert found.time_basis == "same settings"
     (_, longer) = plan(
         defaults={"train": {"steps": 20, "batch_size": 2}}, generation={"n_clips": 10, "clip_s": 2.0}
     )
     assert forecaster.predict(longer).time_s == pytest.approx(2 + 20 + 4 + 80)
+    assert forecaster.predict(longer).time_basis == "other settings"
 
 
-def test_memory_is_that_of_the_same_load_or_in_proportion_to_it(runs: Path) -> None:
+def test_a_line_through_two_amounts_tells_work_from_what_each_trial_takes() -> None:
+    assert scale_figure([(10.0, 15.0)], 20.0) == 30.0
+    assert scale_figure([(10.0, 15.0), (20.0, 25.0)], 100.0) == pytest.approx(105.0)
+    assert scale_figure([(10.0, 15.0), (20.0, 25.0)], 1.0) == pytest.approx(6.0)
+    assert scale_figure([(10.0, 5.0), (20.0, 25.0)], 40.0) == pytest.approx(50.0)  # no negative start
+    assert scale_figure([(10.0, 25.0), (20.0, 20.0)], 40.0) == pytest.approx(
+        40.0
+    )  # the nearest, in proportion
+    assert scale_figure([], 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "memory_is_same", "time_is_same"),
+    [
+        ({"repeats": {"train_seeds": [7]}}, True, True),
+        ({"defaults": {"train": {"steps": 10, "batch_size": 2, "lr": 0.5}}}, True, True),
+        ({"defaults": {"train": {"steps": 20, "batch_size": 2}}}, True, False),
+        ({"defaults": {"lora": {"rank": 64}, "train": {"steps": 10, "batch_size": 2}}}, False, False),
+        ({"defaults": {"train": {"steps": 10, "batch_size": 3}}}, False, False),
+        ({"metrics": ["mfcc20-seed"]}, True, False),
+        ({"generation": {"n_clips": 6, "clip_s": 2.0}}, True, False),
+        ({"generation": {"n_clips": 5, "clip_s": 2.0, "quantization": "int8"}}, True, False),
+    ],
+)
+def test_a_figure_is_measured_only_if_the_settings_that_decide_it_are_the_same(
+    changes: dict[str, Any], memory_is_same: bool, time_is_same: bool, runs: Path
+) -> None:
+    found = Forecaster(read_history(runs)).predict(plan(**changes)[1])
+    assert (found.memory_basis == "same settings") is memory_is_same
+    assert (found.time_basis == "same settings") is time_is_same
+
+
+def test_what_is_finished_is_not_charged_again(runs: Path) -> None:
+    forecaster, (_, trial) = Forecaster(read_history(runs)), plan()
+    folder = runs / "mine" / "trials" / trial.id
+    whole = forecaster.predict(trial, folder).time_s
+    assert whole == pytest.approx(54.0)
+    facts = json.dumps({"__metadata__": {"state": json.dumps({"step": 5})}}).encode()
+    (folder / "checkpoint").mkdir(parents=True)
+    (folder / "checkpoint" / "state.safetensors").write_bytes(len(facts).to_bytes(8, "little") + facts)
+    assert forecaster.predict(trial, folder).time_s == pytest.approx(34.0)  # half of 40 s of training
+    (folder / "adapter").mkdir()
+    write_json(folder / "train.json", {})
+    trained = forecaster.predict(trial, folder)
+    assert trained.time_s == pytest.approx(14.0)
+    assert (trained.is_trained, trained.memory_gib) == (True, None)
+    for slug in prompt_slugs(trial.prompts).values():
+        for clip in range(9):
+            write_text(folder / "clips" / slug / f"{clip:03}.wav", "")
+    assert forecaster.predict(trial, folder).time_s == pytest.approx(4.0)
+
+
+def test_a_checkpoint_that_cannot_be_read_counts_as_none(tmp_path: Path) -> None:
+    for data in (b"", b"x", b"\xff" * 20, (2).to_bytes(8, "little") + b"{}"):
+        (tmp_path / "c").write_bytes(data)
+        assert read_step(tmp_path / "c") == 0
+
+
+def test_forecasts_are_kept_next_to_what_was_measured(runs: Path) -> None:
+    forecaster, (zero_shot, trial) = Forecaster(read_history(runs)), plan(metrics=["mfcc20-seed"])
+    predictions = {item.id: forecaster.predict(item) for item in (zero_shot, trial)}
+    assert predictions[trial.id].time_s == pytest.approx(54.0)
+    finish(runs, trial, {}, {"peak_memory_gib": 3.0}, attempt_s=27.0)
+    keep_outcomes(runs, runs / "earlier", predictions)
+    time, memory = [item for item in read_outcomes(runs) if item.trial == trial.id]
+    assert (time.basis, time.factor, memory.basis, memory.factor) == (
+        "other settings", pytest.approx(2.0), "same settings", pytest.approx(2.0),
+    )  # fmt: skip
+    assert describe_accuracy(read_outcomes(runs), "time", "other settings") == (
+        "; such forecasts were off by a factor of 2.0 in the median, 2.0 at most (1 trial)"
+    )
+    assert describe_accuracy(read_outcomes(runs), "time", "same settings") == ""
+    place = runs / ".cache" / "forecast" / "outcomes.jsonl"
+    place.write_text("{\n[]\n" + place.read_text(encoding="utf-8"), encoding="utf-8")
+    assert len(read_outcomes(runs)) == 2
+    assert read_history(runs).records[0].origin == "trial"  # it is no record of a trial
+
+
+def test_plan_marks_what_is_scaled_and_says_how_far_that_was_off(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = {"trial": "x", "host": socket.gethostname(), "kind": "time", "basis": "other settings"}
+    line = json.dumps(outcome | {"predicted": 30.0, "measured": 10.0})
+    write_text(runs / ".cache" / "forecast" / "outcomes.jsonl", f"{line}\n")
+    spec = runs / "t.yaml"
+    text = """schema: 1
+dataset: {builtin: chiptune, clip_s: 4}
+prompts: [a, b]
+generation: {n_clips: 5, clip_s: 2}
+metrics: [mfcc20]
+defaults: {train: {steps: 10, batch_size: 2}}
+trials: {variants: [{name: same}, {name: longer, train: {steps: 30}}]}
+"""
+    spec.write_text(text, encoding="utf-8")
+    assert main(["plan", str(spec), "--runs-dir", str(runs)]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    same, longer = rows[3].split(), rows[4].split()
+    assert (same[10:12], same[-3:]) == (["1.5", "GiB"], ["54", "s", "new"])
+    assert (longer[10:12], longer[-3:]) == (["1.5", "GiB"], ["~2", "min", "new"])
+    assert "memory with pocket: from earlier trials with the same settings on this machine" in rows
+    assert (
+        "time with pocket: ~ is scaled from 2 earlier trials on this machine, with other settings; such forecasts "
+        "were off by a factor of 3.0 in the median, 3.0 at most (1 trial)"
+    ) in rows
+    assert "of disk, about 1" in rows[-1]  # 145 MB of it cache
+    assert "MB of it cache" in rows[-1]
+
+
+def test_the_cache_is_forecast_until_it_is_there(tmp_path: Path) -> None:
+    folder = tmp_path / "music"
+    folder.mkdir()
+    for song in range(3):
+        soundfile.write(folder / f"{song}.wav", np.zeros(8_000 * 10), 8_000)
+    spec = {"dataset": {"path": folder.as_posix(), "captions": {"text": "a"}}}
+    base = {"schema": 1, "name": "t", "prompts": ["a"], "metrics": ["mfcc20"]}
+    planned = plan_experiment(ExperimentSpec.model_validate(base | spec))
+    samples = 30 * 16_000 * 4  # 30 s at the model's rate as float32
+    assert forecast_cache(planned, tmp_path / "run") == pytest.approx(samples, rel=0.2)
+    write_json(tmp_path / "run" / "dataset.json", {})
+    assert forecast_cache(planned, tmp_path / "run") == 0
+    built_in = plan_experiment(ExperimentSpec.model_validate(base | {"dataset": {"builtin": "chiptune"}}))
+    assert forecast_cache(built_in, tmp_path / "other") == pytest.approx(145e6, rel=0.05)  # measured
+
+
+def test_memory_is_that_of_the_same_settings_or_differs_by_what_shapes_say(runs: Path) -> None:
     same = Forecaster(read_history(runs)).predict(plan()[1])
     assert same.memory_gib == 1.5
+    assert same.memory_basis == "same settings"
     (_, larger) = plan(defaults={"train": {"batch_size": 4}})
-    assert Forecaster(read_history(runs)).predict(larger).memory_gib == 3.0
+    found = Forecaster(read_history(runs)).predict(larger)
+    empty = Forecaster(History(()))
+    shapes = [empty.predict(trial).memory_gib or 0.0 for trial in (plan()[1], larger)]
+    assert found.memory_gib == pytest.approx(
+        1.5 + shapes[1] - shapes[0]
+    )  # not twice: most of it is not batch
+    assert found.memory_basis == "other settings"
     finish(runs, larger, {"generate": 10.0}, {"wall_s": 40.0, "peak_memory_gib": 2.0})
     (_, largest) = plan(defaults={"train": {"batch_size": 8}})
-    assert Forecaster(read_history(runs)).predict(largest).memory_gib == pytest.approx(3.0)
+    from_nearest = Forecaster(read_history(runs)).predict(largest).memory_gib
+    shapes.append(empty.predict(largest).memory_gib or 0.0)
+    assert from_nearest == pytest.approx(2.0 + shapes[2] - shapes[1])
 
 
 @pytest.mark.parametrize("state", [{"state": "failed"}, {"host": "another"}, {"n_attempts": 2}], ids=str)
@@ -197,10 +347,7 @@ def test_a_probe_measures_the_embedded_model(tmp_path: Path) -> None:
 
     trial = plan(dataset={"builtin": "chiptune", "clip_s": 1.0}, generation={"n_clips": 2, "clip_s": 0.5})[1]
     record = measure_probe(trial, tmp_path)
-    assert record.train_rate is not None
-    assert record.generate_rate is not None
-    assert record.peak_memory_gib is not None
-    assert all(
-        math.isfinite(v) and v > 0 for v in (record.train_rate, record.generate_rate, record.peak_memory_gib)
-    )
+    figures = [v for v in (record.train_s, record.generate_s, record.peak_memory_gib) if v is not None]
+    assert len(figures) == 3
+    assert all(math.isfinite(v) and v > 0 for v in figures)
     assert Forecaster(read_history(tmp_path)).predict(trial).origin == "probe"

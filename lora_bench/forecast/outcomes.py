@@ -1,0 +1,106 @@
+"""How far earlier forecasts were off: each next to what was measured, kept in the cache of a folder of runs."""
+
+from __future__ import annotations
+
+import json
+import socket
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lora_bench.errors import StoreError
+from lora_bench.forecast.prediction import Prediction
+from lora_bench.store import read_json, write_text
+
+OUTCOMES = ".cache/forecast/outcomes.jsonl"
+MAX_OUTCOMES = 200
+Kind = Literal["time", "memory"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One forecast that can be checked.
+
+    Attributes:
+        trial: its id.
+        host: where it ran.
+        kind: of figure: seconds of an attempt, or GiB at most in training.
+        basis: what the forecast was made from, as in `Prediction`.
+    """
+
+    trial: str
+    host: str
+    kind: Kind
+    basis: str
+    predicted: float
+    measured: float
+
+    @property
+    def factor(self) -> float:
+        """How far it was off, 1 or more in either direction."""
+        ratio = self.predicted / self.measured
+        return max(ratio, 1.0 / ratio)
+
+
+def keep_outcomes(runs_dir: Path, run_folder: Path, predictions: Mapping[str, Prediction]) -> None:
+    """Write down forecasts, by trial, next to what the trials' files say now.
+
+    Raises:
+        StoreError: the disk is full.
+    """
+    made = [
+        item for key, found in predictions.items() for item in _compare(run_folder / "trials" / key, found)
+    ]
+    if made:
+        lines = [json.dumps(asdict(item)) for item in (*read_outcomes(runs_dir), *made)]
+        write_text(runs_dir / OUTCOMES, "\n".join(lines[-MAX_OUTCOMES:]) + "\n")
+
+
+def _compare(folder: Path, prediction: Prediction) -> list[Outcome]:
+    try:
+        state: dict[str, Any] = read_json(folder / "state.json")
+        if state.get("state") != "done" or state.get("host") != socket.gethostname():
+            return []
+        peak_gib = read_json(folder / "train.json").get("peak_memory_gib") if prediction.memory_gib else None
+    except StoreError:
+        return []
+    pairs: tuple[tuple[Kind, str, float | None, Any], ...] = (
+        ("time", prediction.time_basis, prediction.time_s, state.get("attempt_s")),
+        ("memory", prediction.memory_basis, prediction.memory_gib, peak_gib),
+    )
+    return [
+        Outcome(folder.name, str(state["host"]), kind, basis, predicted, float(measured))
+        for kind, basis, predicted, measured in pairs
+        if predicted and measured
+    ]
+
+
+def read_outcomes(runs_dir: Path) -> list[Outcome]:
+    """Outcomes of this machine, the oldest first; lines that cannot be read are left out."""
+    try:
+        lines = (runs_dir / OUTCOMES).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    found: list[Outcome] = []
+    for line in lines:
+        try:
+            item = Outcome(**json.loads(line))
+            if item.host == socket.gethostname() and item.factor > 0:
+                found.append(item)
+        except (TypeError, ValueError, ZeroDivisionError):
+            continue
+    return found
+
+
+def describe_accuracy(outcomes: Sequence[Outcome], kind: Kind, basis: str) -> str:
+    """`; such forecasts were off by a factor of 1.2 in the median, 2.0 at most (8 trials)`, or nothing."""
+    factors = [item.factor for item in outcomes if (item.kind, item.basis) == (kind, basis)]
+    if not factors:
+        return ""
+    n_trials = f"{len(factors)} trial{'s' if len(factors) != 1 else ''}"
+    return (
+        f"; such forecasts were off by a factor of {statistics.median(factors):.1f} in the median, "
+        f"{max(factors):.1f} at most ({n_trials})"
+    )
