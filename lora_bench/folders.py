@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from lora_bench.artifacts import AudioClip
-from lora_bench.audio import list_audio_files, load_audio
-from lora_bench.errors import DatasetError
+from lora_bench.audio import AUDIO_SUFFIXES, identify, list_folder, load_audio
+from lora_bench.errors import AudioFileError, DatasetError
+from lora_bench.folder_walk import spell_path
 from lora_bench.store import hash_file, hash_json
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class AudioFolder:
     def __iter__(self) -> Iterator[AudioClip]:
         """Clips in the files' order; a clip's group is its file."""
         for path in self.files:
-            name = path.relative_to(self.folder).as_posix()
+            name = spell_path(path.relative_to(self.folder))
             audio, rate_hz = load_audio(path)
             n_samples = round(self.clip_s * rate_hz) if self.clip_s else audio.shape[1]
             if audio.shape[1] < 2 * n_samples:
@@ -47,7 +48,7 @@ class AudioFolder:
     @cached_property
     def file_hashes(self) -> dict[str, str]:
         """SHA-256 of each file's bytes by its path in the folder."""
-        return {path.relative_to(self.folder).as_posix(): hash_file(path) for path in self.files}
+        return {spell_path(path.relative_to(self.folder)): _hash(path) for path in self.files}
 
     @property
     def key(self) -> str:
@@ -60,11 +61,26 @@ def open_folder(folder: Path, clip_s: float | None = None) -> AudioFolder:
 
     Raises:
         DatasetError: no such folder, or no audio in it.
+        AudioFileError: part of it cannot be read.
     """
-    files = list_audio_files(folder)
-    if not files:
-        raise DatasetError(f"{folder}: holds no audio files; expected wav, flac, ogg, opus, mp3 or m4a")
-    return AudioFolder(folder, tuple(files), clip_s)
+    listing = list_folder(folder)
+    for name, reason in listing.dropped.items():
+        if PurePath(name).suffix.lower() in AUDIO_SUFFIXES | {""}:  # sound may be behind it
+            raise AudioFileError(str(folder / name), f"{reason}; mend it or remove it from the folder")
+    if not listing.files:
+        raise DatasetError(
+            f"{spell_path(folder)}: holds no audio files; expected wav, flac, ogg, opus, mp3 or m4a"
+        )
+    return AudioFolder(folder, listing.files, clip_s)
+
+
+def _hash(path: Path) -> str:
+    try:
+        if not path.is_file():
+            identify(path)  # says what it is; reading a pipe would wait for its writer
+        return hash_file(path)
+    except OSError as error:
+        raise AudioFileError(str(path), f"cannot be read ({error.strerror})") from error
 
 
 def told(clips: AudioFolder, progress: Progress) -> Iterator[AudioClip]:

@@ -1,0 +1,38 @@
+"""Sound in files and arrays; all samples are float32 of shape [C, S] (channels, samples), full scale is 1.0.
+
+listing.py    the audio files of a folder
+content.py    the kind of a file by its first bytes
+reading.py    length, rate and channels of a file, or all its samples
+parts.py      one part of a file through libsndfile or FFmpeg
+chunks.py     wav, RF64, W64, aiff, caf, au: where the sound lies when sizes in headers are wrong
+pcm.py        how headers describe uncompressed samples
+mpeg.py       mp3: the length by counting frames
+ogg.py        the links of a chained file
+ffpcm.py        how headers describe uncompressed samples
+mpeg.py     decoding with FFmpeg
+window.py     a part of a file as a file
+samples.py    resample, change channels, save
+"""
+
+from __future__ import annotations
+
+from lora_bench.audio.content import identify
+from lora_bench.audio.listing import AUDIO_SUFFIXES, Listing, list_audio_files, list_folder
+from lora_bench.audio.parts import AudioHeader
+from lora_bench.audio.reading import load_audio, read_header
+from lora_bench.audio.samples import RESAMPLER, resample, save_wav, to_channels
+
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "RESAMPLER",
+    "AudioHeader",
+    "Listing",
+    "identify",
+    "list_audio_files",
+    "list_folder",
+    "load_audio",
+    "read_header",
+    "resample",
+    "save_wav",
+    "to_channels",
+]

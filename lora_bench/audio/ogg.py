@@ -1,0 +1,61 @@
+"""Ogg: where each link of a chain begins and ends, by a walk over the pages (RFC 3533)."""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora_bench.errors import AudioFileError
+
+HEAD_BYTES = 27
+BEGINS, ENDS = 2, 4  # flags of a page
+MAX_LOST_FRAC = 0.01
+
+
+@dataclass(frozen=True)
+class Link:
+    """One of the streams that follow one another in a file.
+
+    Attributes:
+        start, end: its bytes in the file.
+        codings: the first bytes of each stream that is multiplexed in it.
+    """
+
+    start: int
+    end: int
+    codings: tuple[bytes, ...]
+
+
+def read_links(path: Path, start: int = 0) -> list[Link]:
+    """The links of a file; nearly all files have one.
+
+    Raises:
+        AudioFileError: the file is cut off, or a good part of it is no Ogg.
+    """
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        links: list[Link] = []
+        place, n_lost, was_begin, has_ended = start, 0, False, False
+        while (found := data.find(b"OggS", place)) >= 0:
+            n_lost += found - place
+            n_segments = data[found + 26] if found + HEAD_BYTES <= len(data) else 0
+            body = found + HEAD_BYTES + n_segments
+            page_end = body + sum(data[found + HEAD_BYTES : body])
+            if found + HEAD_BYTES > len(data) or page_end > len(data):
+                raise AudioFileError(str(path), "is cut off (its last Ogg page is not whole)")
+            flags = data[found + 5]
+            if flags & BEGINS:
+                coding = bytes(data[body : body + 8])
+                if was_begin:
+                    links[-1] = Link(links[-1].start, page_end, (*links[-1].codings, coding))
+                else:
+                    links.append(Link(found, page_end, (coding,)))
+            elif links:
+                links[-1] = Link(links[-1].start, page_end, links[-1].codings)
+            was_begin, has_ended = bool(flags & BEGINS), bool(flags & ENDS)
+            place = page_end
+        if not has_ended:
+            raise AudioFileError(str(path), "is cut off (the page that ends an Ogg stream is missing)")
+        if n_lost > MAX_LOST_FRAC * (len(data) - start):
+            raise AudioFileError(str(path), f"is damaged ({n_lost} bytes of it are no Ogg pages)")
+        return links
