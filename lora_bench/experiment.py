@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lora_bench.environment import describe_environment
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, StoreError
+from lora_bench.folder_walk import walk_folder
 from lora_bench.plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results import write_results
@@ -31,16 +32,17 @@ from lora_bench.store import Store, hash_json, read_json, remove_drafts, to_json
 def dataset_fingerprint(dataset: DatasetSpec) -> str:
     """Cheap identity of the source files (names, sizes, times), to notice that a folder changed.
 
-    Results are keyed by content elsewhere; this only decides whether a finished trial is looked at again.
+    The files are those that the reader sees: links are followed, hidden files are left out.  Results are
+    keyed by content elsewhere; this only decides whether a finished trial is looked at again.
     """
     if dataset.path is None:
         return hash_json({"builtin": dataset.builtin})
-    files: list[tuple[str, int, int]] = []
-    for root, folders, names in os.walk(dataset.path):
-        folders.sort()
-        for name in sorted(names):
-            stat = (Path(root) / name).stat()
-            files.append((str(Path(root, name).relative_to(dataset.path)), stat.st_size, stat.st_mtime_ns))
+    walk = walk_folder(dataset.path)
+    files: list[tuple[str, int, int]] = [
+        (os.path.relpath(path, dataset.path), status.st_size, status.st_mtime_ns)
+        for path, status in walk.files
+    ]
+    files.extend((name, -1, -1) for name in walk.dropped)
     return hash_json(files)
 
 

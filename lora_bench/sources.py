@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from lora_bench.folder_walk import spell_path
 from lora_bench.names import slugify
 from lora_bench.store import hash_json
 
@@ -76,9 +77,8 @@ def _label(trials: Sequence[Json]) -> list[str]:
 def _name_parts(trial: Json) -> tuple[str, ...]:
     dataset: Json = trial.get("dataset") or {}
     generation: Json = trial.get("generation") or {}
-    name = (
-        PurePath(str(dataset["path"])).name if dataset.get("path") else str(dataset.get("builtin") or "data")
-    )
+    path = dataset.get("path")
+    name = spell_path(PurePath(str(path)).name) if path else str(dataset.get("builtin") or "data")
     return (
         name,
         PurePath(str((trial.get("model") or {}).get("id"))).name,
