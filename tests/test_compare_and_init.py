@@ -179,7 +179,13 @@ def test_init_takes_captions_that_are_there(music: Path) -> None:
     spec = load_spec(Path("s.yaml")).spec
     assert (spec.dataset.captions.source, spec.prompts[0]) == ("sidecar", 'slow: "tones" #1')
     assert (spec.model.id, spec.resources.gpu) == ("facebook/musicgen-small", 1)
-    (music / "metadata.jsonl").write_text('{"file_name": "0.wav", "caption": "a tone"}\n', encoding="utf-8")
+    lines = [json.dumps({"file_name": f"{index}.wav", "caption": "a tone"}) for index in range(5)]
+    (music / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert main(["init", "my_tunes", "-o", "mixed.yaml"]) == 0
+    mixed = load_spec(Path("mixed.yaml")).spec
+    assert (mixed.dataset.captions.source, mixed.dataset.captions.text) == (None, None)
+    lines.append(json.dumps({"file_name": "deep/x.m4a", "caption": "a tone"}))
+    (music / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
     assert main(["init", "my_tunes", "-o", "m.yaml"]) == 0
     assert load_spec(Path("m.yaml")).spec.dataset.captions.source == "metadata"
 

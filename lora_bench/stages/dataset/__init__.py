@@ -1,10 +1,12 @@
 """Stage `dataset`: a folder of recordings becomes a manifest of tracks and slices.
 
-recordings.py   one file: hash, decode, resample once into the store, or a reason to leave it out
-captions.py     the training text of each file
-splits.py       tracks to sides, tracks to slices
-manifest.py     a manifest from JSON; excerpts of its tracks as reference clips
-prepare.py      all of it, in order
+recordings.py     one file: hash, decode, resample once into the store, or a reason to leave it out
+captions.py       the training text of each file
+metadata.py       lines of metadata.jsonl, and the file that each means
+caption_files.py  text and JSON in the encodings that people use
+splits.py         tracks to sides, tracks to slices
+manifest.py       a manifest from JSON; excerpts of its tracks as reference clips
+prepare.py        all of it, in order
 """
 
 from __future__ import annotations

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from lora_bench.errors import DatasetError
+from lora_bench.folder_walk import spell_path
 from lora_bench.spec.schema import CaptionSpec
+from lora_bench.stages.dataset.caption_files import read_json_text, read_text
+from lora_bench.stages.dataset.metadata import (
+    METADATA_NAME,
+    Line,
+    choose_source,
+    fold_name,
+    list_unmatched,
+    match_lines,
+    read_caption,
+    read_metadata,
+    shorten,
+)
 
-METADATA_NAME = "metadata.jsonl"
-CAPTION_KEYS = ("caption", "text", "description")
-N_LISTED = 10
+__all__ = ["CaptionSearch", "find_captions", "list_unmatched", "read_metadata", "search_captions"]
 
 HOW_TO_CAPTION = (
     "give each a `song.txt` or `song.json` beside `song.wav`, or a line "
@@ -21,129 +31,144 @@ HOW_TO_CAPTION = (
 )
 
 
-class _NoCaptionError(Exception):
+class NoCaptionError(Exception):
     """One file has no caption; the message says what was looked for."""
 
 
-def read_metadata(folder: Path, spec: CaptionSpec) -> Mapping[str, str]:
-    """Captions of `folder/metadata.jsonl` by relative path; empty where the spec does not want it.
+class CaptionFileError(NoCaptionError):
+    """One file's caption is there, but cannot be used."""
 
-    Raises:
-        DatasetError: the file is wanted and missing, or lines of it are wrong (up to 10 are listed).
+
+@dataclass
+class CaptionSearch:
+    """What was found for a set of files.
+
+    Attributes:
+        captions: by path relative to the folder.
+        missing: files without a caption, with what was looked for.
+        unusable: files whose caption cannot be used, with the reason.
+        unmatched: lines of `metadata.jsonl` that fit no file.
     """
-    if _choose_source(spec) == "text" or spec.source == "sidecar":
-        return {}
-    path = folder / METADATA_NAME
-    if not path.is_file():
-        if spec.source == "metadata":
-            raise DatasetError(
-                f"{path}: does not exist, but dataset.captions.source is `metadata`; expected one line "
-                '{"file_name": "song.wav", "caption": "..."} per file'
-            )
-        return {}
-    captions: dict[str, str] = {}
-    problems: list[str] = []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            name, caption = _parse_line(line)
-        except ValueError as error:
-            problems.append(f"{path}:{number}: {error}")
-            continue
-        if captions.setdefault(name, caption) != caption:
-            problems.append(f"{path}:{number}: `{name}` has another caption above; keep one")
-    if problems:
-        raise DatasetError("\n".join(_shorten(problems)))
-    return captions
+
+    captions: dict[str, str] = field(default_factory=dict[str, str])
+    missing: dict[str, str] = field(default_factory=dict[str, str])
+    unusable: dict[str, str] = field(default_factory=dict[str, str])
+    unmatched: list[str] = field(default_factory=list[str])
 
 
 def find_captions(
-    folder: Path, sources: Iterable[str], spec: CaptionSpec, metadata: Mapping[str, str]
+    folder: Path,
+    sources: Iterable[str],
+    spec: CaptionSpec,
+    metadata: Mapping[str, Line],
+    others: Iterable[str] = (),
 ) -> dict[str, str]:
-    """The caption of every source (path relative to `folder`).
+    """Return the caption of every source (path relative to `folder`).
 
     Fixed text comes first, then metadata, then sidecars, unless `spec.source` names one.
 
+    Args:
+        folder: of the dataset.
+        sources: files that need a caption.
+        spec: where captions come from.
+        metadata: from `read_metadata`.
+        others: files that are there and need none.
+
     Raises:
-        DatasetError: files without a caption; up to 10 are listed, each with what was looked for.
+        DatasetError: files without a caption; up to 10 are listed, each with what was looked for, after the
+            lines of metadata that fit no file.
     """
-    captions: dict[str, str] = {}
-    problems: list[str] = []
-    for source in sources:
-        try:
-            captions[source] = _find_caption(folder, source, spec, metadata)
-        except _NoCaptionError as error:
-            problems.append(f"  {source}: {error}")
+    found = search_captions(folder, sources, spec, metadata, others)
+    problems = [
+        f"  {spell_path(name)}: {error}" for name, error in sorted((found.missing | found.unusable).items())
+    ]
     if problems:
-        n_files = len(problems) + len(captions)
+        n_files = len(problems) + len(found.captions)
+        unmatched = [f"  {text}" for text in found.unmatched]
         raise DatasetError(
-            f"{folder}: {len(problems)} of {n_files} files have no caption; {HOW_TO_CAPTION}\n"
-            + "\n".join(_shorten(problems))
+            f"{spell_path(folder)}: {len(problems)} of {n_files} files have no caption; {HOW_TO_CAPTION}\n"
+            + "\n".join([*shorten(unmatched), *shorten(problems)])
         )
-    return captions
+    return found.captions
 
 
-def _choose_source(spec: CaptionSpec) -> str | None:
-    if spec.source is None and spec.text is not None:
-        return "text"
-    return spec.source
+def search_captions(
+    folder: Path,
+    sources: Iterable[str],
+    spec: CaptionSpec,
+    metadata: Mapping[str, Line],
+    others: Iterable[str] = (),
+) -> CaptionSearch:
+    """Look for the captions of files; arguments as of `find_captions`.
+
+    Raises:
+        DatasetError: two lines of metadata have different captions for one file.
+    """
+    found = CaptionSearch()
+    names = list(sources)
+    by_name = match_lines(metadata, [*names, *others], found.unmatched)
+    sidecars = _Sidecars()
+    wanted = choose_source(spec)
+    for name in names:
+        try:
+            if wanted == "text" and spec.text is not None:
+                found.captions[name] = spec.text
+            elif name in by_name:
+                found.captions[name] = by_name[name].caption
+            elif wanted == "metadata":
+                found.missing[name] = f"no line of {METADATA_NAME} has this file_name"
+            else:
+                found.captions[name] = sidecars.read(folder / name)
+        except CaptionFileError as error:
+            found.unusable[name] = str(error)
+        except NoCaptionError as error:
+            found.missing[name] = str(error)
+    return found
 
 
-def _find_caption(folder: Path, source: str, spec: CaptionSpec, metadata: Mapping[str, str]) -> str:
-    wanted = _choose_source(spec)
-    if wanted == "text" and spec.text is not None:
-        return spec.text
-    if source in metadata:
-        return metadata[source]
-    if wanted == "metadata":
-        raise _NoCaptionError(f"no line of {METADATA_NAME} has this file_name")
-    return _read_sidecar(folder / source)
+class _Sidecars:
+    """`song.txt` or `song.json` beside `song.wav`; folders are listed once, if exact names are not there."""
 
+    def __init__(self) -> None:
+        self._listed: dict[Path, dict[str, list[Path]]] = {}
 
-def _read_sidecar(audio: Path) -> str:
-    text, document = audio.with_suffix(".txt"), audio.with_suffix(".json")
-    try:
-        if text.is_file():
-            caption = " ".join(_read_text(text).split())
+    def read(self, audio: Path) -> str:
+        """Return the caption of an audio file.
+
+        Raises:
+            NoCaptionError: there is none.
+        """
+        text, document = audio.with_suffix(".txt"), audio.with_suffix(".json")
+        for wanted, parse in ((text, _parse_text), (document, _parse_document)):
+            path = self._find(wanted)
+            if path is None:
+                continue
+            try:
+                caption = parse(read_text(path))
+            except DatasetError as error:  # has the file's name
+                raise CaptionFileError(str(error)) from error
+            except ValueError as error:
+                raise CaptionFileError(f"{spell_path(path.name)}: {error}") from error
             if not caption:
-                raise _NoCaptionError(f"{text.name} is empty")
+                raise CaptionFileError(f"{spell_path(path.name)} is empty")
             return caption
-        if document.is_file():
-            return _caption_of(json.loads(_read_text(document)))
-    except (ValueError, DatasetError) as error:
-        raise _NoCaptionError(f"{document.name if not text.is_file() else text.name}: {error}") from error
-    raise _NoCaptionError(f"no {text.name} or {document.name}")
+        raise NoCaptionError(f"no {spell_path(text.name)} or {spell_path(document.name)}")
+
+    def _find(self, wanted: Path) -> Path | None:
+        if wanted.is_file():
+            return wanted
+        if wanted.parent not in self._listed:
+            listed = self._listed[wanted.parent] = {}
+            for path in wanted.parent.iterdir() if wanted.parent.is_dir() else ():
+                if path.suffix.lower() in {".txt", ".json"} and path.is_file():
+                    listed.setdefault(fold_name(path.name), []).append(path)
+        near = self._listed[wanted.parent].get(fold_name(wanted.name), [])
+        return near[0] if len(near) == 1 else None
 
 
-def _parse_line(line: str) -> tuple[str, str]:
-    record = json.loads(line)
-    caption = _caption_of(record)
-    name = record.get("file_name")
-    if not isinstance(name, str) or not name:
-        raise ValueError("`file_name` is missing; expected the path of an audio file below this folder")
-    return PurePosixPath(name.replace("\\", "/")).as_posix(), caption
+def _parse_text(text: str) -> str:
+    return " ".join(text.split())
 
 
-def _caption_of(record: Any) -> str:
-    if not isinstance(record, dict):
-        raise ValueError(f"expected a JSON object, found {type(record).__name__}")
-    for key in CAPTION_KEYS:
-        value = record.get(key)
-        if isinstance(value, str) and value.strip():
-            return " ".join(value.split())
-    raise ValueError(f"no text under any of the keys {', '.join(CAPTION_KEYS)}")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _shorten(lines: list[str]) -> list[str]:
-    n_more = len(lines) - N_LISTED
-    return lines if n_more <= 0 else [*lines[:N_LISTED], f"  and {n_more} more"]
+def _parse_document(text: str) -> str:
+    return read_caption(read_json_text(text))

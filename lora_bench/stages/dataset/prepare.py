@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 from lora_bench.artifacts import AudioFormat, Excluded, Manifest, Track
-from lora_bench.audio import RESAMPLER, list_audio_files
+from lora_bench.audio import RESAMPLER, Listing, list_folder
 from lora_bench.errors import DatasetError
+from lora_bench.folder_walk import spell_path
 from lora_bench.genres import render_genre
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import DatasetSpec
-from lora_bench.stages.dataset.captions import find_captions, read_metadata
+from lora_bench.stages.dataset.captions import find_captions, list_unmatched, read_metadata
+from lora_bench.stages.dataset.metadata import Line
 from lora_bench.stages.dataset.recordings import Recording, prepare_recording
 from lora_bench.stages.dataset.splits import MIN_TRACKS, choose_eval, cut_slices
 from lora_bench.store import Store, hash_json
@@ -37,12 +40,15 @@ def prepare_dataset(
     """
     name, folder = _locate(spec, audio_format, store, progress)
     metadata = read_metadata(folder, spec.captions)
-    files = list_audio_files(folder)
+    listing = list_folder(folder)
+    _refuse_results(listing, store)
     recordings: dict[str, Recording] = {}
     excluded: list[Excluded] = []
-    progress.start("dataset", len(files))
-    with closing(_prepare_all(files, folder, spec, audio_format, store)) as prepared:
-        for found in prepared:
+    n_files = len(listing.files) + len(listing.dropped)
+    progress.start("dataset", n_files)
+    with closing(_prepare_all(listing, spec, audio_format, store)) as prepared:
+        dropped = (Excluded(source, reason) for source, reason in listing.dropped.items())
+        for found in itertools.chain(dropped, prepared):
             item = _refuse_repeat(found, recordings)
             if isinstance(item, Recording):
                 recordings[item.content_hash] = item
@@ -50,12 +56,26 @@ def prepare_dataset(
                 excluded.append(item)
                 progress.log(f"left out: {item.source} {item.reason}")
             progress.advance(note=item.source)
-    _check_enough(folder, len(files), len(recordings), excluded)
-    sources = [recording.source for recording in recordings.values()]
-    captions = find_captions(folder, sources, spec.captions, metadata)
-    for unknown in sorted(set(metadata) - {path.relative_to(folder).as_posix() for path in files}):
-        progress.log(f"metadata.jsonl: there is no audio file {unknown}")
+    _check_enough(folder, n_files, len(recordings), excluded)
+    captions = _caption(listing, recordings, spec, metadata, progress)
     return _make_manifest(name, recordings, captions, excluded, spec, audio_format, store)
+
+
+def _caption(
+    listing: Listing,
+    recordings: Mapping[str, Recording],
+    spec: DatasetSpec,
+    metadata: Mapping[str, Line],
+    progress: Progress,
+) -> dict[str, str]:
+    """Captions of the recordings by `Recording.source`; lines of metadata without a file are logged."""
+    paths = {listing.name(path): path.relative_to(listing.folder).as_posix() for path in listing.files}
+    others = [*paths.values(), *listing.dropped]
+    wanted = {paths[recording.source]: recording.source for recording in recordings.values()}
+    captions = find_captions(listing.folder, wanted, spec.captions, metadata, others)
+    for text in list_unmatched(metadata, others):
+        progress.log(text)
+    return {wanted[path]: caption for path, caption in captions.items()}
 
 
 def _locate(
@@ -64,12 +84,17 @@ def _locate(
     if spec.builtin is not None:
         return spec.builtin, render_genre(spec.builtin, audio_format.sample_rate_hz, store, progress)
     folder = check_folder(spec)
-    if store.root.resolve().is_relative_to(folder.resolve()):
+    return spell_path(folder.resolve().name), folder
+
+
+def _refuse_results(listing: Listing, store: Store) -> None:
+    """Refuse a folder that leads to the results, itself or by a link."""
+    results = store.root.resolve()
+    if any(results.is_relative_to(real) for real in listing.real_folders):
         raise DatasetError(
-            f"dataset.path: {folder} contains the results ({store.root}), so generated clips would become "
-            "recordings; expected a folder of recordings alone, so move them or choose another runs folder"
+            f"dataset.path: {listing.folder} contains the results ({store.root}), so generated clips would "
+            "become recordings; expected a folder of recordings alone, so move them or choose another runs folder"
         )
-    return folder.resolve().name, folder
 
 
 def check_folder(spec: DatasetSpec) -> Path:
@@ -91,15 +116,14 @@ def check_folder(spec: DatasetSpec) -> Path:
 
 
 def _prepare_all(
-    files: Sequence[Path], folder: Path, spec: DatasetSpec, audio_format: AudioFormat, store: Store
+    listing: Listing, spec: DatasetSpec, audio_format: AudioFormat, store: Store
 ) -> Generator[Recording | Excluded, None, None]:
     def prepare(path: Path) -> Recording | Excluded:
-        source = path.relative_to(folder).as_posix()
-        return prepare_recording(path, source, audio_format, spec.min_track_s, store)
+        return prepare_recording(path, listing.name(path), audio_format, spec.min_track_s, store)
 
     pool = ThreadPoolExecutor(max_workers=min(MAX_WORKERS, os.cpu_count() or 1))
     try:
-        yield from pool.map(prepare, files)
+        yield from pool.map(prepare, listing.files)
     finally:  # on an interrupt, too: what is queued is dropped, what is being decoded is finished
         pool.shutdown(wait=True, cancel_futures=True)
 

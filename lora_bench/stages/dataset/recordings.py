@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_bench.artifacts import AudioFormat, Excluded
-from lora_bench.audio import RESAMPLER, load_audio, resample, to_channels
+from lora_bench.audio import RESAMPLER, identify, load_audio, resample, to_channels
 from lora_bench.errors import AudioFileError
 from lora_bench.store import Store, hash_file, hash_json, read_json, write_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PREPARED_VERSION = 1
+PREPARED_VERSION = 2
 """Part of the cache key; raise it when the same file would be prepared differently."""
 
 SILENCE_PEAK_DBFS = -60.0
@@ -30,7 +30,7 @@ class Recording:
     """A usable file.
 
     Attributes:
-        source: path relative to the dataset folder, with `/`.
+        source: path relative to the dataset folder, with `/`, printable.
         content_hash: SHA-256 of the source file's bytes, 64 hex digits.
         audio: prepared samples, float32 `.npy` [C, S].
         n_samples: S.
@@ -74,6 +74,7 @@ def prepare_recording(
 
 
 def _hash_source(path: Path) -> str:
+    identify(path)  # what is plainly no audio is not read to its end
     try:
         return hash_file(path)
     except OSError as error:
