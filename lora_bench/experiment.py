@@ -14,6 +14,7 @@ from pathlib import Path
 from lora_bench.environment import describe_environment
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, StoreError
 from lora_bench.folder_walk import walk_folder
+from lora_bench.metrics import parse_metric
 from lora_bench.plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results import write_results
@@ -27,6 +28,10 @@ from lora_bench.runner.state import read_state
 from lora_bench.sources import list_sources
 from lora_bench.spec.schema import DatasetSpec
 from lora_bench.store import Store, hash_json, read_json, remove_drafts, to_jsonable, write_json
+
+CODEC_IDENTITY = 2
+"""Raised when `encodec` embeddings get another provenance: those of two versions cannot be compared, so finished trials
+are embedded and scored again; their adapters and clips stay."""
 
 
 def dataset_fingerprint(dataset: DatasetSpec) -> str:
@@ -53,7 +58,10 @@ def inputs_key(trial: TrialPlan) -> str:
         del plan["early_stopping"]
     for name in ("search", "zero_shot", "baseline_trial"):  # who chose a trial, and what it is compared with
         plan.pop(name, None)
-    return hash_json({"trial": plan, "data": dataset_fingerprint(trial.dataset)})
+    facts: dict[str, object] = {"trial": plan, "data": dataset_fingerprint(trial.dataset)}
+    if any(parse_metric(name).encoder == "encodec" for name in trial.metrics):
+        facts["codec_identity"] = CODEC_IDENTITY
+    return hash_json(facts)
 
 
 def is_finished(trial: TrialPlan, folder: Path) -> bool:

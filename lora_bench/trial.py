@@ -70,30 +70,33 @@ def _train(
 ) -> TrainResult:
     """The adapter of this trial: the finished one if it was made from the same things, else trained."""
     from lora_bench.stages.tokens import encode_dataset
-    from lora_bench.stages.train import adapter_key, find_finished, train_adapter
+    from lora_bench.stages.train import adapter_key, find_finished, former_adapter_keys, train_adapter
 
     if trial.lora is None or trial.train is None or trial.train_seed is None:
         raise StoreError(f"{folder}/trial.json: a fine-tuned trial needs lora, train and train_seed")
     tokens = encode_dataset(manifest, model, store, progress)
-    key = adapter_key(tokens, model, trial.lora, trial.train, trial.train_seed)
-    stopper = None
-    if find_finished(folder / "adapter", key) is None:
-        (folder / "train.json").unlink(missing_ok=True)
-        shutil.rmtree(folder / "adapter", ignore_errors=True)
+    settings = trial.lora, trial.train, trial.train_seed
+    key = adapter_key(tokens, model, *settings)
+    record, adapter, stopper = folder / "train.json", folder / "adapter", None
+    former = find_finished(adapter, *former_adapter_keys(manifest, model, *settings))
+    if former is not None:
+        write_json(record, {"key": key, **to_jsonable(former), "adapter": "adapter"})
+        return former
+    if find_finished(adapter, key) is None:
+        record.unlink(missing_ok=True)
+        shutil.rmtree(adapter, ignore_errors=True)
         stopper = _make_stopper(trial, tokens, model, folder, key)
         model.release_encoders()  # codes and text states are there
     try:
         if stopper is not None:
             stopper.check()
         on_eval = stopper.measure if stopper is not None else None
-        result = train_adapter(
-            tokens, model, trial.lora, trial.train, trial.train_seed, folder, progress, on_eval
-        )
+        result = train_adapter(tokens, model, *settings, folder, progress, on_eval)
     except StoppedEarlyError:
         # the decision stands, nobody resumes from it
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         raise
-    write_json(folder / "train.json", {"key": key, **to_jsonable(result), "adapter": "adapter"})
+    write_json(record, {"key": key, **to_jsonable(result), "adapter": "adapter"})
     return result
 
 
@@ -112,13 +115,16 @@ def _adapter_hash(folder: Path) -> str | None:
     return hash_file(weights) if weights.is_file() else None
 
 
-def _clips_key(trial: TrialPlan, model: MusicModel, folder: Path) -> str:
-    """Hash of everything that a clip depends on apart from its prompt and index."""
+def _clips_keys(trial: TrialPlan, model: MusicModel, folder: Path) -> list[str]:
+    """Hash of everything that a clip depends on apart from its prompt and index; then as earlier versions wrote it."""
+    from lora_bench.models.model_files import former_hashes
+
     sampling = trial.generation.model_dump(include=set(SAMPLING_FIELDS))
-    facts = {"weights": model.info.weights_hash, "adapter": _adapter_hash(folder), "sampling": sampling}
-    dtype = str(model.dtype)
-    # keys of earlier versions have no dtype, and nearly all of them are of float32
-    return hash_json(facts if dtype == "torch.float32" else {**facts, "dtype": dtype})
+    facts = {"adapter": _adapter_hash(folder), "sampling": sampling}
+    if (dtype := str(model.dtype)) != "torch.float32":  # which earlier versions did not note
+        facts["dtype"] = dtype
+    current = model.info.weights_hash
+    return [hash_json({**facts, "weights": known}) for known in (current, *former_hashes(current))]
 
 
 def _generate(
@@ -128,13 +134,13 @@ def _generate(
     from lora_bench.models.decoding import Decoder
     from lora_bench.stages.generate import generate_clips
 
-    key = _clips_key(trial, model, folder)
+    keys = _clips_keys(trial, model, folder)
     place, codes = folder / "clips", folder / "codes"
     mark = place / "key"
-    if place.is_dir() and (not mark.is_file() or mark.read_text(encoding="utf-8") != key):
+    if place.is_dir() and (not mark.is_file() or mark.read_text(encoding="utf-8") not in keys):
         shutil.rmtree(place)
         shutil.rmtree(codes, ignore_errors=True)
-    write_text(mark, key)
+    write_text(mark, keys[0])
     slugs = prompt_slugs(trial.prompts)
     write_json(place / "prompts.json", {slugs[prompt]: prompt for prompt in trial.prompts})
     decoder = Decoder(model, trial.generation)

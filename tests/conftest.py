@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="lora-bench-tests-")
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: more threads would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -49,12 +49,12 @@ class EncodecEncoder:
 
     @property
     def provenance(self) -> Provenance:
-        """Model, weights hash and frame rate."""
+        """The codec's own hash, wherever its model lies and whatever the rest of it is, and frame rate."""
         info = self.model.info
         return {
             "encoder": self.name,
-            "weights": f"codec of {info.name}",
-            "weights_hash": info.weights_hash,
+            "weights": "the music model's codec",
+            "weights_hash": info.codec_hash or info.weights_hash,
             "sample_rate_hz": self.sample_rate_hz,
             "channels": self._channels,
             "resampler": RESAMPLER,

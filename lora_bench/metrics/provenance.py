@@ -8,7 +8,8 @@ from lora_bench.errors import ScoreError
 
 Provenance = dict[str, str | int | float]
 
-# Vectors of different encoders or weights live in different spaces.
+# Vectors of different encoders or weights live in different spaces.  Weights are the same if their contents are,
+# whatever they are called and wherever they lie: the name decides only where there is no hash.
 MUST_AGREE = ("encoder", "weights", "weights_hash", "scale")
 
 
@@ -21,13 +22,14 @@ def merge_provenance(
         ScoreError: the sides come from different encoders or weights.
     """
     merged: Provenance = {}
+    is_hashed = all("weights_hash" in part for part in (*generated, reference))
     for key in dict.fromkeys([*(key for part in generated for key in part), *reference]):
         ours = list(dict.fromkeys(part[key] for part in generated if key in part))
         every = [*ours, *([reference[key]] if key in reference and reference[key] not in ours else [])]
         if len(every) == 1:
             merged[key] = every[0]
             continue
-        if key in MUST_AGREE:
+        if key in MUST_AGREE and not (key == "weights" and is_hashed):
             found = " and ".join(str(value) for value in every)
             raise ScoreError(
                 f"embeddings with different `{key}` ({found}) cannot be compared; embed both sides with the "

@@ -13,8 +13,9 @@ from lora_bench.models.audiocraft_musicgen import AudiocraftMusicGen, ReadEncode
 from lora_bench.models.audiocraft_networks import build_codec, build_lm
 from lora_bench.models.bridges.exports import find_audiocraft_files, read_parts
 from lora_bench.models.bridges.parts import MusicGenParts, take_apart
+from lora_bench.models.identity import ModelIdentity, identify_folder, identify_parts
 from lora_bench.models.loading import choose_dtype, describe_network, is_trained
-from lora_bench.models.model_files import find_model_folder, hash_files, hash_weights
+from lora_bench.models.model_files import find_model_folder, hash_weights
 from lora_bench.models.network_parts import ENCODERS, load_encoder, load_network
 from lora_bench.models.protocol import ModelInfo
 from lora_bench.spec.schema import ModelSpec
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def load_audiocraft_model(spec: ModelSpec, device: torch.device) -> AudiocraftMusicGen:
     """Load a model, quietly and frozen.
 
-    A model in transformers' form keeps its `weights_hash`, so that adapters go from one backend to the other.
+    A model has the same `weights_hash` in either form, so that adapters go from one backend to the other.
 
     Raises:
         ModelError: not found, not a supported MusicGen, or damaged.
@@ -37,16 +38,17 @@ def load_audiocraft_model(spec: ModelSpec, device: torch.device) -> AudiocraftMu
         folder = find_model_folder(spec)
         network, tokenizer = load_network(folder.path, spec.id)
         parts = take_apart(network, tokenizer)
-        place, hub_id, weights_hash = folder.path, folder.hub_id, hash_weights(folder.path)
+        place, hub_id, files_hash = folder.path, folder.hub_id, hash_weights(folder.path)
+        identity = identify_folder(place, spec.id, network)
         # not `parts` as a whole, which would keep what is to be let go
-        read_encoders = partial(_read_encoders, place, spec.id, weights_hash, parts.config, tokenizer)
+        read_encoders = partial(_read_encoders, place, spec.id, files_hash, parts.config, tokenizer)
     else:
         parts, used = read_parts(files)
-        place, hub_id, weights_hash = files.folder, files.hub_id, hash_files(used)
+        place, hub_id, identity = files.folder, files.hub_id, identify_parts(parts, used)
         read_encoders = None
     return make_model(
         parts,
-        _describe(parts, spec, place, weights_hash),
+        _describe(parts, spec, place, identity),
         device=device,
         dtype=choose_dtype(spec.dtype, device),
         hub_id=hub_id,
@@ -62,9 +64,15 @@ def _read_encoders(
     return text, build_codec(MusicGenParts(config, {}, codec.state_dict(), text, tokenizer), name)
 
 
-def _describe(parts: MusicGenParts, spec: ModelSpec, place: Path, weights_hash: str) -> ModelInfo:
+def _describe(parts: MusicGenParts, spec: ModelSpec, place: Path, identity: ModelIdentity) -> ModelInfo:
     network = cast("Any", SimpleNamespace(config=parts.config))
-    return describe_network(network, name=spec.id, weights_hash=weights_hash, trained=is_trained(place))
+    return describe_network(
+        network,
+        name=spec.id,
+        weights_hash=identity.weights,
+        codec_hash=identity.codec,
+        trained=is_trained(place),
+    )
 
 
 def make_model(

@@ -15,6 +15,7 @@ from lora_bench.errors import ModelError, ResourceError
 from lora_bench.models.adaptable import AdaptableMusicGen
 from lora_bench.models.audiocraft_library import require_audiocraft
 from lora_bench.models.hardware import has_fast_bfloat16
+from lora_bench.models.identity import identify_folder
 from lora_bench.models.labels import find_delays
 from lora_bench.models.model_files import find_model_folder, hash_weights
 from lora_bench.models.network_parts import load_encoder, load_without_encoders
@@ -43,8 +44,13 @@ def load_model(spec: ModelSpec, *, device: str = "auto") -> AdaptableMusicGen:
     folder = find_model_folder(spec)
     network, tokenizer = load_without_encoders(folder.path, spec.id)
     set_token_ids(network)
+    identity = identify_folder(folder.path, spec.id, network)
     info = describe_network(
-        network, name=spec.id, weights_hash=hash_weights(folder.path), trained=is_trained(folder.path)
+        network,
+        name=spec.id,
+        weights_hash=identity.weights,
+        codec_hash=identity.codec,
+        trained=is_trained(folder.path),
     )
     return TransformersMusicGen(
         network,
@@ -53,7 +59,7 @@ def load_model(spec: ModelSpec, *, device: str = "auto") -> AdaptableMusicGen:
         device=place,
         dtype=choose_dtype(spec.dtype, place),
         hub_id=folder.hub_id,
-        load_encoder=partial(load_encoder, folder.path, spec.id, info.weights_hash),
+        load_encoder=partial(load_encoder, folder.path, spec.id, hash_weights(folder.path)),
     )
 
 
@@ -99,7 +105,12 @@ def set_token_ids(network: MusicgenForConditionalGeneration) -> None:
 
 
 def describe_network(
-    network: MusicgenForConditionalGeneration, *, name: str, weights_hash: str, trained: bool
+    network: MusicgenForConditionalGeneration,
+    *,
+    name: str,
+    weights_hash: str,
+    trained: bool,
+    codec_hash: str | None = None,
 ) -> ModelInfo:
     """What is fixed about a network, from its configs.
 
@@ -131,6 +142,7 @@ def describe_network(
         delays=delays,
         max_frames=int(decoder.max_position_embeddings) - max(delays),
         trained=trained,
+        codec_hash=codec_hash,
     )
 
 

@@ -25,6 +25,7 @@ from torch import nn
 
 from lora_bench.errors import ModelError, StoreError
 from lora_bench.models.linears import LinearParts
+from lora_bench.models.model_files import former_hashes
 from lora_bench.models.targets import count_by_group
 from lora_bench.spec.schema import LoraSpec
 from lora_bench.store import disk_errors, read_json, write_json
@@ -170,7 +171,8 @@ def check_adapter(folder: Path, *, model_name: str, weights_hash: str) -> None:
                 f"({CONFIG_FILE} and {WEIGHTS_FILE})"
             )
     provenance = read_provenance(folder)
-    if provenance is not None and provenance.get("weights_hash") != weights_hash:
+    known = (weights_hash, *former_hashes(weights_hash))
+    if provenance is not None and provenance.get("weights_hash") not in known:
         raise ModelError(
             f"{folder}: the adapter was trained on {provenance.get('model')} (weights "
             f"{str(provenance.get('weights_hash'))[:12]}), but the model is {model_name} "

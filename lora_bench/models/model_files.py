@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from lora_bench.errors import ModelError
+from lora_bench.models import hash_cache
 from lora_bench.models.pocket import pocket_folder
 from lora_bench.spec.schema import ModelSpec
 from lora_bench.store import hash_file
@@ -22,6 +25,9 @@ POCKET = "pocket"
 CONFIG_FILES = ("*.json", "*.model", "*.txt")
 SAFE_WEIGHTS = "*.safetensors"
 PICKLED_WEIGHTS = "pytorch_model*.bin"  # read with torch's weights_only, as transformers does
+# what is fetched from the hub, in this order, until weights are complete; the last takes `model.fp32.safetensors`
+FETCHED = (("model.safetensors", "model-*-of-*.safetensors"), (PICKLED_WEIGHTS,), (SAFE_WEIGHTS,))
+SMALL_FILE = 2**20  # bytes; hashes of smaller files are not kept between runs
 SHA256_NAME = re.compile(r"[0-9a-f]{64}")
 
 
@@ -65,9 +71,10 @@ def _fetch_from_hub(spec: ModelSpec) -> Path:
     command = f"hf download {spec.id}" + (f" --revision {spec.revision}" if spec.revision else "")
     looked = f"model.id: {spec.id}" + (f" (revision {spec.revision})" if spec.revision else "")
     try:
-        folder = _download(spec, [SAFE_WEIGHTS, *CONFIG_FILES])
-        if not list(folder.glob(SAFE_WEIGHTS)):
-            folder = _download(spec, [PICKLED_WEIGHTS, *CONFIG_FILES])
+        folder = _download(spec, [*FETCHED[0], *CONFIG_FILES])
+        for patterns in FETCHED[1:]:
+            if not _is_complete(folder):
+                folder = _download(spec, [*patterns, *CONFIG_FILES])
     except GatedRepoError as error:
         raise ModelError(
             f"{looked}: the hub asks for an agreement first; accept it on "
@@ -87,24 +94,107 @@ def _fetch_from_hub(spec: ModelSpec) -> Path:
             f"{looked}: could not be fetched from the hub ({reason}); check the id and the network, or run "
             f"`{command}` yourself"
         ) from error
-    if not (folder / "config.json").is_file() or not _weight_files(folder):
-        raise ModelError(
-            f"{looked}: config.json or weights are missing in {folder}; fetch it whole with `{command}`"
-        )
-    return folder
+    if _is_complete(folder):
+        return folder
+    gap = "config.json is missing"
+    if (folder / "config.json").is_file():
+        try:
+            find_weight_files(folder)
+        except ModelError as error:
+            gap = str(error).removeprefix(f"{folder}: ")
+    raise ModelError(f"{looked}: {gap}, in {folder}; fetch the model whole with `{command}`")
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        return (folder / "config.json").is_file() and bool(find_weight_files(folder).files)
+    except ModelError:
+        return False
 
 
 def _download(spec: ModelSpec, patterns: list[str]) -> Path:
     return Path(snapshot_download(spec.id, revision=spec.revision, allow_patterns=patterns))
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob(SAFE_WEIGHTS)) or sorted(folder.glob(PICKLED_WEIGHTS))
+@dataclass(frozen=True)
+class WeightFiles:
+    """The files of a folder that load, and what transformers has to be told to take them."""
+
+    files: tuple[Path, ...]
+    options: Mapping[str, Any]
+
+
+def find_weight_files(folder: Path) -> WeightFiles:
+    """The first complete form of a model's weights: safetensors, then pickles, then a variant such as `fp32`.
+
+    The order is that of transformers, which looks for names alone and fails at a file that an index promises and
+    nobody fetched.
+
+    Raises:
+        ModelError: there is none; names what is missing.
+    """
+    variants = {path.name.split(".")[1] for path in folder.glob("model.*.safetensors")}
+    variants |= {path.name.split(".")[3] for path in folder.glob("model.safetensors.index.*.json")}
+    forms: list[tuple[str, str, dict[str, Any]]] = [
+        ("model.safetensors", "model.safetensors.index.json", {}),
+        ("pytorch_model.bin", "pytorch_model.bin.index.json", {"use_safetensors": False}),
+        *(
+            (f"model.{name}.safetensors", f"model.safetensors.index.{name}.json", {"variant": name})
+            for name in sorted(variants, reverse=True)  # fp32 before fp16
+        ),
+    ]
+    missing: list[str] = []
+    for single, index, options in forms:
+        if (folder / single).is_file():
+            return WeightFiles((folder / single,), options)
+        if (folder / index).is_file():
+            shards = _list_shards(folder / index)
+            absent = [path.name for path in shards if not path.is_file()]
+            if shards and not absent:
+                return WeightFiles((folder / index, *shards), options)
+            missing.append(f"{', '.join(absent) or 'every file'} of {index}")
+    expected = "; ".join(missing) or "model.safetensors or pytorch_model.bin"
+    raise ModelError(f"{folder}: weights are missing: {expected}")
+
+
+def _list_shards(index: Path) -> list[Path]:
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return []
+    return [index.parent / str(name) for name in sorted(names)]
 
 
 def hash_weights(folder: Path) -> str:
-    """SHA-256 over names and contents of a model's weight files and its config, in hex."""
-    return hash_files([folder / "config.json", *_weight_files(folder)])
+    """SHA-256 over names and contents of the config and of the weight files that load, in hex.
+
+    Raises:
+        ModelError: the weights are incomplete.
+    """
+    files = find_weight_files(folder).files
+    return hash_files([folder / "config.json", *(file for file in files if file.suffix != ".json")])
+
+
+def hash_all_weights(folder: Path) -> str:
+    """The same over every weight file that lies there: what earlier versions took for a model's identity."""
+    found = [sorted(folder.glob(pattern)) for pattern in (SAFE_WEIGHTS, PICKLED_WEIGHTS)]
+    files = next((group for group in found if group), [])
+    if not all(file.is_file() for file in files):
+        return hash_weights(folder)  # earlier versions could not read it either
+    return hash_files([folder / "config.json", *files])
+
+
+_former: dict[str, set[str]] = {}
+
+
+def note_former_hashes(weights_hash: str, former: Iterable[str]) -> None:
+    """Remember what earlier versions called the model `weights_hash`."""
+    _former.setdefault(weights_hash, set()).update(former)
+
+
+def former_hashes(weights_hash: str) -> tuple[str, ...]:
+    """What earlier versions called a model that was loaded in this process."""
+    return tuple(sorted(_former.get(weights_hash, ())))
 
 
 def hash_files(paths: Iterable[Path]) -> str:
@@ -125,5 +215,12 @@ def _hash_once(path: Path) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _hash_unchanged(path: Path, _size: int, _mtime_ns: int) -> str:
-    return hash_file(path)
+def _hash_unchanged(path: Path, size: int, mtime_ns: int) -> str:
+    if size < SMALL_FILE:
+        return hash_file(path)
+    facts = ["file", path, size, mtime_ns]
+    found = hash_cache.recall(facts)
+    if found is None:
+        found = hash_file(path)
+        hash_cache.remember(facts, found)
+    return found

@@ -9,6 +9,7 @@ it knows (in several files, in pickles, with older names) gives the same tensors
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +20,7 @@ from torch import nn
 from transformers import AutoTokenizer, MusicgenConfig, MusicgenForConditionalGeneration
 
 from lora_bench.errors import ModelError
-from lora_bench.models.model_files import hash_weights
+from lora_bench.models.model_files import find_weight_files, hash_weights
 from lora_bench.models.quiet import quiet_transformers
 
 ENCODERS = ("text_encoder", "audio_encoder")
@@ -58,7 +59,7 @@ def load_network(folder: Path, name: str) -> tuple[MusicgenForConditionalGenerat
     Raises:
         ModelError: not a MusicGen, damaged or incomplete.
     """
-    return _read_network(folder, name, PARTS)[0], _read_tokenizer(folder, name)
+    return read_network(folder, name, PARTS)[0], _read_tokenizer(folder, name)
 
 
 def load_without_encoders(folder: Path, name: str) -> tuple[MusicgenForConditionalGeneration, Any]:
@@ -67,11 +68,11 @@ def load_without_encoders(folder: Path, name: str) -> tuple[MusicgenForCondition
     Raises:
         ModelError: not a MusicGen, damaged or incomplete.
     """
-    network, absent = _read_network(folder, name, [part for part in PARTS if part not in ENCODERS])
+    network, absent = read_network(folder, name, [part for part in PARTS if part not in ENCODERS])
     if absent:
         # by names alone; only reading them tells whether they are really lacking
         for part in sorted({_part_of(key) for key in absent}):
-            _read_network(folder, name, [part])
+            read_network(folder, name, [part])
     return network, _read_tokenizer(folder, name)
 
 
@@ -89,7 +90,7 @@ def load_encoder(folder: Path, name: str, weights_hash: str, part: str) -> nn.Mo
     """
     try:
         is_same = hash_weights(folder) == weights_hash
-    except OSError as error:
+    except (OSError, ModelError) as error:
         raise ModelError(
             f"model.id: {name}: its {part} is to be read now, but {folder} cannot be ({error}); leave a "
             "model's files in place while it is used"
@@ -99,13 +100,17 @@ def load_encoder(folder: Path, name: str, weights_hash: str, part: str) -> nn.Mo
             f"model.id: {name}: the files in {folder} have changed since the decoder was loaded, so its {part} "
             "would be another model's; run again"
         )
-    return cast("nn.Module", getattr(_read_network(folder, name, [part])[0], part))
+    return cast("nn.Module", getattr(read_network(folder, name, [part])[0], part))
 
 
-def _read_network(
+def read_network(
     folder: Path, name: str, kept: Collection[str]
 ) -> tuple[MusicgenForConditionalGeneration, list[str]]:
-    """A network with some parts, and names of tensors of the others that the files seem to lack."""
+    """A network with some parts, and names of tensors of the others that the files seem to lack.
+
+    Raises:
+        ModelError: not a MusicGen, damaged or incomplete.
+    """
     with quiet_transformers():
         try:
             kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
@@ -117,11 +122,14 @@ def _read_network(
                 folder,
                 config=config,
                 kept=kept,
+                **find_weight_files(folder).options,
                 dtype=torch.float32,
                 local_files_only=True,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        except (
+            OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError,
+        ) as error:  # fmt: skip
             raise _cannot_load(folder, name, error) from error
     network, notes = loaded
     missing = sorted(notes["missing_keys"])

@@ -33,13 +33,14 @@ class ModelInfo:
 
     Attributes:
         name: the spec's model id.
-        weights_hash: SHA-256 over the weight files; two models with the same hash are the same.
+        weights_hash: over the tensors that load; two models with the same hash are the same (see `identity.py`).
         hop_samples: audio samples per codec frame.
         n_codebooks: `K`; for stereo both channels' together.
         codebook_size: codes run from 0 to `codebook_size - 1`; the start token is `codebook_size`.
         delays: frames by which each codebook is delayed, `K` of them.
         max_frames: longest clip that the position table was made for.
         trained: False for random weights (a stand-in): results mean nothing musically.
+        codec_hash: the same over the codec alone; None if it was not hashed by itself.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ModelInfo:
     delays: tuple[int, ...]
     max_frames: int
     trained: bool
+    codec_hash: str | None = None
 
     @property
     def frame_rate_hz(self) -> float:

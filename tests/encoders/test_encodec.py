@@ -22,7 +22,8 @@ class FramingModel:
     def __init__(self, channels=1):
         self.info = SimpleNamespace(
             name="framing",
-            weights_hash="0123",
+            weights_hash="whole",
+            codec_hash="0123",
             audio_format=AudioFormat(16_000, channels),
             frame_rate_hz=50.0,
         )

@@ -19,9 +19,10 @@ from lora_bench.errors import UsageError
 from lora_bench.models.bridges.adapters import Library, is_adapter, is_audiocraft_adapter, rename_adapter
 from lora_bench.models.bridges.exports import find_audiocraft_files, read_parts, write_export
 from lora_bench.models.bridges.parts import put_together, take_apart
+from lora_bench.models.identity import identify_folder, identify_parts
 from lora_bench.models.loading import set_token_ids
 from lora_bench.models.lora import check_adapter, load_adapter
-from lora_bench.models.model_files import find_model_folder, hash_files, hash_weights
+from lora_bench.models.model_files import find_model_folder
 from lora_bench.models.network_parts import load_network
 from lora_bench.models.quiet import quiet_transformers
 from lora_bench.spec.schema import ModelSpec
@@ -107,14 +108,14 @@ def _open_model(spec: ModelSpec, adapter: Path | None) -> _OpenModel:
     if files is None:
         place = find_model_folder(spec).path
         network, tokenizer = load_network(place, spec.id)
-        weights_hash = hash_weights(place)
+        identity = identify_folder(place, spec.id, network)
     else:
         parts, used = read_parts(files)
         place, network, tokenizer = files.folder, put_together(parts, spec.id), parts.tokenizer
-        weights_hash = hash_files(used)
+        identity = identify_parts(parts, used)
     set_token_ids(network)
     if adapter is not None:
-        check_adapter(adapter, model_name=spec.id, weights_hash=weights_hash)
+        check_adapter(adapter, model_name=spec.id, weights_hash=identity.weights)
         network = _fold_in(network, adapter)
     return _OpenModel(network, tokenizer, place, "transformers" if files is None else "audiocraft")
 
@@ -131,7 +132,9 @@ def _write_model(model: _OpenModel, library: Library, folder: Path) -> None:
 def _hash_model(source: str) -> str:
     spec = ModelSpec(id=source)
     files = find_audiocraft_files(spec)
-    return hash_weights(find_model_folder(spec).path) if files is None else hash_files(read_parts(files)[1])
+    if files is None:
+        return identify_folder(find_model_folder(spec).path, spec.id).weights
+    return identify_parts(*read_parts(files)).weights
 
 
 def _fold_in(network: MusicgenForConditionalGeneration, adapter: Path) -> MusicgenForConditionalGeneration:

@@ -7,7 +7,7 @@ steps.py       one optimiser step, one measurement on the held-out slices
 loop.py        the run: where it begins, when it measures and saves, how it ends
 """
 
-from lora_bench.stages.train.identity import adapter_key, find_finished
+from lora_bench.stages.train.identity import adapter_key, find_finished, former_adapter_keys
 from lora_bench.stages.train.loop import train_adapter
 
-__all__ = ["adapter_key", "find_finished", "train_adapter"]
+__all__ = ["adapter_key", "find_finished", "former_adapter_keys", "train_adapter"]

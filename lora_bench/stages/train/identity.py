@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from lora_bench.artifacts import LossPoint, TrainResult
+from lora_bench.artifacts import LossPoint, Manifest, TrainResult
 from lora_bench.errors import StoreError
+from lora_bench.models.model_files import former_hashes
 from lora_bench.models.protocol import MusicModel
 from lora_bench.models.token_set import TokenSet
 from lora_bench.spec.schema import LoraSpec, TrainSpec
+from lora_bench.stages.tokens import token_key
 from lora_bench.store import hash_json, read_json
 
 FORMAT = 1  # raise it when a checkpoint of an older version must not be gone on from
@@ -19,12 +22,23 @@ def adapter_key(tokens: TokenSet, model: MusicModel, lora: LoraSpec, train: Trai
 
     `model.dtype: auto` gives float32 on one machine and bfloat16 on another: these are two adapters.
     """
-    facts = {
-        "format": FORMAT,
-        "tokens": tokens.key,
-        "weights": model.info.weights_hash,
-        "dtype": str(model.dtype),
-    }
+    return _make_key(tokens.key, model.info.weights_hash, model, lora, train, seed)
+
+
+def former_adapter_keys(
+    manifest: Manifest, model: MusicModel, lora: LoraSpec, train: TrainSpec, seed: int
+) -> tuple[str, ...]:
+    """The same as earlier versions wrote it, which took the files for a model's identity."""
+    infos = [replace(model.info, weights_hash=former) for former in former_hashes(model.info.weights_hash)]
+    return tuple(
+        _make_key(token_key(manifest, info), info.weights_hash, model, lora, train, seed) for info in infos
+    )
+
+
+def _make_key(
+    tokens_key: str, weights_hash: str, model: MusicModel, lora: LoraSpec, train: TrainSpec, seed: int
+) -> str:
+    facts = {"format": FORMAT, "tokens": tokens_key, "weights": weights_hash, "dtype": str(model.dtype)}
     return hash_json({**facts, "lora": lora, "train": without_effect_free(train), "seed": seed})
 
 
@@ -34,13 +48,13 @@ def without_effect_free(train: TrainSpec) -> TrainSpec:
     return train.model_copy(update={"checkpoint_every": default})
 
 
-def find_finished(adapter: Path, key: str) -> TrainResult | None:
-    """The result that a complete adapter was saved with; None if it is not there, or was made under another key."""
+def find_finished(adapter: Path, *keys: str) -> TrainResult | None:
+    """The result that a complete adapter was saved with; None if it is not there, or has none of the keys."""
     try:
         notes = read_json(adapter / "lora_bench.json")
     except StoreError:
         return None
-    if notes.get("run_key") != key or not (adapter / "adapter_model.safetensors").is_file():
+    if notes.get("run_key") not in keys or not (adapter / "adapter_model.safetensors").is_file():
         return None
     result = notes["result"]
     return TrainResult(
