@@ -7,6 +7,7 @@ from (weights, audio, captions, settings, seeds) and is made again when the key 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,8 @@ def _train(
     trial: TrialPlan, model: MusicModel, manifest: Manifest, folder: Path, store: Store, progress: Progress
 ) -> TrainResult:
     """The adapter of this trial: the finished one if it was made from the same things, else trained."""
-    from lora_bench.stages.tokens import encode_dataset
+    from lora_bench.models.model_files import former_hashes
+    from lora_bench.stages.tokens import encode_dataset, token_key
     from lora_bench.stages.train import adapter_key, find_finished, former_adapter_keys, train_adapter
 
     if trial.lora is None or trial.train is None or trial.train_seed is None:
@@ -78,7 +80,11 @@ def _train(
     settings = trial.lora, trial.train, trial.train_seed
     key = adapter_key(tokens, model, *settings)
     record, adapter, stopper = folder / "train.json", folder / "adapter", None
-    former = find_finished(adapter, *former_adapter_keys(manifest, model, *settings))
+    former_tokens = {
+        known: token_key(manifest, replace(model.info, weights_hash=known))
+        for known in former_hashes(model.info.weights_hash)
+    }
+    former = find_finished(adapter, *former_adapter_keys(former_tokens, model, *settings))
     if former is not None:
         write_json(record, {"key": key, **to_jsonable(former), "adapter": "adapter"})
         return former

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from chaos_lives import NAME, live, plan_chaos
 
 from lora_bench import judging, models, preparation, trial
 from lora_bench.models import loading
+from lora_bench.models.model_files import find_model_folder, hash_weights
 from lora_bench.plan import ExperimentPlan, plan_experiment
 from lora_bench.progress import SilentProgress
 from lora_bench.spec import ExperimentSpec
 from lora_bench.stages import generate, tokens, train
-from lora_bench.stages.dataset import recordings
-from lora_bench.store import Store, to_jsonable
+from lora_bench.stages.dataset import prepare_dataset, recordings
+from lora_bench.store import Store, hash_file, hash_json, read_json, to_jsonable, write_json
 
 
 def change(plan: ExperimentPlan, **fields: Any) -> ExperimentPlan:
@@ -136,6 +138,34 @@ def test_an_adapter_is_used_again_only_in_the_arithmetic_that_it_was_trained_in(
     notes = json.loads((folder / "adapter" / "lora_bench.json").read_text(encoding="utf-8"))
     record = json.loads((folder / "train.json").read_text(encoding="utf-8"))
     assert record["key"] == notes["run_key"]
+
+
+def test_a_run_of_an_earlier_version_keeps_its_adapters_and_clips(
+    grown: tuple[Path, ExperimentPlan], executions: Executions, tmp_path: Path
+) -> None:
+    """It knew a model by its files, and said so in its keys."""
+    root, plan = grown
+    shutil.copytree(root / "runs", tmp_path / "runs")
+    folder = tmp_path / "runs" / NAME / "trials" / plan.trials[1].id
+    store = Store(tmp_path / "runs" / ".cache")
+    tuned = plan.trials[1]
+    model = models.load_model(tuned.model)
+    former = hash_weights(find_model_folder(tuned.model).path)
+    assert former != model.info.weights_hash
+    manifest = prepare_dataset(tuned.dataset, model.info.audio_format, store, SilentProgress())
+    tokens_key = tokens.token_key(manifest, replace(model.info, weights_hash=former))
+    assert tuned.lora is not None
+    assert tuned.train is not None
+    (key,) = train.former_adapter_keys({former: tokens_key}, model, tuned.lora, tuned.train, 0)
+    notes = folder / "adapter" / "lora_bench.json"
+    write_json(notes, {**read_json(notes), "run_key": key, "weights_hash": former})
+    sampling = tuned.generation.model_dump(include=set(trial.SAMPLING_FIELDS))
+    adapter = hash_file(folder / "adapter" / "adapter_model.safetensors")
+    mark = {"weights": former, "adapter": adapter, "sampling": sampling}
+    (folder / "clips" / "key").write_text(hash_json(mark), encoding="utf-8")
+    executions.take()
+    trial.execute_trial(tuned, folder, store, SilentProgress())
+    assert not {"steps", "clips"} & executions.take().keys()
 
 
 def test_a_trial_with_complete_caches_trains_without_text_encoder_and_codec(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
-from lora_bench.artifacts import LossPoint, Manifest, TrainResult
+from lora_bench.artifacts import LossPoint, TrainResult
 from lora_bench.errors import StoreError
-from lora_bench.models.model_files import former_hashes
 from lora_bench.models.protocol import MusicModel
 from lora_bench.models.token_set import TokenSet
 from lora_bench.spec.schema import LoraSpec, TrainSpec
-from lora_bench.stages.tokens import token_key
 from lora_bench.store import hash_json, read_json
 
 FORMAT = 1  # raise it when a checkpoint of an older version must not be gone on from
@@ -26,13 +24,18 @@ def adapter_key(tokens: TokenSet, model: MusicModel, lora: LoraSpec, train: Trai
 
 
 def former_adapter_keys(
-    manifest: Manifest, model: MusicModel, lora: LoraSpec, train: TrainSpec, seed: int
+    tokens: Mapping[str, str], model: MusicModel, lora: LoraSpec, train: TrainSpec, seed: int
 ) -> tuple[str, ...]:
-    """The same as earlier versions wrote it, which took the files for a model's identity."""
-    infos = [replace(model.info, weights_hash=former) for former in former_hashes(model.info.weights_hash)]
-    return tuple(
-        _make_key(token_key(manifest, info), info.weights_hash, model, lora, train, seed) for info in infos
-    )
+    """The same as earlier versions wrote it, which took the files for a model's identity.
+
+    Args:
+        tokens: keys of the token set, by what those versions called the model (see `former_hashes`).
+        model: as it is loaded now.
+        lora: the adapter.
+        train: how it is trained.
+        seed: of the training.
+    """
+    return tuple(_make_key(key, weights, model, lora, train, seed) for weights, key in tokens.items())
 
 
 def _make_key(
