@@ -23,7 +23,7 @@ demo: $(INSTALLED)
 	$(BIN)/lora-bench run specs/quickstart.yaml --reports-dir runs/reports
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 check: lint types imports test
 
