@@ -111,7 +111,11 @@ class TrialClips:
 
     def describe(self) -> dict[str, str | int | float]:
         """Provenance of the clips: where the references come from, sampling and seeds."""
+        from lora_bench.stages.generate import read_methods
+
         sampling = self.trial.generation
+        codes = {files[0].parent for files in self.code_files.values() if files}
+        methods = sorted({method for folder in codes for method in read_methods(folder)})
         return {
             "reference_hash": hash_json([self.manifest.key, "eval", self.clip_s]),
             "model": self.model.info.name,
@@ -119,6 +123,7 @@ class TrialClips:
             "sampling": f"guidance {sampling.guidance:g}, temperature {sampling.temperature:g}, "
             f"top k {sampling.top_k}, clips of {sampling.clip_s:g} s"
             + (f", decoded in {sampling.quantization}" if sampling.quantization else ""),
+            **({"decoding": " and ".join(methods)} if methods else {}),
             "generation_seed": sampling.seed,
             "train_seed": "none" if self.trial.train_seed is None else self.trial.train_seed,
         }

@@ -18,12 +18,10 @@ from lora_bench.models.protocol import (
     TextState,
 )
 
-MIN_QUERIES = 16
-
 
 @dataclass(frozen=True)
 class PreparedLayer:
-    """A decoder layer ready for one number of clips."""
+    """A decoder layer whose matrices are prepared."""
 
     self_norm: LayerNormWeights
     self_qkv: Product
@@ -114,19 +112,19 @@ class DecoderStep(TextReader):
         self._norm = weights.norm
         self._activation = weights.activation
         self._layers = [self._prepare(layer, kernel) for layer in weights.layers]
-        self._heads = kernel.prepare_exactly(weights.heads, n_clips)
+        self._heads = weights.heads.folded()  # they decide over codes, and are never rounded
 
     def _prepare(self, layer: DecoderLayerWeights, kernel: Kernel) -> PreparedLayer:
         return PreparedLayer(
             self_norm=layer.self_norm,
-            self_qkv=kernel.prepare(layer.self_qkv, self.n_rows),
-            self_out=kernel.prepare(layer.self_out, self.n_rows),
+            self_qkv=kernel.prepare(layer.self_qkv),
+            self_out=kernel.prepare(layer.self_out),
             cross_norm=layer.cross_norm,
-            cross_q=kernel.prepare(layer.cross_q, self.n_clips),
-            cross_out=kernel.prepare(layer.cross_out, self.n_clips),
+            cross_q=kernel.prepare(layer.cross_q),
+            cross_out=kernel.prepare(layer.cross_out),
             ffn_norm=layer.ffn_norm,
-            ffn_in=kernel.prepare(layer.ffn_in, self.n_rows),
-            ffn_out=kernel.prepare(layer.ffn_out, self.n_rows),
+            ffn_in=kernel.prepare(layer.ffn_in),
+            ffn_out=kernel.prepare(layer.ffn_out),
         )
 
     def __call__(self, tokens: Tensor, position: Tensor, past: Past) -> Tensor:
@@ -157,14 +155,9 @@ class DecoderStep(TextReader):
 
     def _attend_to_text(self, layer: PreparedLayer, x: Tensor, index: int) -> Tensor:
         # all clips share the prompt: they are the queries of one attention [1, heads, N, D / heads]
-        query = layer.cross_q(x)
-        if (
-            len(x) < MIN_QUERIES
-        ):  # few queries take another way through the library and differ in the last bit
-            query = F.pad(query, (0, 0, 0, MIN_QUERIES - len(x)))
-        query = query.view(1, len(query), self._n_heads, -1).transpose(1, 2)
+        query = layer.cross_q(x).view(1, len(x), self._n_heads, -1).transpose(1, 2)
         out = F.scaled_dot_product_attention(query, *self.text[index])
-        return layer.cross_out(out.transpose(1, 2).reshape(query.shape[2], -1)[: len(x)])
+        return layer.cross_out(out.transpose(1, 2).reshape(len(x), -1))
 
 
 def _normalize(x: Tensor, norm: LayerNormWeights) -> Tensor:

@@ -3,12 +3,11 @@
 What makes it fast: keys and values go into a cache that is allocated once; queries, keys and values come
 from one matrix; the text's keys and values are computed once per prompt and shared by all clips; the null
 half of guidance skips cross-attention, which is exactly zero there (no bias, zero states); guidance is
-applied to hidden states, so that the bias-free heads, packed into one matrix, run once; matrices are
-multiplied as fits few rows (`kernels.py`); on a GPU a step is captured once and replayed (`stepping.py`).
+applied to hidden states, so that the bias-free heads, packed into one matrix, run once; on a CPU steps are
+compiled (`streamed_step.py`); on a GPU a step is captured once and replayed (`stepping.py`).
 
-What makes it reproducible: a clip's noise depends on nothing but the clip (see `noise.py`), and on a CPU in
-float32 every row of a matrix product is the same in any batch: packed matrices see to that, and where they
-are not to be had, batches are padded to `PLAIN_MIN_ROWS` clips.
+What makes it reproducible: a clip's noise depends on nothing but the clip (see `noise.py`), and on a CPU its
+steps do not depend on the batch: they are compiled, or are taken in blocks of one size (see `kernels.py`).
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lora_bench.errors import ModelError, OutOfMemoryError
+from lora_bench.errors import ModelError, OutOfMemoryError, ResourceError
 from lora_bench.models.decoder_step import DecoderStep
-from lora_bench.models.kernels import PLAIN_MIN_ROWS, choose_kernel
+from lora_bench.models.kernels import choose_kernel, has_exact_int8
 from lora_bench.models.labels import undelay_codes
 from lora_bench.models.memory import available_bytes, is_out_of_memory, release_cached, total_gib
 from lora_bench.models.noise import draw_noise
@@ -38,7 +37,7 @@ from lora_bench.spec.schema import GenerationSpec
 if TYPE_CHECKING:
     from lora_bench.models.streamed_step import StreamedStep
 
-MAX_BATCH = {"cpu": 64, "cuda": 256}
+MAX_BATCH = {"cpu": 16, "cuda": 256}
 MEMORY_FRAC = 0.5  # of what is free; the rest is for everything else
 REPORT_STEPS = 25
 
@@ -101,28 +100,37 @@ def generate_batches(
     asked = generation.batch_size
     size = decoder.choose_batch_size(n_frames) if asked is None else asked
     if asked is None and left:
-        size = math.ceil(len(left) / math.ceil(len(left) / size))  # equal batches leave less padding
-        size = max(size, min(decoder.min_rows, decoder.choose_batch_size(n_frames)))
+        size = math.ceil(len(left) / math.ceil(len(left) / size))  # equal batches, none of a few clips
     while left:
-        batch = tuple(left[:size])
+        batch = _choose_batch(left, size, decoder.block)
         try:
-            n_rows = max(len(batch), min(size, decoder.min_rows))
-            codes = decoder.decode(batch, n_rows, n_frames, progress)
+            codes = decoder.decode(batch, n_frames, progress)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             decoder.release()
-            size = _halve(size, error, model, progress)
+            size = _halve(size, decoder.block, error, model, progress)
             continue
         yield CodeBatch(batch, codes)
-        left = left[size:]
+        left = left[len(batch) :]
 
 
-def _halve(size: int, error: Exception, model: MusicModel, progress: Progress) -> int:
+def _choose_batch(clips: Sequence[int], size: int, block: int | None) -> tuple[int, ...]:
+    """The first clips that can be decoded together: at most `size`, in a block no two at the same place."""
+    chosen = clips[:size]
+    if block is not None:
+        places = [clip % block for clip in chosen]
+        n_distinct = next((i for i, place in enumerate(places) if place in places[:i]), len(places))
+        chosen = chosen[:n_distinct]
+    return tuple(chosen)
+
+
+def _halve(size: int, block: int | None, error: Exception, model: MusicModel, progress: Progress) -> int:
     release_cached(model.device)
-    if size == 1:
+    if size == 1 or block is not None:  # a smaller batch would be computed in a block of the same size
+        what = "one clip" if block is None else f"a block of {block} clips"
         raise OutOfMemoryError(
-            f"generating one clip did not fit into the memory of {model.device} "
+            f"generating {what} did not fit into the memory of {model.device} "
             f"({total_gib(model.device):.1f} GiB); lower generation.clip_s or choose a smaller model"
         ) from error
     progress.log(f"out of memory while generating {size} clips at once; going on with {size // 2}")
@@ -156,9 +164,17 @@ class Decoder:
         self._made: tuple[int, int, Steps] | None = None
 
     @property
-    def min_rows(self) -> int:
-        """Clips that a batch is padded to."""
-        return 1 if self._is_streamed else self._kernel.min_rows
+    def block(self) -> int | None:
+        """Clips that every step takes, a clip at the place that its index gives; None where that does not matter."""
+        return None if self._is_streamed else self._kernel.block
+
+    @property
+    def method(self) -> str:
+        """How clips are decoded, in words, for their provenance."""
+        if self._is_streamed:
+            return "compiled steps"
+        library = f"torch on {self._device.type}"
+        return library if self.block is None else f"{library}, blocks of {self.block} clips"
 
     @cached_property
     def _weights(self) -> DecoderWeights:
@@ -171,7 +187,14 @@ class Decoder:
             return False
         from lora_bench.models.streamed_step import can_stream  # a second of numba's
 
-        return can_stream(self._weights)
+        if can_stream(self._weights):
+            return True
+        if self._kernel.name == "int8" and not has_exact_int8():
+            raise ResourceError(
+                f"generation.quantization: int8 is compiled for other shapes than those of {self._info.name}, and "
+                "this processor's library cuts sums of 8-bit products off; leave it out"
+            )
+        return False
 
     def _prepare_step(self, n_clips: int) -> DecoderStep | StreamedStep:
         weights, info, guidance = self._weights, self._info, self._generation.guidance
@@ -201,28 +224,33 @@ class Decoder:
         copied = self._kernel.copied_frac * weights.n_bytes if self._step is None else 0.0
         free = available_bytes(self._device) * MEMORY_FRAC - copied
         fits = int(free / per_clip)
-        return max(1, min(fits, MAX_BATCH.get(self._device.type, PLAIN_MIN_ROWS)))
+        return max(1, min(fits, MAX_BATCH.get(self._device.type, MAX_BATCH["cpu"])))
 
     @torch.inference_mode()
-    def decode(self, clip_ids: Sequence[int], n_rows: int, n_frames: int, progress: Progress) -> Tensor:
+    def decode(self, clip_ids: Sequence[int], n_frames: int, progress: Progress) -> Tensor:
         """Codes int64 [N, K, F] of clips of the prompt that was read.
 
         Args:
-            clip_ids: the clips.
-            n_rows: clips of the batch that they are computed in, at least N.
+            clip_ids: the clips; with a `block`, no two of the same place in it.
             n_frames: length of every clip.
             progress: advanced by codec frames.
         """
-        rows = [*clip_ids, *[clip_ids[-1]] * (n_rows - len(clip_ids))]
+        if self.block is None:
+            places, rows = list(range(len(clip_ids))), list(clip_ids)
+        else:
+            places = [clip % self.block for clip in clip_ids]
+            rows = [clip_ids[0]] * self.block  # at places of other clips, anything
+            for place, clip in zip(places, clip_ids, strict=True):
+                rows[place] = clip
         noise = draw_noise(self._generation.seed, self._prompt, rows, n_frames, self._info.delays)
-        steps = self._make_steps(n_rows, n_frames)
+        steps = self._make_steps(len(rows), n_frames)
         steps.begin(self._text, torch.from_numpy(noise).to(self._device))
         clock = _Clock(self._info, len(clip_ids), n_frames, progress)
         for done in range(1, clock.n_positions + 1):
             steps.advance()
             if done % REPORT_STEPS == 0 or done == clock.n_positions:
                 clock.report(done, steps.finite)
-        return undelay_codes(steps.delayed, self._info.delays)[: len(clip_ids)].cpu()
+        return undelay_codes(steps.delayed, self._info.delays)[places].cpu()
 
     def release(self) -> None:
         """Give up weights and caches of the last batch; the next one makes its own."""

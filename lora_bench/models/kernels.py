@@ -1,20 +1,19 @@
-"""How a linear layer is multiplied while decoding, where few rows meet large matrices.
+"""How a linear layer is multiplied while decoding, and how many clips are decoded at once for equal results.
 
-Such a product is bounded by reading the matrix, or by how well a library handles so few rows.  What is chosen:
+A clip must not depend on the clips next to it.  What a library's product does to a row's last bits depends on the
+number of rows, on the row's place, on the processor and on the library's settings, so nothing is concluded from these:
 
-- **packed**: float32 on a CPU with Intel's MKL.  The matrix is reordered once, for one number of rows.  It also
-  treats every row alike, however many there are (from 2 on; a single row is doubled here), so that a clip does not
-  depend on its neighbours.
-- **streamed**: for small batches that the spec asks for, where reading the matrix is what takes time.  A whole step
-  is compiled (`streamed_step.py`); matrices whose numbers are all halves (float16), as in the published models, are
-  kept as such; arithmetic stays float32, so that nothing is lost.  Rows are alike here too.
+- **streamed**: float32 on a CPU, if the decoder is one that steps are compiled for (`streamed_step.py`).  Every output
+  is one dot product in one order, computed by one thread.  A row is the same in any batch because the code never
+  looks at another row.
+- **plain**: everything else.  On a CPU a step always takes a block of `BLOCK` clips, and a clip's index gives its
+  place in it.  All calls then have the same shapes, and a clip is always the same row of them.
 - **int8**: asked for by the spec.  Weights are rounded to 8 bits per output channel, activations to 8 bits per row;
-  sums are exact integers, so that here too a row is the same in any batch.  Keys and values of the past are kept in
-  bfloat16; the heads, which decide over codes, are not rounded.  In small batches this is streamed, too.
-- **plain**: everything else.  Here a product of few rows takes another way through the library and differs in
-  the last bit; from 16 rows on (measured with MKL on AVX-512: 13) each row is the same.
+  sums are exact integers.  Keys and values of the past are kept in bfloat16; the heads, which decide over codes, are
+  not rounded.  Larger batches take the library's products, in blocks, where they are measured to be exact
+  (`has_exact_int8`); everything else is streamed.
 
-`benchmarks/row_products.py` measures them.
+`benchmarks/row_products.py` measures their speed.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -34,14 +34,14 @@ from lora_bench.models.linears import PackedLinear
 Product = Callable[[Tensor], Tensor]
 """From x [rows, I] to [rows, O]."""
 
-PLAIN_MIN_ROWS = 16
-SMALL_BATCH = 4
-"""Clips at once up to which streaming is the faster way, measured on two cores with AVX-512."""
+BLOCK = 16
+"""Clips of a block."""
 SMALL_INT8_BATCH = 2
-"""The same in 8 bits, where the library's products are good from 8 rows on."""
+"""Clips at once up to which 8 bits are streamed even if the library is exact: a question of speed only."""
 INT8_ENGINE = "x86"
 INT8_LEVELS = 127
-_LEAST_ROWS = 2
+_PROBE_ROWS = (1, 2, 7, 2 * BLOCK)
+_PROBE_WIDTH = 256
 
 
 @dataclass(frozen=True)
@@ -50,25 +50,17 @@ class Kernel:
 
     Attributes:
         name: see the module.
-        min_rows: batches are padded to so many clips, for equal results in batches of any size.
-        is_streamed: whole steps are compiled, if the decoder is one that they are compiled for.
+        block: clips of every step, at places that their indices give; None leaves the number open.
+        is_streamed: steps are compiled, if the decoder is one that they are compiled for.
     """
 
-    name: Literal["plain", "packed", "int8"]
-    min_rows: int
+    name: Literal["plain", "int8"]
+    block: int | None = None
     is_streamed: bool = False
 
-    def prepare(self, linear: PackedLinear, n_rows: int) -> Product:
-        """A product for inputs of `n_rows` rows."""
-        if self.name == "packed":
-            return _MklProduct(linear.folded(), n_rows)
+    def prepare(self, linear: PackedLinear) -> Product:
+        """A product with a layer's matrix."""
         return _Int8Product(linear.folded()) if self.name == "int8" else linear.folded()
-
-    def prepare_exactly(self, linear: PackedLinear, n_rows: int) -> Product:
-        """The same without rounding, for what decides over tokens directly."""
-        if self.name == "int8":
-            return choose_kernel(linear.weight.device, linear.weight.dtype).prepare(linear, n_rows)
-        return self.prepare(linear, n_rows)
 
     def past_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Type of keys and values of the past, for a decoder with arithmetic `dtype`."""
@@ -76,8 +68,8 @@ class Kernel:
 
     @property
     def copied_frac(self) -> float:
-        """Memory of prepared products over that of their matrices, where they are copies."""
-        return {"plain": 0.0, "packed": 1.0, "int8": 0.25}[self.name]
+        """Memory of prepared products over that of their matrices, at most."""
+        return 0.25 if self.name == "int8" else float(self.is_streamed)
 
 
 def choose_kernel(
@@ -92,24 +84,16 @@ def choose_kernel(
         batch_size: clips at once that the spec asks for; None leaves it open.
 
     Raises:
-        ResourceError: int8 is asked for and this machine cannot do it.
+        ResourceError: int8 is asked for on another device than a CPU.
         ModelError: int8 is asked for with another arithmetic than float32.
     """
-    limit = SMALL_INT8_BATCH if quantization == "int8" else SMALL_BATCH
-    is_small = batch_size is not None and batch_size <= limit
     if quantization == "int8":
-        _check_int8(device, dtype, is_small)
-        return Kernel("int8", 1, is_small)
-    if device.type == "cpu" and dtype == torch.float32:
-        if _has_packed_products():
-            return Kernel("packed", 1, is_small)
-        return Kernel("plain", PLAIN_MIN_ROWS, is_small)
-    return Kernel("plain", PLAIN_MIN_ROWS)
-
-
-def _has_packed_products() -> bool:
-    """Whether torch was built with MKL's packed products (on x86 it is)."""
-    return torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, "_mkl_linear")
+        _check_int8(device, dtype)
+        is_small = batch_size is not None and batch_size <= SMALL_INT8_BATCH
+        return Kernel("int8", BLOCK, is_small or not has_exact_int8())
+    if device.type != "cpu":
+        return Kernel("plain")
+    return Kernel("plain", BLOCK, dtype == torch.float32)
 
 
 @contextmanager
@@ -123,7 +107,7 @@ def _engine(name: str) -> Iterator[None]:
         torch.backends.quantized.engine = before
 
 
-def _check_int8(device: torch.device, dtype: torch.dtype, is_small: bool) -> None:
+def _check_int8(device: torch.device, dtype: torch.dtype) -> None:
     if device.type != "cpu":
         raise ResourceError(
             f"generation.quantization: int8 is for CPUs, and this trial runs on {device}; leave it out, and choose "
@@ -134,35 +118,26 @@ def _check_int8(device: torch.device, dtype: torch.dtype, is_small: bool) -> Non
             f"generation.quantization: int8 starts from float32 weights, but model.dtype is "
             f"{str(dtype).removeprefix('torch.')}; set model.dtype: float32"
         )
-    if is_small:
-        return
-    # without these instructions sums of 8-bit products are cut off at 16 bits
-    has_vnni = torch.cpu._is_vnni_supported()  # pyright: ignore[reportPrivateUsage]
-    if not has_vnni or INT8_ENGINE not in torch.backends.quantized.supported_engines:
-        raise ResourceError(
-            "generation.quantization: int8 needs a CPU with AVX-512 VNNI for large batches, which this one lacks; "
-            f"leave it out, or set generation.batch_size to {SMALL_INT8_BATCH} or less"
-        )
 
 
-class _MklProduct:
-    """A matrix in MKL's own order, for one number of rows."""
+@cache
+def has_exact_int8() -> bool:
+    """Measure whether the library's sums of 8-bit products are exact here.
 
-    def __init__(self, linear: PackedLinear, n_rows: int) -> None:
-        self._n_rows = n_rows
-        self._n_packed = max(n_rows, _LEAST_ROWS)
-        self._packed = torch.ops.mkl._mkl_reorder_linear_weight(linear.weight.contiguous(), self._n_packed)
-        # only its shape is read, as long as the rows are those that were packed for
-        self._like = linear.weight.new_empty(1).expand(linear.weight.shape)
-        self._bias = linear.bias
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if len(x) != self._n_rows:
-            raise ValueError(f"packed for {self._n_rows} rows, got {len(x)}")
-        if self._n_rows < _LEAST_ROWS:
-            x = x.expand(self._n_packed, -1)
-        y = torch.ops.mkl._mkl_linear(x.contiguous(), self._packed, self._like, self._bias, self._n_packed)
-        return y[: self._n_rows]
+    Where a processor has no instruction for them, pairs of products are cut off at 16 bits; the largest codes
+    show it.
+    """
+    if INT8_ENGINE not in torch.backends.quantized.supported_engines:
+        return False
+    weight = torch.ones(16, _PROBE_WIDTH)  # of the largest code
+    weight[1::2] = -1.0
+    product = _Int8Product(PackedLinear(weight))
+    for n_rows in _PROBE_ROWS:
+        for value in (1.0, -1.0):
+            x = torch.full((n_rows, _PROBE_WIDTH), value)
+            if not torch.allclose(product(x).double(), x.double() @ weight.double().T, rtol=1e-6, atol=0.0):
+                return False
+    return True
 
 
 class _Int8Product:

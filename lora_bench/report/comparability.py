@@ -79,8 +79,11 @@ def _list_facts(run: RunView, configuration: Configuration, metric: str, samplin
         "prompts": list(run.prompts),
         **{words: sampling.get(key) for key, words in SAMPLING.items()},
     }
-    # counts of vectors follow from clips; everything else is part of what the metric is
-    made = {k: v for k, v in (score.get("provenance") or {}).items() if not k.startswith("n_")}
+    # counts of vectors follow from clips, and rounding in a clip's last bits makes no other metric; everything else
+    # is part of what the metric is
+    made = {
+        k: v for k, v in (score.get("provenance") or {}).items() if not k.startswith("n_") and k != "decoding"
+    }
     return facts | {f"metric's {key.replace('_', ' ')}": value for key, value in sorted(made.items())}
 
 

@@ -19,7 +19,7 @@ from lora_bench.models.protocol import MusicModel
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import GenerationSpec
 from lora_bench.stages.wav_writer import WavWriter
-from lora_bench.store import write_bytes
+from lora_bench.store import read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SOUND_BATCH = {"cpu": 1, "cuda": 16}
 """Clips that pass through the codec at once."""
+METHODS = "decoding.json"
+"""Beside codes: how they were decoded; several methods if a run was resumed on another machine."""
 
 
 def generate_clips(
@@ -51,7 +53,7 @@ def generate_clips(
         generation: sampling, number and length of the clips.
         folder: made if it is not there.
         progress: advanced by codec frames.
-        codes_folder: gets each clip's codes, `000.npy` int16 [K, F]; None keeps none.
+        codes_folder: gets each clip's codes, `000.npy` int16 [K, F], and `METHODS`; None keeps none.
         decoder: see `generate_batches`.
 
     Returns:
@@ -72,6 +74,9 @@ def generate_clips(
     progress.start("generate", total=generation.n_clips * n_frames)
     progress.advance((generation.n_clips - len(missing)) * n_frames)
     if missing:
+        decoder = Decoder(model, generation) if decoder is None else decoder
+        if codes_folder is not None:
+            write_json(codes_folder / METHODS, sorted({*read_methods(codes_folder), decoder.method}))
         with WavWriter() as writer:
             for batch in generate_batches(model, prompt, missing, n_frames, generation, progress, decoder):
                 chosen = [files[index] for index in batch.clip_ids]
@@ -79,6 +84,12 @@ def generate_clips(
                     save_codes(batch.codes, [codes_folder / f"{file.stem}.npy" for file in chosen])
                 save_clips(model, batch.codes, chosen, n_samples, writer)
     return GeneratedClips(prompt=prompt, files=files, wall_s=time.monotonic() - begin)
+
+
+def read_methods(codes_folder: Path) -> list[str]:
+    """How the codes of a folder were decoded; empty where no record was kept."""
+    record = codes_folder / METHODS
+    return list(read_json(record)) if record.is_file() else []
 
 
 def _is_complete(file: Path, n_samples: int, rate_hz: int) -> bool:

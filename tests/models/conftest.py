@@ -58,3 +58,9 @@ def add_adapter() -> Callable[[TransformersMusicGen, LoraSpec], None]:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
 
     return add
+
+
+@pytest.fixture
+def by_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoders whose steps are not compiled, as for shapes that the compiled ones do not have."""
+    monkeypatch.setattr("lora_bench.models.streamed_step.can_stream", lambda _: False)

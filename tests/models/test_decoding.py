@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from lora_bench.errors import ModelError, OutOfMemoryError
+from lora_bench.errors import ModelError, OutOfMemoryError, ResourceError
 from lora_bench.models import decoding
-from lora_bench.models.decoding import generate_batches, generate_codes
+from lora_bench.models.decoding import Decoder, generate_batches, generate_codes
 from lora_bench.models.kernels import Kernel
 from lora_bench.models.protocol import DecoderWeights
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
@@ -164,34 +164,70 @@ def test_sampled_first_codes_follow_the_distribution_of_transformers(
     assert stats.chisquare(observed, np.array(wanted) / sum(wanted) * n).pvalue > 1e-3
 
 
-@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX512", reason="shown for AVX-512 only")
-def test_a_clip_is_the_same_alone_and_in_any_batch(tiny: TransformersMusicGen) -> None:
-    together = generate_codes(tiny, PROMPT, range(40), 60, GenerationSpec(batch_size=40), SilentProgress())
-    for size in (5, 7, 16, 20, 33, None):
-        other = generate_codes(tiny, PROMPT, range(40), 60, GenerationSpec(batch_size=size), SilentProgress())
-        assert torch.equal(together, other)
-    alone = generate_codes(tiny, PROMPT, [23], 60, GenerationSpec(), SilentProgress())
-    assert torch.equal(alone[0], together[23])
+@pytest.mark.parametrize("steps", ["compiled", "by_library"])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_clip_is_the_same_alone_and_in_any_batch(
+    tiny: TransformersMusicGen, request: pytest.FixtureRequest, steps: str, guidance: float
+) -> None:
+    if steps == "by_library":
+        request.getfixturevalue(steps)
+
+    def decode(clips: Sequence[int], size: int | None) -> torch.Tensor:
+        generation = GenerationSpec(batch_size=size, guidance=guidance)
+        return generate_codes(tiny, PROMPT, clips, 40, generation, SilentProgress())
+
+    together = decode(range(40), 40)
+    for size in (1, 3, 7, 16, 33, None):
+        assert torch.equal(together[:20], decode(range(20), size))
+    for clips in ([23], [5, 2], [39, 7, 23, 1, 17], range(9, 40)):  # some left, in any order, of any block
+        assert torch.equal(decode(clips, None), together[list(clips)])
 
 
-def test_a_clip_is_the_same_in_any_small_batch(tiny: TransformersMusicGen) -> None:
-    together = generate_codes(tiny, PROMPT, range(5), 60, GenerationSpec(batch_size=4), SilentProgress())
-    for size in (1, 2, 3):
-        other = generate_codes(tiny, PROMPT, range(5), 60, GenerationSpec(batch_size=size), SilentProgress())
-        assert torch.equal(together, other)
+def test_the_way_of_decoding_is_named(tiny: TransformersMusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Decoder(tiny, GenerationSpec()).method == "compiled steps"
+    monkeypatch.setattr("lora_bench.models.streamed_step.can_stream", lambda _: False)
+    assert Decoder(tiny, GenerationSpec()).method == "torch on cpu, blocks of 16 clips"
 
 
 def test_other_kernels_draw_the_same_noise(
     tiny: TransformersMusicGen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = generate_codes(tiny, PROMPT, range(6), 30, GenerationSpec(), SilentProgress())
-    small = generate_codes(tiny, PROMPT, range(6), 30, GenerationSpec(batch_size=4), SilentProgress())
-    assert float((together == small).float().mean()) > 0.9
-    monkeypatch.setattr(decoding, "choose_kernel", lambda *_: Kernel("plain", 16))
-    for size in (1, 4, None):
-        other = generate_codes(tiny, PROMPT, range(6), 30, GenerationSpec(batch_size=size), SilentProgress())
-        # rounding may turn a draw at a border; with other noise next to no code would be the same
-        assert float((together == other).float().mean()) > 0.9
+    compiled = generate_codes(tiny, PROMPT, range(6), 30, GenerationSpec(), SilentProgress())
+    for block in (16, None):
+        monkeypatch.setattr(decoding, "choose_kernel", lambda *_, block=block: Kernel("plain", block))
+        for size in (1, 4, None):
+            other = generate_codes(
+                tiny, PROMPT, range(6), 30, GenerationSpec(batch_size=size), SilentProgress()
+            )
+            # rounding may turn a draw at a border; with other noise next to no code would be the same
+            assert float((compiled == other).float().mean()) > 0.9
+
+
+@pytest.mark.usefixtures("by_library")
+def test_a_block_that_does_not_fit_is_an_error_at_once(
+    tiny: TransformersMusicGen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(decoding.KeyValueCache, "allocate", allocate)
+    progress = Recorder()
+    with pytest.raises(OutOfMemoryError, match="generating a block of 16 clips did not fit into the memory"):
+        generate_codes(tiny, PROMPT, range(4), 20, GenerationSpec(), progress)
+    assert progress.messages == []
+
+
+def test_eight_bits_of_other_shapes_are_refused_where_the_library_is_not_exact(
+    tiny: TransformersMusicGen, monkeypatch: pytest.MonkeyPatch, by_library: None
+) -> None:
+    generation = GenerationSpec(quantization="int8", batch_size=2)
+    monkeypatch.setattr(decoding, "has_exact_int8", lambda: True)
+    assert Decoder(tiny, generation).method == "torch on cpu, blocks of 16 clips"
+    monkeypatch.setattr(decoding, "has_exact_int8", lambda: False)
+    with pytest.raises(
+        ResourceError, match=r"quantization: int8 is compiled for other shapes .*leave it out"
+    ):
+        generate_codes(tiny, PROMPT, [0], 4, generation, SilentProgress())
 
 
 @pytest.fixture
@@ -315,8 +351,8 @@ def test_batch_size_follows_the_free_memory(
         batches = generate_batches(tiny, PROMPT, range(70), 10, GenerationSpec(), SilentProgress())
         sizes.append(len(next(iter(batches)).clip_ids))
         batches.close()
-    assert sizes[0] == 35  # two equal batches rather than 64 and 6
-    assert 1 < sizes[1] < 35
+    assert sizes[0] == 14  # five equal batches rather than four of 16 and one of 6
+    assert 1 < sizes[1] < 14
     assert sizes[2] == 1
 
 

@@ -7,7 +7,7 @@ import torch
 
 from lora_bench.models import decoding
 from lora_bench.models.decoding import Decoder, generate_codes
-from lora_bench.models.kernels import SMALL_BATCH, choose_kernel
+from lora_bench.models.kernels import choose_kernel
 from lora_bench.models.past import FixedPast, GrowingPast, KeyValueCache
 from lora_bench.models.stepping import BUCKET, EagerSteps, FixedSteps, Sampling, round_up
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
@@ -32,13 +32,14 @@ class FixedOnCpu(EagerSteps):
         return FixedSteps(step, larger, sampling, is_captured=False)
 
 
+@pytest.mark.usefixtures("by_library")
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize("top_k", [1, 40])
 def test_fixed_shapes_give_the_codes_of_growing_ones(
     tiny: TransformersMusicGen, monkeypatch: pytest.MonkeyPatch, guidance: float, top_k: int
 ) -> None:
-    generation = GenerationSpec(guidance=guidance, top_k=top_k, batch_size=SMALL_BATCH + 1)
-    clips = range(SMALL_BATCH + 4)  # two batches, the second one smaller
+    generation = GenerationSpec(guidance=guidance, top_k=top_k, batch_size=5)
+    clips = range(8)  # two batches, the second one smaller
     grown = [generate_codes(tiny, text, clips, N_FRAMES, generation, SilentProgress()) for text in PROMPTS]
     monkeypatch.setattr(decoding, "EagerSteps", FixedOnCpu)
     decoder = Decoder(tiny, generation)
@@ -52,8 +53,13 @@ def test_fixed_shapes_give_the_codes_of_growing_ones(
         assert agreement == 1.0 if top_k == 1 else agreement > 0.97
 
 
-@pytest.mark.parametrize("batch_size", [4, SMALL_BATCH + 1])
-def test_a_decoder_is_used_for_one_prompt_after_another(tiny: TransformersMusicGen, batch_size: int) -> None:
+@pytest.mark.parametrize("steps", ["compiled", "by_library"])
+@pytest.mark.parametrize("batch_size", [4, 10])
+def test_a_decoder_is_used_for_one_prompt_after_another(
+    tiny: TransformersMusicGen, request: pytest.FixtureRequest, batch_size: int, steps: str
+) -> None:
+    if steps == "by_library":
+        request.getfixturevalue(steps)
     generation = GenerationSpec(batch_size=batch_size)
     decoder = Decoder(tiny, generation)
     for text in (*PROMPTS, PROMPTS[0]):
@@ -62,6 +68,7 @@ def test_a_decoder_is_used_for_one_prompt_after_another(tiny: TransformersMusicG
         assert torch.equal(torch.cat([batch.codes for batch in batches]), alone)
 
 
+@pytest.mark.usefixtures("by_library")
 def test_weights_are_prepared_once_for_all_prompts(
     tiny: TransformersMusicGen, monkeypatch: pytest.MonkeyPatch
 ) -> None:

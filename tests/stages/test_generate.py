@@ -17,7 +17,7 @@ from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import GenerationSpec
 from lora_bench.stages import generate, wav_writer
-from lora_bench.stages.generate import generate_clips
+from lora_bench.stages.generate import generate_clips, read_methods
 
 PROMPT = "a song"
 GENERATION = GenerationSpec(n_clips=5, clip_s=0.51, batch_size=2)
@@ -57,11 +57,30 @@ def test_the_codes_of_clips_are_kept_where_asked_for(model: TransformersMusicGen
     place = tmp_path / "codes"
     generate_clips(model, PROMPT, GENERATION, tmp_path / "clips", SilentProgress(), codes_folder=place)
     codes = generate_codes(model, PROMPT, range(5), 26, GENERATION, SilentProgress())
-    assert sorted(file.name for file in place.iterdir()) == [f"00{i}.npy" for i in range(5)]
+    assert sorted(file.name for file in place.glob("*.npy")) == [f"00{i}.npy" for i in range(5)]
     for index, clip in enumerate(codes):
         kept = np.load(place / f"00{index}.npy")
         assert kept.dtype == np.int16
         np.testing.assert_array_equal(kept, clip.numpy())
+
+
+def test_all_methods_of_decoding_that_clips_went_through_are_recorded(
+    model: TransformersMusicGen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, codes = tmp_path / "clips", tmp_path / "codes"
+
+    def work() -> None:
+        generate_clips(model, PROMPT, GENERATION, clips, SilentProgress(), codes_folder=codes)
+
+    assert read_methods(codes) == []
+    work()
+    assert read_methods(codes) == ["compiled steps"]
+    monkeypatch.setattr("lora_bench.models.streamed_step.can_stream", lambda _: False)
+    work()  # nothing is missing
+    assert read_methods(codes) == ["compiled steps"]
+    (clips / "003.wav").unlink()
+    work()
+    assert read_methods(codes) == ["compiled steps", "torch on cpu, blocks of 16 clips"]
 
 
 def test_an_interrupted_call_goes_on_to_the_same_files(
