@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from lora_bench.models import compiled
-from lora_bench.models.kernels import SMALL_BATCH, Kernel, Product
+from lora_bench.models.kernels import Kernel, Product, has_exact_int8
 from lora_bench.models.linears import PackedLinear
 from lora_bench.models.streamed_step import MatrixStore
 
 N_LAYERS, WIDTH, FFN = 24, 1024, 4096
 SHAPES = ((3 * WIDTH, WIDTH), (WIDTH, WIDTH), (WIDTH, WIDTH), (WIDTH, WIDTH), (FFN, WIDTH), (WIDTH, FFN))
-BYTES = {"plain": 4, "packed": 4, "int8": 1, "streamed halves": 2, "streamed int8": 1}
+BYTES = {"plain": 4, "int8": 1, "streamed halves": 2, "streamed int8": 1}
 SQUARE = 2048
 
 
@@ -51,7 +51,7 @@ def multiply_all(products: Sequence[Product], sides: Sequence[Tensor]) -> None:
 def prepare(way: str, linear: PackedLinear, n_rows: int) -> Product:
     """A product; streamed ones are otherwise called within a compiled step, without Python between them."""
     if not way.startswith("streamed"):
-        return Kernel(way, 1).prepare(linear, n_rows)
+        return Kernel(way).prepare(linear)
     store = MatrixStore(1, is_int8=way.endswith("int8"))
     store.put(linear)
     matrix = store.finish()
@@ -64,9 +64,9 @@ def prepare(way: str, linear: PackedLinear, n_rows: int) -> Product:
     return multiply
 
 
-def is_used(way: str, n_rows: int) -> bool:
-    """Streamed products are for small batches, of two rows per clip."""
-    return not way.startswith("streamed") or n_rows <= 2 * SMALL_BATCH
+def list_ways() -> list[str]:
+    """All but the library's 8-bit products where they are not exact, and so not used."""
+    return [way for way in BYTES if way != "int8" or has_exact_int8()]
 
 
 def measure_limits(repeats: int) -> tuple[float, float]:
@@ -94,8 +94,8 @@ def main() -> None:
     with torch.inference_mode():
         read, rate = measure_limits(arguments.repeats)
         times: dict[tuple[str, int], float] = {}
-        for way in BYTES:
-            for n_rows in (n for n in arguments.rows if is_used(way, n)):
+        for way in list_ways():
+            for n_rows in arguments.rows:
                 products = [prepare(way, linear, n_rows) for linear in linears]
                 inputs = {i: torch.randn(n_rows, i) for _, i in SHAPES}
                 sides = [inputs[linear.weight.shape[1]] for linear in linears]
@@ -136,8 +136,8 @@ def write_page(
     for way, width in BYTES.items():
         cells: list[str] = []
         for n_rows in arguments.rows:
-            if not is_used(way, n_rows):
-                cells.append("")
+            if (way, n_rows) not in times:
+                cells.append("not exact here, and not used")
                 continue
             floor = n_weights * width / read
             if not way.endswith("int8"):  # its arithmetic has another rate

@@ -1,7 +1,8 @@
 """Contenders of a benchmark in a process each, one after another, and a table of what they took.
 
 A process of its own gives each contender its own peak memory (`ru_maxrss`); rounds of all contenders in
-turn give ratios that a slow minute of the machine does not decide.  The best round counts.
+turn give ratios that a slow minute of the machine does not decide.  The best round counts.  A contender that the
+machine or its settings refuse is skipped, and the table says why.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from lora_bench.errors import LoraBenchError
+from lora_bench.errors import LoraBenchError, ModelError, ResourceError
 
 Contender = Callable[[argparse.Namespace], dict[str, float]]
 Rounds = dict[str, list[dict[str, Any]]]
+REFUSED = "refused"
 
 
 def run_side_by_side(
@@ -55,8 +57,7 @@ def run_side_by_side(
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
-        figures = contenders[arguments.only](arguments)
-        arguments.into.write_text(json.dumps({"peak_gib": resident_gib(), **figures}))
+        arguments.into.write_text(json.dumps(_measure(contenders[arguments.only], arguments)))
         return
     left_out = set(arguments.without)
     if prepare is not None:
@@ -67,19 +68,33 @@ def run_side_by_side(
     rounds: Rounds = {name: [] for name in contenders if name not in left_out}
     if not rounds:
         parser.error("no contender is left to run")
+    refused: dict[str, str] = {}
     for number in range(arguments.rounds):
-        for name, found in rounds.items():
+        for name in [name for name in rounds if name not in refused]:
             figures = _run_alone(name, arguments.threads)
-            found.append(figures)
             print(f"round {number + 1}: {name}: {figures}", file=sys.stderr, flush=True)
-    _print_table(rounds, figure, unit)
+            if REFUSED in figures:
+                refused[name] = figures[REFUSED]
+                del rounds[name]
+            else:
+                rounds[name].append(figures)
+    _print_table(rounds, figure, unit, refused)
     machine = f"{os.cpu_count()} cores, {arguments.threads} threads, load {os.getloadavg()[0]:.1f}"
     print(f"\n{machine}, best of {arguments.rounds} rounds")
     if describe is not None:
         print(describe(arguments, rounds))
     if arguments.json:
-        facts = {"command": sys.argv, "load": os.getloadavg(), "rounds": rounds}
+        facts = {"command": sys.argv, "load": os.getloadavg(), "rounds": rounds, "refused": refused}
         arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _measure(contender: Contender, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Figures of a contender, or under `REFUSED` why it cannot run here."""
+    try:
+        figures = contender(arguments)
+    except (ResourceError, ModelError) as error:
+        return {REFUSED: str(error)}
+    return {"peak_gib": resident_gib(), **figures}
 
 
 def _run_alone(name: str, threads: int) -> dict[str, Any]:
@@ -91,9 +106,9 @@ def _run_alone(name: str, threads: int) -> dict[str, Any]:
         return json.loads(into.read_text())
 
 
-def _print_table(rounds: Rounds, figure: str, unit: str) -> None:
+def _print_table(rounds: Rounds, figure: str, unit: str, refused: dict[str, str]) -> None:
     best = {name: max(runs, key=lambda run: run[figure]) for name, runs in rounds.items()}
-    first = next(iter(best.values()))
+    first = next(iter(best.values()), {})
     print(f"| | {unit} | ratio of the first to this | peak memory GiB | before work GiB |")
     print("|---|---|---|---|---|")
     for name, run in best.items():
@@ -101,6 +116,8 @@ def _print_table(rounds: Rounds, figure: str, unit: str) -> None:
         print(
             f"| {name} | {run[figure]:.3f} | {ratio:.2f} | {run['peak_gib']:.2f} | {run['loaded_gib']:.2f} |"
         )
+    for name, reason in refused.items():
+        print(f"| {name} | not run: {reason.replace('|', '/')} | | | |")
 
 
 def resident_gib() -> float:
