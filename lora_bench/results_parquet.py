@@ -41,7 +41,7 @@ def _make_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     known = np.array([value is not None for value in values], dtype=bool)
     valid = pa.py_buffer(np.packbits(known, bitorder="little").tobytes())
     if kind == pa.string():
-        texts = [b"" if value is None else str(value).encode() for value in values]
+        texts = [b"" if value is None else str(value).encode(errors="backslashreplace") for value in values]
         offsets = np.cumsum([0, *map(len, texts)], dtype=np.int32)
         return pa.Array.from_buffers(
             kind, len(values), [valid, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))]

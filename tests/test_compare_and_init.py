@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,3 +210,61 @@ def test_sensible_lengths_and_shares() -> None:
     assert choose_clip_s([60.0] * 8 + [4.0] * 2, 30) == 4
     assert choose_clip_s([60.0] * 10, 8) == 8
     assert [choose_eval_frac(n) for n in (3, 8, 16, 100)] == [0.5, 0.5, 0.25, 0.2]
+
+
+def test_init_says_which_files_it_leaves_out_and_what_they_are(
+    music: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (music / "a.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    (music / "b.wav").symlink_to("nowhere.wav")
+    (music / os.fsdecode(b"canci\xf3n.wav")).touch()
+    assert main(["init", "my_tunes"]) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "left out: a.wav: is a pointer of Git LFS, not the sound itself; fetch it with `git lfs pull`"
+        in shown
+    )
+    assert "left out: b.wav: is a link that leads nowhere" in shown
+    assert r"left out: canci\xf3n.wav: is empty (0 bytes)" in shown
+    for path in music.rglob("*.[wm]*"):
+        if path.name[0].isdigit():
+            path.unlink()
+    assert main(["init", "my_tunes", "--force"]) == 1
+    assert "\n  left out: a.wav: is a pointer of Git LFS" in capsys.readouterr().err
+
+
+def test_init_finds_captions_in_subfolders_and_says_which_files_have_none(
+    music: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (music / "deep" / "metadata.jsonl").write_text('{"file_name": "x.m4a", "caption": "deep bells"}\n')
+    (music / "metadata.jsonl").write_text(
+        "".join(f'{{"file_name": "{name}.wav", "caption": "a tone"}}\n' for name in (0, 1, 2, 3, 9))
+    )
+    assert main(["init", "my_tunes"]) == 0
+    shown = capsys.readouterr().out
+    assert "metadata.jsonl:5: there is no audio file 9.wav" in shown
+    assert "captions: only 5 of 6 files have one (not 4.wav, for example)" in shown
+    assert load_spec(Path("my_tunes.yaml")).spec.dataset.captions.text == "my tunes music"
+    (music / "4.txt").write_text("beside")
+    assert main(["init", "my_tunes", "--force"]) == 0
+    assert load_spec(Path("my_tunes.yaml")).spec.dataset.captions.text is None
+
+
+def test_init_reads_marked_utf16_and_refuses_text_that_it_would_garble(
+    music: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in [*music.glob("*.wav"), music / "deep" / "x.m4a"]:
+        path.with_suffix(".txt").write_bytes("the caf\u00e9 tune".encode("utf-16"))
+    assert main(["init", "my_tunes"]) == 0
+    assert load_spec(Path("my_tunes.yaml")).spec.prompts[0] == "the caf\u00e9 tune"
+    (music / "0.txt").write_bytes(b"the caf\xe9 tune")
+    assert main(["init", "my_tunes", "-o", "s.yaml"]) == 1
+    assert "0.txt: not UTF-8 text (byte 0xe9 at offset 7" in capsys.readouterr().err
+    assert not Path("s.yaml").exists()
+
+
+def test_init_refuses_a_folder_that_no_spec_can_name(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    music.rename(music.with_name(os.fsdecode(b"m\xfasica")))
+    assert main(["init", os.fsdecode(b"m\xfasica"), "-o", "s.yaml"]) == 2
+    assert r"m\xfasica: a spec cannot name this folder" in capsys.readouterr().err
+    assert not Path("s.yaml").exists()

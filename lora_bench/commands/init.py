@@ -70,6 +70,12 @@ def execute(arguments: argparse.Namespace) -> int:
     place: Path = arguments.output or Path(f"{name}.yaml")
     if place.exists() and not arguments.force:
         raise UsageError(f"{place}: is there already; give another name with -o, or --force to replace it")
+    written = _relate(survey.folder, place.absolute().parent)
+    if os.fsencode(written).decode(errors="ignore") != written:
+        raise UsageError(
+            f"{spell_path(written)}: a spec cannot name this folder, because its path is not UTF-8; rename it, "
+            "or make a link to it (`ln -s`) and give that"
+        )
     text = write_spec(survey, place, model=arguments.model)
     write_text(place, text)
     load_spec(place)

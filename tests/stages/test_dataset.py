@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -340,3 +341,41 @@ def test_the_builtin_genre_is_rendered_once_and_prepared_like_a_folder(store, mo
 
     monkeypatch.setattr("lora_bench.genres.render_chiptune", fail)
     assert prepare_dataset(spec, AudioFormat(8000, 1), store, SilentProgress()) == manifest
+
+
+def test_names_that_are_not_utf8_are_used_and_recorded_printable(
+    folder, store, tmp_path, make_tone, save_sound
+):
+    odd = Path(os.fsdecode(bytes(folder) + b"/canci\xf3n.wav"))
+    save_sound(folder / "g.wav", make_tone(2.0, tone_hz=2000.0)).rename(odd)
+    Path(os.fsdecode(bytes(folder) + b"/gone\xf3.wav")).touch()
+    for name in ("a", "b", "e", "f", "deep/c", "deep/er/d"):
+        (folder / f"{name}.txt").write_text("a tune")
+    odd.with_suffix(".txt").write_text("its own")
+    manifest = prepare(folder, store, captions=CaptionSpec(source="sidecar"))
+    assert {track.source: track.caption for track in manifest.tracks}[r"canci\xf3n.wav"] == "its own"
+    assert [(item.source, item.reason) for item in manifest.excluded] == [
+        (r"gone\xf3.wav", "is empty (0 bytes)")
+    ]
+    write_json(tmp_path / "dataset.json", {"manifest": manifest, "place": odd})
+    document = read_json(tmp_path / "dataset.json")
+    assert manifest_from_json(document["manifest"]) == manifest
+    assert document["place"] == odd.as_posix()
+
+
+def test_lines_of_metadata_without_a_file_are_logged_with_their_place(folder, store):
+    names = ["a.wav", "b.flac", "deep/c.ogg", "deep/er/d.mp3", "e.m4a", "f.wav", "gone.wav", "left_out.wav"]
+    (folder / "left_out.wav").touch()
+    lines = [json.dumps({"file_name": name, "caption": "a tune"}) for name in names]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    progress = RecordedProgress()
+    prepare(folder, store, progress=progress, captions=CaptionSpec())
+    (line,) = [line for line in progress.lines if "metadata" in line]
+    assert line.startswith(f"{folder}/metadata.jsonl:7: there is no audio file gone.wav")
+
+
+def test_results_that_are_reached_by_a_link_are_refused(folder, store):
+    store.root.mkdir(parents=True)
+    (folder / "linked").symlink_to(store.root.parent)
+    with pytest.raises(DatasetError, match="contains the results"):
+        prepare(folder, store)
