@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lora_bench.commands.targets import find_unmatched_targets
 from lora_bench.errors import DatasetError, Problem, SpecError
 from lora_bench.plan import ExperimentPlan, plan_file
 from lora_bench.spec import LoadedSpec, load_spec
@@ -21,7 +22,7 @@ MODEL_FILES = ("config.json", "state_dict.bin", "checkpoint.th")
 def load_plan(
     spec: Path, overrides: Sequence[str] = (), *, with_inputs: bool = True
 ) -> tuple[ExperimentPlan, list[Problem]]:
-    """The plan of a spec, and what it needs and this machine lacks.
+    """The plan of a spec, and what it needs and this machine lacks, or what of it matches nothing.
 
     Args:
         spec: the YAML file.
@@ -38,7 +39,9 @@ def load_plan(
     except SpecError as error:
         missing = find_missing_paths(loaded.tree) if with_inputs else []
         raise SpecError([*error.problems, *missing]) from error
-    return plan, find_missing_inputs(loaded, plan) if with_inputs else []
+    if not with_inputs:
+        return plan, []
+    return plan, [*find_missing_inputs(loaded, plan), *find_unmatched_targets(plan, str(spec))]
 
 
 def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Problem]:

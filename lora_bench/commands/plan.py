@@ -62,7 +62,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """Print the plan as a table or as JSON.
 
     Raises:
-        SpecError: after the plan, if this machine lacks what the spec names.
+        SpecError: after the plan, if this machine lacks what the spec names, or LoRA targets match no module.
     """
     plan, missing = load_plan(arguments.spec, arguments.overrides)
     runs_dir = arguments.runs_dir.absolute()
@@ -263,12 +263,6 @@ def _write_notes(
     plan: ExperimentPlan, outlooks: Sequence[Outlook], runs_dir: Path, cache_bytes: int | None
 ) -> list[str]:
     lines = [*(f"override: {line}" for line in plan.override_effects), *plan.notes]
-    problems = {
-        f"warning: {item.trial.configuration}: {item.prediction.adapter.problem}; the trial would fail": None
-        for item in outlooks
-        if item.prediction.adapter is not None and item.prediction.adapter.problem is not None
-    }
-    lines += problems
     lines += _describe_obstacles(outlooks)
     lines += _describe_origins(outlooks, read_outcomes(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
     n_choices = _count_choices(plan, outlooks)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lora_bench.forecast.shapes import Linear, ModelShape
 from lora_bench.spec.schema import LoraSpec
-from lora_bench.spec.targets import EXPANDED_TARGETS, PATTERN_PREFIX
+from lora_bench.spec.targets import EXPANDED_TARGETS, PATTERN_PREFIX, explain_unmatched
 
 BYTES_PER_PARAMETER = 4  # adapters are trained and saved in float32
 HEADER_BYTES_PER_TENSOR = 145  # name, shape and offsets in a safetensors file
@@ -57,7 +57,9 @@ def match_targets(targets: str | Sequence[str], linears: Sequence[Linear]) -> tu
     for term in terms:
         found = {linear.name for linear in linears if _matches(term, linear)}
         if not found and problem is None:
-            problem = f"target `{term}` matches no module of the model"
+            groups = sorted({linear.group for linear in linears})
+            hint = explain_unmatched(term, [linear.name for linear in linears], groups)
+            problem = f"target `{term}` matches no module of the model{hint}"
         names |= found
     return [linear for linear in linears if linear.name in names], problem
 
@@ -65,7 +67,30 @@ def match_targets(targets: str | Sequence[str], linears: Sequence[Linear]) -> tu
 def _matches(term: str, linear: Linear) -> bool:
     """A group, a sum's name, a pattern for the whole name, or dotted parts of the name."""
     if term.startswith(PATTERN_PREFIX):
-        return re.fullmatch(term.removeprefix(PATTERN_PREFIX), linear.name) is not None
+        try:
+            return re.fullmatch(term.removeprefix(PATTERN_PREFIX), linear.name) is not None
+        except re.error:
+            return False
     if linear.group in EXPANDED_TARGETS.get(term, (term,)):
         return True
     return term not in EXPANDED_TARGETS and f".{term}." in f".{linear.name}."
+
+
+def list_problems(lora: LoraSpec, shape: ModelShape) -> list[str]:
+    """Every target that matches no layer of a model, and what exists; a trial with one would fail."""
+    terms = lora.targets if isinstance(lora.targets, list) else [lora.targets]
+    terms = [
+        part for term in terms for part in ([term] if term.startswith(PATTERN_PREFIX) else term.split("+"))
+    ]
+    found = [problem for term in terms if (problem := match_targets([term.strip()], shape.linears)[1])]
+    if not found:
+        return []
+    groups = ", ".join(dict.fromkeys(linear.group for linear in shape.linears))
+    leaves = ", ".join(dict.fromkeys(_name_kind(linear.name) for linear in shape.linears))
+    known = f"; its groups are {groups}; its modules {leaves}"
+    return [problem if ";" in problem else problem + known for problem in found]
+
+
+def _name_kind(name: str) -> str:
+    """The end of a module's name, without the number of its layer."""
+    return re.sub(r"^decoder\.(model\.decoder\.layers\.\d+\.)?", "", re.sub(r"\.\d+$", "", name))

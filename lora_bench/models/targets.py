@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from lora_bench.errors import NoModulesMatchedError
-
-PATTERN_PREFIX = "re:"
+from lora_bench.spec.targets import PATTERN_PREFIX, explain_unmatched
 
 GROUPS: dict[str, re.Pattern[str]] = {
     "self_attention": re.compile(r"(^|\.)self_attn\.(q|k|v|out)_proj$"),
@@ -89,9 +88,8 @@ def resolve_targets(targets: str | Sequence[str], names: Sequence[str]) -> tuple
         found = _match_term(term, names) if term else []
         if not found:
             hint = (
-                "; the expression must match the whole name, begin it with `.*`"
-                if term.startswith(PATTERN_PREFIX)
-                else "; text encoder and codec are never adapted"
+                explain_unmatched(term, names, (*GROUPS, *SUMS))
+                or "; text encoder and codec are never adapted"
             )
             raise NoModulesMatchedError(
                 f"lora.targets: {term!r} matches no module of the decoder, expected at least one{hint}. "

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from lora_bench.cli import main
+from lora_bench.commands.targets import find_unmatched_targets
 from lora_bench.forecast import (
     Forecaster,
     History,
@@ -113,6 +114,38 @@ def test_a_target_that_matches_nothing_is_said_and_others_are_counted() -> None:
     matched, problem = match_targets(["q_proj", "nothing"], shape.linears)
     assert len(matched) == 12
     assert problem == "target `nothing` matches no module of the model"
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        (
+            ["q_proj", ".*decoder.*fc1"],
+            ["`.*decoder.*fc1` matches no module", "`re:.*decoder.*fc1` matches 6"],
+        ),
+        (
+            ["re:fc1", "q_prj"],
+            ["`re:fc1` matches no", "begin it with `.*`: `re:.*fc1`", "did you mean `q_proj`"],
+        ),
+        (["fc1", "zzz"], ["`zzz` matches no module", "groups are self_attention", "encoder_attn.q_proj, "]),
+        ("re:.*nothing", ["`re:.*nothing` matches no module"]),
+        (["re:(", "fc1"], ["`re:(` matches no module"]),
+        (["attention", "re:.*fc[12]"], []),
+        ("attention+ffn", []),
+    ],
+)
+def test_every_target_without_a_module_is_refused_before_anything_runs(
+    targets: str | list[str], words: list[str]
+) -> None:
+    spec = {
+        "schema": 1, "name": "t", "dataset": {"builtin": "chiptune"}, "prompts": ["a"],
+        "defaults": {"lora": {"targets": targets}},
+    }  # fmt: skip
+    problems = find_unmatched_targets(plan_experiment(ExperimentSpec.model_validate(spec)), "t.yaml")
+    text = "\n".join(map(str, problems))
+    assert bool(problems) == bool(words)
+    assert all(each in text for each in words), text
+    assert all(str(problem).startswith("t.yaml: `lora.targets` of `") for problem in problems)
 
 
 def test_published_sizes_are_those_of_the_papers_model() -> None:
