@@ -26,7 +26,7 @@ def write_songs(folder: Path, n_songs: int = 3) -> None:
     """Short sounds, no two alike."""
     folder.mkdir(parents=True, exist_ok=True)
     for song in range(n_songs):
-        soundfile.write(folder / f"s{song}.wav", np.full(800, 0.1 * (song + 1)), 8000)
+        soundfile.write(folder / f"s{song}.wav", np.full(24_000, 0.1 * (song + 1)), 8000)
 
 
 def write_spec(text: str) -> Path:
@@ -111,6 +111,20 @@ def test_a_folder_without_songs_or_captions_is_said(
         assert first.startswith("t.yaml:5:")
         assert words in first
     assert not (place / "runs").exists()
+
+
+def test_what_a_run_leaves_out_needs_no_caption(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_songs(place / "music")
+    for song in range(3):
+        (place / "music" / f"s{song}.txt").write_text("a tune", encoding="utf-8")
+    (place / "music" / "copy.wav").write_bytes((place / "music" / "s0.wav").read_bytes())
+    (place / "music" / "damaged.mp3").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    soundfile.write(place / "music" / "short.wav", np.full(80, 0.3), 8000)
+    soundfile.write(place / "music" / "silent.wav", np.zeros(24_001), 8000)
+    spec = str(write_spec("dataset: {path: music, captions: {source: sidecar}}\n"))
+    assert main(["validate", spec]) == 0
+    soundfile.write(place / "music" / "new.wav", np.full(24_000, 0.7), 8000)
+    assert "new.wav: no new.txt" in "".join(list_problems(capsys, "validate", spec))
 
 
 def test_a_file_for_a_folder_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

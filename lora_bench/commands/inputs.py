@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lora_bench.commands.targets import find_unmatched_targets
-from lora_bench.errors import DatasetError, Problem, SpecError
+from lora_bench.errors import AudioFileError, DatasetError, Problem, SpecError
 from lora_bench.plan import ExperimentPlan, plan_file
 from lora_bench.spec import LoadedSpec, load_spec
 from lora_bench.spec.paths import find_missing_paths, find_stated
-from lora_bench.spec.schema import CaptionSpec, ModelSpec
+from lora_bench.spec.schema import DatasetSpec, ModelSpec
 
 MODEL_FILES = ("config.json", "state_dict.bin", "checkpoint.th")
 
@@ -51,17 +51,17 @@ def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Proble
     datasets = {trial.dataset.model_dump_json(): trial.dataset for trial in plan.trials}
     for dataset in datasets.values():
         if dataset.path is not None and dataset.path.is_dir():
-            problems += _check_folder(dataset.path, dataset.captions, loaded)
+            problems += _check_folder(dataset.path, dataset, loaded)
     models = {trial.model.model_dump_json(): trial.model for trial in plan.trials}
     for model in models.values():
         problems += _check_model(model, loaded)
     return list(dict.fromkeys(problems))
 
 
-def _check_folder(folder: Path, spec: CaptionSpec, loaded: LoadedSpec) -> Iterator[Problem]:
+def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:
     """Problems of a folder of recordings: no audio, too little of it, no captions."""
     from lora_bench.audio import list_audio_files
-    from lora_bench.stages.dataset.captions import find_captions, read_metadata
+    from lora_bench.stages.dataset.captions import find_captions, read_metadata, search_captions
     from lora_bench.stages.dataset.splits import MIN_TRACKS
 
     place, captions = find_stated(loaded.tree, folder.as_posix())
@@ -81,11 +81,32 @@ def _check_folder(folder: Path, spec: CaptionSpec, loaded: LoadedSpec) -> Iterat
     if not files:
         return
     try:
-        metadata = read_metadata(folder, spec)
-        sources = [path.relative_to(folder).as_posix() for path in files]
-        find_captions(folder, sources, spec, metadata)
+        metadata = read_metadata(folder, spec.captions)
+        paths = {path.relative_to(folder).as_posix(): path for path in files}
+        found = search_captions(folder, paths, spec.captions, metadata)
+        lacking = [name for name in paths if name in found.missing or name in found.unusable]
+        if any(_is_recording(paths[name], files, spec.min_track_s) for name in lacking):
+            find_captions(folder, paths, spec.captions, metadata)
     except DatasetError as error:
         yield Problem(captions or place, "dataset.captions", f"`dataset.captions`: {error}")
+
+
+def _is_recording(path: Path, files: Sequence[Path], min_track_s: float) -> bool:
+    """Whether a run would use a file; one that it leaves out (damaged, short, silent, repeated) needs no caption."""
+    from lora_bench.audio import load_audio, read_header
+    from lora_bench.stages.dataset.recordings import SILENCE_PEAK
+    from lora_bench.store import hash_file
+
+    try:
+        if read_header(path).duration_s < min_track_s:
+            return False
+        if abs(load_audio(path)[0]).max() < SILENCE_PEAK:
+            return False
+        size = path.stat().st_size
+        alike = [other for other in files if other != path and other.stat().st_size == size]
+        return not alike or hash_file(path) not in {hash_file(other) for other in alike}
+    except (AudioFileError, OSError):
+        return False
 
 
 def _check_model(model: ModelSpec, loaded: LoadedSpec) -> Iterator[Problem]:
