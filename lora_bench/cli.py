@@ -126,6 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     specs.add_argument("name", nargs="?", metavar="NAME", help="such as quickstart; default: list all")
     _add(verbs, "schema", "JSON Schema of a spec, for editors, on stdout")
     doctor = _add(verbs, "doctor", "what this machine can run, and what is missing for the rest")
+    doctor.add_argument("--model", metavar="ID", help="load this model offline, and say what it is or lacks")
     _add_json(doctor)
     return parser
 

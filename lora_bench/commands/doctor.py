@@ -10,50 +10,29 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from lora_bench.commands.findings import GIB, Finding, format_findings
 from lora_bench.commands.tables import print_json
 from lora_bench.environment import cpu_name, gpu_names, memory_gib, package_versions
 from lora_bench.errors import EXIT_FAILURE, EXIT_OK, LoraBenchError, ModelError
 
 SCHEMA = 1
-GIB = 2**30
 MODEL_ENCODERS = ("mfcc20", "encodec")  # made from the music model, so they run where it runs
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        ok: None for a fact that is neither good nor bad.
-        essential: whether nothing runs without it.
-        mend: what to do if it is not ok.
-    """
-
-    topic: str
-    name: str
-    ok: bool | None
-    detail: str
-    mend: str = ""
-    essential: bool = False
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Print every finding; 1 if something essential is missing."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    findings = [
-        *look_at_machine(),
-        *look_at_packages(),
-        *look_at_audio(),
-        *look_at_models(),
-        *look_at_backends(),
-        *look_at_executors(),
-        *look_at_encoders(),
-    ]
+    if (model := getattr(arguments, "model", None)) is not None:
+        from lora_bench.commands.model_rehearsal import rehearse_model
+
+        findings = list(rehearse_model(model))
+    else:
+        findings = look_at_everything()
     if arguments.json:
         document = {"schema": SCHEMA, "findings": [asdict(finding) for finding in findings]}
         print_json(document)
@@ -63,22 +42,17 @@ def execute(arguments: argparse.Namespace) -> int:
     return EXIT_FAILURE if broken else EXIT_OK
 
 
-def format_findings(findings: list[Finding]) -> str:
-    """Findings by topic, with a mark in front and the mend below."""
-    lines: list[str] = []
-    topic = ""
-    width = max(len(finding.name) for finding in findings)
-    for finding in findings:
-        if finding.topic != topic:
-            topic = finding.topic
-            lines.append(topic)
-        mark = {True: "ok     ", False: "MISSING" if finding.essential else "missing", None: "       "}[
-            finding.ok
-        ]
-        lines.append(f"  {mark}  {finding.name:<{width}}  {finding.detail}".rstrip())
-        if finding.ok is False and finding.mend:
-            lines.append(f"  {'':7}  {'':<{width}}  -> {finding.mend}")
-    return "\n".join(lines)
+def look_at_everything() -> list[Finding]:
+    """Every finding about this machine."""
+    return [
+        *look_at_machine(),
+        *look_at_packages(),
+        *look_at_audio(),
+        *look_at_models(),
+        *look_at_backends(),
+        *look_at_executors(),
+        *look_at_encoders(),
+    ]
 
 
 def look_at_machine() -> Iterator[Finding]:
