@@ -51,14 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     init.add_argument("--model", default="pocket", metavar="ID", help="default: pocket")
     init.add_argument("--force", action="store_true", help="replace a spec that is there")
 
-    validate = _add(verbs, "validate", "check specs and what they name here; every problem with its place")
-    validate.add_argument("specs", nargs="+", type=Path, metavar="SPEC")
-    validate.add_argument(
-        "--spec-only",
-        action="store_true",
-        help="do not look for recordings, captions and models on this machine",
-    )
-
+    _add_validate(verbs)
     plan = _add(verbs, "plan", "show every trial, why it would run, and what it would take")
     _add_spec(plan)
     _add_runs_dir(plan)
@@ -129,6 +122,18 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--model", metavar="ID", help="load this model offline, and say what it is or lacks")
     _add_json(doctor)
     return parser
+
+
+def _add_validate(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],  # pyright: ignore[reportPrivateUsage]
+) -> None:
+    validate = _add(verbs, "validate", "check specs and what they name here; every problem with its place")
+    validate.add_argument("specs", nargs="+", type=Path, metavar="SPEC")
+    validate.add_argument(
+        "--spec-only",
+        action="store_true",
+        help="do not look for recordings, captions and models on this machine",
+    )
 
 
 def _read_seconds(text: str) -> float:

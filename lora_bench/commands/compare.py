@@ -15,7 +15,7 @@ from lora_bench.commands.tables import format_number, format_table, print_json
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.results import gather_results
 from lora_bench.results_shape import read_results_file
-from lora_bench.spec.configurations import find_differences
+from lora_bench.spec.configurations import drop_effect_free, find_differences
 from lora_bench.spec.words import suggest
 
 if TYPE_CHECKING:
@@ -205,8 +205,7 @@ def describe_resources(name: str, first: Json | None, second: Json | None) -> Js
 def find_warnings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """What makes the columns answers to different questions."""
     warnings: list[str] = []
-    one: Json = first.get("spec") or {}
-    other: Json = second.get("spec") or {}
+    one, other = (_drop_counts(results.get("spec") or {}) for results in (first, second))
     for name in _PAIRED_BY:
         if one.get(name) != other.get(name):
             fields = find_differences({name: one.get(name)}, {name: other.get(name)})
@@ -215,6 +214,12 @@ def find_warnings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[s
         if not results.get("complete", False):
             warnings.append(f"{label} ({results['name']}) is incomplete")
     return warnings
+
+
+def _drop_counts(spec: Json) -> Json:
+    """A spec without the numbers of clips and of clips at once: clips of the same index are pairs whatever they are."""
+    generation = {"generation": spec.get("generation") or {}}
+    return {**spec, **drop_effect_free(generation)}
 
 
 def find_changes(pairs: Sequence[Pair]) -> dict[str, list[str]]:

@@ -21,6 +21,9 @@ SAMPLING = {
     "quantization": "quantization",
 }
 
+NOT_OF_THE_METRIC = {"model", "model_weights_hash", "train_seed", "decoding"}
+"""What scores say of the clips; a table compares models and adapters.  Weights count by their hash if they have one."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -81,9 +84,9 @@ def _list_facts(run: RunView, configuration: Configuration, metric: str, samplin
     }
     # counts of vectors follow from clips, and rounding in a clip's last bits makes no other metric; everything else
     # is part of what the metric is
-    made = {
-        k: v for k, v in (score.get("provenance") or {}).items() if not k.startswith("n_") and k != "decoding"
-    }
+    provenance: Json = score.get("provenance") or {}
+    left_out = NOT_OF_THE_METRIC | ({"weights"} if provenance.get("weights_hash") else set())
+    made = {k: v for k, v in provenance.items() if not k.startswith("n_") and k not in left_out}
     return facts | {f"metric's {key.replace('_', ' ')}": value for key, value in sorted(made.items())}
 
 
