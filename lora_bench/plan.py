@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from lora_bench.errors import Problem, SpecError
-from lora_bench.names import slugify
+from lora_bench.names import clean_name, slugify
 from lora_bench.spec.configurations import (
     EFFECT_FREE,
     N_CLIPS,
@@ -26,7 +26,7 @@ from lora_bench.spec.configurations import (
     write_canonical,
 )
 from lora_bench.spec.experiment import ExperimentSpec
-from lora_bench.spec.grid import clean_name, find_value, show_value
+from lora_bench.spec.grid import find_value, show_value
 from lora_bench.spec.loading import LoadedSpec
 from lora_bench.spec.schema import DatasetSpec, GenerationSpec, LoraSpec, ModelSpec, Section, TrainSpec
 from lora_bench.spec.search import EarlyStoppingSpec

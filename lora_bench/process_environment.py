@@ -6,7 +6,12 @@ them.  Importing lora_bench as a library sets nothing: the environment of a proc
 
 from __future__ import annotations
 
+import getpass
 import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 WAIT_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 """A user who sets one of these has chosen how threads of OpenMP wait."""
@@ -18,3 +23,38 @@ def set_defaults() -> None:
     # program needs: see benchmarks/results/busy_machine.md
     if not any(name in os.environ for name in WAIT_SETTINGS):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    # numba, which librosa needs, fails at import where it can write neither beside the package nor into the home
+    if not os.environ.get("NUMBA_CACHE_DIR"):
+        os.environ["NUMBA_CACHE_DIR"] = str(_choose_numba_folder())
+    # in a container a user may have a number and no name, and libraries ask for the name
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid{os.getuid()}"
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether a folder can be written, or made and then written."""
+    for place in (folder, *folder.parents):
+        try:
+            place.stat()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+        return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    return False
+
+
+def _choose_numba_folder() -> Path:
+    """The user's cache, or a temporary folder that only this user can write, for code is loaded from it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111 (never raises)
+    if cache.is_absolute() and is_writable(cache / "lora-bench" / "numba"):
+        return cache / "lora-bench" / "numba"
+    folder = Path(tempfile.gettempdir()) / f"lora-bench-numba-{os.getuid()}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
+        return folder
+    return Path(tempfile.mkdtemp(prefix="lora-bench-numba-"))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lora_bench.errors import ResourceError, StoreError
-from lora_bench.names import slugify
+from lora_bench.names import series_slugs
 from lora_bench.progress import Progress
 from lora_bench.runner.state import view_trial
 from lora_bench.store import read_json
@@ -233,8 +233,12 @@ class TrialFeed:
             for field, name in _CURVE.items():
                 if point.get(field) is not None:
                     self._log(trial_id, name, float(point[field]), last)
-        for score in _read(folder / "scores.json").get("scores") or []:
-            prompt = "all prompts" if score.get("prompt") is None else slugify(str(score["prompt"]))
+        scores = _read(folder / "scores.json").get("scores") or []
+        slugs = series_slugs(
+            list({str(score["prompt"]) for score in scores if score.get("prompt") is not None})
+        )
+        for score in scores:
+            prompt = "all prompts" if score.get("prompt") is None else slugs[str(score["prompt"])]
             value = score.get("corrected") if score.get("corrected") is not None else score.get("value")
             if value is not None:
                 self._log(trial_id, f"score {score['metric']}/{prompt}", float(value), last)

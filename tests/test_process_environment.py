@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +60,71 @@ def test_torch_takes_the_default() -> None:
         env={**os.environ, "OMP_DISPLAY_ENV": "TRUE"},
     )
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No home, a temporary folder of the test's own, nothing set."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "OMP_WAIT_POLICY", "LOGNAME"):
+        monkeypatch.setenv(name, "")  # so that what is set is taken back
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def test_numba_keeps_its_cache_in_the_users(homeless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(homeless))
+    set_defaults()
+    assert os.environ["NUMBA_CACHE_DIR"] == str(homeless / ".cache" / "lora-bench" / "numba")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/mine")
+    set_defaults()
+    assert os.environ["NUMBA_CACHE_DIR"] == "/mine"
+
+
+@pytest.mark.parametrize("home", [None, "relative"])
+def test_without_a_home_numba_keeps_its_cache_in_a_folder_of_this_user_alone(
+    home: str | None, homeless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    set_defaults()
+    folder = Path(os.environ["NUMBA_CACHE_DIR"])
+    assert folder == homeless / f"lora-bench-numba-{os.getuid()}"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("trap", ["writable", "link", "file"])
+def test_a_folder_that_others_can_write_is_not_taken(trap: str, homeless: Path) -> None:
+    folder = homeless / f"lora-bench-numba-{os.getuid()}"
+    if trap == "writable":
+        folder.mkdir()
+        folder.chmod(0o777)
+    elif trap == "link":
+        folder.symlink_to(homeless)
+    else:
+        folder.touch()
+    set_defaults()
+    assert Path(os.environ["NUMBA_CACHE_DIR"]).parent == homeless
+    assert Path(os.environ["NUMBA_CACHE_DIR"]) != folder
+
+
+def test_a_user_without_a_name_gets_one(homeless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 987_654)
+    set_defaults()
+    assert os.environ["LOGNAME"] == "uid987654"
+
+
+def test_doctor_says_whether_numba_can_keep_its_cache(
+    homeless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lora_bench.commands.doctor import look_at_machine
+
+    for place, ok in ((homeless / "new", True), (homeless / "file" / "x", False)):
+        monkeypatch.setenv("NUMBA_CACHE_DIR", str(place))
+        [finding] = [item for item in look_at_machine() if item.name == "numba's cache"]
+        assert (finding.ok, finding.detail) == (ok, str(place))
+        assert "NUMBA_CACHE_DIR" in finding.mend

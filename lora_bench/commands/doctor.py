@@ -19,6 +19,7 @@ from lora_bench.commands.findings import GIB, Finding, format_findings
 from lora_bench.commands.tables import print_json
 from lora_bench.environment import cpu_name, gpu_names, memory_gib, package_versions
 from lora_bench.errors import EXIT_FAILURE, EXIT_OK, LoraBenchError, ModelError
+from lora_bench.process_environment import is_writable
 
 SCHEMA = 1
 MODEL_ENCODERS = ("mfcc20", "encodec")  # made from the music model, so they run where it runs
@@ -72,6 +73,9 @@ def look_at_machine() -> Iterator[Finding]:
     yield Finding("machine", "memory", None, "unknown" if memory is None else f"{memory:g} GiB")
     free_gib = shutil.disk_usage(Path.cwd()).free / GIB
     yield Finding("machine", "disk", free_gib >= 1.0, f"{free_gib:.1f} GiB free here", "free at least 1 GiB")
+    numba = Path(os.environ.get("NUMBA_CACHE_DIR", "")).absolute()
+    mend = "set NUMBA_CACHE_DIR to a folder that can be written"
+    yield Finding("machine", "numba's cache", is_writable(numba), str(numba), mend)
     try:
         names = gpu_names()
     except ImportError:

@@ -8,7 +8,7 @@ from pathlib import Path
 from lora_bench.commands.run_places import resolve_run
 from lora_bench.console import open_display
 from lora_bench.errors import EXIT_OK, UsageError
-from lora_bench.names import slugify
+from lora_bench.names import prompt_slug
 
 MAX_PROMPT = 2000
 
@@ -32,7 +32,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from lora_bench.take_away.choice import choose_trial
 
     chosen = choose_trial(run.absolute(), arguments.trial, arguments.metric)
-    file = arguments.to or Path(f"{chosen.plan.name}-{slugify(prompt, max_length=40)}.wav")
+    file = arguments.to or Path(f"{chosen.plan.name}-{prompt_slug(prompt, max_length=40)}.wav")
     check_files(file, force=arguments.force)
     from lora_bench.take_away.rendering import ClipRequest, render_pair
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from lora_bench.commands.folder_survey import Survey, describe_survey, list_left_out, survey_folder
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.folder_walk import spell_path
+from lora_bench.names import clean_name
 from lora_bench.spec import load_spec
-from lora_bench.spec.grid import clean_name
 from lora_bench.store import write_text
 
 CLIP_LENGTHS_S = (30, 20, 15, 10, 8, 5, 4, 3, 2, 1)

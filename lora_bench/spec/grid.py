@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lora_bench.names import clean_name
 from lora_bench.spec.changes import Changes, flatten_mapping
 from lora_bench.spec.experiment import GridSpec, TrialSettings
 
@@ -134,9 +135,3 @@ def rename_value(name: str, field: str, before: Any, after: Any) -> str:
         )
 
     return clean_name(_STATED_NUMBER.sub(replace, name))
-
-
-def clean_name(text: str) -> str:
-    """`text` as a name: letters, digits and `. _ + -`, at most 80, beginning with a letter or digit."""
-    clean = re.sub(r"-{2,}", "-", re.sub(r"[^A-Za-z0-9._+-]", "-", text))
-    return clean.strip("-").lstrip("._+-")[:80] or "x"
