@@ -19,6 +19,7 @@ from lora_bench.plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results import write_results
 from lora_bench.runner import run_trials
+from lora_bench.runner.cluster import check_address
 from lora_bench.runner.guard import CACHE_USES
 from lora_bench.runner.holding import hold_run
 from lora_bench.runner.local import check_gpus
@@ -106,6 +107,8 @@ def run_experiment(
                 write_json(run_folder / "environment.json", describe_environment())
             if pending and ray_address is None:
                 check_gpus(plan.spec.resources)  # before the data is prepared for trials that cannot run
+            elif pending and ray_address is not None:
+                check_address(ray_address)
             _prepare(plan, run_folder, store_root, progress)
             if pending:
                 from lora_bench.tracking import track_trials

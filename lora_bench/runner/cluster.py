@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import tempfile
 import threading
 import uuid
@@ -28,6 +29,8 @@ OBJECT_STORE_BYTES = 100 * 2**20  # results travel as files; Ray asks for at lea
 PROBE = ".node-probe"
 PROBE_TIMEOUT_S = 120.0
 PACKAGE = "lora-bench"
+CONNECT_TIMEOUT_S = 10.0
+EXPECTED_ADDRESS = "expected the address that `ray start --head` prints, such as 192.168.0.10:6379"
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -86,16 +89,18 @@ def _temporary_files_in(folder: Path) -> Iterator[None]:
 
     Ray Tune imports wandb where it is installed, and that makes two folders in each process.
     """
-    before = os.environ.get("TMPDIR")
-    os.environ["TMPDIR"], tempfile.tempdir = folder.as_posix(), None
+    before = {name: os.environ.get(name) for name in ("TMPDIR", "RAY_TMPDIR")}
+    os.environ |= dict.fromkeys(before, folder.as_posix())
+    tempfile.tempdir = None
     try:
         yield
     finally:
         tempfile.tempdir = None
-        if before is None:
-            del os.environ["TMPDIR"]
-        else:
-            os.environ["TMPDIR"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _start_own(ray: Any, folder: Path) -> None:
@@ -141,8 +146,28 @@ def _join(ray: Any, address: str) -> None:
         ray.init(address, **_QUIET_INIT)
     except Exception as error:
         raise ResourceError(
-            f"no Ray cluster can be joined at {address}: {error}; expected the address that "
-            "`ray start --head` prints, such as 192.168.0.10:6379"
+            f"no Ray cluster can be joined at {address}: {error}; {EXPECTED_ADDRESS}"
+        ) from error
+
+
+def check_address(address: str) -> None:
+    """Refuse an address where nothing listens: Ray would try for many minutes without a word.
+
+    Raises:
+        ResourceError: the address is not one, or nobody answers there.
+    """
+    if address in {"auto", "local"}:
+        return
+    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    if not host.strip("[]") or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ResourceError(f"--ray-address {address}: {EXPECTED_ADDRESS}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        reason = error.strerror or str(error) or "no answer"
+        raise ResourceError(
+            f"--ray-address {address}: no Ray cluster can be joined there ({reason.lower()}); see whether it is "
+            f"up; {EXPECTED_ADDRESS}"
         ) from error
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,14 +11,17 @@ from typing import Any
 import pytest
 
 from lora_bench.errors import ResourceError
+from lora_bench.runner import sessions
 from lora_bench.runner.cluster import (
     PACKAGE,
     RoomWatch,
     _judge_node,
+    check_address,
     check_resources,
     look_from_node,
     open_cluster,
 )
+from lora_bench.runner.sessions import Session
 from lora_bench.spec.schema import ResourcesSpec
 
 CPU_NODE = {"Alive": True, "Resources": {"CPU": 8.0}}
@@ -85,6 +90,56 @@ def test_a_node_that_would_go_astray_is_refused_with_its_name(
 ) -> None:
     with pytest.raises(ResourceError, match=words):
         _judge_node("n1", answer, "mark", tmp_path)
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "localhost:{}", "ray://127.0.0.1:{}"])
+def test_an_address_where_nothing_listens_is_refused_and_one_that_answers_is_not(form: str) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = form.format(listener.getsockname()[1])
+        with pytest.raises(
+            ResourceError, match=rf"--ray-address {address}: no Ray cluster .*refused.*; see whether"
+        ):
+            check_address(address)
+        listener.listen()
+        check_address(address)
+    check_address("auto")
+
+
+@pytest.mark.parametrize(
+    "address", ["head", ":6379", "head:", "head:x", "head:0", "head:99999", "ray://head", ""]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ResourceError, match="expected the address that `ray start --head` prints"):
+        check_address(address)
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+def test_sockets_of_ray_fit_where_the_temporary_folder_is_long(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / ("a-job-with-a-long-name" * 3)
+    place.mkdir()
+    monkeypatch.setenv(name, str(place))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    session = Session()
+    try:
+        inside = session.folder / "1/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+        with socket.socket(socket.AF_UNIX) as server:
+            inside.parent.mkdir(parents=True)
+            server.bind(str(inside))
+    finally:
+        session.remove()
+    assert list(place.iterdir()) == []
+
+
+def test_without_a_short_temporary_folder_ray_says_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_SHORT", (str(tmp_path / "none"),))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 20)))
+    with pytest.raises(ResourceError, match="set TMPDIR to such a folder, or use `--executor local`"):
+        Session()
 
 
 def test_a_cluster_that_is_not_there_is_refused_with_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
