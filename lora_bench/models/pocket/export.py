@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import (
     EncodecFeatureExtractor,
+    EncodecModel,
     MusicgenForConditionalGeneration,
     MusicgenProcessor,
     T5Tokenizer,
@@ -75,3 +76,10 @@ def load_model(folder: Path) -> MusicgenForConditionalGeneration:
     model = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     set_token_ids(model)
     return model.eval()
+
+
+def load_encodec(folder: Path) -> EncodecModel:
+    """Load a codec in fp32 from its own folder, or out of a whole model's."""
+    if (folder / "pocket.json").is_file():
+        return load_model(folder).audio_encoder
+    return EncodecModel.from_pretrained(folder, dtype=torch.float32).eval()

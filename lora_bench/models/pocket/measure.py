@@ -85,10 +85,10 @@ def measure_reconstruction(codec: EncodecModel, audio: Tensor, train_audio: Tens
 
 
 def compute_perplexity(codes: Tensor) -> list[float]:
-    """Exponential of the entropy of each codebook's use: (N, K, T) -> K values, at most 1024."""
+    """Exponential of the entropy of each codebook's use: (N, K, T) -> K values, at most the codebook's size."""
     result = []
     for k in range(codes.shape[1]):
-        p = torch.bincount(codes[:, k].flatten(), minlength=CODEBOOK_SIZE).double()
+        p = torch.bincount(codes[:, k].flatten()).double()
         p = p[p > 0] / p.sum()
         result.append(float(torch.exp(-(p * p.log()).sum())))
     return result
