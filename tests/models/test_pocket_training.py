@@ -1,15 +1,30 @@
 """The parts that trained the pocket model: scores, delay pattern, captions, codec conversion."""
 
+import argparse
+import json
 import random
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
+from transformers import EncodecModel
 
 from lora_bench.models.pocket.captions import Captioner, Heard, analyse_track
+from lora_bench.models.pocket.codec import CodecTraining, get_phase, train_codec
+from lora_bench.models.pocket.codec import get_rate_frac as get_codec_rate_frac
+from lora_bench.models.pocket.codec_losses import GradientNorms
+from lora_bench.models.pocket.codec_parts import (
+    PocketCodec,
+    check_conversion,
+    load_codec,
+    restart_codes,
+    save_codec,
+)
 from lora_bench.models.pocket.data import Track
 from lora_bench.models.pocket.lm import get_rate_frac
 from lora_bench.models.pocket.measure import compute_si_sdr
+from lora_bench.models.pocket.patches import PatchSampler
 from lora_bench.models.pocket.scores import write_scores
 from lora_bench.models.pocket.sources import SOURCES
 from lora_bench.models.pocket.tokens import delay_codes
@@ -80,7 +95,9 @@ def test_si_sdr_ignores_scale_and_falls_with_noise():
 def test_held_out_music_is_not_among_the_sources():
     packages = [source.package for source in SOURCES]
     assert not any(
-        word in package for package in packages for word in ("wesnoth", "drascula", "asc", "planetblupi")
+        word in package
+        for package in packages
+        for word in ("wesnoth", "drascula", "asc", "planetblupi", "fillets")
     )
 
 
@@ -88,3 +105,153 @@ def test_learning_rate_ends_at_zero():
     assert get_rate_frac(0.0) > 0
     assert get_rate_frac(0.2) == 1.0
     assert get_rate_frac(1.0) == 0.0
+
+
+def test_patches_repeat_with_their_seed_and_hold_silence_between_notes():
+    crops = PatchSampler(16_000, 5).draw(24)
+    assert torch.equal(crops, PatchSampler(16_000, 5).draw(24))
+    assert crops.shape == (24, 1, 16_000)
+    assert torch.isfinite(crops).all()
+    assert crops.abs().max() < 1
+    assert 0.05 < (crops.abs() < 1e-4).float().mean() < 0.7
+
+
+def test_patches_have_no_partials_beyond_the_band():
+    sampler = PatchSampler(16_000, 0)
+    time = np.arange(16_000) / 16_000
+    for kind in ("pulse", "saw", "triangle", "additive"):
+        tone = sampler._make_tone(kind, 1234.0, time, np.array([0.4, 0.5, 0.5, 0.0]))
+        power = np.abs(np.fft.rfft(tone * np.hanning(16_000))) ** 2
+        at_partials = sum(power[1234 * k - 3 : 1234 * k + 4].sum() for k in range(1, 7))
+        assert at_partials > 0.999 * power.sum(), kind
+
+
+def test_phases_follow_the_audio_seen():
+    args = argparse.Namespace(warm_up_s=10, adversarial_from_s=20, frozen_from_s=30)
+    assert [get_phase(s, "warm_up", args) for s in (0, 10, 20, 30)] == [
+        "warm_up",
+        "joint",
+        "adversarial",
+        "frozen",
+    ]
+    assert get_phase(0, "joint", args) == "joint"  # a codec to start from needs no warm-up
+
+
+def test_the_codec_s_learning_rate_rises_holds_and_falls():
+    rates = [get_codec_rate_frac(s, 1e6) for s in (0, 1e4, 7e5, 9e5, 1e6)]
+    assert rates == [pytest.approx(value) for value in (0.01, 1, 1, 0.5, 0.03)]
+
+
+def test_average_gradient_norms_continue_from_their_state():
+    one, other = GradientNorms(0.5), GradientNorms(0.5)
+    one({"mel": 2.0})
+    other.total, other.weight = dict(one.total), dict(one.weight)
+    assert one({"mel": 4.0}) == other({"mel": 4.0}) == {"mel": pytest.approx(5 / 1.5)}
+
+
+@pytest.fixture
+def codec_args(tmp_path):
+    """A working folder with two training tracks and one held out, and small settings of the codec's stage."""
+    pytest.importorskip("audiocraft")
+    rng, length = np.random.default_rng(0), 6 * 16_000
+    (rng.standard_normal(3 * length) * 3000).astype(np.int16).tofile(tmp_path / "audio.i16")
+    tracks = [
+        make_track(source="x", start=i * length, length=length, split="heldout" if i == 2 else "train")
+        for i in range(3)
+    ]
+    (tmp_path / "tracks.json").write_text(json.dumps([asdict(track) for track in tracks]))
+    return argparse.Namespace(
+        work=tmp_path, run="codec", start=None, codebook_size=32, audio_s=8, warm_up_s=2,
+        adversarial_from_s=4, frozen_from_s=6, patches_frac=0.5, rate=1e-3, batch=2, device="cpu",
+        check_minutes=60.0, seed=0,
+    )  # fmt: skip
+
+
+def take_all_steps(args):
+    training = CodecTraining(args)
+    losses = []
+    while training.seen_s < args.audio_s:
+        losses.append(training.take_step())
+    training.save()
+    return training, losses
+
+
+def test_a_codec_training_that_was_resumed_in_every_phase_equals_one_that_was_not(codec_args):
+    whole, losses = take_all_steps(argparse.Namespace(**{**vars(codec_args), "run": "whole"}))
+    assert [set(step) - {"l1", "mel", "commit"} for step in losses] == [set()] * 2 + [{"adv", "feat"}] * 2
+    for audio_s in (2, 4, 6, 8):
+        training = CodecTraining(codec_args)
+        assert training.seen_s == audio_s - 2
+        step = training.take_step()
+        assert step == pytest.approx(losses[training.step - 1], rel=1e-4)
+        training.save()
+    ours, theirs = training.average.model.state_dict(), whole.average.model.state_dict()
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
+
+
+def test_a_frozen_codec_keeps_its_codes(codec_args):
+    codec_args.frozen_from_s = codec_args.audio_s = 4
+    training, _ = take_all_steps(codec_args)
+    training.take_step()
+    before = {name: tensor.clone() for name, tensor in training.codec.state_dict().items()}
+    training.take_step()
+    after = training.codec.state_dict()
+    changed = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {"decoder"}
+
+
+def test_codes_that_nothing_uses_are_moved_to_where_the_vectors_are(codec_args):
+    codec = PocketCodec(32)
+    hidden = torch.randn(4, 64, 50) + 5
+    for layer in codec.quantizer.vq.layers:
+        layer._codebook.cluster_size.fill_(1.0)
+        layer._codebook.cluster_size[:8] = 0.01
+    books = [layer._codebook.embed.clone() for layer in codec.quantizer.vq.layers]
+    assert restart_codes(codec.quantizer, hidden) == 32
+    vectors = hidden.transpose(1, 2).flatten(0, 1)
+    first = codec.quantizer.vq.layers[0]._codebook
+    assert all((vectors == code).all(1).any() for code in first.embed[:8])
+    assert torch.equal(first.embed[8:], books[0][8:])
+    codec.train()
+    codec.quantizer(hidden, 50)  # audiocraft computes `embed` from its averages: the move must survive it
+    assert (
+        (first.embed[:8] - books[0][:8]).norm(dim=1) > 20
+    ).all()  # they were near 0, the vectors are near 5
+    assert torch.equal(
+        first.cluster_size < 0.1 * first.cluster_size.mean(), torch.zeros(32, dtype=torch.bool)
+    )
+
+
+def test_the_codec_stage_writes_a_folder_for_transformers_and_a_line_of_figures(codec_args, monkeypatch):
+    monkeypatch.setattr("lora_bench.models.pocket.codec_eval.N_MUSIC", 2)
+    monkeypatch.setattr("lora_bench.models.pocket.codec_eval.N_GENRE", 1)
+    codec_args.audio_s, codec_args.adversarial_from_s = 6, 100
+    training = train_codec(codec_args)
+    model = EncodecModel.from_pretrained(codec_args.work / "codec")
+    audio = training.sampler.draw(2)
+    assert model.encode(audio).audio_codes[0].shape == (2, 4, 50)
+    assert check_conversion(training.average.model, model, audio) < 1e-4
+    (line,) = (codec_args.work / "codec" / "checks.jsonl").read_text().splitlines()
+    facts = json.loads(line)
+    assert facts["audio_s"] == 6
+    assert facts["phase"] == "joint"
+    assert {"music_mel", "genre_mel", "music_si_sdr_db", "genre_level_db"} <= facts.keys()
+    assert train_codec(codec_args).step == training.step  # nothing is left to do: it was resumed at its end
+
+
+def test_codebooks_of_2048_are_four_books_at_transformers_too(codec_args, tmp_path):
+    codec = PocketCodec(2048).eval()
+    model = save_codec(codec, tmp_path / "large")
+    assert EncodecModel.from_pretrained(tmp_path / "large").config.codebook_size == 2048
+    assert check_conversion(codec, model, torch.randn(1, 1, 3200)) < 1e-4
+    assert model.encode(torch.randn(1, 1, 3200)).audio_codes.shape == (1, 1, 4, 10)
+
+
+def test_a_codec_starts_from_another_whose_codebooks_are_smaller(codec_args, tmp_path):
+    codec_args.audio_s = 4
+    small, _ = take_all_steps(codec_args)
+    larger = PocketCodec(64)
+    assert not load_codec(larger, tmp_path / "codec")
+    weights = small.average.model.decoder.state_dict()
+    assert all(torch.equal(larger.decoder.state_dict()[name], weights[name]) for name in weights)
+    assert load_codec(PocketCodec(32), tmp_path / "codec")

@@ -1,233 +1,249 @@
 """Stage 2, codec: train EnCodec with audiocraft's parts, then convert it to transformers' `EncodecModel`.
 
-    python -m lora_bench.models.pocket.codec --work WORK --minutes 25
+    python -m lora_bench.models.pocket.codec --work WORK --threads 1
 
-Three phases.  A short warm-up without quantizer; then encoder, quantizer and decoder together on a waveform
-L1 and a multi-scale mel loss, gradients balanced by audiocraft's `Balancer`; at last encoder and codebooks
-are frozen, so that the codes stand still, and the decoder alone goes on, with a loss that keeps peaks (with
-`--adversarial` against a small multi-scale STFT discriminator, which two CPU cores cannot afford).  `--resume
-CODEC --frozen-frac 1` trains a finished codec's decoder alone: codes, and so the language model, stay.
+The same command resumes: every `--check-minutes`, at the end and on SIGTERM all that training needs is kept in
+`WORK/codec/training.pt`, with the averaged codec in `WORK/codec/` (an `EncodecModel` folder) and a line of
+held-out figures in `WORK/codec/checks.jsonl`.  Phases follow the audio-seconds seen, not the clock, so that a
+run that was stopped and resumed equals one that was not:
 
-Writes `WORK/codec/` (an `EncodecModel` folder), `WORK/codec_phase1/` (the same codes, the decoder not yet
-finished: the language model's stage can encode with it already) and `WORK/codec.log.jsonl`.  The learning
-rate follows the wall clock, so that the stage ends when it was told to; seed 0 fixes crops and initial
-weights, but a faster machine takes more steps.  Preload tcmalloc or jemalloc: it nearly doubles the speed.
+- `warm_up`: encoder and decoder alone (none with `--start`, which goes on from an `EncodecModel`);
+- `joint`: with the quantizer, on a waveform L1 and a multi-scale mel loss, balanced by audiocraft's `Balancer`;
+- `adversarial`: the same against a multi-scale STFT discriminator, three times as slow;
+- `frozen`: encoder and codebooks stand still, as does a language model's data; the decoder alone goes on.
+
+One crop in six is synthetic (`patches.py`).  Preload tcmalloc or jemalloc: it nearly doubles the speed.
 Needs the `audiocraft` extra.
 """
 
 import argparse
 import json
-import os
+import math
+import signal
 import time
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor
 from torch.nn import functional as F
-from transformers import EncodecModel
 
-from lora_bench.models.bridges.tensors import codec_to_audiocraft
-
+from .codec_eval import cut_checks, measure_codec
+from .codec_losses import GradientNorms, MelLoss, build_adversary, build_balancer
 from .codec_parts import (
-    MelLoss,
     PocketCodec,
-    build_adversary,
     check_conversion,
+    load_codec,
+    restart_codes,
     save_codec,
     start_codebooks,
     start_weights,
 )
-from .corpus import CropSampler, cut_held_out, load_tracks
-from .measure import compute_perplexity, compute_si_sdr
-from .shapes import SAMPLE_RATE_HZ
+from .corpus import CropSampler, load_tracks
+from .lm_parts import Average
+from .patches import PatchSampler
+from .shapes import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 
-CROP_S = 1.0
-WARM_UP_FRAC = 0.05  # of the time before the freeze
-PEAK_RATE, FROZEN_PEAK_RATE = 1e-3, 4e-4
-LOG_S = 30.0
-WEIGHTS = {"l1": 0.25, "mel": 2.0}
-FROZEN_WEIGHTS = {"l1": 0.25, "mel": 1.0, "peaks": 1.0}
-ADVERSARIAL_WEIGHTS = {**FROZEN_WEIGHTS, "adv": 1.5, "feat": 2.0}
+CROP_S = 1
+RATE_WARM_UP_S = 2000  # audio-seconds until the learning rate is at its peak
+RESTART_STEPS = 20  # between two restarts of dead codes
+WEIGHTS = {"l1": 0.5, "mel": 2.0}
+ADVERSARIAL_WEIGHTS = {**WEIGHTS, "adv": 1.0, "feat": 2.0}
 
-
-def measure_codec(codec: PocketCodec, audio: Tensor, mel: MelLoss) -> dict[str, Any]:
-    """Mel loss, SI-SDR (dB) and codebook perplexities on held-out crops (N, 1, samples)."""
-    codec.eval()
-    with torch.no_grad():
-        fake, codes, _ = codec(audio)
-    return {
-        "heldout_mel": float(mel(fake, audio)),
-        "heldout_level_db": float(10 * (fake.pow(2).mean() / audio.pow(2).mean()).log10()),
-        "heldout_si_sdr_db": float(compute_si_sdr(fake, audio).mean()),
-        "heldout_perplexity": [round(p, 1) for p in compute_perplexity(codes)],
-    }
+Phase = Literal["warm_up", "joint", "adversarial", "frozen"]
 
 
-def get_learning_rate(frac: float, peak: float) -> float:
-    """Warm up for 2 %, hold until 50 %, fall linearly to 3 % of the peak."""
-    if frac < 0.02:
-        return peak * max(frac, 1e-4) / 0.02
-    return peak * (1.0 if frac < 0.5 else max(0.03, (1 - frac) / 0.5))
+def get_phase(seen_s: float, now: Phase, args: argparse.Namespace) -> Phase:
+    """The phase after `seen_s` audio-seconds, if it was `now` until then."""
+    if seen_s >= args.frozen_from_s:
+        return "frozen"
+    if seen_s >= args.adversarial_from_s:
+        return "adversarial"
+    return "warm_up" if now == "warm_up" and seen_s < args.warm_up_s else "joint"
 
 
-def _broadcast(tensor: Tensor) -> None:
-    """Take process 0's values."""
-    if distributed.is_initialized():
-        distributed.broadcast(tensor, 0)
-
-
-def _share_step(codec: PocketCodec) -> None:
-    """Average gradients and codebooks over the processes."""
-    if not distributed.is_initialized():
-        return
-    grads = [p.grad for p in codec.parameters() if p.grad is not None]
-    books = [b for b in codec.quantizer.buffers() if b.is_floating_point()]
-    flat = torch.cat([t.flatten() for t in (*grads, *books)])
-    distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
-    for tensor, mean in zip((*grads, *books), flat.split([t.numel() for t in (*grads, *books)]), strict=True):
-        tensor.copy_(mean.view_as(tensor))
+def get_rate_frac(seen_s: float, audio_s: float) -> float:
+    """Warm up, hold until 80 % of `audio_s`, fall linearly to 3 %."""
+    return min(1.0, seen_s / RATE_WARM_UP_S + 0.01, max(0.03, (1 - seen_s / audio_s) / 0.2))
 
 
 class CodecTraining:
-    """One process's training: phases, optimizer and losses."""
+    """Networks, optimizer and samplers, at some step of the training."""
 
-    def __init__(self, args: argparse.Namespace, rank: int) -> None:
-        """Args: the command line's arguments, and the number of this process."""
-        from audiocraft.losses import Balancer
-
+    def __init__(self, args: argparse.Namespace) -> None:
+        """Start, or resume from `WORK/codec/training.pt`."""
         torch.manual_seed(args.seed)
-        self.args, self.rank = args, rank
-        tracks = load_tracks(args.work)
-        crop = int(CROP_S * SAMPLE_RATE_HZ)
-        train = [track for track in tracks if track.split == "train"]
-        self.sampler = CropSampler(args.work, train, crop, args.seed + 1000 * rank)
-        self.held_out = cut_held_out(args.work, tracks, 2 * crop, 24)
-        self.codec, self.mel = PocketCodec(), MelLoss()
-        start_weights(self.codec)
-        self.phase: Literal["warm_up", "joint", "frozen"] = "warm_up"
-        if args.resume is not None:
-            state = EncodecModel.from_pretrained(args.resume).state_dict()
-            self.codec.load_state_dict(codec_to_audiocraft(state))
-            self.phase = "joint"
-        self.balancer: Any = Balancer(WEIGHTS, monitor=True)
+        self.args, self.folder = args, args.work / args.run
+        self.device = torch.device(args.device)
+        crop = CROP_S * SAMPLE_RATE_HZ
+        train = [track for track in load_tracks(args.work) if track.split == "train"]
+        self.sampler = CropSampler(args.work, train, crop, args.seed)
+        self.patches = PatchSampler(crop, args.seed)
+        self.phase: Phase = "warm_up"
+        self.step, self.seen_s, self.wall_s, self.cpu_s = 0, 0, 0.0, 0.0
+        self.mel, self.norms = MelLoss().to(self.device), GradientNorms()
         self.adversary: Any = None
+        self.codec = PocketCodec(args.codebook_size).to(self.device)
+        is_resumed = (self.folder / "training.pt").is_file()
+        if not is_resumed:
+            self._start()
+        self.average = Average(PocketCodec(args.codebook_size).to(self.device), 0.999)
+        self.average.model.load_state_dict(self.codec.state_dict())
         self.optimizer = torch.optim.AdamW(
-            self.codec.parameters(), lr=PEAK_RATE, betas=(0.8, 0.99), weight_decay=1e-4
+            self.codec.parameters(), lr=args.rate, betas=(0.8, 0.99), weight_decay=1e-4
         )
-        self.step = 0
+        if is_resumed:
+            self._load(self.folder / "training.pt")
 
-    def set_phase(self, elapsed_s: float) -> None:
-        """Change phase and learning rate by the clock."""
-        total_s = self.args.minutes * 60
-        split_s = total_s * (1 - self.args.frozen_frac)
-        if self.phase == "warm_up" and elapsed_s > WARM_UP_FRAC * split_s:
-            self.phase = "joint"
-            start_codebooks(self.codec, self.sampler.draw(160))
-            for buffer in self.codec.quantizer.buffers():
-                _broadcast(buffer)
-        if self.phase == "joint" and elapsed_s > split_s:
-            self.phase = "frozen"
-            self._freeze()
-        if self.phase == "frozen":
-            rate = get_learning_rate((elapsed_s - split_s) / (total_s - split_s), FROZEN_PEAK_RATE)
-        else:
-            rate = get_learning_rate(elapsed_s / split_s, PEAK_RATE)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def _start(self) -> None:
+        """Fresh weights, or those of `--start`, whose codebooks are kept if they have the right size."""
+        if self.args.start is None:
+            start_weights(self.codec)
+            return
+        self.phase = "joint"
+        if not load_codec(self.codec, self.args.start):
+            self._start_codebooks()
 
-    def _freeze(self) -> None:
-        from audiocraft.losses import Balancer
+    def _start_codebooks(self) -> None:
+        n_crops = math.ceil(10 * self.args.codebook_size / (CROP_S * FRAME_RATE_HZ))
+        start_codebooks(self.codec, self._draw(n_crops))
 
-        if self.rank == 0:
-            save_codec(self.codec, self.args.work / "codec_phase1")
-        if self.args.adversarial:
-            self.adversary = build_adversary(3e-4)
-        self.balancer = Balancer(
-            ADVERSARIAL_WEIGHTS if self.args.adversarial else FROZEN_WEIGHTS, monitor=True
-        )
-        self.codec.encoder.requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.codec.decoder.parameters(), betas=(0.8, 0.99))
+    def _draw(self, n: int) -> Tensor:
+        n_patches = round(n * self.args.patches_frac)
+        audio = torch.cat([self.sampler.draw(n - n_patches, augment=True), self.patches.draw(n_patches)])
+        return audio.to(self.device)
+
+    def _enter(self, phase: Phase) -> None:
+        """Build what a phase needs and change what it freezes; also after a resumption."""
+        if phase == "joint" and self.phase == "warm_up":
+            self._start_codebooks()
+        if phase == "frozen" and self.phase != "frozen":
+            self.codec.load_state_dict(self.average.model.state_dict())
+        if phase in ("adversarial", "frozen") and self.adversary is None:
+            self.adversary = build_adversary(3e-4, self.device)
+        self.codec.encoder.requires_grad_(phase != "frozen")
+        self.phase = phase
 
     def take_step(self) -> dict[str, float]:
         """One batch; returns its losses."""
+        phase = get_phase(self.seen_s, self.phase, self.args)
+        if phase != self.phase:
+            self._enter(phase)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.args.rate * get_rate_frac(self.seen_s, self.args.audio_s)
         self.codec.train()
-        real = self.sampler.draw(self.args.batch, augment=True)
+        real = self._draw(self.args.batch)
         self.optimizer.zero_grad(set_to_none=True)
         fake, commit = self._reconstruct(real)
-        mel, peaks = self.mel.measure_both(fake, real)
-        losses = {"l1": F.l1_loss(fake, real), "mel": mel}
-        if self.phase == "frozen":
-            losses["peaks"] = peaks
+        losses = {"l1": F.l1_loss(fake, real), "mel": self.mel(fake, real)}
         if self.adversary is not None:
-            if self.step % 2 == 0:  # every second step: the decoder moves slowly by now
+            if self.step % 2 == 0:
                 self.adversary.train_adv(fake, real)
             losses["adv"], losses["feat"] = self.adversary(fake, real)
         if commit.requires_grad:
             commit.backward(retain_graph=True)  # the balancer's own backward starts at `fake`
-        self.balancer.backward(losses, fake)
-        _share_step(self.codec)
+        weights = WEIGHTS if self.adversary is None else ADVERSARIAL_WEIGHTS
+        build_balancer(weights, self.norms).backward(losses, fake)
         torch.nn.utils.clip_grad_norm_([p for p in self.codec.parameters() if p.grad is not None], 1.0)
         self.optimizer.step()
+        self.average.update(self.codec)
         self.step += 1
+        self.seen_s += self.args.batch * CROP_S
         return {name: float(loss.detach()) for name, loss in (losses | {"commit": commit}).items()}
 
     def _reconstruct(self, real: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruction (B, 1, samples) and commitment loss, as the phase has it."""
-        codec = self.codec
-        if self.phase == "joint":
-            fake, _, commit = codec(real)
-            return fake, commit
+        codec, nothing = self.codec, real.new_zeros(())
+        if self.phase == "frozen":
+            with torch.no_grad():
+                hidden = codec.quantizer.decode(codec.quantizer.encode(codec.encoder(real)))
+            return codec.decoder(hidden), nothing
+        hidden = codec.encoder(real)
         if self.phase == "warm_up":
-            return codec.decoder(codec.encoder(real)), real.new_zeros(())
-        with torch.no_grad():
-            hidden = codec.quantizer.decode(codec.quantizer.encode(codec.encoder(real)))
-        return codec.decoder(hidden), real.new_zeros(())
+            return codec.decoder(hidden), nothing
+        result = codec.quantizer(hidden, FRAME_RATE_HZ)
+        if self.step % RESTART_STEPS == 0:
+            restart_codes(codec.quantizer, hidden)
+        return codec.decoder(result.x), result.penalty
 
-    def write_log(self, values: dict[str, float], elapsed_s: float) -> None:
-        """One line with held-out figures; keeps the codec as it is in `WORK/codec_last/`."""
-        facts = {**values, "phase": self.phase, "step": self.step, "elapsed_s": round(elapsed_s)}
-        facts["audio_s_per_s"] = round(
-            self.step * self.args.batch * self.args.processes * CROP_S / max(elapsed_s, 1), 1
-        )
-        facts |= measure_codec(self.codec, self.held_out, self.mel)
-        with (self.args.work / "codec.log.jsonl").open("a") as log:
-            print(json.dumps(facts), file=log)
-        print(json.dumps(facts), flush=True)
-        save_codec(self.codec, self.args.work / "codec_last")
+    def save(self) -> None:
+        """Keep everything that the next step depends on, and the averaged codec."""
+        state = {
+            "codec": self.codec.state_dict(), "average": self.average.model.state_dict(),
+            "average_n": self.average.n, "optimizer": self.optimizer.state_dict(),
+            "adversary": None if self.adversary is None else self.adversary.state_dict(),
+            "norms": [self.norms.total, self.norms.weight], "torch_rng": torch.get_rng_state(),
+            "crops_rng": self.sampler.rng.bit_generator.state,
+            "patches_rng": self.patches.rng.bit_generator.state,
+            **{name: getattr(self, name) for name in ("phase", "step", "seen_s", "wall_s", "cpu_s")},
+        }  # fmt: skip
+        self.folder.mkdir(parents=True, exist_ok=True)
+        fresh = self.folder / "training.pt.new"
+        torch.save(state, fresh)
+        fresh.replace(self.folder / "training.pt")
+        save_codec(self.average.model, self.folder)
+
+    def _load(self, file: Path) -> None:
+        state = torch.load(file, map_location=self.device, weights_only=True)
+        for name in ("step", "seen_s", "wall_s", "cpu_s"):
+            setattr(self, name, state[name])
+        self.codec.load_state_dict(state["codec"])
+        self.average.model.load_state_dict(state["average"])
+        self.average.n = state["average_n"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.phase = state["phase"]
+        if state["adversary"] is not None:
+            self._enter(self.phase)
+            self.adversary.load_state_dict(state["adversary"])
+        self.norms.total, self.norms.weight = state["norms"]
+        self.sampler.rng.bit_generator.state = state["crops_rng"]
+        self.patches.rng.bit_generator.state = state["patches_rng"]
+        torch.set_rng_state(state["torch_rng"].cpu())
 
 
-def train_codec(args: argparse.Namespace, rank: int) -> PocketCodec:
-    """All phases, as process `rank`. See the module's docstring."""
-    training = CodecTraining(args, rank)
-    start, last_s, clock = time.monotonic(), 0.0, torch.zeros(1)
-    while True:
-        clock[0] = time.monotonic() - start
-        _broadcast(clock)  # all processes change phase at the same step
-        elapsed_s = float(clock)
-        if elapsed_s >= args.minutes * 60:
-            return training.codec
-        training.set_phase(elapsed_s)
-        values = training.take_step()
-        if rank == 0 and elapsed_s - last_s > LOG_S:
-            last_s = elapsed_s
-            training.write_log(values, elapsed_s)
+def train_codec(args: argparse.Namespace) -> CodecTraining:
+    """Train until `--audio-s` are seen or SIGTERM comes. See the module's docstring."""
+    training = CodecTraining(args)
+    checks = cut_checks(args.work)
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
+    wall_s, cpu_s = training.wall_s - time.monotonic(), training.cpu_s - time.process_time()
+    checked_s = training.wall_s
+    recent: list[dict[str, float]] = []
+    while training.seen_s < args.audio_s and not stopped:
+        recent.append(training.take_step())
+        training.wall_s, training.cpu_s = wall_s + time.monotonic(), cpu_s + time.process_time()
+        if training.wall_s - checked_s > args.check_minutes * 60:
+            checked_s = training.wall_s
+            training.save()
+            write_check(training, checks, recent)
+            recent = []
+    training.save()
+    write_check(training, checks, recent)
+    return training
 
 
-def _run_process(rank: int, args: argparse.Namespace) -> None:
-    torch.set_num_threads(1 if args.processes > 1 else args.threads)
-    if args.processes > 1:
-        meeting = args.work / f"processes-{os.getppid()}"  # a new one each time: an old file misleads gloo
-        store = f"file://{meeting.resolve()}"
-        distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=args.processes)
-    codec = train_codec(args, rank)
-    if rank == 0:
-        model = save_codec(codec, args.work / "codec")
-        audio = cut_held_out(args.work, load_tracks(args.work), 2 * SAMPLE_RATE_HZ, 8)
-        print(
-            "conversion: codes equal, largest difference of the audio", check_conversion(codec, model, audio)
-        )
+def write_check(training: CodecTraining, checks: dict[str, Tensor], recent: list[dict[str, float]]) -> None:
+    """Append one line: hours, audio-seconds, held-out figures of the averaged codec, mean losses since the last."""
+    codec = training.average.model.eval()
+
+    def reconstruct(audio: Tensor) -> tuple[Tensor, Tensor]:
+        codes = codec.quantizer.encode(codec.encoder(audio.to(training.device)))
+        return codec.decoder(codec.quantizer.decode(codes)).cpu(), codes.cpu()
+
+    facts: dict[str, Any] = {
+        "wall_h": round(training.wall_s / 3600, 3), "cpu_h": round(training.cpu_s / 3600, 3),
+        "audio_s": training.seen_s, "step": training.step, "phase": training.phase,
+        **measure_codec(reconstruct, checks),
+    }  # fmt: skip
+    if recent:
+        last = [losses for losses in recent if losses.keys() == recent[-1].keys()]
+        facts["losses"] = {
+            name: round(sum(losses[name] for losses in last) / len(last), 4) for name in recent[-1]
+        }
+    with (training.folder / "checks.jsonl").open("a") as log:
+        print(json.dumps(facts), file=log)
+    print(json.dumps(facts), flush=True)
 
 
 def main() -> None:
@@ -235,26 +251,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--work", type=Path, required=True, help="working folder of the data stage")
-    parser.add_argument("--minutes", type=float, default=25.0)
-    parser.add_argument("--frozen-frac", type=float, default=0.15, help="part of the time for phase two")
-    parser.add_argument(
-        "--adversarial", action="store_true", help="phase two against a discriminator (wants a GPU)"
-    )
-    parser.add_argument("--batch", type=int, default=8, help="crops of one second")
-    parser.add_argument("--threads", type=int, default=2, help="of a single process")
-    parser.add_argument(
-        "--processes", type=int, default=2, help="one core each: small convolutions do not fill two threads"
-    )
-    parser.add_argument(
-        "--resume", type=Path, default=None, help="an EncodecModel folder of this stage to go on from"
-    )
-    parser.add_argument("--seed", type=int, default=0)
+    add = parser.add_argument
+    add("--work", type=Path, required=True, help="working folder of the data stage")
+    add("--run", default="codec", help="folder of this training in WORK")
+    add("--start", type=Path, help="folder of a codec or whole model to start from, if nothing is kept yet")
+    add("--codebook-size", type=int, default=2048)
+    add("--audio-s", type=float, default=1.5e6, help="audio-seconds in all")
+    add("--warm-up-s", type=float, default=3000, help="of them, without quantizer")
+    add("--adversarial-from-s", type=float, default=7e5, help="against the discriminator from here on")
+    add("--frozen-from-s", type=float, default=1.2e6, help="the decoder alone from here on")
+    add("--patches-frac", type=float, default=0.17, help="part of a batch that is synthetic")
+    add("--rate", type=float, default=5e-4, help="peak learning rate")
+    add("--batch", type=int, default=12, help="crops of one second")
+    add("--threads", type=int, default=2)
+    add("--device", default="cpu")
+    add("--check-minutes", type=float, default=8.0, help="between two checks, with what resuming needs kept")
+    add("--seed", type=int, default=0)
     args = parser.parse_args()
-    if args.processes == 1:
-        _run_process(0, args)
-    else:
-        multiprocessing.spawn(_run_process, (args,), nprocs=args.processes)
+    torch.set_num_threads(args.threads)
+    training = train_codec(args)
+    model = save_codec(training.average.model.cpu(), training.folder)
+    audio = training.sampler.draw(8)
+    print(
+        "conversion: codes equal, largest difference of the audio",
+        check_conversion(training.average.model, model, audio),
+    )
 
 
 if __name__ == "__main__":

@@ -1,27 +1,30 @@
-"""The codec while it is trained: audiocraft's parts, their start and losses, the way to transformers."""
+"""The codec while it is trained: audiocraft's parts, their start, the way to transformers and back."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import EncodecModel
 
-from lora_bench.models.bridges.tensors import codec_to_transformers
+from lora_bench.models.bridges.tensors import codec_to_audiocraft, codec_to_transformers
 
-from .shapes import CODEBOOK_SIZE, FRAME_RATE_HZ, N_CODEBOOKS, SAMPLE_RATE_HZ, build_codec_config
+from .export import load_encodec
+from .shapes import CODEBOOK_SIZE, FRAME_RATE_HZ, N_CODEBOOKS, build_codec_config
+
+DEAD_FRAC = 0.1  # of the mean use of a codebook's codes
 
 
 class PocketCodec(nn.Module):
     """audiocraft's encoder, residual quantizer and decoder in the shape of `build_codec_config`."""
 
-    def __init__(self) -> None:
+    def __init__(self, codebook_size: int = CODEBOOK_SIZE) -> None:
         super().__init__()
         from audiocraft.modules.seanet import SEANetDecoder, SEANetEncoder
         from audiocraft.quantization import ResidualVectorQuantizer
 
-        config = build_codec_config()
+        config = build_codec_config(codebook_size)
         shape: dict[str, Any] = {
             "dimension": config.hidden_size,
             "n_filters": config.num_filters,
@@ -40,13 +43,14 @@ class PocketCodec(nn.Module):
         }
         self.encoder: nn.Module = SEANetEncoder(**shape)
         self.decoder: nn.Module = SEANetDecoder(**shape)
-        # a batch holds about one vector per code: audiocraft's threshold of 2 would replace all at once
+        # audiocraft's own expiry of dead codes is undone by its next line: see `restart_codes`
         self.quantizer: Any = ResidualVectorQuantizer(
             dimension=config.hidden_size,
             n_q=N_CODEBOOKS,
-            bins=CODEBOOK_SIZE,
+            bins=codebook_size,
+            decay=0.99,  # a batch holds less than one vector per code
             kmeans_init=False,
-            threshold_ema_dead_code=0.15,
+            threshold_ema_dead_code=0,
         )  # type: ignore[arg-type]
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,13 +103,14 @@ def start_codebooks(codec: PocketCodec, audio: Tensor, n_iterations: int = 10) -
         n_iterations: Of Lloyd's algorithm.
     """
     with torch.no_grad():
-        residual = codec.encoder(audio).transpose(1, 2).flatten(0, 1)  # (B x T, D)
+        hidden = torch.cat([codec.encoder(piece) for piece in audio.split(16)])
+        residual = hidden.transpose(1, 2).flatten(0, 1)  # (B x T, D)
         for layer in codec.quantizer.vq.layers:
             book = layer._codebook
-            centres = residual[torch.randperm(len(residual))[:CODEBOOK_SIZE]].clone()
+            centres = residual[torch.randperm(len(residual))[: len(book.embed)]].clone()
             for _ in range(n_iterations):
                 nearest = torch.cdist(residual, centres).argmin(1)
-                counts = torch.bincount(nearest, minlength=CODEBOOK_SIZE).float()
+                counts = torch.bincount(nearest, minlength=len(centres)).float()
                 sums = torch.zeros_like(centres).index_add_(0, nearest, residual)
                 centres = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp_min(1), centres)
             book.embed.copy_(centres)
@@ -114,72 +119,54 @@ def start_codebooks(codec: PocketCodec, audio: Tensor, n_iterations: int = 10) -
             residual = residual - centres[torch.cdist(residual, centres).argmin(1)]
 
 
-class MelLoss(nn.Module):
-    """L1 of linear and log10 mel spectrograms at four scales: audiocraft's transforms, each taken once."""
+def restart_codes(quantizer: Any, hidden: Tensor) -> int:
+    """Move codes that are hardly used onto vectors of this batch, chosen at random.
 
-    def __init__(self) -> None:
-        super().__init__()
-        from audiocraft.losses.specloss import MelSpectrogramWrapper
+    audiocraft's codebook does so too, but computes `embed` from the averages that it left alone right
+    afterwards, so that a dead code stays dead.
 
-        scales = ((256, 24), (512, 48), (1024, 80), (2048, 128))
-        self.transforms = nn.ModuleList(
-            MelSpectrogramWrapper(
-                n_fft=n,
-                hop_length=n // 4,
-                win_length=n,
-                n_mels=m,
-                sample_rate=SAMPLE_RATE_HZ,
-                log=False,
-                normalized=True,
-            )
-            for n, m in scales
-        )
+    Args:
+        quantizer: Its codebooks are changed in place.
+        hidden: The encoder's output, (B, D, T).
 
-    def forward(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Distance of two signals (B, 1, samples)."""
-        return self.measure_both(fake, real)[0]
-
-    def measure_both(self, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """The distance, and the squared difference of square roots, relative to the signal's.
-
-        The first is at its least near the median of what a frame may be, which leaves out the peaks; the
-        second near the mean, which keeps more of their energy.
-        """
-        loss, peaks = fake.new_zeros(()), fake.new_zeros(())
-        for transform in self.transforms:
-            a, b = transform(fake), transform(real)
-            loss = loss + F.l1_loss(a, b) + F.l1_loss((a + 1e-5).log10(), (b + 1e-5).log10())
-            peaks = peaks + F.mse_loss((a + 1e-6).sqrt(), (b + 1e-6).sqrt()) / (b.mean() + 1e-4)
-        return loss / len(self.transforms), peaks / len(self.transforms)
-
-
-def build_adversary(learning_rate: float) -> Any:
-    """A light multi-scale STFT discriminator with its optimizer and losses."""
-    from audiocraft.adversarial.discriminators import MultiScaleSTFTDiscriminator
-    from audiocraft.adversarial.losses import (
-        AdversarialLoss,
-        FeatureMatchingLoss,
-        get_adv_criterion,
-        get_fake_criterion,
-        get_real_criterion,
-    )  # fmt: skip
-
-    disc = MultiScaleSTFTDiscriminator(
-        8, n_ffts=[1024, 512, 256], hop_lengths=[256, 128, 64], win_lengths=[1024, 512, 256]
-    )
-    optimizer = torch.optim.Adam(disc.parameters(), lr=learning_rate, betas=(0.5, 0.9))
-    return AdversarialLoss(
-        disc, optimizer, loss=get_adv_criterion("hinge"), loss_real=get_real_criterion("hinge"),
-        loss_fake=get_fake_criterion("hinge"), loss_feat=FeatureMatchingLoss(),
-    )  # fmt: skip
+    Returns:
+        How many codes were moved.
+    """
+    n_moved, residual = 0, hidden.detach().transpose(1, 2).flatten(0, 1)
+    for layer in quantizer.vq.layers:
+        book = layer._codebook
+        usual = book.cluster_size.mean()
+        dead = (book.cluster_size < DEAD_FRAC * usual).nonzero()[:, 0][: len(residual) // 4]
+        fresh = residual[torch.randperm(len(residual), device=residual.device)[: len(dead)]]
+        book.embed[dead], book.embed_avg[dead], book.cluster_size[dead] = fresh, fresh * usual, usual
+        n_moved += len(dead)
+        residual = residual - book.dequantize(book.quantize(residual))
+    return n_moved
 
 
 def save_codec(codec: PocketCodec, folder: Path) -> EncodecModel:
-    """Convert to transformers and save."""
-    model = EncodecModel(build_codec_config())
+    """Convert to transformers and save, each file whole or not at all."""
+    model = EncodecModel(build_codec_config(codec.quantizer.bins))
     model.load_state_dict(codec_to_transformers(codec.state_dict()))
-    model.eval().save_pretrained(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as fresh:
+        model.eval().save_pretrained(fresh)
+        for file in Path(fresh).iterdir():
+            file.replace(folder / file.name)
     return model
+
+
+def load_codec(codec: PocketCodec, folder: Path) -> bool:
+    """Take the weights of a folder's codec; codebooks of another size stay as they are.
+
+    Returns:
+        True if the codebooks were taken too.
+    """
+    state = codec_to_audiocraft(load_encodec(folder).state_dict())
+    own = codec.state_dict()
+    fitting = {name: tensor for name, tensor in state.items() if own[name].shape == tensor.shape}
+    codec.load_state_dict(own | fitting)
+    return len(fitting) == len(state)
 
 
 def check_conversion(codec: PocketCodec, model: EncodecModel, audio: Tensor) -> float:

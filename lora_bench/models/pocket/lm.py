@@ -17,6 +17,7 @@ snapshot from `--snapshot-minutes` on.  Seed 0; a faster machine takes more step
 """
 
 import argparse
+import copy
 import json
 import os
 import pickle
@@ -99,7 +100,7 @@ def train_lm(args: argparse.Namespace, rank: int = 0) -> None:
         flush=True,
     )
     model, tokenizer = _start_model(args, codec, tokenizer)
-    optimizers, average = build_optimizers(model, args.text_only), Average(model, 0.99)
+    optimizers, average = build_optimizers(model, args.text_only), Average(copy.deepcopy(model), 0.99)
     log = (args.work / "lm.log.jsonl").open("a", buffering=1)
     clock = torch.zeros(1)
     torch.manual_seed(args.seed + rank)  # from here on the processes differ: dropout, captions, crops

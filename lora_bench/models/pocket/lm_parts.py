@@ -1,7 +1,5 @@
 """The language model while it is trained: its losses, how it starts, its optimizers and averages."""
 
-import copy
-
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
@@ -152,7 +150,8 @@ class Average:
     """Exponential moving average of the weights."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model, self.decay, self.n = copy.deepcopy(model).eval(), decay, 0
+        """Args: `model` is a copy of the one that is trained; it becomes the average."""
+        self.model, self.decay, self.n = model.eval(), decay, 0
         self.model.requires_grad_(False)
 
     def update(self, model: nn.Module) -> None:
@@ -161,6 +160,8 @@ class Average:
         decay = min(self.decay, self.n / (self.n + 9))
         for ours, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
             ours.lerp_(theirs.detach(), 1 - decay)
+        for ours, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            ours.copy_(theirs)
 
 
 def share_gradients(model: nn.Module) -> None:

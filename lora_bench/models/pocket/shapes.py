@@ -3,6 +3,7 @@
 All sizes stand here, once.  Axes: `B` batch, `K` codebook, `T` frame, `D` hidden.
 """
 
+import math
 from typing import Any
 
 from transformers import EncodecConfig, MusicgenConfig, MusicgenForConditionalGeneration, T5Config
@@ -19,8 +20,8 @@ START_ID = CODEBOOK_SIZE  # one past the last code: start and padding at once, a
 TEXT_VOCAB_SIZE = 1024  # the tokenizer may have fewer pieces
 
 
-def build_codec_config() -> EncodecConfig:
-    """EnCodec of under two million parameters: not causal, weight norm, four codebooks of 1024."""
+def build_codec_config(codebook_size: int = CODEBOOK_SIZE) -> EncodecConfig:
+    """EnCodec of under two million parameters: not causal, weight norm, four codebooks."""
     return EncodecConfig(
         sampling_rate=SAMPLE_RATE_HZ,
         audio_channels=1,
@@ -33,7 +34,7 @@ def build_codec_config() -> EncodecConfig:
         dilation_growth_rate=2,
         hidden_size=64,
         codebook_dim=64,
-        codebook_size=CODEBOOK_SIZE,
+        codebook_size=codebook_size,
         kernel_size=7,
         last_kernel_size=7,
         residual_kernel_size=3,
@@ -44,8 +45,8 @@ def build_codec_config() -> EncodecConfig:
         pad_mode="constant",
         trim_right_ratio=1.0,
         use_conv_shortcut=False,
-        # 50 frames/s x 10 bits = 0.5 kbit/s a codebook: 2.0 is exactly four codebooks
-        target_bandwidths=[2.0],
+        # exactly four codebooks: 50 frames/s x 10 bits (of 1024 codes) are 0.5 kbit/s a codebook
+        target_bandwidths=[N_CODEBOOKS * FRAME_RATE_HZ * math.log2(codebook_size) / 1000],
     )
 
 
