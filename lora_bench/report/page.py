@@ -63,7 +63,9 @@ def write_page(title: str, blocks: Iterable[Block]) -> str:
 
 def _hash_source(text: str) -> str:
     """Source expression that allows exactly this inline text."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    return "sha256-" + base64.b64encode(
+        hashlib.sha256(text.encode(errors="backslashreplace")).digest()
+    ).decode("ascii")
 
 
 def _esc(text: str) -> str:

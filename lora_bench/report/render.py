@@ -44,7 +44,9 @@ def render_report(run_folder: Path, reports_folder: Path) -> list[Path]:
         **plots,
     }
     for name, content in files.items():
-        _write_if_new(folder / name, content.encode() if isinstance(content, str) else content)
+        _write_if_new(
+            folder / name, content.encode(errors="backslashreplace") if isinstance(content, str) else content
+        )
     _remove_old_plots(folder, set(plots))
     return [folder / name for name in files]
 
