@@ -46,8 +46,8 @@ class Session:
         if not roots:
             longest = MAX_SOCKET_PATH - len(_BELOW)
             raise ResourceError(
-                f"{tempfile.gettempdir()}: Ray needs a temporary folder whose path has at most {longest} bytes, for its "
-                f"sockets lie in it, and none of {', '.join(_SHORT)} can be written; set TMPDIR to such a folder, "
+                f"{tempfile.gettempdir()}: Ray needs a temporary folder whose path has at most {longest} bytes, for "
+                f"its sockets lie in it, and none of {', '.join(_SHORT)} can be written; set TMPDIR to such a folder, "
                 "or use `--executor local`"
             )
         self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=roots[0]))
