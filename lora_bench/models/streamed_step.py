@@ -1,4 +1,4 @@
-"""One decoding step of a small batch on a CPU, compiled: matrices are read once, from memory at its speed.
+"""One decoding step on a CPU, compiled: matrices are read once, and no row depends on another.
 
 The slow reference is `DecoderStep` with plain products.  Import this module where it is needed: numba takes a second.
 """
@@ -36,7 +36,7 @@ def can_stream(weights: DecoderWeights) -> bool:
 
 
 class StreamedStep(TextReader):
-    """Like `DecoderStep`, for a few clips in float32 on a CPU, with a past that grows.
+    """Like `DecoderStep`, in float32 on a CPU, with a past that grows.
 
     Args:
         weights: its layers are read one by one; they are copied, as halves where all of their numbers are halves

@@ -207,7 +207,7 @@ class TrainSpec(Section):
     """Share of slices trained without a caption, so that guidance keeps working."""
     precision: Literal["float32", "bfloat16"] | None = None
     """Matrix products of training steps; weights, adapter and optimiser keep their type, and the held-out loss is
-    measured in the model's. Null is the model's own; bfloat16 needs hardware that has it (a GPU, a CPU with AMX)."""
+    measured in the model's. Null is the model's own; bfloat16 needs hardware that has it (a GPU, some CPUs)."""
     gradient_checkpointing: bool = False
     """Less memory for about 1.4 times the time."""
     compile: Annotated[bool, Field(exclude_if=operator.not_)] = (

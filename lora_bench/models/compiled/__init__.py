@@ -1,4 +1,4 @@
-"""A decoder's layers in one compiled function, for batches so small that reading matrices is what takes time.
+"""A decoder's layers in one compiled function.
 
 numba compiles it when it is first called on a machine (some seconds; kept in a cache afterwards).  Matrices are
 read once per step, in the order in which they lie in memory; what stands between them (norms, attention,

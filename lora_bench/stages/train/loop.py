@@ -144,16 +144,15 @@ def train_adapter(
 
 
 def check_precision(train: TrainSpec, model: MusicModel) -> None:
-    """Refuse `train.precision` where it would be many times slower, or where the weights are of another type.
+    """Refuse `train.precision` where it would win nothing, or where the weights are of another type.
 
     Raises:
-        ResourceError: the hardware has no products in bfloat16.
+        ResourceError: the hardware has no fast products in bfloat16.
         ModelError: the weights are rounded already.
     """
     if train.precision == "bfloat16" and not has_fast_bfloat16(model.device):
         raise ResourceError(
-            f"train.precision: bfloat16 is many times slower on this {model.device.type}, which has no products in "
-            "it (a CPU needs AMX); leave it out"
+            f"train.precision: bfloat16 is not faster than float32 on this {model.device.type} (measured); leave it out"
         )
     if train.precision == "float32" and model.dtype != torch.float32:
         raise ModelError(
