@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,12 @@ def execute_fake(trial: TrialPlan, folder: Path, store: Store, progress: Progres
         os.kill(os.getpid(), signal.SIGKILL)
     if word == "slow":
         time.sleep(300)
-    facts = {"cwd": os.getcwd(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}  # noqa: PTH109
+    facts = {
+        "cwd": os.getcwd(),  # noqa: PTH109
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "waiting": os.environ.get("OMP_WAIT_POLICY"),
+        "torch": "torch" in sys.modules,
+    }
     return {"wall_s": {"train": 1.5}, "model": {"name": "fake"}, "facts": facts}
 
 

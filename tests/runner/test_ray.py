@@ -13,6 +13,7 @@ import pytest
 from fake_trials import Recorder, execute_fake, plan_named
 
 from lora_bench.errors import ResourceError
+from lora_bench.process_environment import WAIT_SETTINGS
 from lora_bench.runner import run_trials
 from lora_bench.runner.state import read_state
 from lora_bench.spec.schema import ResourcesSpec
@@ -35,6 +36,8 @@ def list_left_over() -> set[str]:
 def test_ray_runs_trials_whatever_becomes_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # workers import the fake trial from here
+    for name in WAIT_SETTINGS:
+        monkeypatch.delenv(name, raising=False)  # as in the worker of a cluster that was joined
     (tmp_path / "home").mkdir()
     before, environment = list_left_over(), dict(os.environ)
     progress = Recorder()
@@ -62,7 +65,7 @@ def test_ray_runs_trials_whatever_becomes_of_each(tmp_path: Path, monkeypatch: p
     assert found["good"]["inputs"] == "key"
     assert found["good"]["pid"] != os.getpid()
     facts = found["good"]["facts"]
-    assert facts == {"cwd": str(Path.cwd()), "gpus": ""}
+    assert facts == {"cwd": str(Path.cwd()), "gpus": "", "waiting": "PASSIVE", "torch": False}
     assert any(line.startswith("bad failed: ValueError: broken on purpose") for line in progress.lines)
     assert progress.n_steps == 4
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["trials"]
