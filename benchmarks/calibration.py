@@ -34,7 +34,7 @@ from calibration_report import (
 )
 from populations import Design, World
 
-from lora_bench.comparisons import compare_paired
+from lora_bench.comparison.paired_test import compare_paired
 from lora_bench.stages.score import score_embeddings
 
 PARTS = ("power", "coverage")

@@ -10,7 +10,7 @@ import numpy as np
 from populations import Design, World
 from svg_plot import Chart, render_charts
 
-from lora_bench.comparisons import ALPHA, NO_DIFFERENCE
+from lora_bench.comparison.paired_test import ALPHA, NO_DIFFERENCE
 from lora_bench.metrics import parse_metric
 
 FRECHET, KERNEL = parse_metric("encodec"), parse_metric("mmd/encodec")

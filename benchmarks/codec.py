@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from models import NAMES, make_model
 
-from lora_bench.models.adaptable import AdaptableMusicGen
+from lora_bench.models.base import AdaptableMusicGen
 
 
 def compare_bits(model: AdaptableMusicGen, codes: torch.Tensor) -> tuple[float, bool]:

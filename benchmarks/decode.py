@@ -26,7 +26,7 @@ import torch
 from models import NAMES, count_step_bytes, make_audiocraft_lm, make_model
 from side_by_side import Rounds, run_side_by_side
 
-from lora_bench.models.decoding import Decoder, generate_batches
+from lora_bench.models.decoding.decoder import Decoder, generate_batches
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import GenerationSpec, LoraSpec
 

@@ -103,7 +103,7 @@ def embed_ours(name: str, audio: Path, warm: Path, weights: Path) -> tuple[np.nd
     """Vectors by our loader and encoder, and the seconds they took."""
     os.environ["LORA_BENCH_CHECKPOINTS"] = str(weights)
     from lora_bench.encoders import get_encoder
-    from lora_bench.folders import open_folder
+    from lora_bench.evaluation.audio_folder import open_folder
 
     encoder = get_encoder(name, device="cpu")
     encoder.embed(open_folder(warm))

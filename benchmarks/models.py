@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from lora_bench.models.adaptable import AdaptableMusicGen
+from lora_bench.models.base import AdaptableMusicGen
 from lora_bench.models.bridges.parts import MusicGenParts, take_apart
 from lora_bench.models.loading import describe_network, load_model
 from lora_bench.models.random_model import SMALL, TINY, build_random_musicgen, build_tokenizer
@@ -38,7 +38,7 @@ def make_model(
         from lora_bench.models.audiocraft_library import require_audiocraft
 
         require_audiocraft()
-        from lora_bench.models.audiocraft_loading import make_model as make_audiocraft_model
+        from lora_bench.models.audiocraft_backend.loading import make_model as make_audiocraft_model
 
         return make_audiocraft_model(take_apart(network, tokenizer), info, device=device, dtype=dtype)
     return TransformersMusicGen(network, tokenizer, info, device=device, dtype=dtype)
@@ -59,7 +59,7 @@ def make_audiocraft_lm(name: str, device: torch.device = CPU) -> tuple[Any, Any]
     from lora_bench.models.audiocraft_library import require_audiocraft
 
     require_audiocraft()
-    from lora_bench.models.audiocraft_networks import build_lm
+    from lora_bench.models.audiocraft_backend.networks import build_lm
 
     parts = make_audiocraft_parts(name)
     lm: Any = build_lm(parts, name).to(device)

@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lora_bench.models import compiled
-from lora_bench.models.kernels import Kernel, Product, has_exact_int8
+from lora_bench.models.decoding import compiled
+from lora_bench.models.decoding.kernels import Kernel, Product, has_exact_int8
+from lora_bench.models.decoding.small_batch_step import MatrixStore
 from lora_bench.models.linears import PackedLinear
-from lora_bench.models.streamed_step import MatrixStore
 
 N_LAYERS, WIDTH, FFN = 24, 1024, 4096
 SHAPES = ((3 * WIDTH, WIDTH), (WIDTH, WIDTH), (WIDTH, WIDTH), (WIDTH, WIDTH), (FFN, WIDTH), (WIDTH, FFN))

@@ -86,7 +86,7 @@ def time_wrong_specs(folder: Path, main: Callable[[list[str]], int]) -> list[flo
 
 
 def main() -> int:
-    from lora_bench.cli import main as run
+    from lora_bench.cli.main import main as run
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

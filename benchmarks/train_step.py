@@ -28,9 +28,9 @@ import torch
 from models import NAMES, make_audiocraft_lm, make_model
 from side_by_side import run_side_by_side
 
-from lora_bench.models.adaptable import AdaptableMusicGen
+from lora_bench.models.base import AdaptableMusicGen
 from lora_bench.models.bridges.tensors import name_in_audiocraft
-from lora_bench.models.labels import delay_codes
+from lora_bench.models.delay_pattern import delay_codes
 from lora_bench.models.targets import resolve_targets
 from lora_bench.models.token_set import TokenSet
 from lora_bench.progress import SilentProgress
@@ -158,7 +158,7 @@ def run_audiocraft(arguments: argparse.Namespace) -> dict[str, float]:
     lm, _ = make_audiocraft_lm(arguments.model, device)
     from audiocraft.modules.conditioners import ConditioningAttributes
 
-    from lora_bench.models.audiocraft_attention import split_attentions
+    from lora_bench.models.audiocraft_backend.attention import split_attentions
 
     split_attentions(lm)
     peft.get_peft_model(lm, _configure_peft(arguments, map(name_in_audiocraft, targets)))

@@ -19,15 +19,15 @@ from typing import Any
 
 import torch
 
-from lora_bench.models import decoding
-from lora_bench.models.adaptable import AdaptableMusicGen
-from lora_bench.plan import plan_file
+from lora_bench.models.base import AdaptableMusicGen
+from lora_bench.models.decoding import decoder as decoding
+from lora_bench.planning.plan import plan_file
 from lora_bench.progress import SilentProgress
+from lora_bench.runner.trial import execute_trial
 from lora_bench.spec.loading import load_spec
 from lora_bench.stages import generate, wav_writer
 from lora_bench.stages.train import loop
 from lora_bench.store import Store
-from lora_bench.trial import execute_trial
 
 
 def watch(place: Any, name: str, spent: dict[str, list[float]], words: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lora_bench.cli import main
+from lora_bench.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

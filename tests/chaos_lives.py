@@ -23,11 +23,11 @@ import numpy as np
 import soundfile
 
 from lora_bench.errors import EXIT_INCOMPLETE, InterruptedRunError
-from lora_bench.experiment import run_experiment
 from lora_bench.models.random_model import TINY, save_random_musicgen
-from lora_bench.plan import ExperimentPlan, plan_experiment
+from lora_bench.planning.plan import ExperimentPlan, plan_experiment
 from lora_bench.progress import SilentProgress
-from lora_bench.runner.guard import CACHE_USES
+from lora_bench.runner.experiment import run_experiment
+from lora_bench.runner.jobs.job import CACHE_USES
 from lora_bench.spec import ExperimentSpec
 
 NAME = "chaos"
@@ -103,7 +103,7 @@ def live(plan: ExperimentPlan, place: Path, executor: str = "local", ray_address
 
 def preload(plan: ExperimentPlan) -> None:
     """Import what a life needs; nothing is decoded here, as numba refuses to be forked after that."""
-    import lora_bench.models.streamed_step
+    import lora_bench.models.decoding.small_batch_step
     import lora_bench.stages.dataset
     import lora_bench.stages.generate
     import lora_bench.stages.score

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lora_bench.artifacts import AudioClip, AudioFormat, Embeddings, Manifest, Track
-from lora_bench.checks import DatasetSide, PromptClips, measure_guards
 from lora_bench.errors import ScoreError
+from lora_bench.evaluation.trial_guards import DatasetSide, PromptClips, measure_guards
 from lora_bench.models.token_set import TokenSet
 from lora_bench.store import Store, to_jsonable
 

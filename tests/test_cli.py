@@ -15,14 +15,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from lora_bench import cli, experiment, report, scoring
-from lora_bench.commands.reasons import RunHistory
-from lora_bench.commands.run import choose_executor
+from lora_bench import report
+from lora_bench.cli import main as cli
+from lora_bench.cli.commands.run import choose_executor
 from lora_bench.errors import DatasetError, InterruptedRunError, UsageError
+from lora_bench.evaluation import folder_scores as scoring
 from lora_bench.metrics.provenance import find_gaps
-from lora_bench.plan import plan_file, write_plan
-from lora_bench.runner.holding import hold_run
-from lora_bench.runner.state import write_state
+from lora_bench.planning.plan import plan_file, write_plan
+from lora_bench.runner import experiment
+from lora_bench.runner.freshness import RunHistory
+from lora_bench.runner.jobs.locks import hold_run
+from lora_bench.runner.jobs.state import write_state
 from lora_bench.spec import load_spec
 from lora_bench.store import write_json
 
@@ -71,7 +74,7 @@ def run_python(code: str, *arguments: str, **environment: str) -> subprocess.Com
 )
 def test_a_verb_loads_only_what_it_needs(arguments: list[str], forbidden: list[str]) -> None:
     code = (
-        "import sys\nfrom lora_bench.cli import main\ncode = main(sys.argv[1:])\n"
+        "import sys\nfrom lora_bench.cli.main import main\ncode = main(sys.argv[1:])\n"
         f"print('LOADED', code, [name for name in {forbidden} if name in sys.modules])"
     )
     last_line = run_python(code, *arguments).stdout.splitlines()[-1]
@@ -517,7 +520,7 @@ def test_compare_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFi
 def test_doctor_names_what_is_missing_with_the_mend(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lora_bench.commands import doctor
+    from lora_bench.cli.commands import doctor
 
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     (tmp_path / "models--facebook--musicgen-large" / "snapshots").mkdir(parents=True)
@@ -540,7 +543,7 @@ def test_doctor_names_what_is_missing_with_the_mend(
 def test_doctor_tells_an_audiocraft_that_cannot_be_imported_from_one_that_can(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from lora_bench.commands import doctor
+    from lora_bench.cli.commands import doctor
     from lora_bench.models import audiocraft_library
 
     monkeypatch.setattr(doctor, "package_versions", lambda: {"audiocraft": "1.3.0"})
@@ -559,7 +562,7 @@ def test_doctor_tells_an_audiocraft_that_cannot_be_imported_from_one_that_can(
 
 
 def test_doctor_finds_pyarrow_that_does_not_fit_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lora_bench.commands import doctor
+    from lora_bench.cli.commands import doctor
 
     installed = {"ray": "2.60.0", "numpy": "1.26.4", "pyarrow": "26.0.0"}
     monkeypatch.setattr(doctor.metadata, "version", installed.__getitem__)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from lora_bench.artifacts import Embeddings, Score
-from lora_bench.cli import main
-from lora_bench.commands.init import choose_clip_s, choose_eval_frac
-from lora_bench.comparisons import compare_paired, compare_pooled
+from lora_bench.cli.commands.init import choose_clip_s, choose_eval_frac
+from lora_bench.cli.main import main
+from lora_bench.comparison.paired_test import compare_paired, compare_pooled
 from lora_bench.metrics import parse_metric
-from lora_bench.plan import TrialPlan, plan_experiment, write_plan
+from lora_bench.planning.plan import TrialPlan, plan_experiment, write_plan
 from lora_bench.spec import ExperimentSpec, load_spec
 from lora_bench.stages.embed import load_embeddings, save_embeddings
 from lora_bench.store import write_json

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lora_bench.artifacts import Embeddings
-from lora_bench.comparisons import (
+from lora_bench.comparison.paired_test import (
     BETTER,
     NO_DIFFERENCE,
     WORSE,

@@ -8,9 +8,9 @@ import sys
 import pytest
 from rich.console import Console
 
-from lora_bench.console import BarDisplay, LineDisplay, QuietDisplay, format_time, open_display
-from lora_bench.runner.state import TrialView
-from lora_bench.runner.watch import TrialsDisplay
+from lora_bench.cli.progress_display import BarDisplay, LineDisplay, QuietDisplay, format_time, open_display
+from lora_bench.runner.jobs.state import TrialView
+from lora_bench.runner.jobs.watch import TrialsDisplay
 
 
 class Clock:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_bench.early_stopping import EarlyStopper, is_behind, list_rungs
 from lora_bench.errors import StoppedEarlyError
-from lora_bench.plan import plan_experiment
+from lora_bench.planning.plan import plan_experiment
+from lora_bench.runner.early_stopping import EarlyStopper, is_behind, list_rungs
 from lora_bench.spec import ExperimentSpec
 from lora_bench.spec.search import EarlyStoppingSpec
 

@@ -55,7 +55,7 @@ for call in json.load(sys.stdin):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_every_verb_prints_where_the_terminal_has_few_letters(encoding: str, tmp_path: Path) -> None:
-    from lora_bench.cli import build_parser
+    from lora_bench.cli.main import build_parser
 
     (tmp_path / "音楽.yaml").write_text(SPEC, encoding="utf-8")
     score = {"metric": "mfcc20", "prompt": "音楽", "value": 1.0}

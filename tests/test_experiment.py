@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from lora_bench.cli import main
+from lora_bench.cli.main import main
 from lora_bench.metrics.provenance import find_gaps
 from lora_bench.report.formatting import format_value
 

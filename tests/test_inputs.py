@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from lora_bench.cli import main
+from lora_bench.cli.main import main
 
 HEAD = "schema: 1\nname: t\nprompts: [a]\nmetrics: [mfcc20]\n"
 CAPTIONS = "captions: {text: a tune}"

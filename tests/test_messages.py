@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from lora_bench import cli
-from lora_bench.commands import schema, validate
+from lora_bench.cli import main as cli
+from lora_bench.cli.commands import schema, validate
 from lora_bench.file_errors import _REASONS, describe_os_error
 from lora_bench.store import write_json
 

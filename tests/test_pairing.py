@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from lora_bench.artifacts import Embeddings
+from lora_bench.comparison.pairs import compare_trials, find_pairs
 from lora_bench.metrics.provenance import find_gaps
-from lora_bench.names import prompt_slugs
-from lora_bench.pairing import compare_trials, find_pairs
-from lora_bench.plan import ExperimentPlan, plan_experiment, write_plan
+from lora_bench.planning.plan import ExperimentPlan, plan_experiment, write_plan
 from lora_bench.progress import SilentProgress
-from lora_bench.results import gather_results
-from lora_bench.results_csv import render_csv
+from lora_bench.results.csv_table import render_csv
+from lora_bench.results.gather import gather_results
+from lora_bench.slugs import prompt_slugs
 from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.stages.embed import save_embeddings
 from lora_bench.store import read_json, write_json

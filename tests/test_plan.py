@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_bench.errors import SpecError, StoreError
-from lora_bench.plan import (
+from lora_bench.planning.plan import (
     ExperimentPlan,
     TrialPlan,
     name_report,

@@ -121,7 +121,7 @@ def test_a_user_without_a_name_gets_one(homeless: Path, monkeypatch: pytest.Monk
 def test_doctor_says_whether_numba_can_keep_its_cache(
     homeless: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lora_bench.commands.doctor import look_at_machine
+    from lora_bench.cli.commands.doctor import look_at_machine
 
     for place, ok in ((homeless / "new", True), (homeless / "file" / "x", False)):
         monkeypatch.setenv("NUMBA_CACHE_DIR", str(place))

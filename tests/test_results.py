@@ -10,7 +10,7 @@ import pytest
 
 from lora_bench.artifacts import LossPoint, Score, TrainResult, Unscored
 from lora_bench.errors import StoreError
-from lora_bench.results import gather_results, write_results
+from lora_bench.results.gather import gather_results, write_results
 from lora_bench.store import write_json
 
 PROMPTS = ["invented march", "invented waltz"]

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent / "report"))
 from build_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun, FakeTrial, compare, zero_shot
 
 from lora_bench.artifacts import Unscored
-from lora_bench.results import gather_results
-from lora_bench.results_csv import CSV_COLUMNS, render_csv
-from lora_bench.results_parquet import render_parquet
+from lora_bench.results.csv_table import CSV_COLUMNS, render_csv
+from lora_bench.results.gather import gather_results
+from lora_bench.results.parquet_table import render_parquet
 
 
 @pytest.fixture

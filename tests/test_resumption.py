@@ -14,11 +14,13 @@ import pytest
 import torch
 from chaos_lives import NAME, live, plan_chaos
 
-from lora_bench import judging, models, preparation, trial
+from lora_bench import models
+from lora_bench.evaluation import trial_scores as judging
 from lora_bench.models import loading
 from lora_bench.models.model_files import find_model_folder, hash_weights
-from lora_bench.plan import ExperimentPlan, plan_experiment
+from lora_bench.planning.plan import ExperimentPlan, plan_experiment
 from lora_bench.progress import SilentProgress
+from lora_bench.runner import preparation, trial
 from lora_bench.spec import ExperimentSpec
 from lora_bench.stages import generate, tokens, train
 from lora_bench.stages.dataset import prepare_dataset, recordings

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lora_bench import cli
-from lora_bench.commands.run_places import resolve_run
+from lora_bench.cli import main as cli
+from lora_bench.cli.run_places import resolve_run
 from lora_bench.errors import StoreError, UsageError
-from lora_bench.results_shape import read_results_file
+from lora_bench.results.shape import read_results_file
 from lora_bench.store import write_json
 
 TEXT = """schema: 1

@@ -21,12 +21,12 @@ from lora_bench.errors import (
     UnscoredError,
     UsageError,
 )
-from lora_bench.folders import open_folder
+from lora_bench.evaluation.audio_folder import open_folder
+from lora_bench.evaluation.folder_scores import ScoreOptions, score_folders
 from lora_bench.metrics import parse_metric
 from lora_bench.metrics.frechet import frechet_distance
 from lora_bench.metrics.provenance import find_gaps
 from lora_bench.progress import SilentProgress
-from lora_bench.scoring import ScoreOptions, score_folders
 from lora_bench.stages.score import score_embeddings
 from lora_bench.store import Store
 

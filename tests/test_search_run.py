@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from chaos_lives import NAME, describe_chaos, live
 
-from lora_bench import cli
-from lora_bench.plan import ExperimentPlan, plan_experiment
+from lora_bench.cli import main as cli
+from lora_bench.planning.plan import ExperimentPlan, plan_experiment
 from lora_bench.spec import ExperimentSpec
 
 pytestmark = pytest.mark.skipif(find_spec("optuna") is None, reason="optuna is not installed")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from lora_bench.names import clean_name, prompt_slug, prompt_slugs, series_slugs, slugify
+from lora_bench.slugs import clean_name, prompt_slug, prompt_slugs, series_slugs, slugify
 from lora_bench.spec.schema import Name
 
 
@@ -87,8 +87,9 @@ def test_plain_names_are_what_they_were(text: str, name: str) -> None:
 def test_default_files_of_prompts_in_other_scripts_are_different_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from lora_bench import cli
-    from lora_bench.take_away import choice, rendering
+    from lora_bench.adapters import choose as choice
+    from lora_bench.adapters import render as rendering
+    from lora_bench.cli import main as cli
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()

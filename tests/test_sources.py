@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from test_experiment import SPEC, results, run, write_music
 
-from lora_bench.sources import list_sources
+from lora_bench.planning.sources import list_sources
 from lora_bench.store import read_json
 
 

@@ -11,12 +11,12 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from lora_bench import tracking
 from lora_bench.artifacts import LossPoint, Score
 from lora_bench.errors import ResourceError
 from lora_bench.progress import SilentProgress
+from lora_bench.runner import trackers as tracking
+from lora_bench.runner.trackers import TrialFeed, open_trackers, track_trials
 from lora_bench.store import write_json
-from lora_bench.tracking import TrialFeed, open_trackers, track_trials
 
 
 class Notebook:

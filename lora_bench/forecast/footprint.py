@@ -1,6 +1,6 @@
 """Peak memory of training from shapes alone, for a model that was not trained on this machine yet.
 
-It counts tensors of the eager implementation (`models/adaptable.py`, transformers' `modeling_musicgen.py`, PEFT's
+It counts tensors of the eager implementation (`models/base.py`, transformers' `modeling_musicgen.py`, PEFT's
 `lora/layer.py`), term by term; each term says where it comes from.  Not in it: what a process or a CUDA context
 takes before the first tensor, and what an allocator holds without using it.  `D` is the decoder's width.
 """
@@ -136,7 +136,7 @@ def estimate_training(
     """
     sizes = shape.decoder
     n_frames = -(-round(clip_s * shape.sample_rate_hz) // shape.hop_samples)
-    delay = sizes.n_codebooks // shape.channels - 1  # the last codebook's, see models/labels.py
+    delay = sizes.n_codebooks // shape.channels - 1  # the last codebook's, see models/delay_pattern.py
     n_positions = train.batch_size * (n_frames + delay)
     n_codes = train.batch_size * n_frames
     adapter = size_adapter(shape, lora)

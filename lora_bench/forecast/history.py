@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lora_bench.errors import StoreError
-from lora_bench.plan import TrialPlan
+from lora_bench.planning.plan import TrialPlan
 from lora_bench.spec.schema import ModelSpec, TrainSpec
 from lora_bench.spec.targets import spell_targets
 from lora_bench.store import read_json

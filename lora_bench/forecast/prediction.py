@@ -24,7 +24,7 @@ from lora_bench.forecast.history import (
 from lora_bench.forecast.remaining import ALL, Remaining, find_remaining
 from lora_bench.forecast.scaling import choose_alike, predict_figure, scale_figure
 from lora_bench.forecast.shapes import ModelShape, find_shape
-from lora_bench.plan import TrialPlan
+from lora_bench.planning.plan import TrialPlan
 from lora_bench.spec.schema import LoraSpec, ModelSpec
 
 WAV_HEADER_BYTES = 44

@@ -23,9 +23,9 @@ from lora_bench.forecast.history import (
     list_training_facts,
 )
 from lora_bench.models import MusicModel, load_model
-from lora_bench.models.decoding import generate_codes
+from lora_bench.models.decoding.decoder import generate_codes
 from lora_bench.models.memory import peak_gib, reset_peak
-from lora_bench.plan import TrialPlan
+from lora_bench.planning.plan import TrialPlan
 from lora_bench.progress import Progress, SilentProgress
 from lora_bench.stages.train.steps import autocast_steps, bring_to_learn
 from lora_bench.store import hash_json, write_json

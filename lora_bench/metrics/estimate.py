@@ -11,10 +11,10 @@ import numpy as np
 from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics.clusters import Clusters
 from lora_bench.metrics.frechet import fit_gaussian, frechet_between
+from lora_bench.metrics.frechet_bias import MAX_DIM, MIN_CLUSTERS, estimate_frechet_bias
+from lora_bench.metrics.frechet_replicates import FrechetReplicator, Replicator
 from lora_bench.metrics.jackknife import Jackknife, leave_one_out, make_interval, summarize_replicates
 from lora_bench.metrics.kernel import prepare_blocks
-from lora_bench.metrics.moments import FrechetReplicator, Replicator
-from lora_bench.metrics.surrogate import MAX_DIM, MIN_CLUSTERS, estimate_frechet_bias
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

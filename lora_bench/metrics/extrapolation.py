@@ -15,7 +15,7 @@ import numpy as np
 from lora_bench.errors import UnscoredError
 from lora_bench.metrics.clusters import Clusters
 from lora_bench.metrics.frechet import check_same_dim, fit_gaussian, frechet_between
-from lora_bench.metrics.moments import FrechetReplicator
+from lora_bench.metrics.frechet_replicates import FrechetReplicator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

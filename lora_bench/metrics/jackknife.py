@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_bench.metrics.student import t_probability, t_reach
+from lora_bench.metrics.t_distribution import t_probability, t_reach
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lora_bench.metrics.moments import Replicator
+    from lora_bench.metrics.frechet_replicates import Replicator
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ import numpy as np
 from lora_bench.metrics.clusters import Clusters, pool_small_strata
 from lora_bench.metrics.estimate import can_imitate, can_leave_one_out, count_replicates, match_texts
 from lora_bench.metrics.frechet import fit_gaussian
+from lora_bench.metrics.frechet_bias import estimate_frechet_bias
+from lora_bench.metrics.frechet_replicates import FrechetReplicator, Replicator
 from lora_bench.metrics.jackknife import (
     Jackknife,
     leave_one_out,
@@ -23,8 +25,6 @@ from lora_bench.metrics.jackknife import (
     summarize_replicates,
 )
 from lora_bench.metrics.kernel import prepare_blocks
-from lora_bench.metrics.moments import FrechetReplicator, Replicator
-from lora_bench.metrics.surrogate import estimate_frechet_bias
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,11 +12,11 @@ from transformers import MusicgenForConditionalGeneration
 
 from lora_bench.artifacts import AudioFormat
 from lora_bench.errors import ModelError, ResourceError
-from lora_bench.models.adaptable import AdaptableMusicGen
 from lora_bench.models.audiocraft_library import require_audiocraft
+from lora_bench.models.base import AdaptableMusicGen
+from lora_bench.models.delay_pattern import find_delays
 from lora_bench.models.hardware import has_fast_bfloat16
 from lora_bench.models.identity import identify_folder
-from lora_bench.models.labels import find_delays
 from lora_bench.models.model_files import find_model_folder, hash_weights
 from lora_bench.models.network_parts import load_encoder, load_without_encoders
 from lora_bench.models.protocol import ModelInfo
@@ -38,7 +38,7 @@ def load_model(spec: ModelSpec, *, device: str = "auto") -> AdaptableMusicGen:
     place = choose_device(device)
     if spec.backend == "audiocraft":
         require_audiocraft()
-        from lora_bench.models.audiocraft_loading import load_audiocraft_model
+        from lora_bench.models.audiocraft_backend.loading import load_audiocraft_model
 
         return load_audiocraft_model(spec, place)
     folder = find_model_folder(spec)

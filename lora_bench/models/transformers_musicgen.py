@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lora_bench.errors import ModelError
-from lora_bench.models.adaptable import AdaptableMusicGen
+from lora_bench.models.base import AdaptableMusicGen
 from lora_bench.models.memory import release_cached
 from lora_bench.models.network_parts import ENCODERS
 from lora_bench.models.protocol import ModelInfo, TextState

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lora_bench.report.check_sections import build_comparisons, build_missing
-from lora_bench.report.document import Block, Bullets, Heading, Link, Paragraph
-from lora_bench.report.guard_sections import build_guards
-from lora_bench.report.listening import Heard
-from lora_bench.report.run_sections import (
+from lora_bench.report.audio.choose_clips import Heard
+from lora_bench.report.plots.study import build_study_plots
+from lora_bench.report.sections.comparisons import build_comparisons, build_missing
+from lora_bench.report.sections.guards import build_guards
+from lora_bench.report.sections.run import (
     build_dataset,
     build_generation,
     build_model,
     build_provenance,
     build_reproduction,
 )
-from lora_bench.report.score_sections import build_score_sections
-from lora_bench.report.study_plots import build_study_plots
-from lora_bench.report.study_sections import build_study
-from lora_bench.report.summary import write_summary, write_warnings
-from lora_bench.report.training_sections import build_adapters, build_costs, build_training
+from lora_bench.report.sections.scores import build_score_sections
+from lora_bench.report.sections.study import build_study
+from lora_bench.report.sections.summary import write_summary, write_warnings
+from lora_bench.report.sections.training import build_adapters, build_costs, build_training
 from lora_bench.report.view import RunView
+from lora_bench.report.writers.document import Block, Bullets, Heading, Link, Paragraph
 
 
 def build_report(view: RunView, heard: Heard) -> Iterator[Block]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lora_bench.plan import name_report
+from lora_bench.planning.plan import name_report
+from lora_bench.report.audio.choose_clips import choose_listening
 from lora_bench.report.contents import build_report, choose_title
-from lora_bench.report.document import Figure
-from lora_bench.report.listening import choose_listening
-from lora_bench.report.markdown import write_markdown
-from lora_bench.report.page import write_page
 from lora_bench.report.view import RunView
-from lora_bench.results import gather_results, render_json
-from lora_bench.results_csv import render_csv
-from lora_bench.results_parquet import render_parquet
+from lora_bench.report.writers.document import Figure
+from lora_bench.report.writers.html import write_page
+from lora_bench.report.writers.markdown import write_markdown
+from lora_bench.results.csv_table import render_csv
+from lora_bench.results.gather import gather_results, render_json
+from lora_bench.results.parquet_table import render_parquet
 from lora_bench.store import write_bytes
 
 

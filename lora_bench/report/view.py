@@ -12,8 +12,8 @@ from typing import Any
 
 from lora_bench.metrics import METRIC_NAMES, parse_metric
 from lora_bench.report.formatting import text_width
-from lora_bench.results_trial import read_object
-from lora_bench.search_records import UNTRIED
+from lora_bench.results.search_tally import UNTRIED
+from lora_bench.results.trial import read_object
 
 Json = dict[str, Any]
 

@@ -6,9 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from lora_bench.errors import InterruptedRunError, ResourceError
 from lora_bench.progress import Progress
-from lora_bench.runner.guard import ExecuteTrial, TrialJob, run_guarded
-from lora_bench.runner.searching import CellSearch, Outcome, SearchPlan, count_expected, read_outcome
-from lora_bench.runner.state import read_state
+from lora_bench.runner.jobs.job import ExecuteTrial, TrialJob, run_guarded
+from lora_bench.runner.jobs.state import read_state
+from lora_bench.runner.search.trial_search import (
+    CellSearch,
+    Outcome,
+    SearchPlan,
+    count_expected,
+    read_outcome,
+)
 from lora_bench.spec.schema import ResourcesSpec
 
 
@@ -48,7 +54,7 @@ def run_local(
 
 def _choose_jobs(jobs: Sequence[TrialJob], search: SearchPlan) -> Iterator[TrialJob]:
     """Jobs that run in any case, then those that Optuna chooses by what became of the ones before."""
-    from lora_bench.runner.optuna_study import StudySuggester
+    from lora_bench.runner.search.optuna import StudySuggester
 
     chosen = CellSearch(search, StudySuggester(search))
     by_id = {job.trial.id: job for job in jobs}

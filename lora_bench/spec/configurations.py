@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lora_bench.errors import Problem
-from lora_bench.names import clean_name
+from lora_bench.slugs import clean_name
 from lora_bench.spec.changes import Changes, apply_changes, flatten_mapping
 from lora_bench.spec.experiment import MAX_GRID, ExperimentSpec, TrialSettings
 from lora_bench.spec.grid import expand_grid, find_value, name_combination, show_value

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_bench.names import clean_name
+from lora_bench.slugs import clean_name
 from lora_bench.spec.changes import Changes, flatten_mapping
 from lora_bench.spec.experiment import GridSpec, TrialSettings
 

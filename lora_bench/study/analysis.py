@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.metrics import METRIC_NAMES, parse_metric
-from lora_bench.search_records import UNTRIED, describe_search
+from lora_bench.results.search_tally import UNTRIED, describe_search
 from lora_bench.store import write_json
 from lora_bench.study.choice import choose_best, find_fronts, make_points
 from lora_bench.study.effects import analyse_axes, compare_with_baseline

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 from scipy import special
 
-from lora_bench.metrics.student import t_probability, t_reach
-from lora_bench.metrics.summaries import holm
+from lora_bench.metrics.seeds_and_holm import holm
+from lora_bench.metrics.t_distribution import t_probability, t_reach
 from lora_bench.study.fitting import Fit, Floats, SeedError, code_blocks, code_levels
 from lora_bench.study.records import Axis, Delta, Interaction, InteractionCell, LevelEffect, MainEffect
 from lora_bench.study.table import Row

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from lora_bench.cli import main
-from lora_bench.commands.targets import find_unmatched_targets
+from lora_bench.cli.main import main
+from lora_bench.cli.targets import find_unmatched_targets
 from lora_bench.forecast import (
     Forecaster,
     History,
@@ -28,8 +28,8 @@ from lora_bench.forecast.history import PROBES, make_record
 from lora_bench.forecast.remaining import read_step
 from lora_bench.forecast.scaling import scale_figure
 from lora_bench.forecast.shapes import find_shape
-from lora_bench.names import prompt_slugs
-from lora_bench.plan import TrialPlan, plan_experiment
+from lora_bench.planning.plan import TrialPlan, plan_experiment
+from lora_bench.slugs import prompt_slugs
 from lora_bench.spec import ExperimentSpec
 from lora_bench.spec.schema import LoraSpec, ModelSpec
 from lora_bench.store import to_jsonable, write_json, write_text

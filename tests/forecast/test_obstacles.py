@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from lora_bench.cli import main
+from lora_bench.cli.main import main
 from lora_bench.forecast import find_obstacle
 from lora_bench.models.bridges.exports import write_export
 from lora_bench.models.bridges.parts import take_apart

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lora_bench.forecast import Forecaster, History
-from lora_bench.plan import TrialPlan, plan_file
+from lora_bench.planning.plan import TrialPlan, plan_file
 from lora_bench.spec import load_spec
 
 BASES = Path(__file__).parents[2] / "specs" / "base"

@@ -7,7 +7,7 @@ import pytest
 from sets import wrap
 
 from lora_bench.errors import UnscoredError
-from lora_bench.metrics.control import (
+from lora_bench.metrics.text_control import (
     compare_separation,
     find_off_genre,
     measure_pull,

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sets import make_clusters
 
-from lora_bench.metrics import moments
+from lora_bench.metrics import frechet_replicates as moments
 from lora_bench.metrics.clusters import stack_strata
 from lora_bench.metrics.estimate import MeanReplicator
 from lora_bench.metrics.frechet import fit_gaussian, frechet_distance
+from lora_bench.metrics.frechet_replicates import FrechetReplicator
 from lora_bench.metrics.jackknife import (
     Jackknife,
     leave_one_out,
@@ -17,7 +18,6 @@ from lora_bench.metrics.jackknife import (
     make_interval,
     summarize_replicates,
 )
-from lora_bench.metrics.moments import FrechetReplicator
 
 
 def subset(clusters, kept):

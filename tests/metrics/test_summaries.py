@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_bench.errors import ScoreError
-from lora_bench.metrics.summaries import holm, summarize_seeds
+from lora_bench.metrics.seeds_and_holm import holm, summarize_seeds
 
 
 def test_holm_of_a_worked_example():

@@ -8,8 +8,8 @@ from sklearn.covariance import ledoit_wolf
 
 from lora_bench.metrics.estimate import can_imitate, estimate_distance
 from lora_bench.metrics.frechet import frechet_distance
+from lora_bench.metrics.frechet_bias import ImitatedPair, _imitate, estimate_frechet_bias
 from lora_bench.metrics.shrinkage import shrink_covariance, shrink_eigenvalues
-from lora_bench.metrics.surrogate import ImitatedPair, _imitate, estimate_frechet_bias
 
 
 def sample_covariance(n, spectrum, *, seed=0):

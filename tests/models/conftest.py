@@ -63,4 +63,4 @@ def add_adapter() -> Callable[[TransformersMusicGen, LoraSpec], None]:
 @pytest.fixture
 def by_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoders whose steps are not compiled, as for shapes that the compiled ones do not have."""
-    monkeypatch.setattr("lora_bench.models.streamed_step.can_stream", lambda _: False)
+    monkeypatch.setattr("lora_bench.models.decoding.small_batch_step.can_stream", lambda _: False)

@@ -18,13 +18,14 @@ from audiocraft.models.lm import LMModel
 from audiocraft.modules.conditioners import ConditioningAttributes
 
 from lora_bench.errors import NoModulesMatchedError
-from lora_bench.models import compiled_steps, load_model
-from lora_bench.models.adaptable import AdaptableMusicGen
-from lora_bench.models.audiocraft_attention import SplitAttention, split_attentions
-from lora_bench.models.audiocraft_musicgen import AudiocraftMusicGen
-from lora_bench.models.audiocraft_networks import build_lm
+from lora_bench.models import compiled_training as compiled_steps
+from lora_bench.models import load_model
+from lora_bench.models.audiocraft_backend.attention import SplitAttention, split_attentions
+from lora_bench.models.audiocraft_backend.musicgen import AudiocraftMusicGen
+from lora_bench.models.audiocraft_backend.networks import build_lm
+from lora_bench.models.base import AdaptableMusicGen
 from lora_bench.models.bridges.parts import take_apart
-from lora_bench.models.decoding import generate_codes
+from lora_bench.models.decoding.decoder import generate_codes
 from lora_bench.models.token_set import TokenSet
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress

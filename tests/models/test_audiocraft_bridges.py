@@ -31,12 +31,12 @@ from audiocraft.models.lm import LMModel
 from audiocraft.modules.conditioners import ConditioningAttributes, T5Conditioner
 from omegaconf import OmegaConf
 
-from lora_bench.cli import main
+from lora_bench.cli.main import main
 from lora_bench.errors import ModelError, UsageError
 from lora_bench.models import load_model
-from lora_bench.models.adaptable import AdaptableMusicGen
-from lora_bench.models.audiocraft_attention import split_attentions
-from lora_bench.models.audiocraft_networks import GivenT5Conditioner, build_lm
+from lora_bench.models.audiocraft_backend.attention import split_attentions
+from lora_bench.models.audiocraft_backend.networks import GivenT5Conditioner, build_lm
+from lora_bench.models.base import AdaptableMusicGen
 from lora_bench.models.bridges.adapters import rename_adapter
 from lora_bench.models.bridges.configs import (
     codec_config_from_audiocraft,
@@ -55,7 +55,7 @@ from lora_bench.models.bridges.tensors import (
     decoder_to_audiocraft,
     decoder_to_transformers,
 )
-from lora_bench.models.decoding import generate_codes
+from lora_bench.models.decoding.decoder import generate_codes
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import GenerationSpec, LoraSpec, ModelSpec

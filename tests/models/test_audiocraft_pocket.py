@@ -19,17 +19,17 @@ from audiocraft.modules.conditioners import ConditioningAttributes
 
 from lora_bench.artifacts import TrainResult
 from lora_bench.models import load_model
-from lora_bench.models.adaptable import AdaptableMusicGen
-from lora_bench.models.audiocraft_musicgen import AudiocraftMusicGen
+from lora_bench.models.audiocraft_backend.musicgen import AudiocraftMusicGen
+from lora_bench.models.base import AdaptableMusicGen
 from lora_bench.models.bridges.conversion import convert
 from lora_bench.models.bridges.tensors import codec_to_audiocraft, codec_to_transformers
-from lora_bench.models.decoding import generate_codes
-from lora_bench.models.pocket.codec_parts import PocketCodec
+from lora_bench.models.decoding.decoder import generate_codes
 from lora_bench.models.token_set import TokenSet
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import GenerationSpec, LoraSpec, ModelSpec, TrainSpec
 from lora_bench.stages.train import train_adapter
+from pocket_training.codec_parts import PocketCodec
 
 RATE_HZ = 16_000
 N_FRAMES = 24

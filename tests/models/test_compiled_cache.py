@@ -12,7 +12,7 @@ import numba
 import pytest
 
 from lora_bench.models.audiocraft_library import require_audiocraft
-from lora_bench.models.compiled import compiler
+from lora_bench.models.decoding.compiled import compiler
 
 CALLEE = """
 from lora_bench.models.compiled.compiler import compiled

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lora_bench.models import compiled_steps
+from lora_bench.models import compiled_training as compiled_steps
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.spec.schema import LoraSpec
 

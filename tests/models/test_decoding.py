@@ -10,9 +10,9 @@ import torch
 from scipy import stats
 
 from lora_bench.errors import ModelError, OutOfMemoryError, ResourceError
-from lora_bench.models import decoding
-from lora_bench.models.decoding import Decoder, generate_batches, generate_codes
-from lora_bench.models.kernels import Kernel
+from lora_bench.models.decoding import decoder as decoding
+from lora_bench.models.decoding.decoder import Decoder, generate_batches, generate_codes
+from lora_bench.models.decoding.kernels import Kernel
 from lora_bench.models.protocol import DecoderWeights
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
@@ -185,7 +185,7 @@ def test_a_clip_is_the_same_alone_and_in_any_batch(
 
 def test_the_way_of_decoding_is_named(tiny: TransformersMusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Decoder(tiny, GenerationSpec()).method == "compiled steps"
-    monkeypatch.setattr("lora_bench.models.streamed_step.can_stream", lambda _: False)
+    monkeypatch.setattr("lora_bench.models.decoding.small_batch_step.can_stream", lambda _: False)
     assert Decoder(tiny, GenerationSpec()).method == "torch on cpu, blocks of 16 clips"
 
 

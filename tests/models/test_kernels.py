@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lora_bench.errors import ModelError, ResourceError
-from lora_bench.models import kernels
-from lora_bench.models.kernels import BLOCK, Kernel, choose_kernel, has_exact_int8, quantize_rows
+from lora_bench.models.decoding import kernels
+from lora_bench.models.decoding.kernels import BLOCK, Kernel, choose_kernel, has_exact_int8, quantize_rows
 from lora_bench.models.linears import LinearParts, PackedLinear, pack_linears
 
 CPU = torch.device("cpu")

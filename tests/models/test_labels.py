@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_bench.models.labels import decoder_inputs, delay_codes, find_delays, undelay_codes
+from lora_bench.models.delay_pattern import decoder_inputs, delay_codes, find_delays, undelay_codes
 
 PAD = 99
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lora_bench.models.labels import delay_codes
+from lora_bench.models.delay_pattern import delay_codes
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.spec.schema import LoraSpec
 

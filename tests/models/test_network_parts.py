@@ -16,7 +16,7 @@ from transformers import MusicgenForConditionalGeneration
 
 from lora_bench.errors import ModelError
 from lora_bench.models import load_model
-from lora_bench.models.adaptable import AdaptableMusicGen
+from lora_bench.models.base import AdaptableMusicGen
 from lora_bench.models.loading import describe_network
 from lora_bench.models.model_files import hash_weights
 from lora_bench.models.network_parts import ENCODERS, load_encoder, load_network, load_without_encoders

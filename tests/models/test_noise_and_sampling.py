@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lora_bench.models.noise import draw_clip_noise, draw_noise
-from lora_bench.models.sampling import code_probabilities, sample_codes
+from lora_bench.models.decoding.noise import draw_clip_noise, draw_noise
+from lora_bench.models.decoding.sampling import code_probabilities, sample_codes
 
 
 def test_noise_is_uniform_and_strictly_inside() -> None:

@@ -8,11 +8,11 @@ import torch
 from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
 from lora_bench.models.pocket import pocket_folder
-from lora_bench.models.pocket.export import load_model
-from lora_bench.models.pocket.lm_parts import compute_losses
-from lora_bench.models.pocket.measure import compute_log_mel, compute_perplexity
-from lora_bench.models.pocket.tokenizer import load_tokenizer
-from lora_bench.models.pocket.tokens import delay_codes
+from pocket_training.export import load_model
+from pocket_training.lm_parts import compute_losses
+from pocket_training.measure import compute_log_mel, compute_perplexity
+from pocket_training.tokenizer import load_tokenizer
+from pocket_training.tokens import delay_codes
 
 RATE = 16_000
 

@@ -10,24 +10,18 @@ import pytest
 import torch
 from transformers import EncodecModel
 
-from lora_bench.models.pocket.captions import Captioner, Heard, analyse_track
-from lora_bench.models.pocket.codec import CodecTraining, get_phase, train_codec
-from lora_bench.models.pocket.codec import get_rate_frac as get_codec_rate_frac
-from lora_bench.models.pocket.codec_losses import GradientNorms
-from lora_bench.models.pocket.codec_parts import (
-    PocketCodec,
-    check_conversion,
-    load_codec,
-    restart_codes,
-    save_codec,
-)
-from lora_bench.models.pocket.data import Track
-from lora_bench.models.pocket.lm import get_rate_frac
-from lora_bench.models.pocket.measure import compute_si_sdr
-from lora_bench.models.pocket.patches import PatchSampler
-from lora_bench.models.pocket.scores import write_scores
-from lora_bench.models.pocket.sources import SOURCES
-from lora_bench.models.pocket.tokens import delay_codes
+from pocket_training.captions import Captioner, Heard, analyse_track
+from pocket_training.codec import CodecTraining, get_phase, train_codec
+from pocket_training.codec import get_rate_frac as get_codec_rate_frac
+from pocket_training.codec_losses import GradientNorms
+from pocket_training.codec_parts import PocketCodec, check_conversion, load_codec, restart_codes, save_codec
+from pocket_training.data import Track
+from pocket_training.lm import get_rate_frac
+from pocket_training.measure import compute_si_sdr
+from pocket_training.patches import PatchSampler
+from pocket_training.scores import write_scores
+from pocket_training.sources import SOURCES
+from pocket_training.tokens import delay_codes
 
 
 def make_track(**changes):
@@ -223,8 +217,8 @@ def test_codes_that_nothing_uses_are_moved_to_where_the_vectors_are(codec_args):
 
 
 def test_the_codec_stage_writes_a_folder_for_transformers_and_a_line_of_figures(codec_args, monkeypatch):
-    monkeypatch.setattr("lora_bench.models.pocket.codec_eval.N_MUSIC", 2)
-    monkeypatch.setattr("lora_bench.models.pocket.codec_eval.N_GENRE", 1)
+    monkeypatch.setattr("pocket_training.codec_eval.N_MUSIC", 2)
+    monkeypatch.setattr("pocket_training.codec_eval.N_GENRE", 1)
     codec_args.audio_s, codec_args.adversarial_from_s = 6, 100
     training = train_codec(codec_args)
     model = EncodecModel.from_pretrained(codec_args.work / "codec")

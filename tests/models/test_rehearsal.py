@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_bench.commands.model_rehearsal import rehearse_model
+from lora_bench.cli.model_rehearsal import rehearse_model
 from lora_bench.models.bridges.conversion import convert
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_bench.models import decoding
-from lora_bench.models.decoding import Decoder, generate_codes
-from lora_bench.models.kernels import choose_kernel
-from lora_bench.models.past import FixedPast, GrowingPast, KeyValueCache
-from lora_bench.models.stepping import BUCKET, EagerSteps, FixedSteps, Sampling, round_up
+from lora_bench.models.decoding import decoder as decoding
+from lora_bench.models.decoding.decoder import Decoder, generate_codes
+from lora_bench.models.decoding.kernels import choose_kernel
+from lora_bench.models.decoding.kv_cache import FixedPast, GrowingPast, KeyValueCache
+from lora_bench.models.decoding.loop import BUCKET, EagerSteps, FixedSteps, Sampling, round_up
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import GenerationSpec, LoraSpec

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lora_bench.models import compiled
-from lora_bench.models.decoder_step import DecoderStep, TextReader
-from lora_bench.models.decoding import Decoder, generate_batches
-from lora_bench.models.kernels import BLOCK, Kernel, has_exact_int8, quantize_rows
+from lora_bench.models.decoding import compiled
+from lora_bench.models.decoding.decoder import Decoder, generate_batches
+from lora_bench.models.decoding.kernels import BLOCK, Kernel, has_exact_int8, quantize_rows
+from lora_bench.models.decoding.kv_cache import GrowingPast, KeyValueCache
+from lora_bench.models.decoding.small_batch_step import MatrixStore, StreamedStep, can_stream
+from lora_bench.models.decoding.step import DecoderStep, TextReader
 from lora_bench.models.linears import PackedLinear
-from lora_bench.models.past import GrowingPast, KeyValueCache
-from lora_bench.models.streamed_step import MatrixStore, StreamedStep, can_stream
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import GenerationSpec, LoraSpec
@@ -239,7 +239,7 @@ def test_other_decoders_are_decoded_as_before(
     tiny: TransformersMusicGen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generation = GenerationSpec(batch_size=2)
-    monkeypatch.setattr("lora_bench.models.streamed_step.can_stream", lambda _: False)
+    monkeypatch.setattr("lora_bench.models.decoding.small_batch_step.can_stream", lambda _: False)
     decoder = Decoder(tiny, generation)
     (batch,) = generate_batches(tiny, "calm", [0, 1], 8, generation, SilentProgress(), decoder)
     assert isinstance(decoder._step, DecoderStep)

@@ -23,7 +23,7 @@ from lora_bench.artifacts import (
     TrainResult,
     Unscored,
 )
-from lora_bench.names import prompt_slug
+from lora_bench.slugs import prompt_slug
 from lora_bench.store import to_jsonable
 
 RATE_HZ = 16_000

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lora_bench.commands.compare import find_warnings
+from lora_bench.cli.commands.compare import find_warnings
 from lora_bench.metrics.provenance import merge_provenance
-from lora_bench.report.comparability import list_entries
+from lora_bench.report.leaderboard.comparability import list_entries
 from lora_bench.report.view import RunView
 
 ABOUT: dict[str, str | int | float] = {"encoder": "encodec", "weights": "codec of /a", "weights_hash": "h"}

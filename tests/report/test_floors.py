@@ -8,9 +8,9 @@ from typing import Any
 
 from build_run import FakeRun
 
-from lora_bench.report.plots import draw_scores
+from lora_bench.report.plots.scores import draw_scores
 from lora_bench.report.view import RunView
-from lora_bench.results import gather_results
+from lora_bench.results.gather import gather_results
 
 SOURCES = ("chiptune, a47b0c22", "chiptune, ac702c04")
 

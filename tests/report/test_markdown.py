@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from lora_bench.artifacts import Unscored
 from lora_bench.report import render_report
-from lora_bench.report.document import Bullets, Cell, Code, Column, Paragraph, Table
-from lora_bench.report.markdown import escape_markdown, write_markdown
+from lora_bench.report.writers.document import Bullets, Cell, Code, Column, Paragraph, Table
+from lora_bench.report.writers.markdown import escape_markdown, write_markdown
 
 
 def render(run: FakeRun, folder: Path) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from build_run import PROMPT_HTML, FakeRun, FakeTrial, write_json, zero_shot
 
-from lora_bench.cli import main
+from lora_bench.cli.main import main
 from lora_bench.report import render_report
-from lora_bench.report.comparability import explain_difference
+from lora_bench.report.leaderboard.comparability import explain_difference
 
 
 def write_run(folder: Path, name: str, base: float = 0.5, **changes: Any) -> Path:

@@ -12,8 +12,8 @@ import soundfile
 from build_run import PROMPT_HTML, PROMPT_KOREAN, PROMPT_LONG, FakeRun, FakeTrial, compare, zero_shot
 
 from lora_bench.report import render_report
-from lora_bench.report.document import Cell, Column, Heading, Paragraph, Table
-from lora_bench.report.page import write_page
+from lora_bench.report.writers.document import Cell, Column, Heading, Paragraph, Table
+from lora_bench.report.writers.html import write_page
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -108,7 +108,7 @@ def test_players_hold_the_same_prompt_and_index_side_by_side_and_a_reference(tmp
 
 
 def test_clips_that_do_not_fit_are_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_bench.report.listening.BUDGET_BYTES", 20_000)
+    monkeypatch.setattr("lora_bench.report.audio.choose_clips.BUDGET_BYTES", 20_000)
     html = render(FakeRun(n_wavs=2), tmp_path)
     links = re.findall(r'<a href="([^"#]+)">open the file</a>', html)
     assert html.count("<audio ") in range(1, 8)

@@ -14,9 +14,9 @@ from build_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun, FakeTrial, compare, z
 
 from lora_bench.errors import StoreError
 from lora_bench.report import render_report
+from lora_bench.report.audio.spectrogram import HEIGHT, WIDTH, draw_spectrogram
 from lora_bench.report.formatting import format_interval, format_value, format_with_error, shorten, text_width
-from lora_bench.report.spectrogram import HEIGHT, WIDTH, draw_spectrogram
-from lora_bench.report.svg import nice_ticks
+from lora_bench.report.writers.svg import nice_ticks
 
 HEAVY = ("torch", "ray", "transformers", "librosa", "peft", "pandas", "matplotlib", "audiocraft")
 
@@ -125,7 +125,7 @@ def test_reports_are_made_without_torch_and_ray(tmp_path: Path) -> None:
         "    def find_spec(self, name, *_):\n"
         f"        if name.partition('.')[0] in {HEAVY!r}: raise ImportError(name)\n"
         "sys.meta_path.insert(0, Refuse())\n"
-        "from lora_bench.cli import main\n"
+        "from lora_bench.cli.main import main\n"
         "reports = ['--reports-dir', sys.argv[2]]\n"
         "sys.exit(main(['report', sys.argv[1], *reports]) or main(['index', sys.argv[1] + '/..', *reports]))"
     )

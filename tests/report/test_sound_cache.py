@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from build_run import FakeRun, write_tone, zero_shot
 
-from lora_bench.report import render_report, sound_cache
-from lora_bench.report.sound_cache import SoundCache
+from lora_bench.report import render_report
+from lora_bench.report.audio import players as sound_cache
+from lora_bench.report.audio.players import SoundCache
 
 
 def read_all(folder: Path) -> dict[str, bytes]:

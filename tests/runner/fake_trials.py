@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import DatasetError, OutOfMemoryError
-from lora_bench.plan import ExperimentPlan, TrialPlan, plan_experiment
+from lora_bench.planning.plan import ExperimentPlan, TrialPlan, plan_experiment
 from lora_bench.progress import Progress
 from lora_bench.spec import ExperimentSpec
 from lora_bench.store import Store

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import StoppedEarlyError
-from lora_bench.plan import ExperimentPlan, TrialPlan, plan_experiment
+from lora_bench.planning.plan import ExperimentPlan, TrialPlan, plan_experiment
 from lora_bench.progress import Progress
 from lora_bench.spec import ExperimentSpec
 from lora_bench.store import Store, write_json

@@ -13,7 +13,7 @@ import apart_calls
 import pytest
 
 from lora_bench.errors import ResourceError
-from lora_bench.runner.apart import call_apart
+from lora_bench.runner.jobs.child_process import call_apart
 
 CALL = """
 import signal, sys

@@ -8,12 +8,12 @@ import pytest
 from fake_trials import Recorder, plan_named
 from filelock import FileLock
 
-from lora_bench.cli import main
+from lora_bench.cli.main import main
 from lora_bench.errors import StoreError
-from lora_bench.plan import TrialPlan
+from lora_bench.planning.plan import TrialPlan
 from lora_bench.progress import Progress
-from lora_bench.runner.cleaning import UNUSED, find_left_over, remove_left_over
-from lora_bench.runner.guard import CACHE_USES, TrialJob, run_guarded
+from lora_bench.runner.jobs.cleanup import UNUSED, find_left_over, remove_left_over
+from lora_bench.runner.jobs.job import CACHE_USES, TrialJob, run_guarded
 from lora_bench.store import Store, write_json
 
 

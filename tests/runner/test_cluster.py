@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from lora_bench.errors import ResourceError
-from lora_bench.runner import sessions
-from lora_bench.runner.cluster import (
+from lora_bench.runner.jobs import ray_temp_dirs as sessions
+from lora_bench.runner.jobs.ray_temp_dirs import Session
+from lora_bench.runner.ray_backend.cluster import (
     PACKAGE,
     RoomWatch,
     _judge_node,
@@ -21,7 +22,6 @@ from lora_bench.runner.cluster import (
     look_from_node,
     open_cluster,
 )
-from lora_bench.runner.sessions import Session
 from lora_bench.spec.schema import ResourcesSpec
 
 CPU_NODE = {"Alive": True, "Resources": {"CPU": 8.0}}

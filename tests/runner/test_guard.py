@@ -12,12 +12,12 @@ from fake_trials import Recorder, execute_fake, plan_named
 from filelock import FileLock
 
 from lora_bench.errors import StoppedEarlyError, StoreError
-from lora_bench.plan import TrialPlan
+from lora_bench.planning.plan import TrialPlan
 from lora_bench.progress import Progress
-from lora_bench.runner import guard
-from lora_bench.runner.guard import TrialJob, run_guarded, settle_dead
-from lora_bench.runner.state import read_state, view_trial, write_state
-from lora_bench.stage_times import StageClock
+from lora_bench.runner.jobs import job as guard
+from lora_bench.runner.jobs.job import TrialJob, run_guarded, settle_dead
+from lora_bench.runner.jobs.state import read_state, view_trial, write_state
+from lora_bench.runner.stage_times import StageClock
 from lora_bench.store import Store, write_json
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from lora_bench.errors import StoreError
-from lora_bench.runner import sessions
-from lora_bench.runner.holding import hold_cache, hold_run
-from lora_bench.runner.sessions import Session, remove_dead_sessions
+from lora_bench.runner.jobs import ray_temp_dirs as sessions
+from lora_bench.runner.jobs.locks import hold_cache, hold_run
+from lora_bench.runner.jobs.ray_temp_dirs import Session, remove_dead_sessions
 
 HOLD = """
 import sys, time
@@ -93,7 +93,7 @@ def test_temporary_folders_of_dead_clusters_go_and_those_of_living_ones_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions.tempfile, "tempdir", str(tmp_path))
-    code = "import os; from lora_bench.runner.sessions import Session; s = Session(); os.kill(os.getpid(), 9)"
+    code = "import os; from lora_bench.runner.jobs.ray_temp_dirs import Session; s = Session(); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "TMPDIR": str(tmp_path)})
     alive = Session()
     made_again = tmp_path / "lora-ray-again"

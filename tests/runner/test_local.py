@@ -14,8 +14,8 @@ import pytest
 from fake_trials import Recorder, execute_fake, plan_named
 
 from lora_bench.errors import InterruptedRunError, ResourceError, UsageError
-from lora_bench.runner import run_trials
-from lora_bench.runner.state import read_state
+from lora_bench.runner.executor import run_trials
+from lora_bench.runner.jobs.state import read_state
 from lora_bench.spec.schema import ResourcesSpec
 
 CPU = ResourcesSpec()

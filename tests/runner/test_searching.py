@@ -14,18 +14,19 @@ import pytest
 from fake_trials import Recorder
 from searched_trials import RANKS, TARGETS, execute_searched, loss_of, plan_grid, read_order
 
-from lora_bench.commands.run import describe_gaps
-from lora_bench.commands.status import execute as show_status
+from lora_bench.cli.commands.run import describe_gaps
+from lora_bench.cli.commands.status import execute as show_status
 from lora_bench.errors import InterruptedRunError, ResourceError
-from lora_bench.experiment import inputs_key, list_pending, run_experiment
-from lora_bench.plan import ExperimentPlan
+from lora_bench.planning.plan import ExperimentPlan
 from lora_bench.progress import SilentProgress
 from lora_bench.report import render_report
-from lora_bench.results import gather_results, write_results
-from lora_bench.runner import run_trials
-from lora_bench.runner.optuna_study import StudySuggester, require_optuna
-from lora_bench.runner.ray_search import RaySuggester, TrialFeed, count_slots
-from lora_bench.runner.searching import (
+from lora_bench.results.gather import gather_results, write_results
+from lora_bench.runner.executor import run_trials
+from lora_bench.runner.experiment import inputs_key, list_pending, run_experiment
+from lora_bench.runner.jobs.state import read_state
+from lora_bench.runner.ray_backend.search import RaySuggester, TrialFeed, count_slots
+from lora_bench.runner.search.optuna import StudySuggester, require_optuna
+from lora_bench.runner.search.trial_search import (
     CellSearch,
     Outcome,
     SearchPlan,
@@ -33,7 +34,6 @@ from lora_bench.runner.searching import (
     plan_search,
     read_objective,
 )
-from lora_bench.runner.state import read_state
 from lora_bench.spec.schema import ResourcesSpec
 from lora_bench.store import write_json
 

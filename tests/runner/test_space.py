@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from lora_bench.runner.space import forecast_space, measure_free
+from lora_bench.forecast.disk import forecast_space, measure_free
 from lora_bench.stages.train.checkpoint import STATE_FILE, TrainState, save_checkpoint
 
 

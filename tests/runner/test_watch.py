@@ -6,9 +6,9 @@ from pathlib import Path
 
 from fake_trials import Recorder, plan_named
 
-from lora_bench.runner.guard import TrialJob
-from lora_bench.runner.state import TrialView, write_state
-from lora_bench.runner.watch import TrialWatch
+from lora_bench.runner.jobs.job import TrialJob
+from lora_bench.runner.jobs.state import TrialView, write_state
+from lora_bench.runner.jobs.watch import TrialWatch
 from lora_bench.store import write_json
 
 

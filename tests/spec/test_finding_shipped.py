@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_bench import cli
+from lora_bench.cli import main as cli
 from lora_bench.errors import SpecError, UsageError
 from lora_bench.spec import load_spec
 from lora_bench.spec.shipped import shipped_specs

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from malformed_cases import HEAD, MALFORMED, OVERRIDES
 
-from lora_bench.cli import main
+from lora_bench.cli.main import main
 from lora_bench.errors import SpecError
-from lora_bench.plan import plan_file
+from lora_bench.planning.plan import plan_file
 from lora_bench.spec import load_spec
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from lora_bench.commands.validate import describe_plan
+from lora_bench.cli.commands.validate import describe_plan
 from lora_bench.errors import SpecError
-from lora_bench.plan import ExperimentPlan, plan_experiment, plan_file
+from lora_bench.planning.plan import ExperimentPlan, plan_experiment, plan_file
 from lora_bench.spec import ExperimentSpec, load_spec
 
 BASE: dict[str, Any] = {
@@ -138,7 +138,7 @@ def test_values_that_read_alike_stay_apart() -> None:
 
 
 def test_a_search_is_no_part_of_a_trials_identity_nor_of_what_it_is_finished_for() -> None:
-    from lora_bench.experiment import inputs_key
+    from lora_bench.runner.experiment import inputs_key
 
     searched, whole = plan_with(), plan_with(search={})
     assert [trial.id for trial in searched.trials] == [trial.id for trial in whole.trials]

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from lora_bench.plan import plan_file
+from lora_bench.planning.plan import plan_file
 from lora_bench.spec import load_spec
 from lora_bench.spec.json_schema import write_schema_text
 

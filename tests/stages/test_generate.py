@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lora_bench.audio import load_audio, save_wav
 from lora_bench.errors import ModelError, OutOfMemoryError
-from lora_bench.models.decoding import generate_codes
+from lora_bench.models.decoding.decoder import generate_codes
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import GenerationSpec
@@ -75,7 +75,7 @@ def test_all_methods_of_decoding_that_clips_went_through_are_recorded(
     assert read_methods(codes) == []
     work()
     assert read_methods(codes) == ["compiled steps"]
-    monkeypatch.setattr("lora_bench.models.streamed_step.can_stream", lambda _: False)
+    monkeypatch.setattr("lora_bench.models.decoding.small_batch_step.can_stream", lambda _: False)
     work()  # nothing is missing
     assert read_methods(codes) == ["compiled steps"]
     (clips / "003.wav").unlink()

@@ -26,7 +26,8 @@ from lora_bench.errors import (
     StoppedEarlyError,
     TrainingError,
 )
-from lora_bench.models import compiled_steps, hardware, load_model
+from lora_bench.models import compiled_training as compiled_steps
+from lora_bench.models import hardware, load_model
 from lora_bench.models.hardware import has_fast_bfloat16
 from lora_bench.models.token_set import TokenSet
 from lora_bench.models.transformers_musicgen import TransformersMusicGen

@@ -20,7 +20,7 @@ from peft import PeftModel
 from tiny_run import TinyRun
 from transformers import AutoTokenizer, MusicgenForConditionalGeneration
 
-from lora_bench.cli import main
+from lora_bench.cli.main import main
 from lora_bench.models import load_model
 from lora_bench.spec.schema import ModelSpec
 
@@ -107,8 +107,8 @@ def test_the_card_tells_base_data_licence_scores_and_how_to_load(tiny_run: TinyR
 def test_the_licence_of_known_base_weights_is_stated(
     tiny_run: TinyRun, base: str, licence: str, link: str | None
 ) -> None:
-    from lora_bench.take_away.card import CardFacts, write_card
-    from lora_bench.take_away.choice import choose_trial
+    from lora_bench.adapters.choose import choose_trial
+    from lora_bench.adapters.model_card import CardFacts, write_card
 
     text = write_card(choose_trial(tiny_run.folder, "plain"), CardFacts("x", base), merged=False)
     head = yaml.safe_load(text.split("---\n")[1])

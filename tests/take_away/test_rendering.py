@@ -10,11 +10,11 @@ import soundfile
 import torch
 from tiny_run import PROMPT, TinyRun
 
-from lora_bench.cli import main
+from lora_bench.adapters.render import ClipRequest, render_pair
+from lora_bench.cli.main import main
 from lora_bench.models import load_model
 from lora_bench.progress import SilentProgress
 from lora_bench.stages.generate import generate_clips
-from lora_bench.take_away.rendering import ClipRequest, render_pair
 
 
 def render(run: TinyRun, name: str, file: Path, **request: float) -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +42,7 @@ def test_full_strength_is_the_clip_of_the_run_and_the_twin_that_of_zero_shot(
 
 @pytest.mark.parametrize("name", ["plain", "dora"])
 def test_strength_goes_from_the_base_model_to_the_trained_adapter(tiny_run: TinyRun, name: str) -> None:
-    from lora_bench.take_away.rendering import _set_adapter
+    from lora_bench.adapters.render import _set_adapter
 
     trial = tiny_run.trial(name)
     model = load_model(trial.model, device="cpu")

@@ -16,7 +16,7 @@ from transformers import EncodecConfig, MusicgenConfig
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
 from lora_bench.errors import ModelError
-from lora_bench.models.labels import find_delays
+from lora_bench.models.delay_pattern import find_delays
 
 Json = Mapping[str, Any]
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")

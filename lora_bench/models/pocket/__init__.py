@@ -7,12 +7,12 @@ CPU cores on free game music.  ``CARD.md`` says what it is, from what it was mad
 
 One command per stage rebuilds it (each module's docstring gives cost and seeds)::
 
-    python -m lora_bench.models.pocket.data  --music DIR --soundfont SF2 --out WORK      # audio -> memmap
-    python -m lora_bench.models.pocket.codec --work WORK --minutes 44 --batch 6          # EnCodec
-    python -m lora_bench.models.pocket.lm    --work WORK --minutes 34 --bf16             # T5, decoder -> weights/
-    python -m lora_bench.models.pocket.lm    --work WORK --resume WEIGHTS --out NEW --bf16 --text-only --restart-text \
+    python -m pocket_training.data  --music DIR --soundfont SF2 --out WORK      # audio -> memmap
+    python -m pocket_training.codec --work WORK --minutes 44 --batch 6          # EnCodec
+    python -m pocket_training.lm    --work WORK --minutes 34 --bf16             # T5, decoder -> weights/
+    python -m pocket_training.lm    --work WORK --resume WEIGHTS --out NEW --bf16 --text-only --restart-text \
         --rate-factor 0.5 --crop-s 1.28 --opening-every 0 --batch 16 --minutes 9          # captions
-    python -m lora_bench.models.pocket.card  --work WORK                                 # card.json, CARD.md
+    python -m pocket_training.card  --work WORK                                 # card.json, CARD.md
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ def pocket_folder() -> Path:
     if missing:
         raise FileNotFoundError(
             f"the pocket model's weights are not installed: {WEIGHTS} lacks {', '.join(missing)}. "
-            "Reinstall lora-bench, or train them: python -m lora_bench.models.pocket.lm --help"
+            "Reinstall lora-bench, or train them: python -m pocket_training.lm --help"
         )
     return WEIGHTS
 

@@ -1,0 +1,89 @@
+"""An adapter as other programs load it: PEFT's folder, or the base model's weights with the adapter merged in."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lora_bench.adapters.choose import ChosenTrial
+from lora_bench.adapters.model_card import CardFacts, write_card
+from lora_bench.errors import StoreError, UsageError
+from lora_bench.store import make_folder, read_json, write_json, write_text
+
+WEIGHTS, CONFIG, PROVENANCE, CARD = (
+    "adapter_model.safetensors", "adapter_config.json", "lora_bench.json", "README.md",
+)  # fmt: skip
+
+
+def export_trial(chosen: ChosenTrial, folder: Path, facts: CardFacts, *, merged: bool) -> list[Path]:
+    """Write `folder` whole or not at all, with a model card.
+
+    Args:
+        chosen: the trial.
+        folder: must not be there, or be empty.
+        facts: what the card has to say beyond the report.
+        merged: weights with the adapter in them, as transformers loads them, instead of the adapter.
+
+    Returns:
+        The files, by name.
+
+    Raises:
+        UsageError: the folder holds something.
+        ModelError: the base model is not to be had (only where `merged`), or the adapter is another's.
+        StoreError: the adapter is damaged, or the disk is full.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            f"--to {folder}: is there already and not empty; give a folder that is not there yet"
+        )
+    write = _write_merged if merged else _write_adapter
+
+    def fill(draft: Path) -> None:
+        write(chosen, draft)
+        write_text(draft / CARD, write_card(chosen, facts, merged=merged))
+
+    make_folder(folder, fill)
+    return sorted(folder.iterdir())
+
+
+def _write_adapter(chosen: ChosenTrial, folder: Path) -> None:
+    """PEFT's two files, and where the adapter comes from."""
+    for name in (WEIGHTS, CONFIG):
+        if not (chosen.adapter / name).is_file():
+            raise StoreError(
+                f"{chosen.adapter / name}: expected the adapter that training left; remove the trial's folder "
+                "and run again"
+            )
+    shutil.copyfile(chosen.adapter / WEIGHTS, folder / WEIGHTS)
+    write_json(folder / CONFIG, read_json(chosen.adapter / CONFIG))
+    write_json(folder / PROVENANCE, describe_origin(chosen))
+
+
+def describe_origin(chosen: ChosenTrial) -> dict[str, Any]:
+    """What the adapter was made from and how, without any path of this machine."""
+    found: dict[str, Any] = {}
+    if (chosen.adapter / PROVENANCE).is_file():
+        found = read_json(chosen.adapter / PROVENANCE)
+    kept = {key: found[key] for key in ("weights_hash", "lora", "train", "train_seed") if key in found}
+    result = {key: value for key, value in (found.get("result") or {}).items() if key != "adapter"}
+    return {
+        "model": public_model_name(chosen.plan.model.id),
+        **kept,
+        "trial": chosen.plan.id,
+        "result": result,
+    }
+
+
+def public_model_name(name: str) -> str:
+    """A hub id as it is; of a local folder only its last part."""
+    is_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).expanduser().is_dir()
+    return Path(name).expanduser().name if is_local else name
+
+
+def _write_merged(chosen: ChosenTrial, folder: Path) -> None:
+    """A transformers folder, whichever backend the adapter was trained on."""
+    from lora_bench.models.bridges.conversion import write_merged
+
+    write_merged(chosen.plan.model, chosen.adapter, folder)
+    write_json(folder / PROVENANCE, describe_origin(chosen))

@@ -1,0 +1,282 @@
+"""The model card of an adapter or of merged weights, from the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from lora_bench.adapters.choose import ChosenTrial
+from lora_bench.report.formatting import (
+    MISSING,
+    clean_text,
+    count_noun,
+    format_difference,
+    format_duration,
+    format_interval,
+    format_value,
+    shorten,
+    write_setting,
+)
+from lora_bench.report.sections.summary import write_warnings
+from lora_bench.report.view import RunView, arrow
+from lora_bench.report.writers.document import (
+    Block,
+    Bullets,
+    Cell,
+    Code,
+    CodeBlock,
+    Column,
+    Heading,
+    Paragraph,
+    Table,
+    Text,
+)
+from lora_bench.report.writers.markdown import write_markdown
+
+Json = dict[str, Any]
+MAX_PROMPTS = 40
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What no file of the run says.
+
+    Attributes:
+        name: of the folder or repository, as the loading example names it.
+        base_name: how people know the base model (hub id, or a local folder's last part).
+        licence: identifier of the licence that the result is given under; None is not stated.
+    """
+
+    name: str
+    base_name: str
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class BaseLicence:
+    """Licence of base weights: the hub's identifier, and what it means in a sentence."""
+
+    id: str
+    text: str
+
+
+def find_licence(base_name: str) -> BaseLicence | None:
+    """What is known of the licence of base weights; None if nothing is.
+
+    Source: the model cards of `facebook/musicgen-*`; the pocket model's `CARD.md`.
+    """
+    if base_name.startswith(("facebook/musicgen-", "facebook/audiogen-", "facebook/magnet-")):
+        return BaseLicence(
+            "cc-by-nc-4.0",
+            "The base weights are under CC-BY-NC 4.0: no commercial use, of what is made from them either.",
+        )
+    if base_name == "pocket":
+        return BaseLicence(
+            "other",
+            "The base weights are lora_bench's pocket model; its card (lora_bench/models/pocket/CARD.md) asks to treat "
+            "them as GPL-2+ and CC-BY-SA-3.0 material: share alike, and name the sources of its training music.",
+        )
+    return None
+
+
+def write_card(chosen: ChosenTrial, facts: CardFacts, *, merged: bool) -> str:
+    """`README.md` with the front matter that the hub reads."""
+    return _write_front_matter(facts, merged=merged) + write_markdown(
+        _build_card(chosen, facts, merged=merged)
+    )
+
+
+def _write_front_matter(facts: CardFacts, *, merged: bool) -> str:
+    base = find_licence(facts.base_name)
+    licence = facts.licence or (base.id if base else None)
+    head: Json = {}
+    if licence:
+        head["license"] = licence
+    if "/" in facts.base_name:
+        head |= {"base_model": facts.base_name, "base_model_relation": "finetune" if merged else "adapter"}
+    head |= {
+        "library_name": "transformers" if merged else "peft",
+        "pipeline_tag": "text-to-audio",
+        "tags": ["musicgen", "lora", "lora-bench"],
+    }
+    return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n"
+
+
+def _build_card(chosen: ChosenTrial, facts: CardFacts, *, merged: bool) -> Iterator[Block]:
+    view, trial = chosen.view, _find_trial(chosen)
+    what = "MusicGen weights with a LoRA merged in" if merged else "A LoRA adapter of MusicGen"
+    yield Heading(1, facts.name, "top")
+    warnings = " ".join(write_warnings(view))
+    if warnings:
+        name = str((view.results.get("model") or {}).get("name") or facts.base_name)
+        yield Paragraph(warnings.replace(name, facts.base_name), is_warning=True)  # the name may be a path
+    yield Paragraph(
+        (f"{what}, trained and scored by lora_bench: trial ", Code(trial["id"]), " of the run ",
+         Code(str(view.results["name"])), ".")
+    )  # fmt: skip
+    yield from _build_base(view, facts)
+    yield from _build_data(view)
+    yield from _build_scores(view, trial)
+    yield from _build_training(trial)
+    yield from _build_loading(trial, facts, merged=merged)
+
+
+def _find_trial(chosen: ChosenTrial) -> Json:
+    return next(trial for trial in chosen.view.trials if trial["id"] == chosen.plan.id)
+
+
+def _build_base(view: RunView, facts: CardFacts) -> Iterator[Block]:
+    model: Json = view.results.get("model") or {}
+    licence = find_licence(facts.base_name)
+    yield Heading(2, "Base model and licence", "base")
+    facts_: list[Text] = [("base model: ", Code(facts.base_name))]
+    revision = (view.spec.get("model") or {}).get("revision")
+    if revision:
+        facts_.append(("revision: ", Code(str(revision))))
+    if model.get("weights_hash"):
+        facts_.append(("SHA-256 over its weight files: ", Code(str(model["weights_hash"]))))
+    facts_.append(
+        licence.text
+        if licence
+        else "The licence of the base weights is not known to lora_bench; whoever passes this on must look it up."
+    )
+    yield Bullets(tuple(facts_))
+
+
+def _build_data(view: RunView) -> Iterator[Block]:
+    dataset: Json = view.results.get("dataset") or {}
+    yield Heading(2, "Training data", "data")
+    if not dataset.get("train"):
+        yield Paragraph("The run holds no description of its data.")
+        return
+    train, held_out = dataset["train"], dataset["eval"]
+    yield Paragraph(
+        f"{count_noun(train['n_tracks'], 'track')} ({format_duration(train['duration_s'])}) of "
+        f"{clean_text(str(dataset.get('name')))}, content hash {dataset.get('key')}; held out before slicing, and what "
+        f"the scores were measured against: {count_noun(held_out['n_tracks'], 'track')} "
+        f"({format_duration(held_out['duration_s'])})."
+    )
+    if (view.spec.get("dataset") or {}).get("builtin") is None:
+        yield Paragraph(
+            "The run does not know the licence of these recordings; whoever passes this on must see to it."
+        )
+
+
+def _build_scores(view: RunView, trial: Json) -> Iterator[Block]:
+    """Zero-shot and this trial side by side, per metric and prompt, with intervals and verdicts."""
+    yield Heading(2, "Scores", "scores")
+    base_id = trial.get("zero_shot")
+    shown = view.prompts[:MAX_PROMPTS]
+    columns = (
+        Column("prompt", is_numeric=False), Column("zero-shot"), Column("this adapter"),
+        Column("difference (95 % interval)"), Column("verdict", is_numeric=False),
+    )  # fmt: skip
+    for metric in view.metrics:
+        rows = tuple(
+            (
+                Cell("all prompts" if prompt is None else shorten(prompt, 80)),
+                Cell(_describe_score(view.score(base_id, metric, prompt) if base_id else None)),
+                Cell(_describe_score(view.score(trial["id"], metric, prompt))),
+                *_describe_difference(view.comparison(trial["id"], metric, prompt)),
+            )
+            for prompt in (*shown, None)
+        )
+        yield Table(f"{metric} {arrow(metric)}, with 95 % intervals", columns, rows)
+    if len(shown) < len(view.prompts):
+        yield Paragraph(f"Shown are the first {len(shown)} of {len(view.prompts)} prompts.")
+    generation: Json = view.spec.get("generation") or {}
+    settings = ", ".join(
+        f"{key.replace('_', ' ')} {write_setting(value)}"
+        for key, value in generation.items()
+        if value is not None or key != "quantization"
+    )
+    yield Paragraph(
+        "Values are corrected for the bias of finite samples where that is defined (marked c), and compare with "
+        "other runs only where data, metric and protocol agree. Verdicts are paired tests against zero-shot at "
+        f"5 % with Holm's correction over prompts. Generation: {settings}."
+    )
+
+
+def _describe_score(score: Json | None) -> str:
+    if score is None:
+        return MISSING
+    corrected = score.get("corrected")
+    text = format_value(score["value"]) if corrected is None else f"{format_value(corrected)} c"
+    low, high = score.get("ci_low"), score.get("ci_high")
+    return text if low is None or high is None else f"{text} ({format_interval(low, high)})"
+
+
+def _describe_difference(compared: Json | None) -> tuple[Cell, Cell]:
+    if compared is None or compared.get("delta") is None:
+        return Cell(MISSING), Cell("not tested")
+    text = format_difference(compared["delta"])
+    low, high = compared.get("ci_low"), compared.get("ci_high")
+    if low is not None and high is not None:
+        text += f" ({format_interval(low, high, signed=True)})"
+    return Cell(text), Cell(str(compared.get("verdict") or "not tested"))
+
+
+def _build_training(trial: Json) -> Iterator[Block]:
+    yield Heading(2, "Training", "training")
+    settings: Json = {
+        **(trial.get("lora") or {}),
+        **(trial.get("train") or {}),
+        "training seed": trial["train_seed"],
+    }
+    facts: list[Text] = [
+        f"{key.replace('_', ' ')}: {write_setting(value)}" for key, value in settings.items()
+    ]
+    if trial.get("trainable_params"):
+        facts.append(f"trainable parameters: {trial['trainable_params']:,}")
+    if trial.get("matched_modules"):
+        facts.append(f"adapted modules: {write_setting(trial['matched_modules'])}")
+    losses: Json = trial.get("losses") or {}
+    if losses.get("first_eval") is not None and losses.get("last_eval") is not None:
+        facts.append(
+            f"held-out loss in nats per code: {losses['first_eval']:.4f} before, {losses['last_eval']:.4f} after "
+            "training"
+        )
+    yield Bullets(tuple(facts))
+
+
+def _build_loading(trial: Json, facts: CardFacts, *, merged: bool) -> Iterator[Block]:
+    yield Heading(2, "How to load", "load")
+    if merged:
+        code = (
+            "from transformers import AutoTokenizer, MusicgenForConditionalGeneration\n\n"
+            f'model = MusicgenForConditionalGeneration.from_pretrained("{facts.name}")\n'
+            f'tokenizer = AutoTokenizer.from_pretrained("{facts.name}")\n'
+        )
+    else:
+        hub = "/" in facts.base_name
+        base = (
+            f'base = "{facts.base_name}"' if hub else f'base = "..."  # folder of {_comment(facts.base_name)}'
+        )
+        if facts.base_name == "pocket":
+            base = "from lora_bench.models.pocket import pocket_folder\n\nbase = pocket_folder()"
+        code = (
+            "from peft import PeftModel\nfrom transformers import AutoTokenizer, MusicgenForConditionalGeneration\n"
+            f"{base}\n"
+            "model = MusicgenForConditionalGeneration.from_pretrained(base)\n"
+            f'model = PeftModel.from_pretrained(model, "{facts.name}").eval()\n'
+            "tokenizer = AutoTokenizer.from_pretrained(base)\n"
+        )
+    code += (
+        'inputs = tokenizer(["a prompt"], return_tensors="pt")\n'
+        "# 250 frames are 5 s at 50 frames/s; 3 more for the delays\n"
+        "audio = model.generate(**inputs, do_sample=True, guidance_scale=3.0, max_new_tokens=253)\n"
+    )
+    yield CodeBlock(code.rstrip("\n"), "python")
+    alpha = (trial.get("lora") or {}).get("alpha")
+    if not merged and alpha is not None:
+        yield Paragraph(
+            f"PEFT applies alpha ({write_setting(alpha)}) by itself; a program that reads the matrices alone must not "
+            "forget it."
+        )
+
+
+def _comment(text: str) -> str:
+    return clean_text(text).replace('"', "'")

@@ -1,0 +1,1 @@
+"""The command line: options, verbs, tables, progress and messages."""

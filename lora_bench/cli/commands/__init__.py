@@ -1,0 +1,1 @@
+"""One module per verb, each with `execute(arguments) -> exit code`; `cli.main` imports it on use."""

@@ -1,0 +1,202 @@
+"""`lora-bench doctor`: what this machine can run, what is missing, and the command that mends it.
+
+Everything is found out offline; nothing is downloaded or asked for over the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from lora_bench.cli.findings import GIB, Finding, format_findings
+from lora_bench.cli.tables import print_json
+from lora_bench.errors import EXIT_FAILURE, EXIT_OK, LoraBenchError, ModelError
+from lora_bench.process_environment import is_writable
+from lora_bench.runner.environment import cpu_name, gpu_names, memory_gib, package_versions
+
+SCHEMA = 1
+MODEL_ENCODERS = ("mfcc20", "encodec")  # made from the music model, so they run where it runs
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Print every finding; 1 if something essential is missing."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    if (model := getattr(arguments, "model", None)) is not None:
+        from lora_bench.cli.model_rehearsal import rehearse_model
+
+        findings = list(rehearse_model(model))
+    else:
+        findings = look_at_everything()
+    if arguments.json:
+        document = {"schema": SCHEMA, "findings": [asdict(finding) for finding in findings]}
+        print_json(document)
+    else:
+        print(format_findings(findings))
+    broken = any(finding.essential and finding.ok is False for finding in findings)
+    return EXIT_FAILURE if broken else EXIT_OK
+
+
+def look_at_everything() -> list[Finding]:
+    """Every finding about this machine."""
+    return [
+        *look_at_machine(),
+        *look_at_packages(),
+        *look_at_audio(),
+        *look_at_models(),
+        *look_at_backends(),
+        *look_at_executors(),
+        *look_at_encoders(),
+    ]
+
+
+def look_at_machine() -> Iterator[Finding]:
+    """Python, processor, memory, GPUs, disk."""
+    version = sys.version_info
+    yield Finding(
+        "machine",
+        "python",
+        (3, 11) <= version[:2] <= (3, 13),
+        ".".join(map(str, version[:3])),
+        "use Python 3.11, 3.12 or 3.13",
+        essential=True,
+    )
+    n_cpu = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    yield Finding("machine", "processor", None, f"{n_cpu} x {cpu_name()}")
+    memory = memory_gib()
+    yield Finding("machine", "memory", None, "unknown" if memory is None else f"{memory:g} GiB")
+    free_gib = shutil.disk_usage(Path.cwd()).free / GIB
+    yield Finding("machine", "disk", free_gib >= 1.0, f"{free_gib:.1f} GiB free here", "free at least 1 GiB")
+    numba = Path(os.environ.get("NUMBA_CACHE_DIR", "")).absolute()
+    mend = "set NUMBA_CACHE_DIR to a folder that can be written"
+    yield Finding("machine", "numba's cache", is_writable(numba), str(numba), mend)
+    try:
+        names = gpu_names()
+    except ImportError:
+        names = []
+    mend = "musicgen-small wants a CUDA GPU; the pocket model runs on the CPU"
+    yield Finding("machine", "GPUs", bool(names), ", ".join(names) or "none that torch can use", mend)
+
+
+def look_at_packages() -> Iterator[Finding]:
+    """What moves numbers, with versions."""
+    optional = {"frechet-audio-distance", "optuna"}
+    for name, version in package_versions().items():
+        if name == "audiocraft":  # a backend, which has to be imported to be sure
+            continue
+        mend = f"pip install {name}"
+        yield Finding(
+            "packages",
+            name,
+            version is not None,
+            version or "not installed",
+            mend,
+            essential=name not in optional,
+        )
+
+
+def look_at_audio() -> Iterator[Finding]:
+    """Which kinds of files can be read; FFmpeg's program is not needed."""
+    if find_spec("soundfile") is None:
+        yield Finding(
+            "audio files", "wav, flac, ogg", False, "no soundfile", "pip install soundfile", essential=True
+        )
+    else:
+        import soundfile
+
+        known = soundfile.available_formats()
+        for kind, label in (("WAV", "wav"), ("FLAC", "flac"), ("OGG", "ogg, opus"), ("MP3", "mp3")):
+            version = soundfile.__libsndfile_version__
+            yield Finding(
+                "audio files", label, kind in known, f"libsndfile {version}", "pip install -U soundfile"
+            )
+    has_av = find_spec("av") is not None
+    yield Finding("audio files", "m4a, aac", has_av, "PyAV" if has_av else "no PyAV", "pip install av")
+
+
+def look_at_models() -> Iterator[Finding]:
+    """The embedded model, and MusicGen models in the hub's cache."""
+    from lora_bench.models.pocket import pocket_folder
+
+    try:
+        detail, ok = str(pocket_folder()), True
+    except FileNotFoundError as error:
+        detail, ok = str(error), False
+    yield Finding("models", "pocket", ok, detail, "install lora-bench again", essential=True)
+    cached = sorted(hub_cache().glob("models--*musicgen*"))
+    for folder in cached:
+        name = folder.name.removeprefix("models--").replace("--", "/")
+        complete = any((folder / "snapshots").glob("*/config.json"))
+        detail = "in the cache" if complete else "download was not finished"
+        yield Finding("models", name, complete, detail, f"hf download {name}")
+    if not any("musicgen-small" in folder.name for folder in cached):
+        mend = "hf download facebook/musicgen-small  (needs a network once; CC BY-NC 4.0)"
+        yield Finding("models", "facebook/musicgen-small", False, f"not in {hub_cache()}", mend)
+
+
+def look_at_backends() -> Iterator[Finding]:
+    """What `model.backend` can be; audiocraft is imported, since its pins are to a torch of years ago."""
+    from lora_bench.models.audiocraft_library import INSTALL, require_audiocraft
+
+    versions = package_versions()
+    yield Finding("backends", "transformers", True, f"{versions.get('transformers')}, the default")
+    version = versions.get("audiocraft")
+    ok, detail = version is not None, version or "not installed"
+    if version is not None:
+        try:
+            require_audiocraft()
+        except ModelError as error:
+            ok, detail = False, f"{version}, {error.__cause__}"
+    mend = f"{INSTALL}  (in the repository; pip alone does not get past its pins)"
+    yield Finding("backends", "audiocraft", ok, " ".join(detail.split())[:200], mend)
+
+
+def hub_cache() -> Path:
+    """Where the Hugging Face hub keeps downloads."""
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+
+
+def look_at_executors() -> Iterator[Finding]:
+    """Whether trials can run here, one after the other or in parallel."""
+    yield Finding("executors", "local", True, "one trial after the other in this process")
+    try:
+        ray, numpy, pyarrow = (metadata.version(name) for name in ("ray", "numpy", "pyarrow"))
+    except metadata.PackageNotFoundError as error:
+        yield Finding(
+            "executors",
+            "ray",
+            False,
+            f"{error.name} is not installed",
+            'pip install "ray[tune]" "pyarrow<26"',
+        )
+        return
+    fits = not (int(numpy.split(".")[0]) < 2 and int(pyarrow.split(".")[0]) >= 26)
+    detail = f"{ray} with pyarrow {pyarrow}" + (
+        "" if fits else f", which cannot be imported with numpy {numpy}"
+    )
+    yield Finding("executors", "ray", fits, detail, 'pip install "pyarrow<26"')
+
+
+def look_at_encoders() -> Iterator[Finding]:
+    """Which encoders have what they need; those with weights of their own are loaded."""
+    from lora_bench.encoders import ENCODER_NAMES, get_encoder
+
+    for name in ENCODER_NAMES:
+        if name in MODEL_ENCODERS:
+            yield Finding("encoders", name, True, "made from the music model")
+            continue
+        try:
+            encoder = get_encoder(name, device="cpu")
+        except (LoraBenchError, ImportError) as error:
+            yield Finding(
+                "encoders", name, False, "its metrics will be unscored", " ".join(str(error).split())
+            )
+        else:
+            yield Finding("encoders", name, True, f"{encoder.dim} dimensions")

@@ -1,0 +1,50 @@
+"""`lora-bench validate`: check specs, and that what they name is on this machine, without running anything."""
+
+from __future__ import annotations
+
+import argparse
+
+from lora_bench.cli.inputs import load_plan
+from lora_bench.errors import EXIT_OK, Problem, SpecError, UsageError
+from lora_bench.planning.plan import ExperimentPlan
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """One line per valid spec; the problems of all others together.
+
+    Raises:
+        SpecError: with the problems of every spec.
+        UsageError: a file cannot be opened.
+    """
+    problems: list[Problem] = []
+    for path in arguments.specs:
+        try:
+            plan, missing = load_plan(path, with_inputs=not arguments.spec_only)
+        except SpecError as error:
+            problems += error.problems
+        except UsageError as error:
+            if len(arguments.specs) == 1:
+                raise
+            problems.append(Problem(str(path), "", str(error).removeprefix(f"{path}: ")))
+        else:
+            problems += missing
+            if not missing:
+                print(f"{path}: ok, {describe_plan(plan)}", *plan.notes, sep="\n  ")
+    if problems:
+        raise SpecError(problems)
+    return EXIT_OK
+
+
+def describe_plan(plan: ExperimentPlan) -> str:
+    """`2 zero-shot and 8 fine-tuned trials, 3 prompts, 50 clips each, 3 metrics`."""
+    n_zero_shot = sum(trial.kind == "zero-shot" for trial in plan.trials)
+    n_tuned = len(plan.trials) - n_zero_shot
+    n_prompts, n_metrics = len(plan.spec.prompts), len(plan.spec.metrics)
+    optuna = plan.spec.search.optuna
+    n_candidates = sum(trial.search is not None for trial in plan.trials)
+    searched = f" (a search tries {optuna.n_trials} of {n_candidates})" if optuna is not None else ""
+    return (
+        f"{n_zero_shot} zero-shot and {n_tuned} fine-tuned trial{'s' if n_tuned != 1 else ''}{searched}, "
+        f"{n_prompts} prompt{'s' if n_prompts != 1 else ''}, {plan.spec.generation.n_clips} clips each, "
+        f"{n_metrics} metric{'s' if n_metrics != 1 else ''}"
+    )

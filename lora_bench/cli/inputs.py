@@ -1,0 +1,146 @@
+"""Inputs that a spec names, looked for on this machine: folders of recordings, captions, models.
+
+`validate`, `plan` and `run` report what is missing here with the place in the spec, all of it at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lora_bench.cli.targets import find_unmatched_targets
+from lora_bench.errors import AudioFileError, DatasetError, Problem, SpecError
+from lora_bench.planning.plan import ExperimentPlan, plan_file
+from lora_bench.spec import LoadedSpec, load_spec
+from lora_bench.spec.paths import find_missing_paths, find_stated
+from lora_bench.spec.schema import DatasetSpec, ModelSpec
+
+MODEL_FILES = ("config.json", "state_dict.bin", "checkpoint.th")
+
+
+def load_plan(
+    spec: Path, overrides: Sequence[str] = (), *, with_inputs: bool = True
+) -> tuple[ExperimentPlan, list[Problem]]:
+    """The plan of a spec, and what it needs and this machine lacks, or what of it matches nothing.
+
+    Args:
+        spec: the YAML file.
+        overrides: `key=value` each.
+        with_inputs: whether to look for what the spec names; otherwise nothing is missing.
+
+    Raises:
+        UsageError: the file cannot be opened.
+        SpecError: the spec is wrong; missing folders and models are listed with the rest.
+    """
+    loaded = load_spec(spec, overrides, with_paths=with_inputs)
+    try:
+        plan = plan_file(loaded)
+    except SpecError as error:
+        missing = find_missing_paths(loaded.tree) if with_inputs else []
+        raise SpecError([*error.problems, *missing]) from error
+    if not with_inputs:
+        return plan, []
+    return plan, [*find_missing_inputs(loaded, plan), *find_unmatched_targets(plan, str(spec))]
+
+
+def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Problem]:
+    """Problems of every dataset and every model that a planned trial needs."""
+    used = {str(trial.dataset.path) for trial in plan.trials} | {trial.model.id for trial in plan.trials}
+    problems = find_missing_paths(loaded.tree, used)  # not those of named datasets that no trial takes
+    datasets = {trial.dataset.model_dump_json(): trial.dataset for trial in plan.trials}
+    for dataset in datasets.values():
+        if dataset.path is not None and dataset.path.is_dir():
+            problems += _check_folder(dataset.path, dataset, loaded)
+    models = {trial.model.model_dump_json(): trial.model for trial in plan.trials}
+    for model in models.values():
+        problems += _check_model(model, loaded)
+    return list(dict.fromkeys(problems))
+
+
+def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:
+    """Problems of a folder of recordings: no audio, too little of it, no captions."""
+    from lora_bench.audio import list_audio_files
+    from lora_bench.stages.dataset.captions import find_captions, read_metadata, search_captions
+    from lora_bench.stages.dataset.splits import MIN_TRACKS
+
+    place, captions = find_stated(loaded.tree, folder.as_posix())
+    try:
+        files = list_audio_files(folder)
+    except DatasetError as error:
+        yield Problem(place, "dataset.path", f"`dataset.path`: {error}")
+        return
+    if len(files) < MIN_TRACKS:
+        n_files = f"{len(files)} audio file{'s' if len(files) != 1 else ''}" if files else "no audio file"
+        yield Problem(
+            place,
+            "dataset.path",
+            f"`dataset.path` is `{folder}`, which holds {n_files}; expected at least {MIN_TRACKS} recordings (wav, "
+            "flac, ogg, opus, mp3 or m4a, at any depth), so add some or change dataset.path",
+        )
+    if not files:
+        return
+    try:
+        metadata = read_metadata(folder, spec.captions)
+        paths = {path.relative_to(folder).as_posix(): path for path in files}
+        found = search_captions(folder, paths, spec.captions, metadata)
+        lacking = [name for name in paths if name in found.missing or name in found.unusable]
+        if any(_is_recording(paths[name], files, spec.min_track_s) for name in lacking):
+            find_captions(folder, paths, spec.captions, metadata)
+    except DatasetError as error:
+        yield Problem(captions or place, "dataset.captions", f"`dataset.captions`: {error}")
+
+
+def _is_recording(path: Path, files: Sequence[Path], min_track_s: float) -> bool:
+    """Whether a run would use a file; one that it leaves out (damaged, short, silent, repeated) needs no caption."""
+    from lora_bench.audio import load_audio, read_header
+    from lora_bench.stages.dataset.recordings import SILENCE_PEAK
+    from lora_bench.store import hash_file
+
+    try:
+        if read_header(path).duration_s < min_track_s:
+            return False
+        if abs(load_audio(path)[0]).max() < SILENCE_PEAK:
+            return False
+        size = path.stat().st_size
+        alike = [other for other in files if other != path and other.stat().st_size == size]
+        return not alike or hash_file(path) not in {hash_file(other) for other in alike}
+    except (AudioFileError, OSError):
+        return False
+
+
+def _check_model(model: ModelSpec, loaded: LoadedSpec) -> Iterator[Problem]:
+    """A problem for a folder without a model, and for one that could only come from a network that is off."""
+    if model.id == "pocket":
+        return
+    place, _ = find_stated(loaded.tree, model.id)
+    folder = Path(model.id).expanduser()
+    if folder.is_dir():
+        if not any((folder / name).is_file() for name in MODEL_FILES):
+            yield Problem(
+                place,
+                "model.id",
+                f"`model.id` is `{model.id}`, a folder without a model; expected one with config.json and weights "
+                "(transformers) or state_dict.bin (audiocraft)",
+            )
+        return
+    if folder.is_absolute() or folder.exists() or not _is_offline():
+        return
+    from lora_bench.forecast.shapes import hub_cache
+
+    repository = hub_cache() / f"models--{model.id.replace('/', '--')}"
+    if not any((repository / "snapshots").glob("*/*")):
+        yield Problem(
+            place,
+            "model.id",
+            f"`model.id` is `{model.id}`, which is not in the hub's cache ({hub_cache()}), and HF_HUB_OFFLINE is set; "
+            f"run `hf download {model.id}` where there is a network, or give a folder",
+        )
+
+
+def _is_offline() -> bool:
+    """Whether huggingface_hub is told not to use the network."""
+    return any(
+        os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    )

@@ -1,0 +1,1 @@
+"""Compare trials: choose pairs, test their differences, record verdicts."""

@@ -1,0 +1,273 @@
+"""Scores of two plain folders of audio, outside of any run; the same numbers as a run's.
+
+Every audio file of both folders is scored, or the call fails with the file's name.  What a run does with
+its clips is done with the files: the same encoders, distances, intervals and provenance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_bench.artifacts import Embeddings, Score, Unscored
+from lora_bench.errors import ModelError, UnscoredError, UsageError
+from lora_bench.evaluation.audio_folder import AudioFolder, find_identical, open_folder, told
+from lora_bench.metrics import Metric, parse_metric
+from lora_bench.metrics.diagnostics import describe_sets, halve_groups
+from lora_bench.stages.embed import embed_clips
+from lora_bench.stages.score import score_embeddings
+from lora_bench.store import to_jsonable
+
+if TYPE_CHECKING:
+    from lora_bench.encoders import Encoder
+    from lora_bench.models import MusicModel
+    from lora_bench.progress import Progress
+    from lora_bench.spec.schema import ModelSpec
+    from lora_bench.store import Store
+
+SCHEMA = 1
+MODEL_ENCODERS = frozenset({"encodec", "mfcc20"})  # they take the music model's codec or its rate
+BESIDE_VECTORS = (
+    "diversity, precision, recall, density, coverage: mean vector of each clip; the rest: all vectors"
+)
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How two folders are scored.
+
+    Attributes:
+        model: music model whose codec `encodec` uses and whose rate `mfcc20` uses; None is the pocket model.
+        clip_s: cut the files of both folders into excerpts of this length; None takes them whole.
+        prompt: text of the generated clips, for `clap_score`.
+        with_guards: also what should be read beside the scores.
+    """
+
+    model: ModelSpec | None = None
+    clip_s: float | None = None
+    prompt: str | None = None
+    with_guards: bool = True
+
+
+def score_folders(
+    reference: Path,
+    generated: Path,
+    metrics: Sequence[str],
+    progress: Progress,
+    options: ScoreOptions | None = None,
+    store: Store | None = None,
+) -> dict[str, Any]:
+    """Score a folder of generated audio against a folder of recordings.
+
+    Args:
+        reference: recordings, in any format and at any depth; a file is a track.
+        generated: clips; a file is a clip.
+        metrics: names as `parse_metric` knows them.
+        progress: told of every metric and clip.
+        options: None takes the defaults.
+        store: cache of embeddings; None keeps none.
+
+    Returns:
+        JSON-able: `schema`, `reference` and `generated` (folder, hash, number of files and clips),
+        `scores` (as in a run, with provenance), `unscored` (metric, reason), `identical_files` (generated
+        files whose bytes are those of a reference file); with guards also `floors` (scores of a part of the
+        reference against the rest), `beside` (by encoder, see `describe_sets`) and `guards` (see
+        `measure_folder_guards`).
+
+    Raises:
+        UsageError: an unknown metric.
+        DatasetError: a folder is missing or holds no audio.
+        AudioFileError: a file cannot be read; names it.
+        ScoreError: a score cannot be computed from these files; names the clip where there is one.
+    """
+    parsed = [_parse(name) for name in dict.fromkeys(metrics)]
+    chosen = options or ScoreOptions()
+    sides = open_folder(reference, chosen.clip_s), open_folder(generated, chosen.clip_s)
+    scorer = FolderScorer(*sides, progress=progress, options=chosen, store=store)
+    scores: list[Score] = []
+    unscored: list[Unscored] = []
+    for metric in parsed:
+        try:
+            scores.append(scorer.score(metric))
+        except UnscoredError as reason:
+            unscored.append(Unscored(metric.name, chosen.prompt, str(reason)))
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        **{name: _describe(side) for name, side in zip(("reference", "generated"), sides, strict=True)},
+        "clip_s": chosen.clip_s,
+        "scores": to_jsonable(scores),
+        "unscored": to_jsonable(unscored),
+        "identical_files": find_identical(*sides),
+    }
+    return result | (_measure_beside(scorer, scores) if chosen.with_guards else {})
+
+
+def _measure_beside(scorer: FolderScorer, scores: Sequence[Score]) -> dict[str, Any]:
+    """Floors, what each encoder says beside its distances, and guards."""
+    from lora_bench.evaluation.folder_guards import measure_folder_guards
+
+    metrics = [
+        metric for metric in (parse_metric(score.metric) for score in scores) if metric.distance != "text"
+    ]
+    floors: list[Score] = []
+    lacking: list[Unscored] = []
+    for metric in metrics:
+        try:
+            floors.append(scorer.measure_floor(metric))
+        except UnscoredError as reason:
+            lacking.append(Unscored(metric.name, None, str(reason)))
+    encoders = dict.fromkeys(metric.encoder for metric in metrics)
+    whole = replace(scorer.reference, clip_s=None)
+    scorer.progress.start("guards", len(scorer.generated.files) + len(whole.files))
+    sides = told(scorer.generated, scorer.progress), told(whole, scorer.progress)
+    return {
+        "floors": to_jsonable(floors),
+        "floors_unscored": to_jsonable(lacking),
+        "beside": {name: scorer.describe_beside(name) for name in encoders},
+        "guards": to_jsonable(measure_folder_guards(*sides, len(whole.files))),
+    }
+
+
+def _parse(name: str) -> Metric:
+    try:
+        return parse_metric(name)
+    except ValueError as error:
+        raise UsageError(f"--metric {name}: {error}") from error
+
+
+def _describe(side: AudioFolder) -> dict[str, Any]:
+    return {"folder": side.folder.as_posix(), "hash": side.key, "n_files": len(side.files)}
+
+
+class FolderScorer:
+    """Scores metric by metric; model, encoders and embeddings are made once and shared."""
+
+    def __init__(
+        self,
+        reference: AudioFolder,
+        generated: AudioFolder,
+        *,
+        progress: Progress,
+        options: ScoreOptions,
+        store: Store | None,
+    ) -> None:
+        self.reference = reference
+        self.generated = generated
+        self.progress = progress
+        self.model_spec = options.model
+        self.prompt = options.prompt
+        self.store = store
+        self._encoders: dict[str, Encoder | UnscoredError] = {}
+        self._embeddings: dict[tuple[str, str], Embeddings] = {}
+
+    def score(self, metric: Metric) -> Score:
+        """One metric.
+
+        Raises:
+            UnscoredError: weights or model are not here, or there are too few files.
+            ScoreError, AudioFileError: as `score_folders`.
+        """
+        encoder = self._encoder(metric.encoder)
+        self.progress.start(f"score {metric.name}", len(self.reference.files) + len(self.generated.files))
+        other = (
+            self._texts(encoder, metric) if metric.distance == "text" else self._embed(encoder, "reference")
+        )
+        score = score_embeddings(metric, self._embed(encoder, "generated"), other, self.prompt)
+        return replace(score, provenance={**score.provenance, **self._describe_folders(metric.encoder)})
+
+    def measure_floor(self, metric: Metric) -> Score:
+        """Real against real: some of the reference's files against the rest, by a metric that was scored.
+
+        Raises:
+            UnscoredError: the reference is one file.
+            ScoreError: as `score_folders`.
+        """
+        generated, reference = self.embed_sides(metric.encoder)
+        part, rest = halve_groups(reference, len(generated.clip_names))
+        score = score_embeddings(metric, part, rest)
+        about = {**self._describe_folders(metric.encoder), "set": "reference files, some against the rest"}
+        return replace(score, provenance={**score.provenance, **about})
+
+    def describe_beside(self, name: str) -> dict[str, Any]:
+        """What an encoder says beside its distances, and of what."""
+        generated, reference = self.embed_sides(name)
+        about = {**generated.provenance, **self._describe_folders(name), "vectors": BESIDE_VECTORS}
+        return {**describe_sets(generated, reference), "provenance": about}
+
+    def embed_sides(self, name: str) -> tuple[Embeddings, Embeddings]:
+        """Generated and reference in an encoder's vectors."""
+        encoder = self._encoder(name)
+        return self._embed(encoder, "generated"), self._embed(encoder, "reference")
+
+    def _describe_folders(self, encoder: str) -> dict[str, str | int | float]:
+        about: dict[str, str | int | float] = {
+            "reference_hash": self.reference.key,
+            "generated_hash": self.generated.key,
+            "n_reference_files": len(self.reference.files),
+            "n_generated_files": len(self.generated.files),
+            "clip_s": self.generated.clip_s or "whole files",
+        }
+        if encoder in MODEL_ENCODERS:
+            about["music_model"] = self._model_words
+        return about
+
+    @cached_property
+    def _model(self) -> MusicModel:
+        from lora_bench.models import load_model
+        from lora_bench.spec.schema import ModelSpec
+
+        return load_model(self.model_spec or ModelSpec())
+
+    @property
+    def _model_words(self) -> str:
+        chosen = "as asked for" if self.model_spec else "by default; another can be named"
+        return f"{self._model.info.name} ({chosen})"
+
+    def _encoder(self, name: str) -> Encoder:
+        if name not in self._encoders:
+            try:
+                self._encoders[name] = self._make_encoder(name)
+            except UnscoredError as reason:
+                self._encoders[name] = reason
+        found = self._encoders[name]
+        if isinstance(found, UnscoredError):
+            raise found
+        return found
+
+    def _make_encoder(self, name: str) -> Encoder:
+        from lora_bench.encoders import get_encoder
+        from lora_bench.encoders.mfcc import MfccEncoder
+
+        try:
+            encoder = get_encoder(name, music_model=self._model if name in MODEL_ENCODERS else None)
+        except ModelError as error:
+            raise UnscoredError(
+                f"{name}: the music model that it is built on cannot be loaded: {error}"
+            ) from error
+        if isinstance(encoder, MfccEncoder):
+            self.progress.log("mfcc20: the coefficients' scale is fitted on the reference folder")
+            encoder.fit_scale(self.reference)
+        return encoder
+
+    def _embed(self, encoder: Encoder, side: str) -> Embeddings:
+        place = (encoder.name, side)
+        if place not in self._embeddings:
+            clips: AudioFolder = getattr(self, side)
+            if self.store is None:
+                self._embeddings[place] = encoder.embed(told(clips, self.progress))
+            else:
+                self._embeddings[place] = embed_clips(
+                    encoder, clips, self.store, clips.key, progress=self.progress
+                )
+        return self._embeddings[place]
+
+    def _texts(self, encoder: Encoder, metric: Metric) -> Embeddings:
+        embed_text = getattr(encoder, "embed_text", None)
+        if self.prompt is None or embed_text is None:
+            raise UnscoredError(
+                f"{metric.name}: it needs the text that the clips were generated from; give a prompt"
+            )
+        return embed_text([self.prompt])

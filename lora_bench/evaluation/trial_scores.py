@@ -1,0 +1,314 @@
+"""One trial's clips become scores and guards; embeddings are kept where comparisons find them.
+
+trials/<id>/embeddings/<encoder>/<prompt>.npz       generated clips
+trials/<id>/embeddings/<encoder>/texts.npz          prompts, where the encoder knows texts
+trials/<id>/embeddings/<encoder>/reference.json     which file below holds the reference
+reference_embeddings/<hash>.npz                     held-out recordings, shared by trials
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lora_bench.artifacts import AudioClip, Embeddings, GeneratedClips, Manifest, Score, Unscored
+from lora_bench.errors import UnscoredError
+from lora_bench.metrics import Metric, parse_metric
+from lora_bench.planning.plan import TrialPlan
+from lora_bench.progress import Progress
+from lora_bench.slugs import prompt_slugs
+from lora_bench.store import Store, hash_file, hash_json, read_json, write_json
+
+if TYPE_CHECKING:
+    from lora_bench.encoders import Encoder
+    from lora_bench.models import MusicModel
+
+GUARDS_VERSION = 1  # raise it when the same clips give other guards
+ADHERENCE_ENCODER = "clap"
+
+
+def load_clips(clips: GeneratedClips) -> Iterator[AudioClip]:
+    """Generated clips from disk; each is its own group."""
+    from lora_bench.audio import load_audio
+
+    for path in clips.files:
+        audio, rate_hz = load_audio(path)
+        yield AudioClip(name=path.stem, group=path.stem, audio=audio, sample_rate_hz=rate_hz)
+
+
+def embed_reference(encoder: Encoder, manifest: Manifest, clip_s: float, store: Store) -> Embeddings:
+    """The reference side of every score: excerpts of the held-out tracks."""
+    from lora_bench.stages.dataset import reference_clips
+    from lora_bench.stages.embed import embed_clips
+
+    key = hash_json([manifest.key, "eval", clip_s])
+    found = embed_clips(encoder, reference_clips(manifest, "eval", clip_s), store, key)
+    return found
+
+
+def prepare_encoder(name: str, model: MusicModel, manifest: Manifest, clip_s: float, store: Store) -> Encoder:
+    """An encoder ready to embed; `mfcc20`'s scale is fitted once, on the training side.
+
+    Raises:
+        UnscoredError: its weights are not to be had.
+    """
+    from lora_bench.encoders import get_encoder
+    from lora_bench.encoders.mfcc import MfccEncoder, MfccScale
+    from lora_bench.stages.dataset import reference_clips
+
+    encoder = get_encoder(name, music_model=model)
+    if isinstance(encoder, MfccEncoder):
+
+        def fit(draft: Path) -> None:
+            write_json(draft / "scale.json", encoder.fit_scale(reference_clips(manifest, "train", clip_s)))
+
+        key = hash_json([manifest.key, "train", clip_s, encoder.sample_rate_hz])
+        found = read_json(store.get_or_make("mfcc_scale", key, fit) / "scale.json")
+        encoder.scale = MfccScale(tuple(found["values"]), found["sample_rate_hz"], found["n_clips"])
+    return encoder
+
+
+@dataclass(frozen=True)
+class EncodedTrial:
+    """What one encoder made of a trial.
+
+    Attributes:
+        generated: by prompt.
+        reference: excerpts of the held-out tracks.
+        texts: one vector per prompt, in their order; None if the encoder knows no texts.
+    """
+
+    generated: Mapping[str, Embeddings]
+    reference: Embeddings
+    texts: Embeddings | None
+
+
+@dataclass(frozen=True)
+class TrialClips:
+    """A trial whose clips are made, with all that judging them takes.
+
+    Attributes:
+        folder: the trial's.
+        code_files: by prompt, the files of the clips' codes.
+    """
+
+    trial: TrialPlan
+    model: MusicModel
+    manifest: Manifest
+    clips: Mapping[str, GeneratedClips]
+    code_files: Mapping[str, tuple[Path, ...]]
+    folder: Path
+    store: Store
+
+    @property
+    def clip_s(self) -> float:
+        """Length of a clip in seconds."""
+        return self.trial.generation.clip_s
+
+    def describe(self) -> dict[str, str | int | float]:
+        """Provenance of the clips: where the references come from, sampling and seeds."""
+        from lora_bench.stages.generate import read_methods
+
+        sampling = self.trial.generation
+        codes = {files[0].parent for files in self.code_files.values() if files}
+        methods = sorted({method for folder in codes for method in read_methods(folder)})
+        return {
+            "reference_hash": hash_json([self.manifest.key, "eval", self.clip_s]),
+            "model": self.model.info.name,
+            "model_weights_hash": self.model.info.weights_hash,
+            "sampling": f"guidance {sampling.guidance:g}, temperature {sampling.temperature:g}, "
+            f"top k {sampling.top_k}, clips of {sampling.clip_s:g} s"
+            + (f", decoded in {sampling.quantization}" if sampling.quantization else ""),
+            **({"decoding": " and ".join(methods)} if methods else {}),
+            "generation_seed": sampling.seed,
+            "train_seed": "none" if self.trial.train_seed is None else self.trial.train_seed,
+        }
+
+    def encode(self, name: str) -> EncodedTrial:
+        """Embed clips, references and prompts, and keep them for comparisons.
+
+        Raises:
+            UnscoredError: the encoder's weights are not to be had.
+        """
+        from lora_bench.stages.embed import embed_clips, save_embeddings
+
+        encoder = prepare_encoder(name, self.model, self.manifest, self.clip_s, self.store)
+        reference = embed_reference(encoder, self.manifest, self.clip_s, self.store)
+        place = self.folder / "embeddings" / name
+        slugs = prompt_slugs(self.trial.prompts)
+        generated: dict[str, Embeddings] = {}
+        for prompt, clips in self.clips.items():
+            generated[prompt] = embed_clips(encoder, load_clips(clips), self.store)
+            save_embeddings(generated[prompt], place / f"{slugs[prompt]}.npz")
+        key = hash_json([self.manifest.key, self.clip_s, dict(reference.provenance)])
+        shared = self.folder.parents[1] / "reference_embeddings" / f"{key}.npz"
+        if not shared.is_file():
+            save_embeddings(reference, shared)
+        write_json(place / "reference.json", {"file": shared.name})
+        embed_text = getattr(encoder, "embed_text", None)
+        texts: Embeddings | None = embed_text(list(self.clips)) if embed_text is not None else None
+        if texts is not None:
+            save_embeddings(texts, place / "texts.npz")
+        return EncodedTrial(generated, reference, texts)
+
+
+def judge_clips(made: TrialClips, progress: Progress) -> None:
+    """Write `scores.json` and `guards.json`; a metric without weights is unscored, with the reason.
+
+    Raises:
+        ScoreError, AudioFileError: a clip is damaged; names it.
+    """
+    from lora_bench.metrics.clusters import average_clips
+
+    names = dict.fromkeys(parse_metric(name).encoder for name in made.trial.metrics)
+    scores: list[Score] = []
+    unscored: list[Unscored] = []
+    means: dict[str, tuple[dict[str, Embeddings], Embeddings]] = {}
+    adherence: Mapping[str, np.ndarray] | str | None = None
+    progress.start("score", len(made.trial.metrics) * len(made.trial.prompts))
+    for name in names:
+        metrics = [m for m in map(parse_metric, made.trial.metrics) if m.encoder == name]
+        try:
+            encoded = made.encode(name)
+        except UnscoredError as reason:
+            prompts = (*made.trial.prompts, None)
+            unscored += [Unscored(m.name, prompt, str(reason)) for m in metrics for prompt in prompts]
+            adherence = str(reason) if name == ADHERENCE_ENCODER else adherence
+            progress.advance(len(metrics) * len(made.trial.prompts))
+            continue
+        for metric in metrics:
+            score_metric(metric, encoded, scores, unscored, made.describe())
+            progress.advance(len(made.trial.prompts), note=metric.name)
+        averaged = {prompt: average_clips(one) for prompt, one in encoded.generated.items()}
+        means[name] = averaged, average_clips(encoded.reference)
+        if name == ADHERENCE_ENCODER:
+            adherence = match_prompts(encoded)
+    order = {name: place for place, name in enumerate(made.trial.metrics)}
+    write_json(
+        made.folder / "scores.json",
+        {
+            "scores": sorted(scores, key=lambda score: order[score.metric]),
+            "unscored": sorted(unscored, key=lambda gap: order[gap.metric]),
+        },
+    )
+    guard_clips(made, means, adherence, progress)
+
+
+def score_metric(
+    metric: Metric,
+    encoded: EncodedTrial,
+    scores: list[Score],
+    unscored: list[Unscored],
+    about: Mapping[str, str | int | float],
+) -> None:
+    """Scores of every prompt and of all together, with `about` in their provenance.
+
+    What cannot be had from so few clips is unscored.
+    """
+    from lora_bench.stages.score import score_embeddings, score_pooled
+
+    other = encoded.reference
+    if metric.distance == "text":
+        if encoded.texts is None:
+            reason = f"{metric.name}: the encoder knows no texts"
+            unscored += [Unscored(metric.name, prompt, reason) for prompt in (*encoded.generated, None)]
+            return
+        other = encoded.texts
+    for place, (prompt, generated) in enumerate(encoded.generated.items()):
+        against = take_text(other, place) if metric.distance == "text" else other
+        try:
+            score = score_embeddings(metric, generated, against, prompt)
+            scores.append(replace(score, provenance={**score.provenance, **about}))
+        except UnscoredError as reason:
+            unscored.append(Unscored(metric.name, prompt, str(reason)))
+    try:
+        score = score_pooled(metric, list(encoded.generated.values()), other)
+        scores.append(replace(score, provenance={**score.provenance, **about}))
+    except UnscoredError as reason:
+        unscored.append(Unscored(metric.name, None, str(reason)))
+
+
+def take_text(texts: Embeddings, place: int) -> Embeddings:
+    """One prompt's text out of all."""
+    from lora_bench.metrics.clusters import take_clips
+
+    return take_clips(texts, [place])
+
+
+def match_prompts(encoded: EncodedTrial) -> dict[str, np.ndarray] | str:
+    """Cosine of each clip and its prompt's text, by prompt."""
+    from lora_bench.metrics.clusters import average_clips
+
+    if encoded.texts is None:
+        return "the encoder knows no texts"
+    found: dict[str, np.ndarray] = {}
+    for place, (prompt, generated) in enumerate(encoded.generated.items()):
+        means = np.asarray(average_clips(generated).values, dtype=np.float64)
+        text = np.asarray(encoded.texts.values[place], dtype=np.float64)
+        found[prompt] = means @ text / (np.linalg.norm(means, axis=1) * np.linalg.norm(text))
+    return found
+
+
+def guard_clips(
+    made: TrialClips,
+    means: Mapping[str, tuple[Mapping[str, Embeddings], Embeddings]],
+    adherence: Mapping[str, np.ndarray] | str | None,
+    progress: Progress,
+) -> None:
+    """Write `guards.json`, unless it was written for the same clips, data and encoders."""
+    from lora_bench.evaluation.trial_guards import DatasetSide, PromptClips, measure_guards
+    from lora_bench.stages.guard import describe_method
+    from lora_bench.stages.tokens import encode_dataset
+
+    tokens = encode_dataset(made.manifest, made.model, made.store, progress)
+    files = [file for clips in made.clips.values() for file in clips.files]
+    codes = [file for group in made.code_files.values() for file in group if file.is_file()]
+    key = hash_json(
+        {
+            "version": GUARDS_VERSION,
+            "method": describe_method(),
+            "clips": [[file.name, hash_file(file)] for file in (*files, *codes)],
+            "prompts": list(made.clips),
+            "tokens": tokens.key,
+            "encoders": {name: dict(reference.provenance) for name, (_, reference) in means.items()},
+            "adherence": adherence if isinstance(adherence, str) else None,
+        }
+    )
+    place = made.folder / "guards.json"
+    if place.is_file() and read_json(place).get("key") == key:
+        return
+    progress.start("guards", len(files))
+    if adherence is None:
+        try:
+            adherence = match_prompts(made.encode(ADHERENCE_ENCODER))
+        except UnscoredError as reason:
+            adherence = str(reason)
+    prompts = {
+        prompt: PromptClips(
+            clips=_told(load_clips(clips), progress),
+            code_files=made.code_files[prompt],
+            means={name: generated[prompt] for name, (generated, _) in means.items()},
+            adherence=adherence if isinstance(adherence, str) else adherence[prompt],
+        )
+        for prompt, clips in made.clips.items()
+    }
+    dataset = DatasetSide(
+        manifest=made.manifest,
+        tokens=tokens,
+        frame_rate_hz=made.model.info.frame_rate_hz,
+        clip_s=made.clip_s,
+        references={name: reference for name, (_, reference) in means.items()},
+    )
+    captions = list(dict.fromkeys(track.caption for track in made.manifest.of_split("train")))
+    records = measure_guards(made.trial.id, prompts, dataset, made.store)
+    write_json(place, {"key": key, "guards": records, "captions": captions})
+
+
+def _told(clips: Iterator[AudioClip], progress: Progress) -> Iterator[AudioClip]:
+    for clip in clips:
+        yield clip
+        progress.advance()

@@ -1,0 +1,103 @@
+"""A spec's model on audiocraft's classes, from audiocraft's files or from those of transformers."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from lora_bench.models.audiocraft_backend.musicgen import AudiocraftMusicGen, ReadEncoders
+from lora_bench.models.audiocraft_backend.networks import build_codec, build_lm
+from lora_bench.models.bridges.exports import find_audiocraft_files, read_parts
+from lora_bench.models.bridges.parts import MusicGenParts, take_apart
+from lora_bench.models.identity import ModelIdentity, identify_folder, identify_parts
+from lora_bench.models.loading import choose_dtype, describe_network, is_trained
+from lora_bench.models.model_files import find_model_folder, hash_weights
+from lora_bench.models.network_parts import ENCODERS, load_encoder, load_network
+from lora_bench.models.protocol import ModelInfo
+from lora_bench.spec.schema import ModelSpec
+
+if TYPE_CHECKING:
+    from audiocraft.models.encodec import EncodecModel
+    from transformers import MusicgenConfig, T5EncoderModel
+
+
+def load_audiocraft_model(spec: ModelSpec, device: torch.device) -> AudiocraftMusicGen:
+    """Load a model, quietly and frozen.
+
+    A model has the same `weights_hash` in either form, so that adapters go from one backend to the other.
+
+    Raises:
+        ModelError: not found, not a supported MusicGen, or damaged.
+    """
+    files = find_audiocraft_files(spec)
+    if files is None:
+        folder = find_model_folder(spec)
+        network, tokenizer = load_network(folder.path, spec.id)
+        parts = take_apart(network, tokenizer)
+        place, hub_id, files_hash = folder.path, folder.hub_id, hash_weights(folder.path)
+        identity = identify_folder(place, spec.id, network)
+        # not `parts` as a whole, which would keep what is to be let go
+        read_encoders = partial(_read_encoders, place, spec.id, files_hash, parts.config, tokenizer)
+    else:
+        parts, used = read_parts(files)
+        place, hub_id, identity = files.folder, files.hub_id, identify_parts(parts, used)
+        read_encoders = None
+    return make_model(
+        parts,
+        _describe(parts, spec, place, identity),
+        device=device,
+        dtype=choose_dtype(spec.dtype, device),
+        hub_id=hub_id,
+        read_encoders=read_encoders,
+    )
+
+
+def _read_encoders(
+    folder: Path, name: str, weights_hash: str, config: MusicgenConfig, tokenizer: Any
+) -> tuple[T5EncoderModel, EncodecModel]:
+    text_encoder, codec = (load_encoder(folder, name, weights_hash, part) for part in ENCODERS)
+    text = cast("T5EncoderModel", text_encoder)
+    return text, build_codec(MusicGenParts(config, {}, codec.state_dict(), text, tokenizer), name)
+
+
+def _describe(parts: MusicGenParts, spec: ModelSpec, place: Path, identity: ModelIdentity) -> ModelInfo:
+    network = cast("Any", SimpleNamespace(config=parts.config))
+    return describe_network(
+        network,
+        name=spec.id,
+        weights_hash=identity.weights,
+        codec_hash=identity.codec,
+        trained=is_trained(place),
+    )
+
+
+def make_model(
+    parts: MusicGenParts,
+    info: ModelInfo,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    hub_id: str | None = None,
+    read_encoders: ReadEncoders | None = None,
+) -> AudiocraftMusicGen:
+    """Audiocraft's networks around a MusicGen's parts, which are read again by `read_encoders` (see there).
+
+    Raises:
+        ModelError: the weights do not fit the config.
+    """
+    model = AudiocraftMusicGen(
+        build_lm(parts, info.name, is_split=True),
+        build_codec(parts, info.name),
+        parts.config,
+        info,
+        device=device,
+        dtype=dtype,
+        has_projection=parts.has_projection,
+        hub_id=hub_id,
+    )
+    model.read_encoders = read_encoders
+    return model

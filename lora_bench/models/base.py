@@ -1,0 +1,288 @@
+"""What MusicGens share whichever library's classes run them: adapters, channels, text, the training loss.
+
+`network` has its decoder under transformers' names, so that targets, the initial A of an adapter, saved
+adapters and the extraction of weights are the same for every library:
+`decoder.model.decoder.layers.N.{self_attn,encoder_attn}.{q,k,v,out}_proj`, `fc1`, `fc2`,
+`decoder.lm_heads.K`, and `enc_to_dec_proj` where text and decoder differ in width.
+
+The null condition is zero states behind the projection with an open attention mask, which gives exactly what
+a zero mask gives (keys and values have no bias) and leaves no row of the attention fully masked.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lora_bench.errors import ModelError
+from lora_bench.models import lora as adapters
+from lora_bench.models.bridges.adapters import is_audiocraft_adapter, rename_adapter
+from lora_bench.models.compiled_training import CompiledLayers
+from lora_bench.models.delay_pattern import decoder_inputs, delay_codes
+from lora_bench.models.extraction import extract_decoder_weights
+from lora_bench.models.protocol import DecoderWeights, LoraInjection, ModelInfo, TextState
+from lora_bench.models.targets import resolve_targets
+from lora_bench.spec.schema import LoraSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from peft import PeftModel
+
+DROPOUT_ATTRIBUTES = ("dropout", "activation_dropout", "layerdrop")
+
+
+class AdaptableMusicGen(ABC):
+    """A frozen MusicGen with at most one adapter in it.
+
+    Args:
+        network: under transformers' names (see above); on `device`, its decoder in `dtype`.
+        info: what is fixed about it.
+        text_width: of the text encoder's states.
+        hub_id: for the adapter's config; None if the model is not on the hub.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        info: ModelInfo,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        text_width: int,
+        hub_id: str | None = None,
+    ) -> None:
+        self._network: Any = network
+        self._info = info
+        self._device = device
+        self._dtype = dtype
+        self._text_width = text_width
+        self._hub_id = hub_id
+        self._peft: PeftModel | None = None
+        self._lora: LoraSpec | None = None
+        self._compiled = CompiledLayers()
+        network.requires_grad_(False)
+        network.eval()
+        for module in self._network.decoder.modules():
+            for attribute in DROPOUT_ATTRIBUTES:
+                if isinstance(getattr(module, attribute, None), float | int):
+                    setattr(module, attribute, 0.0)
+
+    @property
+    def network(self) -> Any:
+        """The network, whole."""
+        return self._network
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is fixed about the model."""
+        return self._info
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything runs."""
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Arithmetic of the decoder."""
+        return self._dtype
+
+    # what the library does
+
+    @abstractmethod
+    def _encode_mono(self, audio: Tensor) -> Tensor:
+        """Codes [N, K / C, F] of mono clips [N, 1, S]."""
+
+    @abstractmethod
+    def _decode_mono(self, codes: Tensor) -> Tensor:
+        """Audio [N, 1, at least F * hop_samples] of codes [N, K / C, F]."""
+
+    @abstractmethod
+    def _find_latents(self, audio: Tensor) -> Tensor:
+        """The codec's output before its quantiser, [N, D, F], of mono clips [N, 1, S]."""
+
+    @abstractmethod
+    def encode_text(self, texts: Sequence[str]) -> list[TextState]:
+        """See `MusicModel.encode_text`."""
+
+    @abstractmethod
+    def release_encoders(self) -> None:
+        """See `MusicModel.release_encoders`."""
+
+    @abstractmethod
+    def _find_layers(self) -> Sequence[nn.Module]:
+        """The decoder's layers."""
+
+    @abstractmethod
+    def _switch_checkpointing(self, on: bool) -> None:
+        """Gradient checkpointing of the decoder's layers while training."""
+
+    @abstractmethod
+    def _run_decoder(self, inputs: Tensor, text: Tensor, text_mask: Tensor | None) -> Tensor:
+        """Normalised hidden states [B, T, D].
+
+        Args:
+            inputs: int64 [B, K, T], delayed.
+            text: projected states [B, L, D] in the decoder's dtype.
+            text_mask: int64 [B, L], 0 where padded; None if nothing was.
+        """
+
+    # audio
+
+    @torch.no_grad()
+    def encode_audio(self, audio: NDArray[np.float32]) -> Tensor:
+        """See `MusicModel.encode_audio`."""
+        codes = self._encode_mono(self._split_channels(audio))
+        channels = self._info.audio_format.channels
+        n_clips, n_frames = len(audio), codes.shape[-1]
+        # [B * C, K / C, F] -> interleaved codebooks [B, K, F]
+        codes = codes.reshape(n_clips, channels, -1, n_frames).transpose(1, 2)
+        return codes.reshape(n_clips, self._info.n_codebooks, n_frames).long().cpu()
+
+    @torch.no_grad()
+    def decode_audio(self, codes: Tensor) -> NDArray[np.float32]:
+        """See `MusicModel.decode_audio`."""
+        n_clips, _, n_frames = codes.shape
+        channels = self._info.audio_format.channels
+        mono = codes.to(self._device).reshape(n_clips, -1, channels, n_frames).transpose(1, 2)
+        audio = self._decode_mono(mono.reshape(n_clips * channels, -1, n_frames))
+        audio = audio[..., : n_frames * self._info.hop_samples]
+        return audio.reshape(n_clips, channels, -1).float().cpu().numpy()
+
+    @torch.no_grad()
+    def audio_latents(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `MusicModel.audio_latents`."""
+        latents = self._find_latents(self._split_channels(audio))  # [B * C, D, F]
+        latents = latents.reshape(len(audio), -1, *latents.shape[1:]).mean(dim=1)
+        return latents.transpose(1, 2).float().cpu().numpy()
+
+    def _split_channels(self, audio: NDArray[np.float32]) -> Tensor:
+        """Audio [B, C, S] as mono clips [B * C, 1, S] on the device."""
+        channels = self._info.audio_format.channels
+        if audio.ndim != 3 or audio.shape[1] != channels:
+            raise ModelError(
+                f"{self._info.name}: audio of shape {audio.shape}, expected (clips, {channels}, samples); "
+                "bring it to the model's number of channels first"
+            )
+        return torch.from_numpy(audio).to(self._device).reshape(-1, 1, audio.shape[-1])
+
+    # adapters
+
+    def linear_module_names(self) -> tuple[str, ...]:
+        """See `MusicModel.linear_module_names`; text encoder and codec are left out."""
+        suffix = ".base_layer"  # of adapted layers
+        found = [name for name, module in self._network.named_modules() if isinstance(module, nn.Linear)]
+        names = [name.removesuffix(suffix) for name in found if ".lora_" not in name]
+        return tuple(name for name in names if name.startswith("decoder.") or name == "enc_to_dec_proj")
+
+    def inject_lora(self, lora: LoraSpec, seed: int) -> LoraInjection:
+        """See `MusicModel.inject_lora`."""
+        self.remove_adapter()
+        names = resolve_targets(lora.targets, self.linear_module_names())
+        self._peft = adapters.add_adapter(self._network, names, lora, seed)
+        self._lora = lora
+        self.set_training(False)
+        return LoraInjection(*adapters.count_adapter(self._peft))
+
+    def load_adapter(self, folder: Path) -> None:
+        """See `MusicModel.load_adapter`; an adapter under audiocraft's names will do as well."""
+        adapters.check_adapter(folder, model_name=self._info.name, weights_hash=self._info.weights_hash)
+        self.remove_adapter()
+        if is_audiocraft_adapter(folder):
+            with tempfile.TemporaryDirectory() as parent:
+                renamed = rename_adapter(folder, Path(parent) / "adapter", "transformers")
+                self._peft = adapters.load_adapter(self._network, renamed)
+        else:
+            self._peft = adapters.load_adapter(self._network, folder)
+        self.set_training(False)
+
+    def save_adapter(self, folder: Path, notes: Mapping[str, Any] | None = None) -> None:
+        """See `MusicModel.save_adapter`."""
+        if self._peft is None:
+            raise ModelError(f"{folder}: there is no adapter to save; inject or load one first")
+        facts = {"model": self._info.name, "weights_hash": self._info.weights_hash, "lora": self._lora}
+        provenance = {**facts, **(notes or {})}
+        adapters.save_adapter(self._peft, folder, provenance, self._hub_id)
+
+    def remove_adapter(self) -> None:
+        """See `MusicModel.remove_adapter`."""
+        self._compiled.forget()
+        if self._peft is not None:
+            adapters.remove_adapter(self._peft)
+            self._peft = None
+            self._lora = None
+
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        """See `MusicModel.adapter_parameters`."""
+        return {} if self._peft is None else adapters.adapter_parameters(self._peft)
+
+    # training and decoding
+
+    def set_training(
+        self, training: bool, *, gradient_checkpointing: bool = False, compiled: bool = False
+    ) -> None:
+        """See `MusicModel.set_training`."""
+        self._switch_checkpointing(gradient_checkpointing)
+        if compiled and training:
+            self._compiled.use(self._find_layers())
+        else:
+            self._compiled.leave()
+        self._network.eval()
+        # all dropout but the adapter's is zero; the decoder's mode also switches the checkpointing
+        self._network.decoder.train(training)
+        if hasattr(self._network, "enc_to_dec_proj"):
+            self._network.enc_to_dec_proj.train(training)
+
+    def training_loss(
+        self, codes: Tensor, valid_frames: Tensor, text_states: Sequence[TextState | None]
+    ) -> Tensor:
+        """See `MusicModel.training_loss`."""
+        n_frames = int(valid_frames.max())
+        is_padded = bool((valid_frames < n_frames).any())  # asked here: a GPU would have to be waited for
+        codes = codes[..., :n_frames].to(self._device)
+        valid_frames = valid_frames.to(self._device)
+        start_id, delays = self._info.codebook_size, self._info.delays
+        inputs = decoder_inputs(delay_codes(codes, valid_frames, delays, start_id), start_id)
+        hidden = self._run_decoder(inputs, *self._batch_text(text_states))  # [B, F + max(delays), D]
+        in_clip = None
+        if is_padded:
+            in_clip = torch.arange(n_frames, device=self._device) < valid_frames[:, None]  # [B, F]
+        losses: list[Tensor] = []
+        for codebook, delay in enumerate(delays):
+            states, wanted = hidden[:, delay : delay + n_frames], codes[:, codebook]
+            # heads see the frames that count, and no others: padding costs neither memory nor gradient
+            states = states.flatten(0, 1) if in_clip is None else states[in_clip]
+            wanted = wanted.flatten() if in_clip is None else wanted[in_clip]
+            losses.append(F.cross_entropy(self._network.decoder.lm_heads[codebook](states).float(), wanted))
+        return torch.stack(losses).mean()
+
+    def _batch_text(self, text_states: Sequence[TextState | None]) -> tuple[Tensor, Tensor | None]:
+        """Projected states [B, L, D] and a mask [B, L] (None if no state was padded)."""
+        given = [state for state in text_states if state is not None]
+        length = max((len(state) for state in given), default=1)
+        width = given[0].shape[-1] if given else self._text_width
+        states = torch.zeros(len(text_states), length, width)
+        mask = torch.ones(len(text_states), length, dtype=torch.long)
+        keep = torch.zeros(len(text_states), 1, 1)
+        for row, state in enumerate(text_states):
+            if state is not None:
+                states[row, : len(state)] = state
+                mask[row, len(state) :] = 0
+                keep[row] = 1.0
+        text = states.to(self._device)
+        if hasattr(self._network, "enc_to_dec_proj"):
+            text = self._network.enc_to_dec_proj(text)
+        text = (text * keep.to(self._device)).to(self._dtype)
+        return text, None if bool(mask.all()) else mask.to(self._device)
+
+    def decoder_weights(self) -> DecoderWeights:
+        """See `MusicModel.decoder_weights`."""
+        return extract_decoder_weights(self._network, start_id=self._info.codebook_size)

@@ -1,0 +1,312 @@
+"""Our own decoding loop over a MusicGen decoder's weights.
+
+What makes it fast: keys and values go into a cache that is allocated once; queries, keys and values come
+from one matrix; the text's keys and values are computed once per prompt and shared by all clips; the null
+half of guidance skips cross-attention, which is exactly zero there (no bias, zero states); guidance is
+applied to hidden states, so that the bias-free heads, packed into one matrix, run once; on a CPU steps are
+compiled (`streamed_step.py`); on a GPU a step is captured once and replayed (`stepping.py`).
+
+What makes it reproducible: a clip's noise depends on nothing but the clip (see `noise.py`), and on a CPU its
+steps do not depend on the batch: they are compiled, or are taken in blocks of one size (see `kernels.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lora_bench.errors import ModelError, OutOfMemoryError, ResourceError
+from lora_bench.models.decoding.kernels import choose_kernel, has_exact_int8
+from lora_bench.models.decoding.kv_cache import KeyValueCache
+from lora_bench.models.decoding.loop import BUCKET, EagerSteps, FixedSteps, Sampling, Steps, round_up
+from lora_bench.models.decoding.noise import draw_noise
+from lora_bench.models.decoding.step import DecoderStep
+from lora_bench.models.delay_pattern import undelay_codes
+from lora_bench.models.memory import available_bytes, is_out_of_memory, release_cached, total_gib
+from lora_bench.models.protocol import DecoderWeights, ModelInfo, MusicModel
+from lora_bench.progress import Progress
+from lora_bench.spec.schema import GenerationSpec
+
+if TYPE_CHECKING:
+    from lora_bench.models.decoding.small_batch_step import StreamedStep
+
+MAX_BATCH = {"cpu": 16, "cuda": 256}
+MEMORY_FRAC = 0.5  # of what is free; the rest is for everything else
+REPORT_STEPS = 25
+
+
+@dataclass(frozen=True)
+class CodeBatch:
+    """Codes int64 [N, K, F] of some clips, on the CPU."""
+
+    clip_ids: tuple[int, ...]
+    codes: Tensor
+
+
+def generate_codes(
+    model: MusicModel,
+    prompt: str,
+    clip_ids: Sequence[int],
+    n_frames: int,
+    generation: GenerationSpec,
+    progress: Progress,
+) -> Tensor:
+    """Codes of the clips `clip_ids` of a prompt, int64 [N, K, n_frames] on the CPU.
+
+    Raises:
+        ModelError: the clip is longer than the model's positions, or logits are not finite.
+        OutOfMemoryError: not even one clip fits.
+    """
+    batches = list(generate_batches(model, prompt, clip_ids, n_frames, generation, progress))
+    return torch.cat([batch.codes for batch in batches])
+
+
+def generate_batches(
+    model: MusicModel,
+    prompt: str,
+    clip_ids: Sequence[int],
+    n_frames: int,
+    generation: GenerationSpec,
+    progress: Progress,
+    decoder: Decoder | None = None,
+) -> Iterator[CodeBatch]:
+    """Like `generate_codes`, batch by batch in order; out of memory halves the batch and goes on.
+
+    Args:
+        model: with or without an adapter.
+        prompt: the text; part of every clip's noise.
+        clip_ids: indices of clips; they need not be consecutive.
+        n_frames: length of each clip.
+        generation: sampling; `batch_size` None chooses by memory.
+        progress: advanced by codec frames, told of a halved batch.
+        decoder: of this model, as it is now, and these settings; keeps prepared weights from prompt to prompt.
+    """
+    info = model.info
+    if n_frames > info.max_frames:
+        raise ModelError(
+            f"generation.clip_s: {n_frames} frames are more than {info.name} has positions for "
+            f"({info.max_frames}); make clips shorter"
+        )
+    decoder = Decoder(model, generation) if decoder is None else decoder
+    decoder.read_prompt(prompt)
+    left = list(clip_ids)
+    asked = generation.batch_size
+    size = decoder.choose_batch_size(n_frames) if asked is None else asked
+    if asked is None and left:
+        size = math.ceil(len(left) / math.ceil(len(left) / size))  # equal batches, none of a few clips
+    while left:
+        batch = _choose_batch(left, size, decoder.block)
+        try:
+            codes = decoder.decode(batch, n_frames, progress)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            decoder.release()
+            size = _halve(size, decoder.block, error, model, progress)
+            continue
+        yield CodeBatch(batch, codes)
+        left = left[len(batch) :]
+
+
+def _choose_batch(clips: Sequence[int], size: int, block: int | None) -> tuple[int, ...]:
+    """The first clips that can be decoded together: at most `size`, in a block no two at the same place."""
+    chosen = clips[:size]
+    if block is not None:
+        places = [clip % block for clip in chosen]
+        n_distinct = next((i for i, place in enumerate(places) if place in places[:i]), len(places))
+        chosen = chosen[:n_distinct]
+    return tuple(chosen)
+
+
+def _halve(size: int, block: int | None, error: Exception, model: MusicModel, progress: Progress) -> int:
+    release_cached(model.device)
+    if size == 1 or block is not None:  # a smaller batch would be computed in a block of the same size
+        what = "one clip" if block is None else f"a block of {block} clips"
+        raise OutOfMemoryError(
+            f"generating {what} did not fit into the memory of {model.device} "
+            f"({total_gib(model.device):.1f} GiB); lower generation.clip_s or choose a smaller model"
+        ) from error
+    progress.log(f"out of memory while generating {size} clips at once; going on with {size // 2}")
+    return size // 2
+
+
+class Decoder:
+    """A model's weights, ready to decode batches of clips of one prompt after another.
+
+    What it keeps is void once the model's adapter or weights change.
+
+    Args:
+        model: its weights are read, it is not changed.
+        generation: sampling, and whether weights are rounded.
+
+    Raises:
+        ResourceError: this machine cannot decode with the rounded weights that are asked for.
+    """
+
+    def __init__(self, model: MusicModel, generation: GenerationSpec) -> None:
+        self._model = model
+        self._info = model.info
+        self._device = model.device
+        self._generation = generation
+        self._kernel = choose_kernel(
+            model.device, model.dtype, generation.quantization, generation.batch_size
+        )
+        self._prompt = ""
+        self._text = torch.empty(0)
+        self._step: DecoderStep | StreamedStep | None = None
+        self._made: tuple[int, int, Steps] | None = None
+
+    @property
+    def block(self) -> int | None:
+        """Clips that every step takes, a clip at the place that its index gives; None where that does not matter."""
+        return None if self._is_streamed else self._kernel.block
+
+    @property
+    def method(self) -> str:
+        """How clips are decoded, in words, for their provenance."""
+        if self._is_streamed:
+            return "compiled steps"
+        library = f"torch on {self._device.type}"
+        return library if self.block is None else f"{library}, blocks of {self.block} clips"
+
+    @cached_property
+    def _weights(self) -> DecoderWeights:
+        with torch.inference_mode():
+            return self._model.decoder_weights()
+
+    @cached_property
+    def _is_streamed(self) -> bool:
+        if not self._kernel.is_streamed:
+            return False
+        from lora_bench.models.decoding.small_batch_step import can_stream  # a second of numba's
+
+        if can_stream(self._weights):
+            return True
+        if self._kernel.name == "int8" and not has_exact_int8():
+            raise ResourceError(
+                f"generation.quantization: int8 is compiled for other shapes than those of {self._info.name}, and "
+                "this processor's library cuts sums of 8-bit products off; leave it out"
+            )
+        return False
+
+    def _prepare_step(self, n_clips: int) -> DecoderStep | StreamedStep:
+        weights, info, guidance = self._weights, self._info, self._generation.guidance
+        if not self._is_streamed:
+            return DecoderStep(weights, info, n_clips, guidance, self._kernel)
+        from lora_bench.models.decoding.small_batch_step import StreamedStep
+
+        return StreamedStep(weights, info, n_clips, guidance, is_int8=self._kernel.name == "int8")
+
+    def read_prompt(self, prompt: str) -> None:
+        """The prompt of the batches that come."""
+        if prompt != self._prompt:
+            (text,) = self._model.encode_text([prompt])
+            self._prompt, self._text = prompt, text
+
+    def choose_batch_size(self, n_frames: int) -> int:
+        """Clips that take half of the free memory, at most `MAX_BATCH`."""
+        weights, info, dtype = self._weights, self._info, self._model.dtype
+        n_positions = n_frames + max(info.delays)
+        halves = 2 if self._generation.guidance > 1.0 else 1
+        item = torch.finfo(dtype).bits // 8
+        past_item = torch.finfo(self._kernel.past_dtype(dtype)).bits // 8
+        cache = 2 * len(weights.layers) * n_positions * weights.width * past_item
+        logits = info.n_codebooks * info.codebook_size * 24  # float32 and float64 copies while sampling
+        activations = weights.width * 64 * item
+        per_clip = halves * (cache + activations) + logits
+        copied = self._kernel.copied_frac * weights.n_bytes if self._step is None else 0.0
+        free = available_bytes(self._device) * MEMORY_FRAC - copied
+        fits = int(free / per_clip)
+        return max(1, min(fits, MAX_BATCH.get(self._device.type, MAX_BATCH["cpu"])))
+
+    @torch.inference_mode()
+    def decode(self, clip_ids: Sequence[int], n_frames: int, progress: Progress) -> Tensor:
+        """Codes int64 [N, K, F] of clips of the prompt that was read.
+
+        Args:
+            clip_ids: the clips; with a `block`, no two of the same place in it.
+            n_frames: length of every clip.
+            progress: advanced by codec frames.
+        """
+        if self.block is None:
+            places, rows = list(range(len(clip_ids))), list(clip_ids)
+        else:
+            places = [clip % self.block for clip in clip_ids]
+            rows = [clip_ids[0]] * self.block  # at places of other clips, anything
+            for place, clip in zip(places, clip_ids, strict=True):
+                rows[place] = clip
+        noise = draw_noise(self._generation.seed, self._prompt, rows, n_frames, self._info.delays)
+        steps = self._make_steps(len(rows), n_frames)
+        steps.begin(self._text, torch.from_numpy(noise).to(self._device))
+        clock = _Clock(self._info, len(clip_ids), n_frames, progress)
+        for done in range(1, clock.n_positions + 1):
+            steps.advance()
+            if done % REPORT_STEPS == 0 or done == clock.n_positions:
+                clock.report(done, steps.finite)
+        return undelay_codes(steps.delayed, self._info.delays)[places].cpu()
+
+    def release(self) -> None:
+        """Give up weights and caches of the last batch; the next one makes its own."""
+        self._step = self._made = None
+
+    def _make_steps(self, n_clips: int, n_frames: int) -> Steps:
+        """Weights and caches for so many clips at once; kept for the next batch of this size."""
+        if self._made is not None and self._made[:2] == (n_clips, n_frames):
+            return self._made[2]
+        self._made = None  # before another one is made
+        generation, info = self._generation, self._info
+        if self._step is None or not self._step.adapt(n_clips):
+            self._step = None
+            self._step = self._prepare_step(n_clips)
+        step = self._step
+        sampling = Sampling(
+            delays=torch.tensor(info.delays, device=self._device),
+            n_frames=n_frames,
+            start_id=info.codebook_size,
+            temperature=generation.temperature,
+            top_k=generation.top_k,
+        )
+        dtype = self._kernel.past_dtype(self._model.dtype)
+        if self._device.type == "cuda":
+            n_positions = round_up(sampling.n_positions, BUCKET)
+            cache = KeyValueCache.allocate(self._weights, step.n_rows, n_positions, dtype)
+            if not isinstance(step, DecoderStep):
+                raise TypeError(f"{type(step).__name__} cannot be captured; steps are streamed on a CPU only")
+            steps: Steps = FixedSteps(step, cache, sampling, is_captured=True)
+        else:
+            cache = KeyValueCache.allocate(self._weights, step.n_rows, sampling.n_positions, dtype)
+            steps = EagerSteps(step, cache, sampling)
+        self._made = (n_clips, n_frames, steps)
+        return steps
+
+
+class _Clock:
+    """Tells the progress of a batch, and that its logits are finite."""
+
+    def __init__(self, info: ModelInfo, n_clips: int, n_frames: int, progress: Progress) -> None:
+        self._info = info
+        self._n_clips = n_clips
+        self._n_frames = n_frames
+        self._progress = progress
+        self._began_s = time.monotonic()
+        self._told = 0
+        self.n_positions = n_frames + max(info.delays)
+
+    def report(self, done: int, finite: Tensor) -> None:
+        if not bool(finite):
+            raise ModelError(
+                f"{self._info.name}: logits are not finite near step {done} of {self.n_positions}; use "
+                "model.dtype float32, and if that does not help the adapter or the weights are damaged"
+            )
+        n_frames = min(done, self._n_frames)
+        wall_s = max(time.monotonic() - self._began_s, 1e-9)
+        speed = done / self._info.frame_rate_hz * self._n_clips / wall_s
+        self._progress.advance((n_frames - self._told) * self._n_clips, note=f"{speed:.1f} s of audio per s")
+        self._told = n_frames

@@ -1,0 +1,203 @@
+"""From one position to the next until clips are complete: step by step, or as replayed CUDA graphs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from lora_bench.models.decoding.kv_cache import FixedPast, GrowingPast, KeyValueCache
+from lora_bench.models.decoding.sampling import sample_codes
+from lora_bench.models.decoding.step import DecoderStep, TextReader
+from lora_bench.models.memory import is_out_of_memory
+from lora_bench.models.protocol import TextState
+
+if TYPE_CHECKING:
+    from lora_bench.models.decoding.small_batch_step import StreamedStep
+
+BUCKET = 64
+"""Positions by which the attended part of the past grows where shapes are fixed; a multiple of 8, as
+attention kernels with a mask ask for."""
+N_WARM_UPS = 2
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How codes are drawn.
+
+    Attributes:
+        delays: int64 [K] on the model's device.
+        n_frames: length of the clips.
+        start_id: token of codebooks that have not begun or are over.
+        temperature: see `sampling.py`, as is `top_k`.
+    """
+
+    delays: Tensor
+    n_frames: int
+    start_id: int
+    temperature: float
+    top_k: int | None
+
+    @property
+    def n_positions(self) -> int:
+        """Decoding steps of a clip."""
+        return self.n_frames + int(self.delays.max())
+
+    def draw_tokens(self, logits: Tensor, uniform: Tensor, position: int | Tensor) -> Tensor:
+        """Tokens int64 [N, K] after `position`, from logits [N, K, V] and uniform numbers [N, K]."""
+        frame = position - self.delays
+        speaks = (frame >= 0) & (frame < self.n_frames)
+        drawn = sample_codes(logits, uniform, temperature=self.temperature, top_k=self.top_k)
+        return torch.where(speaks, drawn, self.start_id)
+
+
+class Steps(Protocol):
+    """Decodes batches of one size, a position at a time.
+
+    Attributes:
+        delayed: int64 [N, K, positions], filled up to the present position.
+        finite: bool [], False once a logit was not finite; reading it waits for the device.
+    """
+
+    delayed: Tensor
+    finite: Tensor
+
+    def begin(self, text: TextState, noise: Tensor) -> None:
+        """Start a batch of a prompt's state [L, D] and noise float64 [positions, N, K]."""
+        ...
+
+    def advance(self) -> None:
+        """One position further."""
+        ...
+
+
+class _Batch:
+    """What both ways keep of a batch."""
+
+    def __init__(self, step: TextReader, sampling: Sampling) -> None:
+        self.sampling = sampling
+        shape, device = (step.n_clips, len(sampling.delays)), sampling.delays.device
+        self.tokens = torch.full(shape, sampling.start_id, device=device)
+        self.delayed = torch.full((*shape, sampling.n_positions), sampling.start_id, device=device)
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
+
+    def reset(self) -> None:
+        """Before a batch."""
+        self.tokens.fill_(self.sampling.start_id)
+        self.finite.fill_(True)
+
+
+class EagerSteps(_Batch):
+    """Shapes grow with the position."""
+
+    def __init__(self, step: DecoderStep | StreamedStep, cache: KeyValueCache, sampling: Sampling) -> None:
+        super().__init__(step, sampling)
+        self._step = step
+        self._past = GrowingPast(cache)
+        self._noise = torch.empty(0)
+
+    def begin(self, text: TextState, noise: Tensor) -> None:
+        """See `Steps.begin`."""
+        self.reset()
+        self._step.read_text(text)
+        self._noise = noise
+        self._past.position = 0
+
+    def advance(self) -> None:
+        """See `Steps.advance`."""
+        position = self._past.position
+        logits = self._step(self.tokens, self._step.positions[position], self._past)
+        self.finite &= logits.isfinite().all()
+        self.tokens.copy_(self.sampling.draw_tokens(logits, self._noise[position], position))
+        self.delayed[..., position] = self.tokens
+        self._past.position = position + 1
+
+
+class FixedSteps(_Batch):
+    """Shapes and addresses never change within `BUCKET` positions, so that a step can be captured and replayed.
+
+    Args:
+        step: the decoder.
+        cache: for all positions, rounded up to whole buckets.
+        sampling: how codes are drawn.
+        is_captured: as CUDA graphs; else step by step (slower: for tests, and where there are no graphs).
+    """
+
+    def __init__(
+        self, step: DecoderStep, cache: KeyValueCache, sampling: Sampling, *, is_captured: bool
+    ) -> None:
+        super().__init__(step, sampling)
+        self._step = step
+        self._cache = cache
+        self._is_captured = is_captured
+        self._done = 0
+        device = self.tokens.device
+        self._position = torch.zeros(1, dtype=torch.int64, device=device)
+        shape = (sampling.n_positions, *self.tokens.shape)
+        self._noise = torch.full(shape, 0.5, dtype=torch.float64, device=device)
+        self._replays: dict[int, Callable[[], None]] = {}
+        self._pool = torch.cuda.graph_pool_handle() if is_captured else None
+
+    def begin(self, text: TextState, noise: Tensor) -> None:
+        """See `Steps.begin`."""
+        self.reset()
+        if self._step.read_text(text):
+            self._replays.clear()  # they read the old text's memory
+        self._done = 0
+        self._position.zero_()
+        self._noise.copy_(noise)
+
+    def advance(self) -> None:
+        """See `Steps.advance`."""
+        n_attended = round_up(self._done + 1, BUCKET)
+        if n_attended not in self._replays:
+            past = FixedPast(self._cache, self._position, n_attended)
+            self._replays[n_attended] = self._capture(past) if self._is_captured else lambda: self._run(past)
+        self._replays[n_attended]()
+        self._done += 1
+
+    def _run(self, past: FixedPast) -> None:
+        """One position, with nothing that the CPU would have to know."""
+        past.begin_step()
+        embedding = self._step.positions.index_select(0, self._position)[0]
+        logits = self._step(self.tokens, embedding, past)
+        self.finite.logical_and_(logits.isfinite().all())
+        uniform = self._noise.index_select(0, self._position)[0]
+        self.tokens.copy_(self.sampling.draw_tokens(logits, uniform, self._position))
+        self.delayed.index_copy_(2, self._position, self.tokens[..., None])
+        self._position.add_(1)
+
+    def _capture(self, past: FixedPast) -> Callable[[], None]:
+        """A CUDA graph of one position.  What the warm-up changed is put back; it wrote to no earlier position."""
+        state = (self.tokens, self.finite, self._position)
+        before = [tensor.clone() for tensor in state]
+        device = self.tokens.device
+        stream = torch.cuda.Stream(device=device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            for _ in range(N_WARM_UPS):
+                self._run(past)
+                for tensor, value in zip(state, before, strict=True):
+                    tensor.copy_(value)
+        torch.cuda.current_stream(device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):
+                self._run(past)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            warnings.warn(f"a step cannot be captured ({reason}); steps run one by one, slower", stacklevel=2)
+            self._is_captured = False
+            return lambda: self._run(past)
+        return graph.replay
+
+
+def round_up(number: int, unit: int) -> int:
+    """The least multiple of `unit` that is not below `number`."""
+    return -(-number // unit) * unit

@@ -1,0 +1,164 @@
+"""One decoding step: from the tokens of a position to the logits of the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_bench.models.decoding.kernels import Kernel, Product
+from lora_bench.models.decoding.kv_cache import Past
+from lora_bench.models.protocol import (
+    DecoderLayerWeights,
+    DecoderWeights,
+    LayerNormWeights,
+    ModelInfo,
+    TextState,
+)
+
+
+@dataclass(frozen=True)
+class PreparedLayer:
+    """A decoder layer whose matrices are prepared."""
+
+    self_norm: LayerNormWeights
+    self_qkv: Product
+    self_out: Product
+    cross_norm: LayerNormWeights
+    cross_q: Product
+    cross_out: Product
+    ffn_norm: LayerNormWeights
+    ffn_in: Product
+    ffn_out: Product
+
+
+class TextReader:
+    """What every way of stepping shares: shapes, embeddings, and the text's keys and values.
+
+    Args:
+        weights: of the decoder.
+        info: of the model.
+        n_clips: rows of every step; with guidance twice as many pass through most of the layers.
+        guidance: scale; 1 is off.
+    """
+
+    def __init__(self, weights: DecoderWeights, info: ModelInfo, n_clips: int, guidance: float) -> None:
+        self.n_clips = n_clips
+        self.positions = weights.positions
+        self.guidance = guidance
+        self.codebooks = (info.n_codebooks, info.codebook_size)
+        self.text: list[tuple[Tensor, Tensor]] = []
+        self._n_heads = weights.n_heads
+        self._embeddings = weights.embeddings.flatten(0, 1)
+        self._offsets = torch.arange(info.n_codebooks, device=self._embeddings.device) * (
+            info.codebook_size + 1
+        )
+        self._weights = weights
+        self._state: TextState | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the cache: captioned clips, then with guidance their null halves."""
+        return self.n_clips * (2 if self.is_guided else 1)
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether there is a null half."""
+        return self.guidance > 1.0
+
+    def adapt(self, n_clips: int) -> bool:
+        """Whether steps of so many clips can be taken; what is prepared for one number cannot take another."""
+        return n_clips == self.n_clips
+
+    def read_text(self, state: TextState) -> bool:
+        """Keys and values [1, heads, L, D / heads] of a prompt's state [L, D]; False if they are there already."""
+        if self._state is not None and torch.equal(self._state, state):
+            return False
+        states = state.to(self._embeddings.device)
+        if self._weights.text_projection is not None:
+            states = self._weights.text_projection.folded()(states)
+        states = states.to(self._embeddings.dtype)
+        self.text = []
+        for layer in self._weights.layers:
+            both = layer.cross_kv.folded()(states).view(len(states), 2, self._n_heads, -1).permute(1, 2, 0, 3)
+            self.text.append((both[0:1].contiguous(), both[1:2].contiguous()))
+        self._state = state
+        return True
+
+    def embed(self, tokens: Tensor, position: Tensor) -> Tensor:
+        """The first layer's input [rows, D] from tokens int64 [N, K] and the position's embedding float32 [D]."""
+        x = F.embedding(tokens + self._offsets, self._embeddings).sum(dim=1)
+        x = (x + position).to(self._embeddings.dtype)  # [N, D]
+        return x.repeat(2, 1) if self.is_guided else x  # captioned half, null half
+
+
+class DecoderStep(TextReader):
+    """A decoder ready to read tokens of `n_clips` clips of one prompt, once `read_text` has been told which.
+
+    Args:
+        weights: its layers are read one by one, so that copies of all are never there at once.
+        info: see `TextReader`, as are `n_clips` and `guidance`.
+        n_clips: see there.
+        guidance: see there.
+        kernel: how matrices are multiplied.
+    """
+
+    def __init__(
+        self, weights: DecoderWeights, info: ModelInfo, n_clips: int, guidance: float, kernel: Kernel
+    ) -> None:
+        super().__init__(weights, info, n_clips, guidance)
+        self._norm = weights.norm
+        self._activation = weights.activation
+        self._layers = [self._prepare(layer, kernel) for layer in weights.layers]
+        self._heads = weights.heads.folded()  # they decide over codes, and are never rounded
+
+    def _prepare(self, layer: DecoderLayerWeights, kernel: Kernel) -> PreparedLayer:
+        return PreparedLayer(
+            self_norm=layer.self_norm,
+            self_qkv=kernel.prepare(layer.self_qkv),
+            self_out=kernel.prepare(layer.self_out),
+            cross_norm=layer.cross_norm,
+            cross_q=kernel.prepare(layer.cross_q),
+            cross_out=kernel.prepare(layer.cross_out),
+            ffn_norm=layer.ffn_norm,
+            ffn_in=kernel.prepare(layer.ffn_in),
+            ffn_out=kernel.prepare(layer.ffn_out),
+        )
+
+    def __call__(self, tokens: Tensor, position: Tensor, past: Past) -> Tensor:
+        """Logits float32 [N, K, V] after reading tokens.
+
+        Args:
+            tokens: int64 [N, K].
+            position: the position's embedding, float32 [D].
+            past: sees the earlier positions, and gets this one.
+        """
+        n_clips = self.n_clips
+        x = self.embed(tokens, position)
+        for index, layer in enumerate(self._layers):
+            x = x + self._attend_to_past(layer, _normalize(x, layer.self_norm), index, past)
+            captioned = x[:n_clips]
+            # the null half's cross-attention is zero: no bias, zero states
+            captioned += self._attend_to_text(layer, _normalize(captioned, layer.cross_norm), index)
+            x = x + layer.ffn_out(self._activation(layer.ffn_in(_normalize(x, layer.ffn_norm))))
+        x = _normalize(x, self._norm)
+        if self.is_guided:
+            captioned, null = x.float().chunk(2)
+            x = (null + self.guidance * (captioned - null)).to(x.dtype)
+        return self._heads(x).view(n_clips, *self.codebooks).float()
+
+    def _attend_to_past(self, layer: PreparedLayer, x: Tensor, index: int, past: Past) -> Tensor:
+        query, key, value = layer.self_qkv(x).view(len(x), 3, self._n_heads, -1).unbind(1)
+        return layer.self_out(past.attend(index, query, key, value))
+
+    def _attend_to_text(self, layer: PreparedLayer, x: Tensor, index: int) -> Tensor:
+        # all clips share the prompt: they are the queries of one attention [1, heads, N, D / heads]
+        query = layer.cross_q(x).view(1, len(x), self._n_heads, -1).transpose(1, 2)
+        out = F.scaled_dot_product_attention(query, *self.text[index])
+        return layer.cross_out(out.transpose(1, 2).reshape(len(x), -1))
+
+
+def _normalize(x: Tensor, norm: LayerNormWeights) -> Tensor:
+    return F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps)

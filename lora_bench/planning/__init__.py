@@ -1,0 +1,1 @@
+"""Expand a checked spec into trials."""

@@ -1,0 +1,333 @@
+"""From an experiment to its trials: names, seeds, identities.  Nothing here looks at data or models.
+
+The order is zero-shot models, variants, grid, ablations; within each, training seeds as stated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from lora_bench.errors import Problem, SpecError
+from lora_bench.slugs import clean_name, slugify
+from lora_bench.spec.configurations import (
+    EFFECT_FREE,
+    N_CLIPS,
+    ZERO_SHOT,
+    Configuration,
+    SectionTexts,
+    drop_effect_free,
+    expand_configurations,
+    find_differences,
+    write_canonical,
+)
+from lora_bench.spec.experiment import ExperimentSpec
+from lora_bench.spec.grid import find_value, show_value
+from lora_bench.spec.loading import LoadedSpec
+from lora_bench.spec.schema import DatasetSpec, GenerationSpec, LoraSpec, ModelSpec, Section, TrainSpec
+from lora_bench.spec.search import EarlyStoppingSpec
+from lora_bench.spec.search_problems import find_search_problems
+from lora_bench.store import hash_json, read_json, to_jsonable, write_json
+
+# Raised when the same settings give other clips, or when what is hashed changes.
+ID_VERSION = 2
+MANY_TRIALS = 64
+MAX_SLUG = 60
+_ADAPTER_SECTIONS = frozenset({"lora", "train"})
+
+
+class SearchPlace(Section):
+    """Where a trial stands in the space that a search chooses from."""
+
+    cells: tuple[dict[str, str], ...]
+    """Values by axis; several where combinations are equal."""
+    is_wanted: bool = False
+    """Whether it is the baseline, or named elsewhere in the spec: then it is tried before others."""
+
+
+class TrialPlan(Section):
+    """One trial, fully resolved: everything that running it takes."""
+
+    id: str
+    """`<slug>-<hash8>`: the folder's name."""
+    name: str
+    """As tables show it; ends in `-s<seed>` where there are several training seeds."""
+    configuration: str
+    """Name without the seed: what repeats have in common."""
+    kind: Literal["zero-shot", "fine-tuned"]
+    """Whether an adapter is trained."""
+    model: ModelSpec
+    """The model."""
+    dataset: DatasetSpec
+    """The dataset."""
+    lora: LoraSpec | None
+    """LoRA settings with alpha filled in; None for zero-shot."""
+    train: TrainSpec | None
+    """Training settings; None for zero-shot."""
+    train_seed: int | None
+    """Training seed; None for zero-shot."""
+    generation: GenerationSpec
+    """Sampling."""
+    prompts: tuple[str, ...]
+    """What is generated from."""
+    metrics: tuple[str, ...]
+    """What is measured."""
+    changes: dict[str, Any] = Field(default_factory=dict)
+    """Dotted fields in which the trial differs from the defaults, as stated."""
+    aliases: tuple[str, ...] = ()
+    """Names of equal configurations that were merged into this one."""
+    zero_shot: str | None = None
+    """Id of the base model's trial that this one is compared with; None for a zero-shot trial."""
+    baseline_trial: str | None = None
+    """Id of the baseline's trial that this one is compared with; None where there is none, or clips are no pairs."""
+    early_stopping: EarlyStoppingSpec | None = None
+    """When training is given up; never for zero-shot and the baseline."""
+    search: SearchPlace | None = None
+    """What a search chooses it by; None if it runs in any case."""
+
+    @property
+    def hash8(self) -> str:
+        """The identity without the name."""
+        return self.id.rpartition("-")[2]
+
+
+class ExperimentPlan(Section):
+    """All trials of an experiment."""
+
+    name: str
+    """Name of the run."""
+    spec: ExperimentSpec
+    """The whole spec, resolved."""
+    trials: tuple[TrialPlan, ...]
+    """In the order of the report."""
+    baseline: str | None = None
+    """Configuration that the others are compared with; None if the spec names none."""
+    source: str | None = None
+    """The spec's file."""
+    overrides: tuple[str, ...] = ()
+    """`-o` values, as written."""
+    notes: tuple[str, ...] = ()
+    """What planning decided and the spec does not say: trials that were merged, a spec that is a shipped one."""
+    override_effects: tuple[str, ...] = ()
+    """Lines that say what the overrides change, by trial."""
+
+    @property
+    def report_name(self) -> str:
+        """Name of the report's folder."""
+        return name_report(self.name, self.overrides)
+
+    @property
+    def n_to_run(self) -> int:
+        """Trials that a run does in all: a search leaves some out."""
+        optuna = self.spec.search.optuna
+        n_candidates = sum(trial.search is not None for trial in self.trials)
+        return len(self.trials) - n_candidates + (optuna.n_trials if optuna is not None else 0)
+
+
+def name_report(name: str, overrides: Sequence[str]) -> str:
+    """Return the folder of a run's report: the run's name, and what `-o` changes, so that no report replaces another.
+
+    `-o name=...` names the run itself and counts no more.
+    """
+    pairs = [(key.strip(), value.strip()) for key, _, value in (text.partition("=") for text in overrides)]
+    stated = sorted(f"{key}={value}" for key, value in pairs if key != "name")
+    if not stated:
+        return name
+    return f"{name}-{slugify(' '.join(stated), max_length=40)}-{hash_json(stated, length=6)}"
+
+
+def plan_file(loaded: LoadedSpec) -> ExperimentPlan:
+    """`plan_experiment` of a loaded spec; problems carry their places.
+
+    Raises:
+        SpecError: names collide, the baseline does not exist, a combination is not valid.
+    """
+    try:
+        plan = plan_experiment(loaded.spec)
+    except SpecError as error:
+        placed = [Problem(loaded.locate(item.field), item.field, item.message) for item in error.problems]
+        raise SpecError(placed) from None
+    here = Path.cwd()  # reports name the spec as its user does, not by where this machine keeps it
+    file = loaded.file.relative_to(here) if loaded.file.is_relative_to(here) else loaded.file
+    is_shipped = loaded.files[-1] != loaded.file
+    notes = (f"{file}: the spec that is shipped with lora_bench", *plan.notes) if is_shipped else plan.notes
+    stated = {"overrides": loaded.overrides, "override_effects": loaded.effects, "notes": notes}
+    return plan.model_copy(update={"source": file.as_posix(), **stated})
+
+
+def plan_experiment(spec: ExperimentSpec) -> ExperimentPlan:
+    """Expand an experiment into trials, and decide what each is compared with.
+
+    Configurations that train the same adapter and make the same clips are one trial; the zero-shot model of every
+    model, dataset and sampling that occurs comes first.
+
+    Raises:
+        SpecError: names collide, the baseline does not exist, a combination is not valid.
+    """
+    configurations, problems = expand_configurations(spec)
+    problems = problems or find_search_problems(spec, configurations)
+    if problems:
+        raise SpecError(list(dict.fromkeys(problems)))
+    baseline = next(
+        (item.name for item in configurations if spec.baseline in (item.name, *item.aliases)), None
+    )
+    texts = SectionTexts(EFFECT_FREE)
+    zero_shot = _plan_zero_shot(spec, configurations, texts)
+    fine_tuned = [
+        _plan_trial(spec, item, seed, texts).model_copy(
+            update={"zero_shot": zero_shot[_base_of(item, texts)].id}
+        )
+        for item in configurations
+        for seed in spec.repeats.train_seeds
+    ]
+    return ExperimentPlan(
+        name=spec.name,
+        spec=spec,
+        trials=(*zero_shot.values(), *_pair_with_baseline(fine_tuned, baseline)),
+        baseline=baseline,
+        notes=tuple(_describe_merged(item) for item in configurations if item.aliases or item.merged_fields),
+    )
+
+
+def _describe_merged(item: Configuration) -> str:
+    names = ", ".join(f"`{name}`" for name in (item.name, *item.aliases))
+    if not item.merged_fields:
+        return f"{names} are one trial: their settings are equal"
+    fields = " and ".join(f"`{name}`" for name in item.merged_fields)
+    clips = (
+        f", with {item.settings.generation.n_clips} clips a prompt" if N_CLIPS in item.merged_fields else ""
+    )
+    return (
+        f"{names} are one trial{clips}: they differ only in {fields}, which changes neither adapter nor clips"
+    )
+
+
+def _base_of(item: Configuration, texts: SectionTexts) -> str:
+    """What the base model's clips depend on: configurations with the same text share a zero-shot trial."""
+    return texts.write(_select_sections(item, trained=False))
+
+
+def _plan_zero_shot(
+    spec: ExperimentSpec, configurations: list[Configuration], texts: SectionTexts
+) -> dict[str, TrialPlan]:
+    """The base model of every model, dataset and sampling that occurs, with as many clips as any trial needs."""
+    distinct: dict[str, list[Configuration]] = {}
+    for item in configurations:
+        distinct.setdefault(_base_of(item, texts), []).append(item)
+    firsts = [group[0] for group in distinct.values()]
+    sections = [drop_effect_free(_select_sections(item, trained=False)) for item in firsts]
+    varying = [name for other in sections[1:] for name in find_differences(sections[0], other)]
+    trials: dict[str, TrialPlan] = {}
+    for key, group in distinct.items():
+        item = group[0]
+        shown = [show_value(find_value(item.settings, item.changes, name)) for name in _name_parts(varying)]
+        trial = _plan_trial(spec, item, None, texts, clean_name("-".join([ZERO_SHOT, *shown])))
+        n_clips = max(other.settings.generation.n_clips for other in group)
+        generation = trial.generation.model_copy(update={"n_clips": n_clips})
+        trials[key] = trial.model_copy(update={"generation": generation})
+    return trials
+
+
+def _pair_with_baseline(trials: Sequence[TrialPlan], baseline: str | None) -> list[TrialPlan]:
+    """Each trial with the baseline's trial of its seed, if both have the same noise and the same references."""
+    by_seed = {trial.train_seed: trial for trial in trials if trial.configuration == baseline}
+    paired: list[TrialPlan] = []
+    for trial in trials:
+        other = by_seed.get(trial.train_seed)
+        is_pair = (
+            other is not None
+            and other.configuration != trial.configuration
+            and (other.model, other.dataset) == (trial.model, trial.dataset)
+            and (other.generation.clip_s, other.generation.seed)
+            == (trial.generation.clip_s, trial.generation.seed)
+        )
+        paired.append(trial.model_copy(update={"baseline_trial": other.id}) if other and is_pair else trial)
+    return paired
+
+
+def _name_parts(varying: list[str]) -> list[str]:
+    """Fields that tell zero-shot rows apart in their names; a dataset is told by its name alone."""
+    return list(dict.fromkeys("dataset" if name.startswith("dataset.") else name for name in varying))
+
+
+def _plan_trial(
+    spec: ExperimentSpec,
+    item: Configuration,
+    seed: int | None,
+    texts: SectionTexts,
+    base_name: str = ZERO_SHOT,
+) -> TrialPlan:
+    """One trial; without a training seed it is a zero-shot one, named `base_name`."""
+    configuration = base_name if seed is None else item.name
+    several = seed is not None and len(spec.repeats.train_seeds) > 1
+    name = f"{configuration}-s{seed}" if several else configuration
+    settings, trained = item.settings, seed is not None
+    lora = settings.lora.model_copy(update={"alpha": settings.lora.resolved_alpha})
+    is_kept = not trained or spec.baseline in (item.name, *item.aliases)
+    return TrialPlan(
+        id=f"{slugify(name, max_length=MAX_SLUG)}-{_hash_settings(item, seed, texts)}",
+        name=name,
+        configuration=configuration,
+        kind="fine-tuned" if trained else ZERO_SHOT,
+        model=settings.model,
+        dataset=settings.dataset,
+        lora=lora if trained else None,
+        train=settings.train if trained else None,
+        train_seed=seed,
+        generation=settings.generation,
+        prompts=tuple(spec.prompts),
+        metrics=tuple(spec.metrics),
+        changes=to_jsonable(item.changes) if trained else {},
+        aliases=tuple(item.aliases) if trained else (),
+        early_stopping=None if is_kept else spec.search.early_stopping,
+        search=_place_in_search(spec, item) if trained else None,
+    )
+
+
+def _place_in_search(spec: ExperimentSpec, item: Configuration) -> SearchPlace | None:
+    if spec.search.optuna is None or not item.cells:
+        return None
+    return SearchPlace(cells=tuple(item.cells), is_wanted=item.is_wanted)
+
+
+def _hash_settings(item: Configuration, seed: int | None, texts: SectionTexts) -> str:
+    """Eight digits of the hash of everything that a trial's clips depend on."""
+    sections = texts.write(_select_sections(item, trained=seed is not None))
+    facts = {"version": ID_VERSION, "train_seed": seed, "settings": sections}
+    return hashlib.sha256(write_canonical(facts).encode()).hexdigest()[:8]
+
+
+def _select_sections(item: Configuration, *, trained: bool) -> dict[str, Mapping[str, Any]]:
+    """The sections that count.
+
+    A dataset or model in a local folder counts by its absolute path, a built-in one by its name.
+    """
+    return {
+        name: section for name, section in item.identity.items() if trained or name not in _ADAPTER_SECTIONS
+    }
+
+
+def write_plan(path: Path, plan: ExperimentPlan) -> None:
+    """Write a plan as JSON, atomically."""
+    write_json(path, plan)
+
+
+def read_plan(path: Path) -> ExperimentPlan:
+    """Read a plan back.
+
+    Raises:
+        StoreError: the file is missing or damaged.
+        SpecError: the plan was written by another version.
+    """
+    read_json(path)  # its errors name the file
+    try:
+        return ExperimentPlan.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        message = (
+            f"not a plan that this version of lora_bench reads ({error.error_count()} differences); run again"
+        )
+        raise SpecError([Problem(str(path), "", message)]) from error

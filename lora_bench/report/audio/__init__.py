@@ -1,0 +1,1 @@
+"""Clips, players and spectrograms of a report."""

@@ -1,0 +1,274 @@
+"""What a study says: effects of the axes, interactions, differences from the baseline, what is worth its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lora_bench.report.formatting import (
+    MISSING,
+    clean_text,
+    format_count,
+    format_difference,
+    format_duration,
+    format_interval,
+    format_probability,
+    format_value,
+    format_with_error,
+    join_words,
+)
+from lora_bench.report.view import RunView, arrow
+from lora_bench.report.writers.document import (
+    Block,
+    Bullets,
+    Cell,
+    Column,
+    Heading,
+    Paragraph,
+    Strong,
+    Table,
+    Tone,
+)
+from lora_bench.study import MetricStudy, Study, analyse_study
+from lora_bench.study.records import Delta, Interaction, InteractionCell, LevelEffect, MainEffect, Point
+
+MAX_ROWS = 120
+ALPHA = 0.05
+
+
+def build_study(view: RunView) -> Iterator[Block]:
+    """The analysis over all prompts together; nothing if fewer than two configurations were planned."""
+    study = analyse_study(view.results)
+    if study is None or not study.metrics or not _is_worth_telling(study, view):
+        return
+    yield Heading(2, "What the study says", "study")
+    yield Paragraph(_introduce(study))
+    yield Bullets(study.notes)
+    for index, metric in enumerate(study.metrics):
+        yield Heading(3, f"{metric.metric} {arrow(metric.metric)}", f"study-{index + 1}")
+        yield from _build_metric(metric)
+
+
+def _is_worth_telling(study: Study, view: RunView) -> bool:
+    """Whether there are axes, a baseline or repeated seeds; else the tables above say all that is known."""
+    has_seeds = any(metric.error_sd is not None for metric in study.metrics)
+    return bool(study.axes) or has_seeds or view.spec.get("baseline") is not None
+
+
+def _introduce(study: Study) -> str:
+    if not study.axes:
+        return "All prompts together."
+    text = (
+        "All prompts together. An effect is what a level of an axis does to the metric on average over the "
+        "other axes, against the mean of all levels; a negative effect lowers the metric."
+    )
+    linked = [
+        f"{join_words(list(axis.linked))} follows {axis.field}, so the two cannot be told apart"
+        for axis in study.axes
+        if axis.linked
+    ]
+    return f"{text} {'; '.join(linked)}." if linked else text
+
+
+def _build_metric(study: MetricStudy) -> Iterator[Block]:
+    kind = "corrected for the bias of finite samples" if study.estimate == "corrected" else "as computed"
+    direction = "higher is better" if study.higher_is_better else "lower is better"
+    spread = (
+        f" Between training seeds the metric varies with a standard deviation of {format_value(study.error_sd)} "
+        f"({study.df_error} degrees of freedom)."
+        if study.error_sd is not None
+        else ""
+    )
+    yield Paragraph(f"{direction.capitalize()}; values are {kind}.{spread}")
+    if study.best is not None:
+        yield Paragraph(_describe_best(study))
+    if study.notes:
+        yield Bullets(study.notes)
+    if study.main_effects:
+        yield _effects_table(study.main_effects)
+        yield Bullets(tuple(_describe_effect(main) for main in study.main_effects))
+    for interaction in study.interactions:
+        yield _interaction_table(interaction)
+        yield Paragraph(_describe_interaction(interaction))
+    if study.deltas:
+        yield from _build_deltas(study)
+    yield from _build_costs(study)
+
+
+def _describe_best(study: MetricStudy) -> tuple[str | Strong, ...]:
+    best = study.best
+    if best is None:
+        return ()
+    leader = (
+        f"the best mean is that of {best.leader}, and this is within {format_value(best.tolerance)} of it"
+        if best.leader != best.configuration and best.tolerance is not None
+        else "it has the best mean as well"
+    )
+    base = next((point for point in study.points if point.kind == "zero-shot"), None)
+    own = next(point for point in study.points if point.configuration == best.configuration)
+    against = ""
+    if base is not None:
+        is_worse = (own.quality < base.quality) if study.higher_is_better else (own.quality > base.quality)
+        against = (
+            f" Its mean is {format_value(own.quality)}, that of {base.configuration} "
+            f"{format_value(base.quality)}"
+            + (": no configuration need be better than none." if is_worse else ".")
+        )
+    return (
+        "Best configuration: ",
+        Strong(best.configuration),
+        f"; {leader}. The rule: {best.rule}.{against}",
+    )
+
+
+def _effects_table(mains: tuple[MainEffect, ...]) -> Table:
+    headers = ("mean", "effect", "95 % interval", "scores")
+    columns = (
+        Column("axis", is_numeric=False),
+        Column("level", is_numeric=False),
+        *(Column(name) for name in headers),
+    )
+    rows = tuple(
+        _level_row(main.field, level, place) for main in mains for place, level in enumerate(main.levels)
+    )
+    return Table("Main effect of each axis", columns, rows, n_fixed=2)
+
+
+def _level_row(field: str, level: LevelEffect, place: int) -> tuple[Cell, ...]:
+    interval = MISSING
+    if level.ci_low is not None and level.ci_high is not None:
+        interval = format_interval(level.ci_low, level.ci_high, signed=True)
+    return (
+        Cell(field),
+        Cell(clean_text(level.label), order=float(place)),
+        _value_cell(level.mean),
+        Cell(MISSING, tone="missing")
+        if level.effect is None
+        else Cell(format_difference(level.effect), order=level.effect),
+        Cell(interval, order=level.ci_low),
+        Cell(format_count(level.n_trials), order=float(level.n_trials)),
+    )
+
+
+def _value_cell(value: float | None) -> Cell:
+    return Cell(MISSING, tone="missing") if value is None else Cell(format_value(value), order=value)
+
+
+def _describe_effect(main: MainEffect) -> str:
+    if main.p_value is None or main.f_value is None:
+        return f"{main.field}: not tested."
+    known = [level.effect for level in main.levels if level.effect is not None]
+    test = f"F({main.df}, {main.df_error}) = {main.f_value:.2f}, p {_say_probability(main.p_value)}"
+    if main.p_value > ALPHA or not known:
+        return f"{main.field}: no detectable effect ({test})."
+    reach = format_value(max(known) - min(known))
+    return f"{main.field}: the levels differ by up to {reach} ({test})."
+
+
+def _say_probability(p_value: float) -> str:
+    text = format_probability(p_value)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def _interaction_table(found: Interaction) -> Table:
+    columns = (
+        Column(f"{found.rows} \u00d7 {found.columns}", is_numeric=False),
+        *(Column(clean_text(label)) for label in found.column_labels),
+    )
+    rows = tuple(
+        (
+            Cell(clean_text(label), order=float(i)),
+            *(_interaction_cell(cell, is_best=found.best == (i, j)) for j, cell in enumerate(line)),
+        )
+        for i, (label, line) in enumerate(zip(found.row_labels, found.cells, strict=True))
+    )
+    return Table(f"{found.rows} (rows) by {found.columns} (columns), means over seeds", columns, rows)
+
+
+def _interaction_cell(cell: InteractionCell, *, is_best: bool) -> Cell:
+    if cell.mean is None:
+        return Cell(f"{MISSING} (not run)", tone="missing")
+    hint = ", ".join(cell.configurations)
+    if cell.deviation is not None:
+        hint += f"; {format_difference(cell.deviation)} beside what the axes give when they only add up"
+    text = format_with_error(cell.mean, cell.se)
+    return Cell((Strong(text),) if is_best else text, order=cell.mean, hint=hint)
+
+
+def _describe_interaction(found: Interaction) -> str:
+    marked = "The best mean is set in bold; \u00b1 is the standard error over training seeds. "
+    if found.p_value is None or found.f_value is None:
+        return f"{marked}Whether the axes only add up was not tested."
+    test = f"F({found.df}, {found.df_error}) = {found.f_value:.2f}, p {_say_probability(found.p_value)}"
+    if found.p_value > ALPHA:
+        return f"{marked}No detectable interaction ({test}): the effects above tell what there is to tell."
+    return (
+        f"{marked}The axes interact ({test}): what one of them does depends on the other, so read this table "
+        "rather than the effects above."
+    )
+
+
+def _build_deltas(study: MetricStudy) -> Iterator[Block]:
+    columns = (
+        Column("configuration", is_numeric=False),
+        *(Column(name) for name in ("difference", "95 % interval", "p", "p (Holm)", "seeds")),
+        Column("verdict", is_numeric=False),
+    )
+    rows = tuple(_delta_row(delta) for delta in study.deltas[:MAX_ROWS])
+    yield Table(f"Difference from {study.baseline}, paired by training seed", columns, rows)
+    if len(study.deltas) > MAX_ROWS:
+        yield Paragraph(f"{len(study.deltas) - MAX_ROWS:,} further rows are in the run's study.json.")
+
+
+def _delta_row(delta: Delta) -> tuple[Cell, ...]:
+    interval = MISSING
+    if delta.ci_low is not None and delta.ci_high is not None:
+        interval = format_interval(delta.ci_low, delta.ci_high, signed=True)
+    tones: dict[str | None, Tone] = {"better": "better", "worse": "worse"}
+    return (
+        Cell(delta.configuration),
+        Cell(format_difference(delta.delta), order=delta.delta),
+        Cell(interval, order=delta.ci_low),
+        Cell(format_probability(delta.p_value), order=delta.p_value),
+        Cell(format_probability(delta.p_holm), order=delta.p_holm),
+        Cell(str(delta.n_seeds), order=float(delta.n_seeds)),
+        Cell(delta.verdict or MISSING, tone=tones.get(delta.verdict, "plain")),
+    )
+
+
+def _build_costs(study: MetricStudy) -> Iterator[Block]:
+    """Quality beside cost, with a mark where no other configuration is as good for less."""
+    fronts = {front.cost: set(front.optimal) for front in study.fronts}
+    if not fronts:
+        return
+    columns = (
+        Column("configuration", is_numeric=False),
+        Column("mean"),
+        Column("trainable parameters"),
+        Column("training time"),
+        Column("time in all"),
+        Column("peak memory (GiB)"),
+        Column("on the Pareto front of quality against", is_numeric=False),
+    )
+    words = {"trainable_params": "parameters", "train_s": "time", "peak_memory_gib": "memory"}
+    rows = tuple(
+        _point_row(point, [words[cost] for cost, names in fronts.items() if point.configuration in names])
+        for point in study.points[:MAX_ROWS]
+    )
+    yield Table("Quality and cost of every configuration, means over training seeds", columns, rows)
+    yield Paragraph(
+        "A configuration is on a front if no other is at least as good for less, or better for as much; "
+        "seeds' variation is not taken into account there."
+    )
+
+
+def _point_row(point: Point, fronts: list[str]) -> tuple[Cell, ...]:
+    memory = point.peak_memory_gib
+    return (
+        Cell(point.configuration),
+        Cell(format_with_error(point.quality, point.se), order=point.quality),
+        Cell(format_count(point.trainable_params), order=point.trainable_params),
+        Cell(format_duration(point.train_s), order=point.train_s),
+        Cell(format_duration(point.total_s), order=point.total_s),
+        Cell(MISSING if memory is None else f"{memory:.2f}", order=memory),
+        Cell(", ".join(fronts) or MISSING),
+    )

@@ -1,0 +1,1 @@
+"""Writers of a document: HTML page, markdown, SVG."""

@@ -1,0 +1,145 @@
+"""Blocks as GitHub-flavoured markdown; everything that was not written here is escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from lora_bench.report.formatting import clean_text, drop_control_characters
+from lora_bench.report.writers.document import (
+    Block,
+    Bullets,
+    Cell,
+    Code,
+    CodeBlock,
+    Figure,
+    Heading,
+    Link,
+    Listening,
+    Paragraph,
+    Span,
+    Strong,
+    Table,
+    Text,
+)
+
+MAX_COLUMNS = 8
+# Within words an underscore means nothing, and a tilde, dollar or asterisk alone little; but together with
+# others in one paragraph they do, so all of them are escaped.
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~$#])")
+
+
+def write_markdown(blocks: Iterable[Block]) -> str:
+    """The whole document, one blank line between blocks."""
+    shown = (b for b in blocks if not (isinstance(b, Paragraph) and b.only_in == "page"))
+    parts = [part for block in shown if (part := _write_block(block))]
+    return "\n\n".join(parts) + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    """Text that shows as it is wherever it stands in a line."""
+    escaped = _SPECIAL.sub(r"\\\1", clean_text(text).replace("&", "&amp;"))
+    return escaped.replace("\\<", "&lt;").replace("\\>", "&gt;")
+
+
+def _write_block(block: Block) -> str:
+    match block:
+        case Heading():
+            return f"{'#' * block.level} {escape_markdown(block.text)}"
+        case Paragraph():
+            return f"**{_write_plain(block.text)}**" if block.is_warning else _write_text(block.text)
+        case Bullets():
+            return "\n".join(f"- {_write_text(item)}" for item in block.items)
+        case Table():
+            return _write_table(block)
+        case Figure():
+            return f"![{escape_markdown(block.alt)}]({block.slug}.svg)\n\n{escape_markdown(block.caption)}"
+        case CodeBlock():
+            return _write_code_block(block)
+        case Listening():
+            return ""  # markdown plays nothing; the page does
+
+
+def _write_text(text: Text) -> str:
+    return "".join(_write_span(span) for span in ((text,) if isinstance(text, str) else text))
+
+
+def _write_plain(text: Text) -> str:
+    """Text without markup of its own, to stand within bold."""
+    spans = (text,) if isinstance(text, str) else text
+    return escape_markdown("".join(span if isinstance(span, str) else span.text for span in spans))
+
+
+def _write_span(span: Span) -> str:
+    match span:
+        case str():
+            # clean_text would drop the blanks at the ends, which part this span from its neighbours.
+            lead = " " if span[:1].isspace() else ""
+            tail = " " if len(span) > 1 and span[-1:].isspace() else ""
+            return f"{lead}{escape_markdown(span)}{tail}"
+        case Strong():
+            return f"**{escape_markdown(span.text)}**"
+        case Code():
+            return _write_code(span.text)
+        case Link():
+            return f"[{escape_markdown(span.text)}]({_escape_target(span.href)})"
+
+
+def _write_code(text: str) -> str:
+    """A code span; its fence is longer than any run of backticks within."""
+    text = clean_text(text)
+    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _write_code_block(block: CodeBlock) -> str:
+    text = drop_control_characters(block.text)
+    fence = "`" * max(3, max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    return f"{fence}{block.language}\n{text}\n{fence}"
+
+
+def _escape_target(href: str) -> str:
+    return (
+        href.replace(" ", "%20")
+        .replace("(", "%28")
+        .replace(")", "%29")
+        .replace("<", "%3C")
+        .replace(">", "%3E")
+    )
+
+
+def _write_table(table: Table) -> str:
+    """The table; a wide one is divided into several that repeat the fixed columns."""
+    caption = f"*{escape_markdown(table.caption)}*"
+    n_columns = len(table.columns)
+    if n_columns <= MAX_COLUMNS + 2:
+        return f"{_write_columns(table, range(n_columns))}\n\n{caption}"
+    fixed = list(range(table.n_fixed))
+    rest = list(range(table.n_fixed, n_columns))
+    step = max(1, MAX_COLUMNS - table.n_fixed)
+    pieces = [[*fixed, *rest[start : start + step]] for start in range(0, len(rest), step)]
+    parts = [
+        f"{_write_columns(table, piece)}\n\n{caption} (part {index} of {len(pieces)})"
+        for index, piece in enumerate(pieces, start=1)
+    ]
+    return "\n\n".join(parts)
+
+
+def _write_columns(table: Table, chosen: Sequence[int]) -> str:
+    columns = [table.columns[index] for index in chosen]
+    lines = [
+        "| " + " | ".join(_write_text(column.header) for column in columns) + " |",
+        "|" + "|".join("---:" if column.is_numeric else ":---" for column in columns) + "|",
+    ]
+    lines += ["| " + " | ".join(_write_cell(row[index]) for index in chosen) + " |" for row in table.rows]
+    return "\n".join(lines)
+
+
+def _write_cell(cell: Cell) -> str:
+    """A pipe divides cells even within code, so it is escaped there too."""
+    spans = (cell.text,) if isinstance(cell.text, str) else cell.text
+    return "".join(
+        _write_code(span.text).replace("|", "\\|") if isinstance(span, Code) else _write_span(span)
+        for span in spans
+    )

@@ -1,0 +1,53 @@
+"""Every cell of a run as a parquet table: the rows of `results.csv`, with types."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lora_bench.results.csv_table import CSV_COLUMNS, list_cells
+
+_INTEGERS = frozenset({"train_seed", "rank", "trainable_params", "n_generated", "n_reference", "dim"})
+_REALS = frozenset({"alpha", "value", "corrected", "se", "ci_low", "ci_high"})
+_REAL_ENDINGS = ("delta", "_low", "_high", "p_value", "p_holm")
+
+
+def render_parquet(results: Mapping[str, Any]) -> bytes:
+    """The file's bytes; the same results give the same bytes under the same version of pyarrow.
+
+    A cell that was not scored has null values and its reason in `unscored`; `prompt` null is all prompts.
+    """
+    rows = list(list_cells(results))
+    schema = pa.schema([(name, _type_of(name)) for name in CSV_COLUMNS])
+    columns = [_make_array([row.get(name) for row in rows], _type_of(name)) for name in CSV_COLUMNS]
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays(columns, schema=schema), stream, compression="zstd")
+    return stream.getvalue()
+
+
+def _type_of(name: str) -> pa.DataType:
+    if name in _INTEGERS:
+        return pa.int64()
+    return pa.float64() if name in _REALS or name.endswith(_REAL_ENDINGS) else pa.string()
+
+
+def _make_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """A column from its buffers: `pyarrow.array` would import pandas, which takes longer than a report."""
+    known = np.array([value is not None for value in values], dtype=bool)
+    valid = pa.py_buffer(np.packbits(known, bitorder="little").tobytes())
+    if kind == pa.string():
+        texts = [b"" if value is None else str(value).encode(errors="backslashreplace") for value in values]
+        offsets = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+        return pa.Array.from_buffers(
+            kind, len(values), [valid, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))]
+        )
+    numbers = np.array(
+        [0 if value is None else value for value in values],
+        dtype=np.int64 if kind == pa.int64() else np.float64,
+    )
+    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(numbers)])

@@ -1,0 +1,183 @@
+"""A whole experiment: prepare, run the trials, compare, report.  Files are the state.
+
+The order is chosen so that nothing that is already on disk is computed or even imported again: a
+repeated run of a finished experiment reads a few JSON files and renders the report.  Statistics are imported
+where they are used: `plan` and `status` ask this module what is finished.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, StoreError
+from lora_bench.folder_walk import walk_folder
+from lora_bench.metrics import parse_metric
+from lora_bench.planning.plan import ExperimentPlan, TrialPlan
+from lora_bench.planning.sources import list_sources
+from lora_bench.progress import Progress
+from lora_bench.results.gather import write_results
+from lora_bench.runner.environment import describe_environment
+from lora_bench.runner.executor import run_trials
+from lora_bench.runner.jobs.job import CACHE_USES
+from lora_bench.runner.jobs.locks import hold_run
+from lora_bench.runner.jobs.state import read_state
+from lora_bench.runner.local import check_gpus
+from lora_bench.runner.ray_backend.cluster import check_address
+from lora_bench.runner.search.optuna import require_optuna
+from lora_bench.runner.search.trial_search import SearchPlan, plan_search
+from lora_bench.spec.schema import DatasetSpec
+from lora_bench.store import Store, hash_json, read_json, remove_drafts, to_jsonable, write_json
+
+CODEC_IDENTITY = 2
+"""Raised when `encodec` embeddings get another provenance: those of two versions cannot be compared, so finished trials
+are embedded and scored again; their adapters and clips stay."""
+
+
+def dataset_fingerprint(dataset: DatasetSpec) -> str:
+    """Cheap identity of the source files (names, sizes, times), to notice that a folder changed.
+
+    The files are those that the reader sees: links are followed, hidden files are left out.  Results are
+    keyed by content elsewhere; this only decides whether a finished trial is looked at again.
+    """
+    if dataset.path is None:
+        return hash_json({"builtin": dataset.builtin})
+    walk = walk_folder(dataset.path)
+    files: list[tuple[str, int, int]] = [
+        (os.path.relpath(path, dataset.path), status.st_size, status.st_mtime_ns)
+        for path, status in walk.files
+    ]
+    files.extend((name, -1, -1) for name in walk.dropped)
+    return hash_json(files)
+
+
+def inputs_key(trial: TrialPlan) -> str:
+    """What a finished trial was finished for: the whole plan of the trial and the state of its data."""
+    plan = to_jsonable(trial)
+    if plan["early_stopping"] is None:  # so that adding the section to a spec leaves other trials alone
+        del plan["early_stopping"]
+    for name in ("search", "zero_shot", "baseline_trial"):  # who chose a trial, and what it is compared with
+        plan.pop(name, None)
+    facts: dict[str, object] = {"trial": plan, "data": dataset_fingerprint(trial.dataset)}
+    if any(parse_metric(name).encoder == "encodec" for name in trial.metrics):
+        facts["codec_identity"] = CODEC_IDENTITY
+    return hash_json(facts)
+
+
+def is_finished(trial: TrialPlan, folder: Path) -> bool:
+    """Whether the trial's files say that exactly this was done, or stopped early as the spec asks."""
+    found = read_state(folder)
+    if found.get("state") == "done":
+        complete = all((folder / name).is_file() for name in ("scores.json", "guards.json"))
+    else:
+        complete = found.get("state") == "stopped"
+    return complete and found.get("inputs") == inputs_key(trial)
+
+
+def run_experiment(
+    plan: ExperimentPlan,
+    *,
+    runs_dir: Path,
+    reports_dir: Path,
+    progress: Progress,
+    executor: str = "local",
+    ray_address: str | None = None,
+) -> int:
+    """Do what is missing of an experiment, then write its results and report.
+
+    Returns:
+        0 if every trial and every cell is there, or was given up as the spec asks; 3 if not.
+
+    Raises:
+        StoreError: another process runs the same experiment, or the disk is full.
+        DatasetError, ModelError, ResourceError: before any trial starts.
+    """
+    from lora_bench.comparison.pairs import compare_trials
+    from lora_bench.study import write_study
+
+    run_folder = (runs_dir / plan.name).absolute()
+    store_root = (runs_dir / ".cache").absolute()
+    with hold_run(run_folder, store_root):
+        remove_drafts(reports_dir / plan.report_name)
+        pending, search = list_pending(plan, run_folder)
+        try:
+            write_json(run_folder / "plan.json", plan)
+            if pending or not (run_folder / "environment.json").is_file():
+                write_json(run_folder / "environment.json", describe_environment())
+            if pending and ray_address is None:
+                check_gpus(plan.spec.resources)  # before the data is prepared for trials that cannot run
+            elif pending and ray_address is not None:
+                check_address(ray_address)
+            _prepare(plan, run_folder, store_root, progress)
+            if pending:
+                from lora_bench.runner.trackers import track_trials
+
+                settings = {
+                    trial.id: to_jsonable({"lora": trial.lora, "train": trial.train}) for trial in pending
+                }
+                with track_trials(plan.spec.report.trackers, run_folder, settings, progress):
+                    run_trials(
+                        pending,
+                        run_folder,
+                        store_root,
+                        progress,
+                        executor=executor,
+                        resources=plan.spec.resources,
+                        ray_address=ray_address,
+                        inputs={trial.id: inputs_key(trial) for trial in pending},
+                        search=search,
+                    )
+            compare_trials(plan, run_folder, progress)
+        except BaseException:
+            with suppress(StoreError, OSError):  # what stopped the run is what the user must hear of
+                write_results(run_folder)
+            raise
+        results = write_results(run_folder)
+        write_study(run_folder, results)
+        from lora_bench.report import render_report
+
+        render_report(run_folder, reports_dir)
+    return EXIT_OK if results["complete"] else EXIT_INCOMPLETE
+
+
+def list_pending(plan: ExperimentPlan, run_folder: Path) -> tuple[list[TrialPlan], SearchPlan | None]:
+    """Trials that may be run, and the search that chooses among them, if it still has to.
+
+    Raises:
+        ResourceError: it has to choose, and optuna is not there.
+    """
+    pending = [trial for trial in plan.trials if not is_finished(trial, run_folder / "trials" / trial.id)]
+    search = plan_search(plan, run_folder, pending)
+    if search is None:
+        return pending, None
+    if search.n_left:
+        require_optuna()
+        return pending, search
+    return [trial for trial in pending if trial.search is None or trial.id in search.begun], None
+
+
+def _prepare(plan: ExperimentPlan, run_folder: Path, store_root: Path, progress: Progress) -> None:
+    """Data, floors and reference excerpts of every source, unless the files say that they are there."""
+    by_id = {trial.id: trial for trial in plan.trials}
+    for source in list_sources(to_jsonable(plan.trials)):
+        trial = by_id[source.trial_ids[0]]
+        key = hash_json(
+            {
+                "model": trial.model,
+                "dataset": trial.dataset,
+                "data": dataset_fingerprint(trial.dataset),
+                "clip_s": trial.generation.clip_s,
+                "n_clips": trial.generation.n_clips,
+                "metrics": trial.metrics,
+            }
+        )
+        folder = source.place(run_folder)
+        place = folder / "dataset.json"
+        if place.is_file() and read_json(place).get("prepared_for") == key:
+            continue
+        from lora_bench.runner.preparation import prepare_source
+
+        store = Store(store_root, folder / CACHE_USES)
+        prepare_source(trial, key, folder, store, progress)
+        store.settle_uses()

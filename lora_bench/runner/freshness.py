@@ -1,0 +1,122 @@
+"""Why a trial would run: new, changed, extended, failed, interrupted; or not, because it is done or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from lora_bench.errors import StoreError
+from lora_bench.planning.plan import TrialPlan
+from lora_bench.results.search_tally import SearchTally
+from lora_bench.runner.experiment import is_finished
+from lora_bench.runner.jobs.state import read_state
+from lora_bench.spec.configurations import find_differences
+from lora_bench.store import read_json, to_jsonable
+
+Kind = Literal["new", "changed", "more", "failed", "interrupted", "running", "cached", "untried"]
+MAX_SHOWN = 4
+_COMPARED = ("model", "dataset", "lora", "train", "train_seed", "generation")
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a trial would run, in one word and in words."""
+
+    kind: Kind
+    text: str
+
+
+class RunHistory:
+    """What a run folder remembers of earlier plans and trials."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self.run_folder = run_folder
+        self.earlier: dict[str, dict[str, Any]] = {}
+        trials = run_folder / "trials"
+        self._begun = {place.name for place in trials.iterdir()} if trials.is_dir() else set[str]()
+        try:
+            plan = read_json(run_folder / "plan.json")
+        except StoreError:
+            return
+        self.earlier = {str(trial.get("name")): trial for trial in plan.get("trials") or []}
+
+    def explain(self, trial: TrialPlan, search: SearchTally | None = None) -> Reason:
+        """Why `trial` would run now; a search may have left it out, or may do so."""
+        folder = self.run_folder / "trials" / trial.id
+        if search is not None and trial.id in search.unbegun:
+            return _explain_unbegun(trial, search)
+        state = read_state(folder) if trial.id in self._begun else {}
+        said = state.get("state")
+        if said in {"done", "stopped"} and is_finished(trial, folder):
+            return Reason("cached", "done" if said == "done" else str(state.get("reason")))
+        if said == "done":
+            return Reason("more", f"done before, now {self._describe_more(trial, folder)}")
+        if said == "failed":
+            return Reason("failed", f"failed in {state.get('stage') or 'its start'}: {state.get('reason')}")
+        if said == "running" and is_held(folder):
+            return Reason("running", f"running in process {state.get('pid')} on {state.get('host')}")
+        if said in {"running", "interrupted", "stopped"}:
+            return Reason("interrupted", "begun, then interrupted; goes on where it stopped")
+        earlier = self.earlier.get(trial.name)
+        if earlier is not None and earlier.get("id") != trial.id:
+            return Reason("changed", f"changed: {describe_changes(earlier, to_jsonable(trial))}")
+        return Reason("new", "new")
+
+    def _describe_more(self, trial: TrialPlan, folder: Path) -> str:
+        try:
+            before = read_json(folder / "trial.json")
+        except StoreError:
+            return "its record is gone"
+        now = to_jsonable(trial)
+        added = [
+            f"{len(new)} more {name}"
+            for name in ("prompts", "metrics")
+            if (new := set(now[name]) - set(before.get(name) or []))
+        ]
+        n_before, n_now = before["generation"]["n_clips"], now["generation"]["n_clips"]
+        if n_before != n_now:
+            added.append(f"n_clips {n_before} -> {n_now}")
+        return ", ".join(added) or "its data or settings are looked at again"
+
+
+def _explain_unbegun(trial: TrialPlan, search: SearchTally) -> Reason:
+    if search.is_over:
+        return Reason("untried", search.reason)
+    is_wanted = trial.search is not None and trial.search.is_wanted
+    when = "tried first by the search" if is_wanted else "if the search chooses it"
+    return Reason("new", f"{when} ({search.n_tried} of {search.n_trials} tried)")
+
+
+def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """`lora.rank 8 -> 16, train.steps 100 -> 200`."""
+    one = {name: before.get(name) or {} for name in _COMPARED}
+    other = {name: now.get(name) or {} for name in _COMPARED}
+    changes = [
+        f"{name} {_look_up(one, name)} -> {_look_up(other, name)}" for name in find_differences(one, other)
+    ]
+    more = f" and {len(changes) - MAX_SHOWN} more" if len(changes) > MAX_SHOWN else ""
+    return ", ".join(changes[:MAX_SHOWN]) + more if changes else "what identifies a trial"
+
+
+def _look_up(mapping: Mapping[str, Any], dotted: str) -> Any:
+    value: Any = mapping
+    for part in dotted.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a living process works on the trial."""
+    if not (folder / ".lock").is_file():
+        return False
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False

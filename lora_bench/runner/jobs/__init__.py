@@ -1,0 +1,1 @@
+"""One trial as a supervised job: lock, state, child process, cleanup."""

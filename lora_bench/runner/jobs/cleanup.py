@@ -1,0 +1,191 @@
+"""What of a folder of runs nobody needs: cached results that no run refers to, and remains of killed processes.
+
+Every trial and every source keeps in `cache.txt` what it asked the cache for.  A run whose record is missing
+might need anything, so then nothing of the cache is offered.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora_bench.errors import StoreError
+from lora_bench.planning.sources import list_sources
+from lora_bench.results.shape import read_run_plan
+from lora_bench.runner.jobs.job import CACHE_USES
+from lora_bench.runner.jobs.locks import LOCK, RAY_STORAGE, hold_cache
+from lora_bench.store import DRAFT
+
+CACHE = ".cache"
+_OF_A_RUN = ("trials", LOCK, CACHE_USES)
+UNUSED = "no run refers to it"
+HALF_WRITTEN = "half written by a process that was killed"
+RAY_REMAINS = "kept by Ray Tune for a driver that was killed"
+OLD_TRIAL = "a trial that the run's spec no longer has"
+OLD_DATA = "data that the run's spec no longer has"
+
+
+@dataclass(frozen=True)
+class LeftOver:
+    """A file or folder that may go, its size, and why."""
+
+    path: Path
+    n_bytes: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What may go.
+
+    Attributes:
+        unrecorded: folders of trials and sources without a record of what they need; if there is one,
+            no cached result is among the left-overs.
+    """
+
+    left_over: tuple[LeftOver, ...]
+    unrecorded: tuple[Path, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of all that may go."""
+        return sum(item.n_bytes for item in self.left_over)
+
+
+def list_runs(runs_dir: Path) -> list[Path]:
+    """Folders of runs, in order of their names; a folder with another program's `plan.json` is none."""
+    plans = sorted(path for path in runs_dir.glob("*/plan.json") if not path.parent.name.startswith("."))
+    return [path.parent for path in plans if any((path.parent / name).exists() for name in _OF_A_RUN)]
+
+
+def find_left_over(runs_dir: Path, *, old_trials: bool = False) -> Findings:
+    """Look through a folder of runs; nothing is changed.
+
+    Args:
+        runs_dir: holds run folders and their cache.
+        old_trials: also trials and data that their run's present plan no longer has, with what only they need.
+
+    Raises:
+        StoreError: a plan is damaged, so that nobody can tell what is needed.
+    """
+    found: list[LeftOver] = []
+    uses: set[str] = set()
+    unrecorded: list[Path] = []
+    for run in list_runs(runs_dir):
+        old = dict(_list_old(run)) if old_trials else {}
+        found += [_measure(path, why) for path, why in old.items()]
+        for folder in _list_users(run):
+            if folder in old:
+                continue
+            try:
+                uses.update((folder / CACHE_USES).read_text(encoding="utf-8").split("\n"))
+            except FileNotFoundError:
+                unrecorded.append(folder)
+        found += [_measure(path, why) for path, why in _list_remains(run, skip=set(old))]
+    found += [_measure(path, why) for path, why in _list_remains(runs_dir / CACHE, skip=set())]
+    if not unrecorded:
+        found += [_measure(path, UNUSED) for path in _list_unused(runs_dir / CACHE, uses)]
+    return Findings(tuple(found), tuple(unrecorded))
+
+
+def remove_left_over(runs_dir: Path, *, old_trials: bool = False) -> Findings:
+    """Remove what `find_left_over` finds, while no run of the folder is at work.
+
+    Raises:
+        StoreError: a process works on one of the runs.
+    """
+    with hold_cache(runs_dir / CACHE, list_runs(runs_dir)):
+        findings = find_left_over(runs_dir, old_trials=old_trials)
+        for item in findings.left_over:
+            _remove(item.path)
+    return findings
+
+
+def _list_users(run: Path) -> Iterator[Path]:
+    """Folders of trials and sources that may have asked the cache for something."""
+    for state in sorted(run.glob("trials/*/state.json")):
+        if not state.parent.name.startswith("."):
+            yield state.parent
+    if (run / "dataset.json").is_file() or (run / CACHE_USES).is_file():
+        yield run
+    yield from sorted(
+        {path.parent for name in ("dataset.json", CACHE_USES) for path in run.glob(f"data/*/{name}")}
+    )
+
+
+def _list_old(run: Path) -> Iterator[tuple[Path, str]]:
+    """Trials and data of earlier versions of a run's spec."""
+    trials = list(read_run_plan(run)["trials"])
+    kept = {str(trial["id"]) for trial in trials}
+    for folder in sorted(run.glob("trials/*/")):
+        if folder.name not in kept and not folder.name.startswith("."):
+            yield folder, OLD_TRIAL
+    sources = {source.place(run) for source in list_sources(trials)}
+    for folder in sorted(run.glob("data/*/")):
+        if folder not in sources and not folder.name.startswith("."):
+            yield folder, OLD_DATA
+
+
+def _list_remains(top: Path, skip: set[Path]) -> Iterator[tuple[Path, str]]:
+    """Half-written files and folders below `top`, and Ray Tune's folders in it."""
+    for place, folders, files in os.walk(top):
+        here = Path(place)
+        for name in sorted(folders):
+            is_ray = here == top and name.startswith(RAY_STORAGE)
+            if is_ray or DRAFT.match(name):
+                yield here / name, RAY_REMAINS if is_ray else HALF_WRITTEN
+                folders.remove(name)
+            elif here / name in skip:
+                folders.remove(name)
+        yield from ((here / name, HALF_WRITTEN) for name in sorted(files) if DRAFT.match(name))
+
+
+def _list_unused(cache: Path, uses: set[str]) -> Iterator[Path]:
+    for kind in sorted(path for path in cache.glob("*/") if not path.name.startswith(".")):
+        for place in sorted(path for path in kind.glob("*/") if not path.name.startswith(".")):
+            if f"{kind.name}/{place.name}" not in uses:
+                yield place
+
+
+def _measure(path: Path, why: str) -> LeftOver:
+    if not path.is_dir():
+        return LeftOver(path, path.lstat().st_size, why)
+    sizes = (Path(place, name).lstat().st_size for place, _, files in os.walk(path) for name in files)
+    return LeftOver(path, sum(sizes), why)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder; one that is removed in part never has its own name any more.
+
+    Raises:
+        StoreError: it cannot be removed.
+    """
+    try:
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+            return
+        lock = path.with_name(f"{path.name}.lock")
+        doomed = (
+            path
+            if DRAFT.match(path.name)
+            else path.rename(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}"))
+        )
+        shutil.rmtree(doomed)
+        lock.unlink(missing_ok=True)  # no run is at work, so nobody waits for it
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be removed ({error.strerror}); see to its permissions") from error
+
+
+def group_by_kind(items: Sequence[LeftOver], runs_dir: Path) -> list[tuple[str, int, int, str]]:
+    """Rows of place, number, bytes and why, in the order of first occurrence."""
+    rows: dict[tuple[str, str], tuple[int, int]] = {}
+    for item in items:
+        relative = item.path.relative_to(runs_dir)
+        place = relative.parent if relative.parts[0] == CACHE else Path(*relative.parts[:3])
+        n, n_bytes = rows.get((place.as_posix(), item.why), (0, 0))
+        rows[place.as_posix(), item.why] = (n + 1, n_bytes + item.n_bytes)
+    return [(place, n, n_bytes, why) for (place, why), (n, n_bytes) in rows.items()]

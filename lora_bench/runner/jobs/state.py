@@ -1,0 +1,123 @@
+"""The state of a trial, as its folder tells it: `state.json` and, while it runs, `progress.json`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lora_bench.errors import StoreError
+from lora_bench.progress import Progress, SilentProgress
+from lora_bench.runner.stage_times import PROGRESS_FILE
+from lora_bench.store import read_json, write_json
+
+State = Literal["waiting", "running", "done", "stopped", "failed", "interrupted"]
+WRITE_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """A trial as a display shows it.
+
+    Attributes:
+        stage: what it is doing, or was doing when it stopped.
+        done: steps of the stage that are done.
+        total: steps of the stage, None if unknown.
+        note: a short figure such as `loss 3.21`.
+        reason: why it failed or stopped.
+    """
+
+    name: str
+    state: State
+    stage: str = ""
+    done: int = 0
+    total: int | None = None
+    note: str = ""
+    reason: str | None = None
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The trial's `state.json`; empty if it is not there or cannot be read."""
+    return _read_mapping(folder / "state.json")
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        found = read_json(path)
+    except StoreError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write `state.json` atomically.
+
+    Raises:
+        StoreError: the disk is full.
+    """
+    write_json(folder / "state.json", state)
+
+
+def view_trial(name: str, folder: Path) -> TrialView:
+    """What the files say of a trial now."""
+    state = read_state(folder)
+    said = state.get("state")
+    if said not in {"running", "done", "stopped", "failed", "interrupted"}:
+        return TrialView(name, "waiting")
+    if said != "running":
+        return TrialView(name, said, stage=state.get("stage") or "", reason=state.get("reason"))
+    step = _read_mapping(folder / PROGRESS_FILE)
+    return TrialView(
+        name,
+        "running",
+        stage=str(step.get("stage") or ""),
+        done=int(step.get("done") or 0),
+        total=step.get("total"),
+        note=str(step.get("note") or ""),
+    )
+
+
+class FileProgress:
+    """Keeps the current stage, writes it to `progress.json` about once a second, and passes it on."""
+
+    def __init__(self, folder: Path, inner: Progress | None = None) -> None:
+        self.folder = folder
+        self.inner = inner or SilentProgress()
+        self.stage = ""
+        self.total: int | None = None
+        self.done = 0
+        self.note = ""
+        self._written_at_s = 0.0
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """A stage begins."""
+        self.stage, self.total, self.done, self.note = stage, total, 0, ""
+        self._write(now=True)
+        self.inner.start(stage, total)
+
+    def advance(self, n: int = 1, *, note: str = "") -> None:
+        """Steps are done."""
+        self.done += n
+        self.note = note
+        self._write()
+        self.inner.advance(n, note=note)
+
+    def log(self, message: str) -> None:
+        """One line, also kept in the trial's `log.txt`."""
+        with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+        self.inner.log(message)
+
+    def close(self) -> None:
+        """The trial no longer runs: nothing is under way."""
+        (self.folder / PROGRESS_FILE).unlink(missing_ok=True)
+
+    def _write(self, *, now: bool = False) -> None:
+        time_s = time.monotonic()
+        if not now and time_s - self._written_at_s < WRITE_EVERY_S:
+            return
+        self._written_at_s = time_s
+        step = {"stage": self.stage, "done": self.done, "total": self.total, "note": self.note}
+        write_json(self.folder / PROGRESS_FILE, step | {"at_s": time.time()})

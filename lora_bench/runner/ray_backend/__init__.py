@@ -1,0 +1,1 @@
+"""Run trials in parallel through Ray Tune; the only importer of ray."""

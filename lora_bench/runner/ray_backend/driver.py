@@ -1,0 +1,215 @@
+"""What talks to Ray: opens the cluster and lets Ray Tune place the trials, and choose them where they are searched.
+
+Only this file, `ray_search.py` and `cluster.py` import ray.  It runs in a process of its own (`apart.py`), for
+Ray's core ends its process when the cluster's head dies.  What became of a trial is in the trial's files; what is
+returned here only says why workers died.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_bench.errors import InterruptedRunError, LoraBenchError, ResourceError, StoreError
+from lora_bench.file_errors import describe_error
+from lora_bench.process_environment import set_defaults
+from lora_bench.progress import SilentProgress
+from lora_bench.runner.jobs.child_process import Tell
+from lora_bench.runner.jobs.job import ExecuteTrial, TrialJob, run_guarded
+from lora_bench.runner.ray_backend.cluster import (
+    RoomWatch,
+    check_nodes,
+    check_resources,
+    living_nodes,
+    open_cluster,
+    set_quiet_environment,
+)
+from lora_bench.runner.ray_backend.search import OBJECTIVE, count_slots, make_searcher
+from lora_bench.runner.search.trial_search import SearchPlan, read_objective
+from lora_bench.spec.schema import ResourcesSpec
+from lora_bench.store import disk_errors, write_text
+
+MAX_WORKER_DEATHS = 2
+REFUSED = "refused.txt"
+UNDER_WAY = "trials are under way"
+LOOK_AT_NODES_EVERY_S = 15.0
+NODES_PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """In which order Ray Tune takes the trials.
+
+    Attributes:
+        options: of its configuration.
+        space: its `param_space`.
+        search: chooses some of the trials; None runs all of them.
+    """
+
+    options: dict[str, Any]
+    space: dict[str, Any]
+    search: SearchPlan | None = None
+
+
+def drive_ray(
+    tell: Tell,
+    jobs: Sequence[TrialJob],
+    storage: Path,
+    resources: ResourcesSpec,
+    address: str | None,
+    execute: ExecuteTrial | None,
+    search: SearchPlan | None = None,
+) -> dict[str, str]:
+    """Run trials on a cluster.
+
+    Args:
+        tell: hears `UNDER_WAY` when everything that is checked beforehand is in order.
+        jobs: the trials.
+        storage: a folder for what Ray Tune keeps, in the run's; on a cluster, a path that every node sees.
+        resources: what one trial takes.
+        address: cluster to join; None starts one on this machine and ends it afterwards.
+        execute: does one trial.
+        search: chooses some of the trials; None runs all of them.
+
+    Returns:
+        By trial id, the last line of what Ray says of workers that died or never came up.
+
+    Raises:
+        ResourceError: before any trial began: no node has what a trial takes, a node does not see the run's
+            folder, or the cluster cannot be reached.
+        InterruptedRunError: the cluster ended.
+        StoreError: the disk is full.
+    """
+    set_quiet_environment(own_cluster=address is None)
+    with open_cluster(address) as ray:
+        check_resources(ray, resources)
+        if address is not None:
+            check_nodes(ray, storage.parent, resources)
+        tell(UNDER_WAY)
+        room = RoomWatch(lambda: living_nodes(ray), resources, NODES_PATIENCE_S)
+        with disk_errors(storage):
+            if search is None:
+                return _fit(jobs, storage, resources, execute, _list_all(jobs), room)
+            fixed = [job.trial.id for job in jobs if job.trial.id not in search.cells]
+            searcher = make_searcher(
+                search, [*fixed, *search.begun], lambda: count_slots(living_nodes(ray), resources)
+            )
+            options = {"search_alg": searcher, "num_samples": len(jobs)}
+            return _fit(jobs, storage, resources, execute, Order(options, {}, search), room)
+
+
+def _list_all(jobs: Sequence[TrialJob]) -> Order:
+    """Every trial, in the order given."""
+    from ray import tune
+
+    return Order({}, {"trial": tune.grid_search([job.trial.id for job in jobs])})
+
+
+def _fit(
+    jobs: Sequence[TrialJob],
+    storage: Path,
+    resources: ResourcesSpec,
+    execute: ExecuteTrial | None,
+    order: Order,
+    room: RoomWatch,
+) -> dict[str, str]:
+    """Let Ray Tune run every job that the order gives once; what became of them is in their files.
+
+    Returns:
+        By trial id, the last line of what Ray says of workers that died or never came up.
+
+    Raises:
+        InterruptedRunError: Ray Tune itself failed, or no node is left that could run a trial.
+    """
+    from ray import tune
+    from ray.exceptions import RayError
+    from ray.tune.error import TuneError
+
+    trainable = tune.with_resources(
+        _make_trainable({job.trial.id: job for job in jobs}, resources, execute, order.search),
+        {"cpu": resources.cpu, "gpu": resources.gpu},
+    )
+    tuner = tune.Tuner(
+        trainable,
+        param_space=order.space,
+        tune_config=tune.TuneConfig(
+            trial_name_creator=_name_trial,
+            trial_dirname_creator=_name_trial,
+            reuse_actors=False,
+            **order.options,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=storage.as_posix(),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=MAX_WORKER_DEATHS),
+            log_to_file=False,
+            callbacks=[_make_room_callback(room)],
+        ),
+    )
+    try:
+        results = tuner.fit()
+    except (TuneError, RayError, ResourceError) as error:
+        raise InterruptedRunError(" ".join(str(error).split())) from error
+    return {
+        str((result.config or {}).get("trial")): str(result.error).strip().splitlines()[-1]
+        for result in results
+        if result.error is not None
+    }
+
+
+def _make_room_callback(room: RoomWatch) -> Any:
+    """A callback of Ray Tune that looks at the nodes now and then."""
+    from ray.tune import Callback
+
+    class LookAtNodes(Callback):
+        """Looks at the nodes every `LOOK_AT_NODES_EVERY_S`."""
+
+        looked_at_s = time.monotonic()
+
+        def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:  # noqa: ARG002
+            now_s = time.monotonic()
+            if now_s - self.looked_at_s >= LOOK_AT_NODES_EVERY_S:
+                self.looked_at_s = now_s
+                room.look(now_s)
+
+    return LookAtNodes()
+
+
+def _name_trial(trial: Any) -> str:
+    return str(trial.config["trial"])
+
+
+def _make_trainable(
+    jobs: dict[str, TrialJob],
+    resources: ResourcesSpec,
+    execute: ExecuteTrial | None,
+    search: SearchPlan | None,
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The function that a worker runs.  It returns even when the trial failed.
+
+    Ray Tune would start a failed trial again; only a worker that died is worth that.
+    """
+
+    def run_in_worker(config: dict[str, Any]) -> dict[str, Any]:
+        set_defaults()  # on a cluster that was joined, nothing is inherited
+        job = jobs[config["trial"]]
+        if resources.gpu == 0:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it alone, and the trial would see every GPU
+        try:
+            state = run_guarded(job, SilentProgress(), execute)
+            if search is None or state != "done":
+                return {"state": state}
+            value = read_objective(job.folder, search.spec.objective, job.trial.prompts)
+            return {"state": state} if value is None else {"state": state, OBJECTIVE: value}
+        except (LoraBenchError, OSError) as error:
+            with suppress(OSError, StoreError):
+                write_text(job.folder / REFUSED, describe_error(error))
+            return {"state": "refused"}
+
+    return run_in_worker

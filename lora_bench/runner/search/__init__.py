@@ -1,0 +1,1 @@
+"""Choose which trials of a grid to run."""

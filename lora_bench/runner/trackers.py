@@ -1,0 +1,268 @@
+"""Curves and scores to TensorBoard, Weights & Biases or MLflow while a run goes on, where the spec asks for it.
+
+Trials run in other processes, perhaps on other machines, so what is tracked is read from their files: the loss
+about once a second while a trial trains, its whole curve and its scores when it is done.  Nothing is sent
+anywhere unless `report.trackers` names the service.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from lora_bench.errors import ResourceError, StoreError
+from lora_bench.progress import Progress
+from lora_bench.runner.jobs.state import view_trial
+from lora_bench.slugs import series_slugs
+from lora_bench.store import read_json
+
+LOOK_EVERY_S = 1.0
+FOLDER = "tensorboard"
+PROJECT = "lora-bench"
+_LOSS = re.compile(r"loss (-?\d+(?:\.\d+)?)")
+_CURVE = {"train_loss": "loss/training", "eval_loss": "loss/held-out", "lr": "train/learning rate"}
+
+
+class Tracker(Protocol):
+    """Takes the figures of one run's trials."""
+
+    def log(self, trial_id: str, name: str, value: float, step: int) -> None:
+        """One figure."""
+        ...
+
+    def close(self) -> None:
+        """Everything is written out."""
+        ...
+
+
+class TensorBoardTracker:
+    """Event files below `<run>/tensorboard/<trial>/`."""
+
+    def __init__(self, run_folder: Path, settings: Mapping[str, Any]) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._make = SummaryWriter
+        self._folder = run_folder / FOLDER
+        self._writers: dict[str, Any] = {}
+        self._settings = settings
+
+    def log(self, trial_id: str, name: str, value: float, step: int) -> None:
+        """See `Tracker.log`."""
+        if trial_id not in self._writers:
+            self._writers[trial_id] = self._make(str(self._folder / trial_id), flush_secs=5)
+        self._writers[trial_id].add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """See `Tracker.close`."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+class WandbTracker:
+    """One W&B run per trial, grouped by the run's name; address, mode and key are W&B's own settings."""
+
+    def __init__(self, run_folder: Path, settings: Mapping[str, Any]) -> None:
+        import wandb
+
+        self._wandb: Any = wandb
+        self._folder, self._settings = run_folder, settings
+        self._runs: dict[str, Any] = {}
+
+    def log(self, trial_id: str, name: str, value: float, step: int) -> None:
+        """See `Tracker.log`."""
+        if trial_id not in self._runs:
+            self._runs[trial_id] = self._wandb.init(
+                project=PROJECT, group=self._folder.name, name=trial_id, dir=str(self._folder),
+                config=dict(self._settings.get(trial_id) or {}), reinit="create_new",
+            )  # fmt: skip
+            self._runs[trial_id].define_metric("*", step_metric="training step")
+        self._runs[trial_id].log({name: value, "training step": step})
+
+    def close(self) -> None:
+        """See `Tracker.close`."""
+        for run in self._runs.values():
+            run.finish()
+
+
+class MlflowTracker:
+    """One MLflow run per trial in the experiment `lora-bench`; the address is `MLFLOW_TRACKING_URI`."""
+
+    def __init__(self, run_folder: Path, settings: Mapping[str, Any]) -> None:
+        from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
+
+        self._client: Any = MlflowClient()
+        found = self._client.get_experiment_by_name(PROJECT)
+        self._experiment = found.experiment_id if found else self._client.create_experiment(PROJECT)
+        self._folder, self._settings = run_folder, settings
+        self._runs: dict[str, str] = {}
+
+    def log(self, trial_id: str, name: str, value: float, step: int) -> None:
+        """See `Tracker.log`."""
+        if trial_id not in self._runs:
+            run = self._client.create_run(
+                self._experiment, run_name=trial_id, tags={"run": self._folder.name}
+            )
+            self._runs[trial_id] = run.info.run_id
+            for key, setting in (self._settings.get(trial_id) or {}).items():
+                self._client.log_param(run.info.run_id, key, setting)
+        self._client.log_metric(self._runs[trial_id], name, value, step=step)
+
+    def close(self) -> None:
+        """See `Tracker.close`."""
+        for run_id in self._runs.values():
+            self._client.set_terminated(run_id)
+
+
+TRACKERS: dict[str, Callable[[Path, Mapping[str, Any]], Tracker]] = {
+    "tensorboard": TensorBoardTracker,
+    "wandb": WandbTracker,
+    "mlflow": MlflowTracker,
+}
+PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
+
+
+def open_trackers(names: Sequence[str], run_folder: Path, settings: Mapping[str, Any]) -> list[Tracker]:
+    """Trackers by name.
+
+    Args:
+        names: `tensorboard`, `wandb`, `mlflow`.
+        run_folder: folder of the run.
+        settings: LoRA and training settings by trial id, for services that keep them.
+
+    Raises:
+        ResourceError: a package is not installed, or a service cannot be reached.
+    """
+    opened: list[Tracker] = []
+    for name in names:
+        try:
+            opened.append(TRACKERS[name](run_folder, settings))
+        except ImportError as error:
+            raise ResourceError(
+                f"report.trackers: {name} needs the package {PACKAGES[name]}, which is not installed; install it "
+                f"(`pip install {PACKAGES[name]}`), or take {name} out of report.trackers"
+            ) from error
+        except Exception as error:  # whatever a service's client raises
+            raise ResourceError(
+                f"report.trackers: {name} does not start ({error}); see its own settings, or take it out of "
+                "report.trackers"
+            ) from error
+    return opened
+
+
+@contextmanager
+def track_trials(
+    names: Sequence[str],
+    run_folder: Path,
+    settings: Mapping[str, Any],
+    progress: Progress,
+) -> Iterator[None]:
+    """While the block runs, pass on what the files of the trials tell; nothing happens without names.
+
+    A tracker that fails is left out with a line to `progress`; the run goes on.
+
+    Args:
+        names: of trackers.
+        run_folder: folder of the run.
+        settings: by trial id; these trials are tracked.
+        progress: told of failures.
+
+    Raises:
+        ResourceError: a tracker cannot be had.
+    """
+    if not names:
+        yield
+        return
+    feed = TrialFeed(open_trackers(names, run_folder, settings), run_folder, list(settings), progress)
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK_EVERY_S):
+            feed.look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        feed.look()
+        feed.close()
+
+
+class TrialFeed:
+    """Reads trials' files and tells trackers what is new."""
+
+    def __init__(
+        self, trackers: Sequence[Tracker], run_folder: Path, trial_ids: Sequence[str], progress: Progress
+    ) -> None:
+        self._trackers = list(trackers)
+        self._folder = run_folder
+        self._progress = progress
+        self._waiting = list(trial_ids)
+        self._steps: dict[str, int] = {}
+        self._stale = {trial_id for trial_id in trial_ids if self._view(trial_id).state == "done"}
+
+    def _view(self, trial_id: str) -> Any:
+        return view_trial(trial_id, self._folder / "trials" / trial_id)
+
+    def look(self) -> None:
+        """Everything that is new since the last look."""
+        for trial_id in list(self._waiting):
+            view = self._view(trial_id)
+            if view.state != "done":
+                self._stale.discard(trial_id)
+            if view.state == "running" and view.stage == "train" and view.done > self._steps.get(trial_id, 0):
+                self._steps[trial_id] = view.done
+                if found := _LOSS.search(view.note):
+                    self._log(trial_id, "live/loss", float(found[1]), view.done)
+            if view.state == "done" and trial_id not in self._stale:
+                self._waiting.remove(trial_id)
+                self._log_finished(trial_id)
+
+    def _log_finished(self, trial_id: str) -> None:
+        """The whole curve, and the scores at its last step."""
+        folder = self._folder / "trials" / trial_id
+        last = 0
+        for point in _read(folder / "train.json").get("curve") or []:
+            last = int(point["step"])
+            for field, name in _CURVE.items():
+                if point.get(field) is not None:
+                    self._log(trial_id, name, float(point[field]), last)
+        scores = _read(folder / "scores.json").get("scores") or []
+        slugs = series_slugs(
+            list({str(score["prompt"]) for score in scores if score.get("prompt") is not None})
+        )
+        for score in scores:
+            prompt = "all prompts" if score.get("prompt") is None else slugs[str(score["prompt"])]
+            value = score.get("corrected") if score.get("corrected") is not None else score.get("value")
+            if value is not None:
+                self._log(trial_id, f"score {score['metric']}/{prompt}", float(value), last)
+
+    def _log(self, trial_id: str, name: str, value: float, step: int) -> None:
+        for tracker in list(self._trackers):
+            try:
+                tracker.log(trial_id, name, value, step)
+            except Exception as error:  # noqa: BLE001 (a service that fails must not end the run)
+                self._trackers.remove(tracker)
+                self._progress.log(f"{type(tracker).__name__} failed and is left out: {error}")
+
+    def close(self) -> None:
+        """Let every tracker write out what it has."""
+        for tracker in self._trackers:
+            try:
+                tracker.close()
+            except Exception as error:  # noqa: BLE001 (the results are in the run's files all the same)
+                self._progress.log(f"{type(tracker).__name__} did not close: {error}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = read_json(path)
+    except StoreError:
+        return {}
+    return found if isinstance(found, dict) else {}

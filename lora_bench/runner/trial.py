@@ -1,0 +1,169 @@
+"""One trial from plan to scores, one line per stage; every stage takes up what is already there.
+
+Nothing here decides what is stale by time stamps: each result is kept under a key of what it was made
+from (weights, audio, captions, settings, seeds) and is made again when the key differs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_bench.artifacts import GeneratedClips, Manifest, TrainResult
+from lora_bench.errors import StoppedEarlyError, StoreError
+from lora_bench.evaluation.trial_scores import TrialClips, judge_clips
+from lora_bench.planning.plan import TrialPlan
+from lora_bench.progress import Progress
+from lora_bench.runner.early_stopping import EarlyStopper
+from lora_bench.runner.stage_times import StageClock
+from lora_bench.slugs import prompt_slugs
+from lora_bench.store import Store, hash_file, hash_json, to_jsonable, write_json, write_text
+
+if TYPE_CHECKING:
+    from lora_bench.models import MusicModel
+    from lora_bench.models.token_set import TokenSet
+
+SAMPLING_FIELDS = ("clip_s", "guidance", "temperature", "top_k", "seed", "quantization")
+
+
+def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
+    """Train, generate, embed and score one trial; resumes what `folder` and `store` already hold.
+
+    Args:
+        trial: what to do, fully resolved.
+        folder: the trial's folder; gets `trial.json`, `train.json`, `adapter/`, `clips/`, `codes/`,
+            `embeddings/`, `scores.json`, `guards.json`.
+        store: cache shared with other trials.
+        progress: told about stages and steps.
+
+    Returns:
+        Figures for the trial's state: seconds per stage, model facts, dataset key.
+    """
+    from lora_bench.models import load_model
+    from lora_bench.stages.dataset import prepare_dataset
+
+    clock = StageClock(folder)
+    write_json(folder / "trial.json", trial)
+    with clock.stage("load"):
+        progress.start("load model")
+        model = load_model(trial.model)
+    with clock.stage("dataset"):
+        manifest = prepare_dataset(trial.dataset, model.info.audio_format, store, progress)
+    if trial.kind == "fine-tuned":
+        with clock.stage("train"):
+            result = _train(trial, model, manifest, folder, store, progress)
+        model.load_adapter(result.adapter)
+    with clock.stage("generate"):
+        clips, codes = _generate(trial, model, folder, progress)
+    with clock.stage("score"):
+        judge_clips(TrialClips(trial, model, manifest, clips, codes, folder, store), progress)
+    return {
+        "wall_s": clock.wall_s,
+        "model": to_jsonable(model.info),
+        "dataset_key": manifest.key,
+    }
+
+
+def _train(
+    trial: TrialPlan, model: MusicModel, manifest: Manifest, folder: Path, store: Store, progress: Progress
+) -> TrainResult:
+    """The adapter of this trial: the finished one if it was made from the same things, else trained."""
+    from lora_bench.models.model_files import former_hashes
+    from lora_bench.stages.tokens import encode_dataset, token_key
+    from lora_bench.stages.train import adapter_key, find_finished, former_adapter_keys, train_adapter
+
+    if trial.lora is None or trial.train is None or trial.train_seed is None:
+        raise StoreError(f"{folder}/trial.json: a fine-tuned trial needs lora, train and train_seed")
+    tokens = encode_dataset(manifest, model, store, progress)
+    settings = trial.lora, trial.train, trial.train_seed
+    key = adapter_key(tokens, model, *settings)
+    record, adapter, stopper = folder / "train.json", folder / "adapter", None
+    former_tokens = {
+        known: token_key(manifest, replace(model.info, weights_hash=known))
+        for known in former_hashes(model.info.weights_hash)
+    }
+    former = find_finished(adapter, *former_adapter_keys(former_tokens, model, *settings))
+    if former is not None:
+        write_json(record, {"key": key, **to_jsonable(former), "adapter": "adapter"})
+        return former
+    if find_finished(adapter, key) is None:
+        record.unlink(missing_ok=True)
+        shutil.rmtree(adapter, ignore_errors=True)
+        stopper = _make_stopper(trial, tokens, model, folder, key)
+        model.release_encoders()  # codes and text states are there
+    try:
+        if stopper is not None:
+            stopper.check()
+        on_eval = stopper.measure if stopper is not None else None
+        result = train_adapter(tokens, model, *settings, folder, progress, on_eval)
+    except StoppedEarlyError:
+        # the decision stands, nobody resumes from it
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        raise
+    write_json(record, {"key": key, **to_jsonable(result), "adapter": "adapter"})
+    return result
+
+
+def _make_stopper(
+    trial: TrialPlan, tokens: TokenSet, model: MusicModel, folder: Path, key: str
+) -> EarlyStopper | None:
+    if trial.early_stopping is None or trial.train is None:
+        return None
+    group = hash_json([tokens.key, model.info.weights_hash, trial.train.steps])
+    own = hash_json([key, trial.early_stopping])
+    return EarlyStopper(trial.early_stopping, trial.train.steps, folder, own, group)
+
+
+def _adapter_hash(folder: Path) -> str | None:
+    weights = folder / "adapter" / "adapter_model.safetensors"
+    return hash_file(weights) if weights.is_file() else None
+
+
+def _clips_keys(trial: TrialPlan, model: MusicModel, folder: Path) -> list[str]:
+    """Hash of everything that a clip depends on apart from its prompt and index; then as earlier versions wrote it."""
+    from lora_bench.models.model_files import former_hashes
+
+    sampling = trial.generation.model_dump(include=set(SAMPLING_FIELDS))
+    facts = {"adapter": _adapter_hash(folder), "sampling": sampling}
+    if (dtype := str(model.dtype)) != "torch.float32":  # which earlier versions did not note
+        facts["dtype"] = dtype
+    current = model.info.weights_hash
+    return [hash_json({**facts, "weights": known}) for known in (current, *former_hashes(current))]
+
+
+def _generate(
+    trial: TrialPlan, model: MusicModel, folder: Path, progress: Progress
+) -> tuple[dict[str, GeneratedClips], dict[str, tuple[Path, ...]]]:
+    """Clips of every prompt and their code files; those of other weights or settings are removed first."""
+    from lora_bench.models.decoding.decoder import Decoder
+    from lora_bench.stages.generate import generate_clips
+
+    keys = _clips_keys(trial, model, folder)
+    place, codes = folder / "clips", folder / "codes"
+    mark = place / "key"
+    if place.is_dir() and (not mark.is_file() or mark.read_text(encoding="utf-8") not in keys):
+        shutil.rmtree(place)
+        shutil.rmtree(codes, ignore_errors=True)
+    write_text(mark, keys[0])
+    slugs = prompt_slugs(trial.prompts)
+    write_json(place / "prompts.json", {slugs[prompt]: prompt for prompt in trial.prompts})
+    decoder = Decoder(model, trial.generation)
+    made = {
+        prompt: generate_clips(
+            model,
+            prompt,
+            trial.generation,
+            place / slug,
+            progress,
+            codes_folder=codes / slug,
+            decoder=decoder,
+        )
+        for prompt, slug in slugs.items()
+    }
+    files = {
+        prompt: tuple(codes / slugs[prompt] / f"{file.stem}.npy" for file in clips.files)
+        for prompt, clips in made.items()
+    }
+    return made, files

@@ -1,0 +1,1 @@
+"""How the pocket model was made; not part of the installed package."""

@@ -1,0 +1,282 @@
+"""Stage 2, codec: train EnCodec with audiocraft's parts, then convert it to transformers' `EncodecModel`.
+
+    python -m pocket_training.codec --work WORK --threads 1
+
+The same command resumes: every `--check-minutes`, at the end and on SIGTERM all that training needs is kept in
+`WORK/codec/training.pt`, with the averaged codec in `WORK/codec/` (an `EncodecModel` folder) and a line of
+held-out figures in `WORK/codec/checks.jsonl`.  Phases follow the audio-seconds seen, not the clock, so that a
+run that was stopped and resumed equals one that was not:
+
+- `warm_up`: encoder and decoder alone (none with `--start`, which goes on from an `EncodecModel`);
+- `joint`: with the quantizer, on a waveform L1 and a multi-scale mel loss, balanced by audiocraft's `Balancer`;
+- `adversarial`: the same against a multi-scale STFT discriminator, three times as slow;
+- `frozen`: encoder and codebooks stand still, as does a language model's data; the decoder alone goes on.
+
+One crop in six is synthetic (`patches.py`).  Preload tcmalloc or jemalloc: it nearly doubles the speed.
+Needs the `audiocraft` extra.
+"""
+
+import argparse
+import json
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pocket_training.codec_eval import cut_checks, measure_codec
+from pocket_training.codec_losses import GradientNorms, MelLoss, build_adversary, build_balancer
+from pocket_training.codec_parts import (
+    PocketCodec,
+    check_conversion,
+    load_codec,
+    restart_codes,
+    save_codec,
+    start_codebooks,
+    start_weights,
+)
+from pocket_training.corpus import CropSampler, load_tracks
+from pocket_training.lm_parts import Average
+from pocket_training.patches import PatchSampler
+from pocket_training.shapes import FRAME_RATE_HZ, SAMPLE_RATE_HZ
+
+CROP_S = 1
+RATE_WARM_UP_S = 2000  # audio-seconds until the learning rate is at its peak
+RESTART_STEPS = 20  # between two restarts of dead codes
+WEIGHTS = {"l1": 0.5, "mel": 2.0}
+ADVERSARIAL_WEIGHTS = {**WEIGHTS, "adv": 1.0, "feat": 2.0}
+
+Phase = Literal["warm_up", "joint", "adversarial", "frozen"]
+
+
+def get_phase(seen_s: float, now: Phase, args: argparse.Namespace) -> Phase:
+    """The phase after `seen_s` audio-seconds, if it was `now` until then."""
+    if seen_s >= args.frozen_from_s:
+        return "frozen"
+    if seen_s >= args.adversarial_from_s:
+        return "adversarial"
+    return "warm_up" if now == "warm_up" and seen_s < args.warm_up_s else "joint"
+
+
+def get_rate_frac(seen_s: float, audio_s: float) -> float:
+    """Warm up, hold until 80 % of `audio_s`, fall linearly to 3 %."""
+    return min(1.0, seen_s / RATE_WARM_UP_S + 0.01, max(0.03, (1 - seen_s / audio_s) / 0.2))
+
+
+class CodecTraining:
+    """Networks, optimizer and samplers, at some step of the training."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        """Start, or resume from `WORK/codec/training.pt`."""
+        torch.manual_seed(args.seed)
+        self.args, self.folder = args, args.work / args.run
+        self.device = torch.device(args.device)
+        crop = CROP_S * SAMPLE_RATE_HZ
+        train = [track for track in load_tracks(args.work) if track.split == "train"]
+        self.sampler = CropSampler(args.work, train, crop, args.seed)
+        self.patches = PatchSampler(crop, args.seed)
+        self.phase: Phase = "warm_up"
+        self.step, self.seen_s, self.wall_s, self.cpu_s = 0, 0, 0.0, 0.0
+        self.mel, self.norms = MelLoss().to(self.device), GradientNorms()
+        self.adversary: Any = None
+        self.codec = PocketCodec(args.codebook_size).to(self.device)
+        is_resumed = (self.folder / "training.pt").is_file()
+        if not is_resumed:
+            self._start()
+        self.average = Average(PocketCodec(args.codebook_size).to(self.device), 0.999)
+        self.average.model.load_state_dict(self.codec.state_dict())
+        self.optimizer = torch.optim.AdamW(
+            self.codec.parameters(), lr=args.rate, betas=(0.8, 0.99), weight_decay=1e-4
+        )
+        if is_resumed:
+            self._load(self.folder / "training.pt")
+
+    def _start(self) -> None:
+        """Fresh weights, or those of `--start`, whose codebooks are kept if they have the right size."""
+        if self.args.start is None:
+            start_weights(self.codec)
+            return
+        self.phase = "joint"
+        if not load_codec(self.codec, self.args.start):
+            self._start_codebooks()
+
+    def _start_codebooks(self) -> None:
+        n_crops = math.ceil(10 * self.args.codebook_size / (CROP_S * FRAME_RATE_HZ))
+        start_codebooks(self.codec, self._draw(n_crops))
+
+    def _draw(self, n: int) -> Tensor:
+        n_patches = round(n * self.args.patches_frac)
+        audio = torch.cat([self.sampler.draw(n - n_patches, augment=True), self.patches.draw(n_patches)])
+        return audio.to(self.device)
+
+    def _enter(self, phase: Phase) -> None:
+        """Build what a phase needs and change what it freezes; also after a resumption."""
+        if phase == "joint" and self.phase == "warm_up":
+            self._start_codebooks()
+        if phase == "frozen" and self.phase != "frozen":
+            self.codec.load_state_dict(self.average.model.state_dict())
+        if phase in ("adversarial", "frozen") and self.adversary is None:
+            self.adversary = build_adversary(3e-4, self.device)
+        self.codec.encoder.requires_grad_(phase != "frozen")
+        self.phase = phase
+
+    def take_step(self) -> dict[str, float]:
+        """One batch; returns its losses."""
+        phase = get_phase(self.seen_s, self.phase, self.args)
+        if phase != self.phase:
+            self._enter(phase)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.args.rate * get_rate_frac(self.seen_s, self.args.audio_s)
+        self.codec.train()
+        real = self._draw(self.args.batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        fake, commit = self._reconstruct(real)
+        losses = {"l1": F.l1_loss(fake, real), "mel": self.mel(fake, real)}
+        if self.adversary is not None:
+            if self.step % 2 == 0:
+                self.adversary.train_adv(fake, real)
+            losses["adv"], losses["feat"] = self.adversary(fake, real)
+        if commit.requires_grad:
+            commit.backward(retain_graph=True)  # the balancer's own backward starts at `fake`
+        weights = WEIGHTS if self.adversary is None else ADVERSARIAL_WEIGHTS
+        build_balancer(weights, self.norms).backward(losses, fake)
+        torch.nn.utils.clip_grad_norm_([p for p in self.codec.parameters() if p.grad is not None], 1.0)
+        self.optimizer.step()
+        self.average.update(self.codec)
+        self.step += 1
+        self.seen_s += self.args.batch * CROP_S
+        return {name: float(loss.detach()) for name, loss in (losses | {"commit": commit}).items()}
+
+    def _reconstruct(self, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruction (B, 1, samples) and commitment loss, as the phase has it."""
+        codec, nothing = self.codec, real.new_zeros(())
+        if self.phase == "frozen":
+            with torch.no_grad():
+                hidden = codec.quantizer.decode(codec.quantizer.encode(codec.encoder(real)))
+            return codec.decoder(hidden), nothing
+        hidden = codec.encoder(real)
+        if self.phase == "warm_up":
+            return codec.decoder(hidden), nothing
+        result = codec.quantizer(hidden, FRAME_RATE_HZ)
+        if self.step % RESTART_STEPS == 0:
+            restart_codes(codec.quantizer, hidden)
+        return codec.decoder(result.x), result.penalty
+
+    def save(self) -> None:
+        """Keep everything that the next step depends on, and the averaged codec."""
+        state = {
+            "codec": self.codec.state_dict(), "average": self.average.model.state_dict(),
+            "average_n": self.average.n, "optimizer": self.optimizer.state_dict(),
+            "adversary": None if self.adversary is None else self.adversary.state_dict(),
+            "norms": [self.norms.total, self.norms.weight], "torch_rng": torch.get_rng_state(),
+            "crops_rng": self.sampler.rng.bit_generator.state,
+            "patches_rng": self.patches.rng.bit_generator.state,
+            **{name: getattr(self, name) for name in ("phase", "step", "seen_s", "wall_s", "cpu_s")},
+        }  # fmt: skip
+        self.folder.mkdir(parents=True, exist_ok=True)
+        fresh = self.folder / "training.pt.new"
+        torch.save(state, fresh)
+        fresh.replace(self.folder / "training.pt")
+        save_codec(self.average.model, self.folder)
+
+    def _load(self, file: Path) -> None:
+        state = torch.load(file, map_location=self.device, weights_only=True)
+        for name in ("step", "seen_s", "wall_s", "cpu_s"):
+            setattr(self, name, state[name])
+        self.codec.load_state_dict(state["codec"])
+        self.average.model.load_state_dict(state["average"])
+        self.average.n = state["average_n"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.phase = state["phase"]
+        if state["adversary"] is not None:
+            self._enter(self.phase)
+            self.adversary.load_state_dict(state["adversary"])
+        self.norms.total, self.norms.weight = state["norms"]
+        self.sampler.rng.bit_generator.state = state["crops_rng"]
+        self.patches.rng.bit_generator.state = state["patches_rng"]
+        torch.set_rng_state(state["torch_rng"].cpu())
+
+
+def train_codec(args: argparse.Namespace) -> CodecTraining:
+    """Train until `--audio-s` are seen or SIGTERM comes. See the module's docstring."""
+    training = CodecTraining(args)
+    checks = cut_checks(args.work)
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
+    wall_s, cpu_s = training.wall_s - time.monotonic(), training.cpu_s - time.process_time()
+    checked_s = training.wall_s
+    recent: list[dict[str, float]] = []
+    while training.seen_s < args.audio_s and not stopped:
+        recent.append(training.take_step())
+        training.wall_s, training.cpu_s = wall_s + time.monotonic(), cpu_s + time.process_time()
+        if training.wall_s - checked_s > args.check_minutes * 60:
+            checked_s = training.wall_s
+            training.save()
+            write_check(training, checks, recent)
+            recent = []
+    training.save()
+    write_check(training, checks, recent)
+    return training
+
+
+def write_check(training: CodecTraining, checks: dict[str, Tensor], recent: list[dict[str, float]]) -> None:
+    """Append one line: hours, audio-seconds, held-out figures of the averaged codec, mean losses since the last."""
+    codec = training.average.model.eval()
+
+    def reconstruct(audio: Tensor) -> tuple[Tensor, Tensor]:
+        codes = codec.quantizer.encode(codec.encoder(audio.to(training.device)))
+        return codec.decoder(codec.quantizer.decode(codes)).cpu(), codes.cpu()
+
+    facts: dict[str, Any] = {
+        "wall_h": round(training.wall_s / 3600, 3), "cpu_h": round(training.cpu_s / 3600, 3),
+        "audio_s": training.seen_s, "step": training.step, "phase": training.phase,
+        **measure_codec(reconstruct, checks),
+    }  # fmt: skip
+    if recent:
+        last = [losses for losses in recent if losses.keys() == recent[-1].keys()]
+        facts["losses"] = {
+            name: round(sum(losses[name] for losses in last) / len(last), 4) for name in recent[-1]
+        }
+    with (training.folder / "checks.jsonl").open("a") as log:
+        print(json.dumps(facts), file=log)
+    print(json.dumps(facts), flush=True)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--work", type=Path, required=True, help="working folder of the data stage")
+    add("--run", default="codec", help="folder of this training in WORK")
+    add("--start", type=Path, help="folder of a codec or whole model to start from, if nothing is kept yet")
+    add("--codebook-size", type=int, default=2048)
+    add("--audio-s", type=float, default=1.5e6, help="audio-seconds in all")
+    add("--warm-up-s", type=float, default=3000, help="of them, without quantizer")
+    add("--adversarial-from-s", type=float, default=7e5, help="against the discriminator from here on")
+    add("--frozen-from-s", type=float, default=1.2e6, help="the decoder alone from here on")
+    add("--patches-frac", type=float, default=0.17, help="part of a batch that is synthetic")
+    add("--rate", type=float, default=5e-4, help="peak learning rate")
+    add("--batch", type=int, default=12, help="crops of one second")
+    add("--threads", type=int, default=2)
+    add("--device", default="cpu")
+    add("--check-minutes", type=float, default=8.0, help="between two checks, with what resuming needs kept")
+    add("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    training = train_codec(args)
+    model = save_codec(training.average.model.cpu(), training.folder)
+    audio = training.sampler.draw(8)
+    print(
+        "conversion: codes equal, largest difference of the audio",
+        check_conversion(training.average.model, model, audio),
+    )
+
+
+if __name__ == "__main__":
+    main()

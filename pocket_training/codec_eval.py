@@ -1,0 +1,154 @@
+"""Check of codecs on fixed crops: held-out music, and the built-in genre that nothing is trained on.
+
+    python -m pocket_training.codec_eval --work WORK --codec FOLDER [FOLDER ...] --lossy
+
+One row a codec: folders of an `EncodecModel` or a whole model, and with `--lossy` Opus and Vorbis at their
+lowest rates as a sanity line.
+The codec's stage measures the same figures while it trains.
+"""
+
+import argparse
+import io
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+from transformers import EncodecModel
+
+from lora_bench.genres.chip_sound import render_song
+from lora_bench.genres.chiptune import N_TRACKS, compose_track
+from pocket_training.corpus import cut_held_out, load_tracks
+from pocket_training.export import load_encodec
+from pocket_training.measure import compute_log_mel, compute_perplexity, compute_si_sdr
+from pocket_training.shapes import FRAME_RATE_HZ, N_CODEBOOKS, SAMPLE_RATE_HZ
+
+CROP_S = 4
+N_MUSIC, N_GENRE = 45, 15
+RENDERED = ("scores", "openttd-openmsx")
+"""Sources whose tracks are not recordings: figures of the codec leave them out."""
+
+Codec = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+"""Crops (N, 1, samples) -> reconstruction (N, 1, samples), and codes (N, K, T) where there are any."""
+
+
+def cut_checks(work: Path) -> dict[str, Tensor]:
+    """The crops, (N, 1, samples): `music` from recorded held-out tracks, `genre` from the built-in genre."""
+    crop = CROP_S * SAMPLE_RATE_HZ
+    tracks = [track for track in load_tracks(work) if track.source not in RENDERED]
+    songs = [render_song(compose_track(i * 7 % N_TRACKS), SAMPLE_RATE_HZ) for i in range(N_GENRE)]
+    genre = np.stack([song[4 * crop : 5 * crop] for song in songs]).astype(np.float32)
+    return {
+        "music": cut_held_out(work, tracks, crop, N_MUSIC),
+        "genre": torch.from_numpy(genre)[:, None],
+    }
+
+
+def measure_codec(codec: Codec, checks: dict[str, Tensor]) -> dict[str, Any]:
+    """Log-mel L1 as the card's, SI-SDR and change of level in dB, for each set; use of the codebooks over all."""
+    facts: dict[str, Any] = {}
+    all_codes: list[Tensor] = []
+    with torch.no_grad():
+        for name, real in checks.items():
+            pieces = [codec(piece) for piece in real.split(5)]
+            fake = torch.cat([piece[0] for piece in pieces])
+            all_codes += [codes for _, codes in pieces if codes is not None]
+            level = (fake.std(-1).clamp_min(1e-6) / real.std(-1).clamp_min(1e-6)).log10()
+            facts |= {
+                f"{name}_mel": round(float((compute_log_mel(fake) - compute_log_mel(real)).abs().mean()), 4),
+                f"{name}_si_sdr_db": round(float(compute_si_sdr(fake, real).mean()), 2),
+                f"{name}_level_db": round(float(20 * level.mean()), 2),
+            }
+    if all_codes:
+        codes = torch.cat(all_codes)
+        facts["perplexity"] = [round(value) for value in compute_perplexity(codes)]
+        facts["codes_used"] = [len(book.unique()) for book in codes.unbind(1)]
+    return facts
+
+
+def use_encodec(model: EncodecModel) -> Codec:
+    """A trained codec."""
+
+    def reconstruct(audio: Tensor) -> tuple[Tensor, Tensor]:
+        codes = model.encode(audio).audio_codes
+        return model.decode(codes, [None]).audio_values[..., : audio.shape[-1]], codes[0]
+
+    return reconstruct
+
+
+def pack_opus(audio: np.ndarray, bits_per_s: int) -> bytes:
+    """Ogg Opus of (samples,) at about the rate asked for; libopus has a lowest one of its own."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="ogg") as container:
+        stream = container.add_stream("libopus", rate=SAMPLE_RATE_HZ, layout="mono")
+        stream.bit_rate = bits_per_s
+        frame = av.AudioFrame.from_ndarray(np.asarray(audio * 32767, np.int16)[None], "s16", "mono")
+        frame.sample_rate = SAMPLE_RATE_HZ
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    return file.getvalue()
+
+
+def pack_vorbis(audio: np.ndarray, rate_hz: int) -> bytes:
+    """Ogg Vorbis of (samples,) at the lowest quality, resampled to `rate_hz`."""
+    file = io.BytesIO()
+    audio = soxr.resample(audio, SAMPLE_RATE_HZ, rate_hz)
+    soundfile.write(file, audio, rate_hz, format="OGG", subtype="VORBIS", compression_level=1.0)
+    return file.getvalue()
+
+
+def use_lossy(pack: Callable[[np.ndarray], bytes], sizes: list[int]) -> Codec:
+    """A codec of files; appends each crop's size in bytes, without headers, to `sizes`."""
+    headers = len(pack(np.zeros(SAMPLE_RATE_HZ // 100, np.float32)))
+
+    def reconstruct(audio: Tensor) -> tuple[Tensor, None]:
+        clips = []
+        for real in audio[:, 0].numpy():
+            packed = pack(real)
+            sizes.append(len(packed) - headers)
+            clip, rate_hz = soundfile.read(io.BytesIO(packed), dtype="float32")
+            clip = soxr.resample(clip, rate_hz, SAMPLE_RATE_HZ)[: len(real)]
+            clips.append(np.pad(clip, (0, len(real) - len(clip))))
+        return torch.from_numpy(np.stack(clips))[:, None], None
+
+    return reconstruct
+
+
+LOSSY = {
+    **{
+        f"Opus, asked for {rate / 1000:g} kbit/s": partial(pack_opus, bits_per_s=rate)
+        for rate in (2000, 6000, 9000)
+    },
+    **{f"Vorbis, {rate} Hz": partial(pack_vorbis, rate_hz=rate) for rate in (4000, 8000)},
+}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True, help="working folder of the data stage")
+    parser.add_argument("--codec", type=Path, nargs="*", default=[], help="folders of codecs or whole models")
+    parser.add_argument("--lossy", action="store_true", help="compare Opus and Vorbis")
+    args = parser.parse_args()
+    checks = cut_checks(args.work)
+    for folder in args.codec:
+        model = load_encodec(folder)
+        rate = N_CODEBOOKS * FRAME_RATE_HZ * math.log2(model.config.codebook_size) / 1000
+        print(f"{folder} | {rate:.1f} kbit/s |", measure_codec(use_encodec(model), checks), flush=True)
+    for name, pack in LOSSY.items() if args.lossy else ():
+        sizes: list[int] = []
+        facts = measure_codec(use_lossy(pack, sizes), checks)
+        print(f"{name} | {8 * sum(sizes) / len(sizes) / CROP_S / 1000:.1f} kbit/s |", facts, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""The codec while it is trained: audiocraft's parts, their start, the way to transformers and back."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import EncodecModel
+
+from lora_bench.models.bridges.tensors import codec_to_audiocraft, codec_to_transformers
+from pocket_training.export import load_encodec
+from pocket_training.shapes import CODEBOOK_SIZE, FRAME_RATE_HZ, N_CODEBOOKS, build_codec_config
+
+DEAD_FRAC = 0.1  # of the mean use of a codebook's codes
+
+
+class PocketCodec(nn.Module):
+    """audiocraft's encoder, residual quantizer and decoder in the shape of `build_codec_config`."""
+
+    def __init__(self, codebook_size: int = CODEBOOK_SIZE) -> None:
+        super().__init__()
+        from audiocraft.modules.seanet import SEANetDecoder, SEANetEncoder
+        from audiocraft.quantization import ResidualVectorQuantizer
+
+        config = build_codec_config(codebook_size)
+        shape: dict[str, Any] = {
+            "dimension": config.hidden_size,
+            "n_filters": config.num_filters,
+            "n_residual_layers": config.num_residual_layers,
+            "ratios": list(config.upsampling_ratios),
+            "norm": "weight_norm",
+            "kernel_size": config.kernel_size,
+            "last_kernel_size": config.last_kernel_size,
+            "residual_kernel_size": config.residual_kernel_size,
+            "dilation_base": config.dilation_growth_rate,
+            "causal": False,
+            "pad_mode": config.pad_mode,
+            "true_skip": True,
+            "compress": config.compress,
+            "lstm": config.num_lstm_layers,
+        }
+        self.encoder: nn.Module = SEANetEncoder(**shape)
+        self.decoder: nn.Module = SEANetDecoder(**shape)
+        # audiocraft's own expiry of dead codes is undone by its next line: see `restart_codes`
+        self.quantizer: Any = ResidualVectorQuantizer(
+            dimension=config.hidden_size,
+            n_q=N_CODEBOOKS,
+            bins=codebook_size,
+            decay=0.99,  # a batch holds less than one vector per code
+            kmeans_init=False,
+            threshold_ema_dead_code=0,
+        )  # type: ignore[arg-type]
+
+    def forward(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reconstruct.
+
+        Args:
+            audio: (B, 1, samples), samples a multiple of the hop.
+
+        Returns:
+            Reconstruction (B, 1, samples), codes (B, K, T), commitment loss (scalar).
+        """
+        result = self.quantizer(self.encoder(audio), FRAME_RATE_HZ)
+        return self.decoder(result.x), result.codes, result.penalty
+
+
+def start_weights(codec: PocketCodec) -> None:
+    """Start every convolution so that it keeps the variance of its input, biases at zero.
+
+    torch's default shrinks the signal by about sqrt(3) a layer: after fourteen the biases are all that is
+    left, every frame encodes alike, and the codebooks collapse onto one code for the first thousand steps.
+    """
+    gain = 1.2  # ELU loses some variance
+    for module in codec.modules():
+        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+            nn.init.normal_(module.weight_v)
+            scale = gain
+            if isinstance(
+                module, nn.ConvTranspose1d
+            ):  # its weight is (in, out, kernel): the norm is per input channel
+                scale = gain * (module.out_channels * module.stride[0] / module.in_channels) ** 0.5
+            module.weight_g.data.fill_(scale)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for name, module in codec.named_modules():
+        if name.endswith("block.3.conv.conv"):  # the residual branch's last convolution
+            module.weight_g.data.mul_(0.4)
+    convolutions = [module for module in codec.modules() if isinstance(module, nn.Conv1d)]
+    convolutions[0].weight_g.data.mul_(4.0)  # music comes in at -20 dBFS
+    convolutions[-1].weight_g.data.mul_(0.04)  # and goes out so
+
+
+def start_codebooks(codec: PocketCodec, audio: Tensor, n_iterations: int = 10) -> None:
+    """Start each codebook at the k-means centres of what the ones before it left over.
+
+    audiocraft's own k-means holds every difference of a vector and a centre at once: gigabytes.
+
+    Args:
+        codec: Its codebooks are set in place.
+        audio: (B, 1, samples), some 8 frames for each code.
+        n_iterations: Of Lloyd's algorithm.
+    """
+    with torch.no_grad():
+        hidden = torch.cat([codec.encoder(piece) for piece in audio.split(16)])
+        residual = hidden.transpose(1, 2).flatten(0, 1)  # (B x T, D)
+        for layer in codec.quantizer.vq.layers:
+            book = layer._codebook
+            centres = residual[torch.randperm(len(residual))[: len(book.embed)]].clone()
+            for _ in range(n_iterations):
+                nearest = torch.cdist(residual, centres).argmin(1)
+                counts = torch.bincount(nearest, minlength=len(centres)).float()
+                sums = torch.zeros_like(centres).index_add_(0, nearest, residual)
+                centres = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp_min(1), centres)
+            book.embed.copy_(centres)
+            book.embed_avg.copy_(centres)
+            book.cluster_size.fill_(1.0)
+            residual = residual - centres[torch.cdist(residual, centres).argmin(1)]
+
+
+def restart_codes(quantizer: Any, hidden: Tensor) -> int:
+    """Move codes that are hardly used onto vectors of this batch, chosen at random.
+
+    audiocraft's codebook does so too, but computes `embed` from the averages that it left alone right
+    afterwards, so that a dead code stays dead.
+
+    Args:
+        quantizer: Its codebooks are changed in place.
+        hidden: The encoder's output, (B, D, T).
+
+    Returns:
+        How many codes were moved.
+    """
+    n_moved, residual = 0, hidden.detach().transpose(1, 2).flatten(0, 1)
+    for layer in quantizer.vq.layers:
+        book = layer._codebook
+        usual = book.cluster_size.mean()
+        dead = (book.cluster_size < DEAD_FRAC * usual).nonzero()[:, 0][: len(residual) // 4]
+        fresh = residual[torch.randperm(len(residual), device=residual.device)[: len(dead)]]
+        book.embed[dead], book.embed_avg[dead], book.cluster_size[dead] = fresh, fresh * usual, usual
+        n_moved += len(dead)
+        residual = residual - book.dequantize(book.quantize(residual))
+    return n_moved
+
+
+def save_codec(codec: PocketCodec, folder: Path) -> EncodecModel:
+    """Convert to transformers and save, each file whole or not at all."""
+    model = EncodecModel(build_codec_config(codec.quantizer.bins))
+    model.load_state_dict(codec_to_transformers(codec.state_dict()))
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as fresh:
+        model.eval().save_pretrained(fresh)
+        for file in Path(fresh).iterdir():
+            file.replace(folder / file.name)
+    return model
+
+
+def load_codec(codec: PocketCodec, folder: Path) -> bool:
+    """Take the weights of a folder's codec; codebooks of another size stay as they are.
+
+    Returns:
+        True if the codebooks were taken too.
+    """
+    state = codec_to_audiocraft(load_encodec(folder).state_dict())
+    own = codec.state_dict()
+    fitting = {name: tensor for name, tensor in state.items() if own[name].shape == tensor.shape}
+    codec.load_state_dict(own | fitting)
+    return len(fitting) == len(state)
+
+
+def check_conversion(codec: PocketCodec, model: EncodecModel, audio: Tensor) -> float:
+    """Largest difference of the two reconstructions of (N, 1, samples).
+
+    Raises:
+        ValueError: The codes differ.
+    """
+    codec.eval()
+    with torch.no_grad():
+        codes = codec.quantizer.encode(codec.encoder(audio))
+        theirs = model.encode(audio).audio_codes[0]
+        if not torch.equal(codes, theirs):
+            raise ValueError(
+                f"{(codes != theirs).float().mean():.2%} of the codes differ after conversion to transformers"
+            )
+        return float(
+            (codec.decoder(codec.quantizer.decode(codes)) - model.decode(theirs[None], [None]).audio_values)
+            .abs()
+            .max()
+        )
