@@ -10,8 +10,8 @@ import numpy as np
 from populations import Design, World
 from svg_plot import Chart, render_charts
 
-from lora_bench.comparison.paired_test import ALPHA, NO_DIFFERENCE
 from lora_bench.metrics import parse_metric
+from lora_bench.metrics.verdicts import ALPHA, NO_DIFFERENCE
 
 FRECHET, KERNEL = parse_metric("encodec"), parse_metric("mmd/encodec")
 DESIGNS = {"50 tracks x 3 clips": Design(), "150 tracks x 1 clip": Design(n_tracks=150, n_track_clips=1)}

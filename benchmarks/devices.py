@@ -13,8 +13,7 @@ import torch
 from side_by_side import resident_gib
 
 from lora_bench.errors import ResourceError
-from lora_bench.models.hardware import has_fast_bfloat16
-from lora_bench.models.loading import choose_device
+from lora_bench.models.device import choose_device, has_fast_bfloat16
 from lora_bench.models.memory import GIB
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -9,7 +9,8 @@ from torch import nn
 
 from lora_bench.models.base import AdaptableMusicGen
 from lora_bench.models.bridges.parts import MusicGenParts, take_apart
-from lora_bench.models.loading import describe_network, load_model
+from lora_bench.models.loading import load_model
+from lora_bench.models.model_info import describe_network
 from lora_bench.models.random_model import SMALL, TINY, build_random_musicgen, build_tokenizer
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.spec.schema import ModelSpec

@@ -34,10 +34,11 @@ import torch
 from calibration_report import share, write_table
 
 from lora_bench.artifacts import Embeddings, Manifest
-from lora_bench.comparison.paired_test import ALPHA, NO_DIFFERENCE, Comparison, compare_paired
-from lora_bench.evaluation.trial_scores import embed_reference, load_clips, prepare_encoder
+from lora_bench.comparison.paired_test import Comparison, compare_paired
+from lora_bench.evaluation.encoding import embed_reference, load_clips, prepare_encoder
 from lora_bench.metrics import Metric, parse_metric
 from lora_bench.metrics.clusters import take_clips
+from lora_bench.metrics.verdicts import ALPHA, NO_DIFFERENCE
 from lora_bench.models.decoding.decoder import generate_codes
 from lora_bench.models.loading import load_model
 from lora_bench.models.protocol import MusicModel

@@ -6,18 +6,11 @@ import numpy as np
 import pytest
 
 from lora_bench.artifacts import Embeddings
-from lora_bench.comparison.paired_test import (
-    BETTER,
-    NO_DIFFERENCE,
-    WORSE,
-    adjust_holm,
-    compare_paired,
-    compare_pooled,
-    judge,
-)
+from lora_bench.comparison.paired_test import adjust_holm, compare_paired, compare_pooled, judge
 from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics import parse_metric
 from lora_bench.metrics.frechet import frechet_distance
+from lora_bench.metrics.verdicts import BETTER, NO_DIFFERENCE, WORSE
 from lora_bench.store import to_jsonable
 
 FRECHET, KERNEL, TEXT = parse_metric("mfcc20"), parse_metric("mmd/mfcc20"), parse_metric("clap_score")

@@ -62,8 +62,8 @@ def find_licence(folder: Path) -> str:
 
 def _load_folder(spec: ModelSpec, folder: Path) -> Iterator[Finding]:
     from lora_bench.models.identity import identify_folder
-    from lora_bench.models.loading import describe_network, set_token_ids
     from lora_bench.models.model_files import find_weight_files
+    from lora_bench.models.model_info import describe_network, set_token_ids
     from lora_bench.models.network_parts import load_network
 
     files = find_weight_files(folder).files

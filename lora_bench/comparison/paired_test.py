@@ -31,9 +31,8 @@ from lora_bench.metrics.paired import (
 )
 from lora_bench.metrics.provenance import merge_provenance
 from lora_bench.metrics.seeds_and_holm import holm, summarize_seeds
+from lora_bench.metrics.verdicts import ALPHA, BETTER, NO_DIFFERENCE, WORSE
 
-ALPHA = 0.05
-BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no detectable difference"
 N_PERMUTATIONS = 999
 INTERVAL = "95 % paired delete-one-cluster jackknife, both sides"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
+from lora_bench.planning.run_folder import folder_of
 from lora_bench.progress import Progress
 from lora_bench.store import hash_file, hash_json, read_json, write_json
 
@@ -61,11 +62,6 @@ def compare_trials(plan: ExperimentPlan, run_folder: Path, progress: Progress) -
     write_json(places[0], written)
     control = [record for pair in zero_shot for record in check_control(pair, plan, run_folder)]
     write_json(places[1], {"key": key, **join_guards(done, run_folder), "control": control})
-
-
-def folder_of(run_folder: Path, trial: TrialPlan) -> Path:
-    """Where a trial's files lie."""
-    return run_folder / "trials" / trial.id
 
 
 def _is_done(run_folder: Path, trial: TrialPlan) -> bool:

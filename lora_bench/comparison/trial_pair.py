@@ -19,13 +19,13 @@ from lora_bench.comparison.paired_test import (
     compare_paired,
     compare_pooled,
 )
-from lora_bench.comparison.pairs import folder_of
 from lora_bench.comparison.text_control import compare_control
 from lora_bench.errors import UnscoredError
 from lora_bench.metrics import Metric, parse_metric
 from lora_bench.metrics.clusters import take_clips
 from lora_bench.metrics.text_control import find_off_genre
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
+from lora_bench.planning.run_folder import folder_of
 from lora_bench.progress import Progress
 from lora_bench.slugs import prompt_slugs
 from lora_bench.stages.embed import load_embeddings

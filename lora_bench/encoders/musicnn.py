@@ -17,10 +17,10 @@ import torch
 
 from lora_bench.audio import RESAMPLER
 from lora_bench.encoders.assembly import batch_equal_lengths, join_vectors, prepare_clip
-from lora_bench.encoders.devices import choose_device
 from lora_bench.encoders.musicnn_network import N_MELS, N_PENULTIMATE, build_network
 from lora_bench.encoders.tensor_bundle import read_bundle
 from lora_bench.errors import ModelError, UnscoredError
+from lora_bench.models.device import choose_device
 from lora_bench.store import hash_file
 
 if TYPE_CHECKING:

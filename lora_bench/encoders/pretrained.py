@@ -19,8 +19,8 @@ from lora_bench.encoders.checkpoints import (
     need_checkpoint,
     need_package,
 )
-from lora_bench.encoders.devices import choose_device
 from lora_bench.errors import UnscoredError
+from lora_bench.models.device import choose_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

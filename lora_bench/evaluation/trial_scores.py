@@ -24,52 +24,11 @@ from lora_bench.slugs import prompt_slugs
 from lora_bench.store import Store, hash_file, hash_json, read_json, write_json
 
 if TYPE_CHECKING:
-    from lora_bench.encoders import Encoder
     from lora_bench.models import MusicModel
+from lora_bench.evaluation.encoding import embed_reference, load_clips, prepare_encoder
 
 GUARDS_VERSION = 1  # raise it when the same clips give other guards
 ADHERENCE_ENCODER = "clap"
-
-
-def load_clips(clips: GeneratedClips) -> Iterator[AudioClip]:
-    """Generated clips from disk; each is its own group."""
-    from lora_bench.audio import load_audio
-
-    for path in clips.files:
-        audio, rate_hz = load_audio(path)
-        yield AudioClip(name=path.stem, group=path.stem, audio=audio, sample_rate_hz=rate_hz)
-
-
-def embed_reference(encoder: Encoder, manifest: Manifest, clip_s: float, store: Store) -> Embeddings:
-    """The reference side of every score: excerpts of the held-out tracks."""
-    from lora_bench.stages.dataset import reference_clips
-    from lora_bench.stages.embed import embed_clips
-
-    key = hash_json([manifest.key, "eval", clip_s])
-    found = embed_clips(encoder, reference_clips(manifest, "eval", clip_s), store, key)
-    return found
-
-
-def prepare_encoder(name: str, model: MusicModel, manifest: Manifest, clip_s: float, store: Store) -> Encoder:
-    """An encoder ready to embed; `mfcc20`'s scale is fitted once, on the training side.
-
-    Raises:
-        UnscoredError: its weights are not to be had.
-    """
-    from lora_bench.encoders import get_encoder
-    from lora_bench.encoders.mfcc import MfccEncoder, MfccScale
-    from lora_bench.stages.dataset import reference_clips
-
-    encoder = get_encoder(name, music_model=model)
-    if isinstance(encoder, MfccEncoder):
-
-        def fit(draft: Path) -> None:
-            write_json(draft / "scale.json", encoder.fit_scale(reference_clips(manifest, "train", clip_s)))
-
-        key = hash_json([manifest.key, "train", clip_s, encoder.sample_rate_hz])
-        found = read_json(store.get_or_make("mfcc_scale", key, fit) / "scale.json")
-        encoder.scale = MfccScale(tuple(found["values"]), found["sample_rate_hz"], found["n_clips"])
-    return encoder
 
 
 @dataclass(frozen=True)

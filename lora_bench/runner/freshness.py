@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from lora_bench.errors import StoreError
+from lora_bench.folder_walk import walk_folder
+from lora_bench.metrics import parse_metric
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.results.search_tally import SearchTally
-from lora_bench.runner.experiment import is_finished
 from lora_bench.runner.jobs.state import read_state
 from lora_bench.spec.configurations import find_differences
-from lora_bench.store import read_json, to_jsonable
+from lora_bench.spec.schema import DatasetSpec
+from lora_bench.store import hash_json, read_json, to_jsonable
 
 Kind = Literal["new", "changed", "more", "failed", "interrupted", "running", "cached", "untried"]
 MAX_SHOWN = 4
@@ -120,3 +123,48 @@ def is_held(folder: Path) -> bool:
         return True
     lock.release()
     return False
+
+
+CODEC_IDENTITY = 2
+"""Raised when `encodec` embeddings get another provenance: those of two versions cannot be compared, so finished trials
+are embedded and scored again; their adapters and clips stay."""
+
+
+def dataset_fingerprint(dataset: DatasetSpec) -> str:
+    """Cheap identity of the source files (names, sizes, times), to notice that a folder changed.
+
+    The files are those that the reader sees: links are followed, hidden files are left out.  Results are
+    keyed by content elsewhere; this only decides whether a finished trial is looked at again.
+    """
+    if dataset.path is None:
+        return hash_json({"builtin": dataset.builtin})
+    walk = walk_folder(dataset.path)
+    files: list[tuple[str, int, int]] = [
+        (os.path.relpath(path, dataset.path), status.st_size, status.st_mtime_ns)
+        for path, status in walk.files
+    ]
+    files.extend((name, -1, -1) for name in walk.dropped)
+    return hash_json(files)
+
+
+def inputs_key(trial: TrialPlan) -> str:
+    """What a finished trial was finished for: the whole plan of the trial and the state of its data."""
+    plan = to_jsonable(trial)
+    if plan["early_stopping"] is None:  # so that adding the section to a spec leaves other trials alone
+        del plan["early_stopping"]
+    for name in ("search", "zero_shot", "baseline_trial"):  # who chose a trial, and what it is compared with
+        plan.pop(name, None)
+    facts: dict[str, object] = {"trial": plan, "data": dataset_fingerprint(trial.dataset)}
+    if any(parse_metric(name).encoder == "encodec" for name in trial.metrics):
+        facts["codec_identity"] = CODEC_IDENTITY
+    return hash_json(facts)
+
+
+def is_finished(trial: TrialPlan, folder: Path) -> bool:
+    """Whether the trial's files say that exactly this was done, or stopped early as the spec asks."""
+    found = read_state(folder)
+    if found.get("state") == "done":
+        complete = all((folder / name).is_file() for name in ("scores.json", "guards.json"))
+    else:
+        complete = found.get("state") == "stopped"
+    return complete and found.get("inputs") == inputs_key(trial)

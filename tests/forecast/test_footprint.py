@@ -24,7 +24,7 @@ from lora_bench.forecast.footprint import (
     estimate_training,
 )
 from lora_bench.forecast.shapes import ModelShape, find_shape
-from lora_bench.models.loading import describe_network
+from lora_bench.models.model_info import describe_network
 from lora_bench.models.random_model import (
     SMALL,
     TINY,

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 
 from lora_bench.errors import ModelError, ResourceError
 from lora_bench.models import load_model
-from lora_bench.models.loading import choose_device, choose_dtype
+from lora_bench.models.device import choose_device, choose_dtype
 from lora_bench.models.model_files import hash_weights
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.spec.schema import ModelSpec

@@ -17,8 +17,8 @@ from transformers import MusicgenForConditionalGeneration
 from lora_bench.errors import ModelError
 from lora_bench.models import load_model
 from lora_bench.models.base import AdaptableMusicGen
-from lora_bench.models.loading import describe_network
 from lora_bench.models.model_files import hash_weights
+from lora_bench.models.model_info import describe_network
 from lora_bench.models.network_parts import ENCODERS, load_encoder, load_network, load_without_encoders
 from lora_bench.models.pocket import pocket_folder
 from lora_bench.models.quiet import quiet_transformers

@@ -22,7 +22,8 @@ from lora_bench.progress import SilentProgress
 from lora_bench.report import render_report
 from lora_bench.results.gather import gather_results, write_results
 from lora_bench.runner.executor import run_trials
-from lora_bench.runner.experiment import inputs_key, list_pending, run_experiment
+from lora_bench.runner.experiment import list_pending, run_experiment
+from lora_bench.runner.freshness import inputs_key
 from lora_bench.runner.jobs.state import read_state
 from lora_bench.runner.ray_backend.search import RaySuggester, TrialFeed, count_slots
 from lora_bench.runner.search.optuna import StudySuggester, require_optuna

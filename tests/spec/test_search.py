@@ -138,7 +138,7 @@ def test_values_that_read_alike_stay_apart() -> None:
 
 
 def test_a_search_is_no_part_of_a_trials_identity_nor_of_what_it_is_finished_for() -> None:
-    from lora_bench.runner.experiment import inputs_key
+    from lora_bench.runner.freshness import inputs_key
 
     searched, whole = plan_with(), plan_with(search={})
     assert [trial.id for trial in searched.trials] == [trial.id for trial in whole.trials]

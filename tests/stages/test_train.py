@@ -27,8 +27,8 @@ from lora_bench.errors import (
     TrainingError,
 )
 from lora_bench.models import compiled_training as compiled_steps
-from lora_bench.models import hardware, load_model
-from lora_bench.models.hardware import has_fast_bfloat16
+from lora_bench.models import load_model
+from lora_bench.models.device import has_fast_bfloat16
 from lora_bench.models.token_set import TokenSet
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
@@ -563,7 +563,7 @@ def test_steps_in_bfloat16_follow_those_in_float32(
 def test_bfloat16_steps_are_refused_where_they_would_be_slow(
     model: TransformersMusicGen, tokens: TokenSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hardware, "_measure_bfloat16", lambda: 1.0)
+    monkeypatch.setattr("lora_bench.models.device._measure_bfloat16", lambda: 1.0)
     train = TRAIN.model_copy(update={"precision": "bfloat16"})
     with pytest.raises(
         ResourceError, match=r"train\.precision: bfloat16 is not faster than float32 on this cpu"

@@ -73,7 +73,7 @@ def execute(arguments: argparse.Namespace) -> int:
 def _predict(plan: ExperimentPlan, runs_dir: Path) -> dict[str, Prediction]:
     """Forecasts of the trials that are not finished, by id."""
     from lora_bench.forecast import Forecaster, read_history
-    from lora_bench.runner.experiment import is_finished
+    from lora_bench.runner.freshness import is_finished
 
     forecaster = Forecaster(read_history(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
     folders = {trial.id: runs_dir / plan.name / "trials" / trial.id for trial in plan.trials}

@@ -13,9 +13,10 @@ from lora_bench.models.audiocraft_backend.musicgen import AudiocraftMusicGen, Re
 from lora_bench.models.audiocraft_backend.networks import build_codec, build_lm
 from lora_bench.models.bridges.exports import find_audiocraft_files, read_parts
 from lora_bench.models.bridges.parts import MusicGenParts, take_apart
+from lora_bench.models.device import choose_dtype
 from lora_bench.models.identity import ModelIdentity, identify_folder, identify_parts
-from lora_bench.models.loading import choose_dtype, describe_network, is_trained
 from lora_bench.models.model_files import find_model_folder, hash_weights
+from lora_bench.models.model_info import describe_network, is_trained
 from lora_bench.models.network_parts import ENCODERS, load_encoder, load_network
 from lora_bench.models.protocol import ModelInfo
 from lora_bench.spec.schema import ModelSpec

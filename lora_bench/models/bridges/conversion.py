@@ -20,9 +20,9 @@ from lora_bench.models.bridges.adapters import Library, is_adapter, is_audiocraf
 from lora_bench.models.bridges.exports import find_audiocraft_files, read_parts, write_export
 from lora_bench.models.bridges.parts import put_together, take_apart
 from lora_bench.models.identity import identify_folder, identify_parts
-from lora_bench.models.loading import set_token_ids
 from lora_bench.models.lora import check_adapter, load_adapter
 from lora_bench.models.model_files import find_model_folder
+from lora_bench.models.model_info import set_token_ids
 from lora_bench.models.network_parts import load_network
 from lora_bench.models.quiet import quiet_transformers
 from lora_bench.spec.schema import ModelSpec

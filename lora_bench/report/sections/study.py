@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lora_bench.metrics.verdicts import ALPHA
 from lora_bench.report.formatting import (
     MISSING,
     clean_text,
@@ -32,7 +33,6 @@ from lora_bench.study import MetricStudy, Study, analyse_study
 from lora_bench.study.records import Delta, Interaction, InteractionCell, LevelEffect, MainEffect, Point
 
 MAX_ROWS = 120
-ALPHA = 0.05
 
 
 def build_study(view: RunView) -> Iterator[Block]:

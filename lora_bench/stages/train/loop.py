@@ -16,7 +16,7 @@ import torch
 
 from lora_bench.artifacts import LossPoint, TrainResult
 from lora_bench.errors import ModelError, OutOfMemoryError, ResourceError, TrainingError
-from lora_bench.models.hardware import has_fast_bfloat16
+from lora_bench.models.device import has_fast_bfloat16
 from lora_bench.models.memory import (
     GIB,
     available_bytes,

@@ -1,0 +1,65 @@
+"""Choose devices and arithmetic; measure what the hardware computes fast."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from typing import cast
+
+import torch
+
+from lora_bench.errors import ResourceError
+
+_SIZE, _N_ROUNDS = 384, 5
+_FASTER = 0.8
+"""Time in bfloat16 over time in float32 below which bfloat16 is called fast."""
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of a name; `auto` is a GPU if there is one.
+
+    Raises:
+        ResourceError: there is no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ResourceError(f"device {device!r} is unknown, expected auto, cpu, cuda or cuda:<n>") from error
+    if place.type == "cuda":
+        n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (place.index or 0) >= n_gpus:
+            raise ResourceError(
+                f"device {device!r}: this machine has {n_gpus} usable GPUs; choose another or use cpu"
+            )
+    return place
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The decoder's arithmetic; `auto` is bfloat16 where the hardware has it, else float32."""
+    if name == "auto":
+        is_gpu = device.type == "cuda"
+        return torch.bfloat16 if is_gpu and has_fast_bfloat16(device) else torch.float32
+    return cast("torch.dtype", getattr(torch, name))
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether products in bfloat16 are faster than in float32; on a CPU without them they are many times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and _measure_bfloat16() < _FASTER
+
+
+@cache
+def _measure_bfloat16() -> float:
+    """Time of a product in bfloat16 over that in float32, best of some rounds, once per process."""
+    sides = {dtype: torch.ones(_SIZE, _SIZE, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)}
+    best_s = dict.fromkeys(sides, float("inf"))
+    with torch.inference_mode():
+        for _ in range(_N_ROUNDS):  # in turn, so that a busy moment meets both
+            for dtype, side in sides.items():
+                begin_s = time.perf_counter()
+                side @ side
+                best_s[dtype] = min(best_s[dtype], time.perf_counter() - begin_s)
+    return best_s[torch.bfloat16] / best_s[torch.float32]
