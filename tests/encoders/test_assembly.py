@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sounds import make_tone
+from support.sounds import make_tone
 
 from lora_bench.artifacts import AudioClip
 from lora_bench.encoders.assembly import batch_equal_lengths, cut_windows, join_vectors, prepare_clip

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from sounds import make_tone
+from support.sounds import make_tone
 
 from lora_bench.encoders import clap, get_encoder
 from lora_bench.errors import UnscoredError

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sounds import make_tone, make_tones
+from support.sounds import make_tone, make_tones
 
 from lora_bench.artifacts import AudioFormat
 from lora_bench.encoders import get_encoder

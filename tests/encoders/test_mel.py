@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from sounds import make_tone
+from support.sounds import make_tone
 
 from lora_bench.artifacts import AudioClip
 from lora_bench.encoders.mel import N_MELS, WINDOW_FRAMES, MelEncoder, compute_mel_frames

@@ -10,7 +10,7 @@ import pytest
 import scipy.linalg
 import soundfile as sf
 from sklearn.preprocessing import StandardScaler
-from sounds import make_tone, make_tones
+from support.sounds import make_tone, make_tones
 
 from lora_bench.artifacts import AudioClip
 from lora_bench.audio import load_audio

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
-from sounds import make_tone
-from tf_graph import Graph
+from support.sounds import make_tone
+from support.tf_graph import Graph
 
 from lora_bench.artifacts import AudioClip
 from lora_bench.encoders import get_encoder, musicnn

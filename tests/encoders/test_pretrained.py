@@ -14,7 +14,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from sounds import make_tone, make_tones
+from support.sounds import make_tone, make_tones
 from torch import nn
 
 from lora_bench.encoders import ENCODER_NAMES, checkpoints, get_encoder, pretrained

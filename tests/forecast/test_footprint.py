@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from live_tensors import LiveTensors, count_saved_bytes
+from support.live_tensors import LiveTensors, count_saved_bytes
 from torch import Tensor
 
 from lora_bench.forecast.footprint import (

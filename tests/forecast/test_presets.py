@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
 from lora_bench.forecast import Forecaster, History
 from lora_bench.planning.plan import TrialPlan, plan_file
 from lora_bench.spec import load_spec
 
-BASES = Path(__file__).parents[2] / "specs" / "base"
+BASES = ROOT / "specs" / "base"
 SIZES_GB = (12, 24, 48, 80)
 MARGIN = 1.2
 """Of the estimate: for what allocators hold in vain, and the workspaces of CUDA's libraries."""

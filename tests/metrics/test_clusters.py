@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sets import make_embeddings, wrap
+from support.embedding_sets import make_embeddings, wrap
 
 from lora_bench.artifacts import Embeddings
 from lora_bench.errors import ScoreError, UnscoredError

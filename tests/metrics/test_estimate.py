@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sets import make_clusters, make_embeddings, wrap
+from support.embedding_sets import make_clusters, make_embeddings, wrap
 
 from lora_bench.errors import ScoreError
 from lora_bench.metrics import estimate

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sets import make_clusters
+from support.embedding_sets import make_clusters
 
 from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics.extrapolation import distances_per_cluster, extrapolate_frechet

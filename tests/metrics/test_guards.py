@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
-from sets import make_clusters, wrap
+from support.embedding_sets import make_clusters, wrap
 
 from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics.clusters import average_clips, cluster_embeddings

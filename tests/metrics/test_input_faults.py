@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sets import make_embeddings, wrap
+from support.embedding_sets import make_embeddings, wrap
 
 from lora_bench.comparison.paired_test import compare_paired
 from lora_bench.errors import ScoreError, UnscoredError

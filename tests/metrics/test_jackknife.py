@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sets import make_clusters
+from support.embedding_sets import make_clusters
 
 from lora_bench.metrics import frechet_replicates as moments
 from lora_bench.metrics.clusters import stack_strata

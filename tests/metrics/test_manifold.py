@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sets import make_embeddings
 from sklearn.neighbors import NearestNeighbors
+from support.embedding_sets import make_embeddings
 
 from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics.clusters import average_clips

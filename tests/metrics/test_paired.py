@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sets import make_clusters, wrap
+from support.embedding_sets import make_clusters, wrap
 
 from lora_bench.metrics.clusters import cluster_embeddings, stack_strata
 from lora_bench.metrics.frechet import frechet_distance

@@ -12,7 +12,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from test_network_parts import give_older_names
+from support.older_names import give_older_names
 
 from lora_bench.errors import ModelError
 from lora_bench.models import hash_cache, identity, load_model

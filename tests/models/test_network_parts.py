@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.older_names import give_older_names
 from transformers import MusicgenForConditionalGeneration
 
 from lora_bench.errors import ModelError
@@ -29,10 +30,6 @@ from lora_bench.spec.schema import LoraSpec, ModelSpec
 WEIGHTS = "model.safetensors"
 TEXTS = ["a song", "a much longer description of a song"]
 # as published checkpoints name what weight norm keeps
-OLDER_NAMES = {
-    ".parametrizations.weight.original0": ".weight_g",
-    ".parametrizations.weight.original1": ".weight_v",
-}
 
 
 def copy_with(
@@ -45,17 +42,6 @@ def copy_with(
 
 def without(*names: str) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
     return lambda tensors: {name: tensor for name, tensor in tensors.items() if name not in names}
-
-
-def give_older_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    renamed: dict[str, torch.Tensor] = {}
-    for name, tensor in tensors.items():
-        older = name
-        for new, old in OLDER_NAMES.items():
-            older = older.replace(new, old)
-        renamed[older] = tensor
-    assert any(name.endswith(".weight_g") for name in renamed)
-    return renamed
 
 
 @pytest.fixture(params=["tiny", "stereo", "pocket", "older names", "pickled", "several files"])

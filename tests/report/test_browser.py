@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun
+from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun
 
 from lora_bench.report import render_report
 

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
-from build_run import FakeRun
+from support.fake_run import FakeRun
 
 from lora_bench.report.plots.scores import draw_scores
 from lora_bench.report.view import RunView

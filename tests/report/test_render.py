@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from build_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun, FakeTrial, compare, zero_shot
+from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun, FakeTrial, compare, zero_shot
 
 from lora_bench.errors import StoreError
 from lora_bench.report import render_report

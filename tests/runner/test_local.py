@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from fake_trials import Recorder, execute_fake, plan_named
+from support import TESTS
+from support.fake_trials import Recorder, execute_fake, plan_named, wait_for
 
 from lora_bench.errors import InterruptedRunError, ResourceError, UsageError
 from lora_bench.runner.executor import run_trials
@@ -85,9 +85,9 @@ import sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
 sys.path.insert(0, {folder!r})
-from fake_trials import Recorder, execute_fake, plan_named
+from support.fake_trials import Recorder, execute_fake, plan_named
 from lora_bench.errors import InterruptedRunError
-from lora_bench.runner import run_trials
+from lora_bench.runner.executor import run_trials
 from lora_bench.spec.schema import ResourcesSpec
 run_folder = Path(sys.argv[1])
 try:
@@ -99,19 +99,8 @@ except InterruptedRunError as error:
 """
 
 
-def wait_for(folder: Path, name: str, state: str, limit_s: float = 120.0) -> Path:
-    """The trial's folder, once it is in that state."""
-    end_s = time.monotonic() + limit_s
-    while time.monotonic() < end_s:
-        for found in folder.glob(f"trials/{name}-*"):
-            if read_state(found).get("state") == state and (found / "progress.json").exists():
-                return found
-        time.sleep(0.05)
-    raise AssertionError(f"{name} did not become {state}")
-
-
 def test_ctrl_c_leaves_a_tidy_state_and_the_exit_code_of_an_incomplete_run(tmp_path: Path) -> None:
-    code = RUN_SLOW.format(folder=str(Path(__file__).parent))
+    code = RUN_SLOW.format(folder=str(TESTS))
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     folder = wait_for(tmp_path, "slow", "running")
     os.kill(process.pid, signal.SIGINT)
@@ -123,7 +112,7 @@ def test_ctrl_c_leaves_a_tidy_state_and_the_exit_code_of_an_incomplete_run(tmp_p
 
 
 def test_a_killed_run_can_be_taken_over_at_once(tmp_path: Path) -> None:
-    code = RUN_SLOW.format(folder=str(Path(__file__).parent))
+    code = RUN_SLOW.format(folder=str(TESTS))
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.DEVNULL)
     folder = wait_for(tmp_path, "slow", "running")
     process.kill()

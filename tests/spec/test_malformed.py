@@ -12,7 +12,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from malformed_cases import HEAD, MALFORMED, OVERRIDES
+from support.malformed_specs import HEAD, MALFORMED, OVERRIDES
 
 from lora_bench.cli.main import main
 from lora_bench.errors import SpecError

@@ -9,12 +9,13 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from support import ROOT
 
 from lora_bench.planning.plan import plan_file
 from lora_bench.spec import load_spec
 from lora_bench.spec.json_schema import write_schema_text
 
-FOLDER = Path(__file__).parents[2] / "specs"
+FOLDER = ROOT / "specs"
 N_SHIPPED = 11
 N_BASES = 6
 BASES = sorted(FOLDER.glob("base/*.yaml"))

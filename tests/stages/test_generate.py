@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_data import RATE_HZ, Recorder, load_tiny
+from support.tiny_data import RATE_HZ, Recorder, load_tiny
 from torch import Tensor
 
 from lora_bench.audio import load_audio, save_wav

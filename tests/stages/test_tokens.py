@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_data import HOP, RATE_HZ, Recorder, load_tiny, make_manifest
+from support.tiny_data import HOP, RATE_HZ, Recorder, load_tiny, make_manifest
 
 from lora_bench.artifacts import Slice
 from lora_bench.errors import DatasetError, OutOfMemoryError, StoreError

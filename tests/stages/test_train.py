@@ -15,7 +15,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_data import Recorder, load_tiny, make_manifest
+from support.tiny_data import Recorder, load_tiny, make_manifest
 from transformers import MusicgenForConditionalGeneration
 
 from lora_bench.errors import (

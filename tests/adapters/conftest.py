@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import pytest
+from support.tiny_run import TinyRun, build_tiny_run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """A finished run of a tiny random model; tests leave it as it is."""
+    return build_tiny_run(tmp_path_factory.mktemp("take-away"))

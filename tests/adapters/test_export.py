@@ -1,0 +1,279 @@
+"""Adapters to take away: other programs load them, nothing of this machine is in them, the hub gets them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from support.tiny_run import TinyRun
+from transformers import AutoTokenizer, MusicgenForConditionalGeneration
+
+from lora_bench.cli.main import main
+from lora_bench.models import load_model
+from lora_bench.spec.schema import ModelSpec
+
+
+def logits_of(network: torch.nn.Module, folder: Path) -> torch.Tensor:
+    """What transformers' own forward says, [K, T, V]."""
+    ids = AutoTokenizer.from_pretrained(folder)(["a song"], return_tensors="pt")
+    with torch.no_grad():
+        return network(**ids, decoder_input_ids=torch.arange(20).view(4, 5) % 64).logits
+
+
+def export(run: TinyRun, folder: Path, *options: str) -> int:
+    return main(["export", str(run.folder), "--to", str(folder), *options])
+
+
+@pytest.mark.parametrize("name", ["plain", "dora"])
+def test_an_exported_adapter_and_merged_weights_say_the_same_by_plain_libraries(
+    tiny_run: TinyRun, tmp_path: Path, name: str
+) -> None:
+    base = Path(tiny_run.plan.trials[0].model.id)
+    assert export(tiny_run, tmp_path / "adapter", "--trial", name) == 0
+    assert export(tiny_run, tmp_path / "merged", "--trial", name, "--merged") == 0
+    plain = MusicgenForConditionalGeneration.from_pretrained(base).eval()
+    without = logits_of(plain, base)
+    adapted = PeftModel.from_pretrained(plain, str(tmp_path / "adapter")).eval()
+    merged = MusicgenForConditionalGeneration.from_pretrained(tmp_path / "merged").eval()
+    expected = logits_of(adapted, base)
+    assert torch.allclose(logits_of(merged, tmp_path / "merged"), expected, atol=1e-4)
+    assert not torch.allclose(expected, without, atol=1e-2)
+
+
+def test_merged_weights_are_a_model_of_this_program_too_and_stay_marked_untrained(
+    tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    assert export(tiny_run, tmp_path / "merged", "--merged") == 0
+    model = load_model(ModelSpec(id=str(tmp_path / "merged")), device="cpu")
+    base = load_model(tiny_run.plan.trials[0].model, device="cpu")
+    assert model.info.trained is False
+    assert model.info.weights_hash != base.info.weights_hash
+    assert model.info.audio_format == base.info.audio_format
+
+
+def test_nothing_of_this_machine_is_in_an_export(tiny_run: TinyRun, tmp_path: Path) -> None:
+    for options in ([], ["--merged"]):
+        folder = tmp_path / f"out{len(options)}"
+        assert export(tiny_run, folder, *options) == 0
+        for path in folder.iterdir():
+            data = path.read_bytes()
+            for private in (str(tiny_run.folder), str(tiny_run.folder.parents[1]), str(Path.home()) + "/"):
+                assert private.encode() not in data, path.name
+            assert path.stat().st_mode & 0o777 == 0o644
+    origin = json.loads((tmp_path / "out0" / "lora_bench.json").read_text())
+    assert origin["model"] == "tiny-musicgen"
+    assert origin["lora"]["rank"] == 4
+    assert origin["result"]["curve"][-1]["eval_loss"] == 3.5
+
+
+def test_the_card_tells_base_data_licence_scores_and_how_to_load(tiny_run: TinyRun, tmp_path: Path) -> None:
+    assert export(tiny_run, tmp_path / "my-adapter", "--license", "cc-by-nc-4.0") == 0
+    text = (tmp_path / "my-adapter" / "README.md").read_text(encoding="utf-8")
+    _, head, body = text.split("---\n", 2)
+    assert yaml.safe_load(head) == {
+        "license": "cc-by-nc-4.0",
+        "library_name": "peft",
+        "pipeline_tag": "text-to-audio",
+        "tags": ["musicgen", "lora", "lora-bench"],
+    }
+    assert "# my-adapter" in body
+    assert "base model: `tiny-musicgen`" in body
+    assert "The licence of the base weights is not known" in body
+    assert "is untrained" in body
+    assert (
+        "| invented march | 0.9000 c (0.8800 to 0.9200) | 0.4000 c (0.3800 to 0.4200) | — | not tested |"
+        in (body.replace("\u00a0", " "))
+    )
+    assert 'PeftModel.from_pretrained(model, "my-adapter")' in body
+    assert "held-out loss in nats per code: 4.0000 before, 3.5000 after" in body
+
+
+@pytest.mark.parametrize(
+    ("base", "licence", "link"),
+    [("facebook/musicgen-small", "cc-by-nc-4.0", "facebook/musicgen-small"), ("pocket", "other", None)],
+)
+def test_the_licence_of_known_base_weights_is_stated(
+    tiny_run: TinyRun, base: str, licence: str, link: str | None
+) -> None:
+    from lora_bench.adapters.choose import choose_trial
+    from lora_bench.adapters.model_card import CardFacts, write_card
+
+    text = write_card(choose_trial(tiny_run.folder, "plain"), CardFacts("x", base), merged=False)
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert head["license"] == licence
+    assert head.get("base_model") == link
+    assert head.get("base_model_relation") == ("adapter" if link else None)
+
+
+def test_a_folder_in_use_is_left_alone(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    assert export(tiny_run, tmp_path / "mine") == 2
+    assert "not empty" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+# ---------------------------------------------------------------- the hub
+
+
+class StandIn(BaseHTTPRequestHandler):
+    """As much of the hub's API as an upload takes: repository, card, upload modes, large files, one commit."""
+
+    server: FakeHub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        hub = self.server
+        hub.asked.append((self.path, self.headers.get("Authorization", "")))
+        if hub.refuses:
+            self._answer({"error": "You don't have the rights"}, 403)
+        elif self.path == "/api/repos/create":
+            hub.repository = json.loads(data)
+            name = f"{hub.repository['organization']}/{hub.repository['name']}"
+            self._answer({"url": f"{hub.address}/{name}", "id": "1", "name": name})
+        elif self.path == "/api/validate-yaml":
+            hub.card = json.loads(data)["content"]
+            self._answer({"errors": [], "warnings": []})
+        elif self.path.endswith("/preupload/main"):
+            names = [file["path"] for file in json.loads(data)["files"]]
+            modes = {name: "lfs" if name.endswith(".safetensors") else "regular" for name in names}
+            self._answer(
+                {"files": [{"path": n, "uploadMode": modes[n], "shouldIgnore": False} for n in names]}
+            )
+        elif self.path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                {**item, "actions": {"upload": {"href": f"{hub.address}/large/{item['oid']}"}}}
+                for item in json.loads(data)["objects"]
+            ]
+            self._answer({"transfer": "basic", "objects": objects}, kind="application/vnd.git-lfs+json")
+        elif self.path.endswith("/commit/main"):
+            hub.commit = [json.loads(line) for line in data.decode().splitlines()]
+            self._answer(
+                {"commitUrl": f"{hub.address}/ada/tune/commit/abc", "commitOid": "abc", "success": True}
+            )
+        else:
+            self._answer({"error": f"unexpected {self.path}"}, 404)
+
+    def do_PUT(self) -> None:
+        self.server.large[self.path.rpartition("/")[2]] = self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer({})
+
+    def _answer(self, document: object, status: int = 200, kind: str = "application/json") -> None:
+        data = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+class FakeHub(ThreadingHTTPServer):
+    """Remembers what it was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), StandIn)
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        self.refuses = False
+        self.asked: list[tuple[str, str]] = []
+        self.repository: dict[str, object] = {}
+        self.card = ""
+        self.large: dict[str, bytes] = {}
+        self.commit: list[dict[str, dict[str, str]]] = []
+
+    def files(self) -> dict[str, bytes]:
+        """Files of the commit by name."""
+        found: dict[str, bytes] = {}
+        for line in self.commit:
+            value = line["value"]
+            if line["key"] == "file":
+                found[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                found[value["path"]] = self.large[value["oid"]]
+        return found
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    server = FakeHub()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def push(
+    run: TinyRun, folder: Path, hub: FakeHub, *options: str, offline: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: huggingface_hub reads its settings once, when it is imported."""
+    command = ["export", str(run.folder), "--to", str(folder), "--push-to-hub", "ada/tune", *options]
+    environment = {
+        "HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_invented", "HF_HUB_OFFLINE": "1" if offline else "0",
+        "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HOME": str(folder.parent / "hf"),
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "lora_bench", *command],
+        capture_output=True, text=True, check=False, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def test_a_pushed_adapter_arrives_whole_in_a_private_repository(
+    tiny_run: TinyRun, tmp_path: Path, hub: FakeHub
+) -> None:
+    done = push(tiny_run, tmp_path / "out", hub)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"{hub.address}/ada/tune/commit/abc"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == hub.files()
+    assert b'PeftModel.from_pretrained(model, "ada/tune")' in hub.files()["README.md"]
+    assert hub.card.startswith("---\n")
+    # newer versions of huggingface_hub say `visibility`
+    assert hub.repository.get("private") is True or hub.repository.get("visibility") == "private"
+    assert {token for _, token in hub.asked} == {"Bearer hf_invented"}
+    assert "hf_invented" not in done.stdout + done.stderr
+    weights = (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
+    assert set(hub.large) == {hashlib.sha256(weights).hexdigest()}
+
+
+def test_a_refused_push_says_why_and_keeps_the_folder(
+    tiny_run: TinyRun, tmp_path: Path, hub: FakeHub
+) -> None:
+    hub.refuses = True
+    done = push(tiny_run, tmp_path / "out", hub, "--public")
+    assert done.returncode == 1
+    assert "403" in done.stderr
+    assert "is written; log in with `hf auth login`" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
+def test_offline_nothing_is_sent(tiny_run: TinyRun, tmp_path: Path, hub: FakeHub) -> None:
+    done = push(tiny_run, tmp_path / "out", hub, offline=True)
+    assert done.returncode == 1
+    assert "HF_HUB_OFFLINE is set" in done.stderr
+    assert hub.asked == []
+
+
+def test_a_name_that_is_no_repository_is_refused_before_anything_is_written(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(tiny_run, tmp_path / "out", "--push-to-hub", "no repository") == 2
+    assert "expected OWNER/NAME" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

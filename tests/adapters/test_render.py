@@ -1,0 +1,134 @@
+"""Listening to an adapter: the run's own clip again, its twin, strengths between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from support.tiny_run import PROMPT, TinyRun
+
+from lora_bench.adapters.render import ClipRequest, render_pair
+from lora_bench.cli.main import main
+from lora_bench.models import load_model
+from lora_bench.progress import SilentProgress
+from lora_bench.stages.generate import generate_clips
+
+
+def render(run: TinyRun, name: str, file: Path, **request: float) -> tuple[np.ndarray, np.ndarray]:
+    trial = run.trial(name)
+    made = render_pair(trial, run.adapter(name), ClipRequest(PROMPT, **request), file, SilentProgress())
+    return tuple(soundfile.read(path, dtype="int16")[0] for path in made)
+
+
+@pytest.mark.parametrize("name", ["plain", "dora"])
+def test_full_strength_is_the_clip_of_the_run_and_the_twin_that_of_zero_shot(
+    tiny_run: TinyRun, tmp_path: Path, name: str
+) -> None:
+    trial = tiny_run.trial(name)
+    model = load_model(trial.model, device="cpu")
+    clips = generate_clips(model, PROMPT, trial.generation, tmp_path / "zero-shot", SilentProgress())
+    expected_twin = soundfile.read(clips.files[1], dtype="int16")[0]
+    model.load_adapter(tiny_run.adapter(name))
+    clips = generate_clips(model, PROMPT, trial.generation, tmp_path / "tuned", SilentProgress())
+    expected = soundfile.read(clips.files[1], dtype="int16")[0]
+    clip, twin = render(tiny_run, name, tmp_path / "clip.wav", clip=1)
+    assert np.array_equal(clip, expected)
+    assert np.array_equal(twin, expected_twin)
+    assert not np.array_equal(clip, twin)
+
+
+@pytest.mark.parametrize("name", ["plain", "dora"])
+def test_strength_goes_from_the_base_model_to_the_trained_adapter(tiny_run: TinyRun, name: str) -> None:
+    from lora_bench.adapters.render import _set_adapter
+
+    trial = tiny_run.trial(name)
+    model = load_model(trial.model, device="cpu")
+
+    def weights(scale: float) -> torch.Tensor:
+        _set_adapter(model, tiny_run.adapter(name), trial, scale)
+        rows = torch.eye(model.decoder_weights().width)
+        return model.decoder_weights().layers[0].self_qkv(rows)
+
+    base, weak, half, full = (weights(scale) for scale in (0.0, 1e-4, 0.5, 1.0))
+    assert torch.allclose(weak, base, atol=1e-3)
+    assert not torch.allclose(full, base, atol=1e-2)
+    if name == "plain":  # without DoRA the weights are linear in the strength
+        assert torch.allclose(half, (base + full) / 2, atol=1e-6)
+    distances = [float((weights(scale) - base).norm()) for scale in (0.25, 0.5, 0.75, 1.0)]
+    assert distances == sorted(distances)
+
+
+def test_flac_holds_the_same_samples_as_wav(tiny_run: TinyRun, tmp_path: Path) -> None:
+    wav = render(tiny_run, "plain", tmp_path / "a.wav", duration_s=0.3)
+    flac = render(tiny_run, "plain", tmp_path / "a.flac", duration_s=0.3)
+    assert all(np.array_equal(one, other) for one, other in zip(wav, flac, strict=True))
+    assert soundfile.info(tmp_path / "a.flac").format == "FLAC"
+    assert len(wav[0]) == round(0.3 * 1600)
+
+
+def test_another_seed_is_another_clip(tiny_run: TinyRun, tmp_path: Path) -> None:
+    one = render(tiny_run, "plain", tmp_path / "a.wav")
+    other = render(tiny_run, "plain", tmp_path / "b.wav", seed=7)
+    assert not np.array_equal(one[0], other[0])
+
+
+def test_the_command_takes_the_best_trial_and_names_both_files(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [
+        "generate",
+        str(tiny_run.folder),
+        "--prompt",
+        "<b>행진곡</b> !",
+        "--seconds",
+        "0.2",
+        "--scale",
+        "0.5",
+    ]
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == ["plain-b-b.wav", "plain-b-b.zero-shot.wav"]
+    assert "best on mfcc20 of 2 trained: plain, 0.4000 (95 % 0.3800 to 0.4200)" in captured.err
+    assert main(command) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main([*command, "--force", "--quiet", "--metric", "clap_score"]) == 0
+    assert capsys.readouterr().out.startswith("dora-b-b.wav")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--scale", "1.5"], "--scale 1.5: expected 0 (the base model) to 1"),
+        (["--scale", "nan"], "--scale nan"),
+        (["--seconds", "100"], "--seconds 100: expected more than 0 and at most 5 s"),
+        (["--seconds", "-1"], "--seconds -1"),
+        (["--to", "x.mp3"], "expected a name that ends in .wav or .flac"),
+        (["--to", "no/such/x.wav"], "the folder no/such does not exist"),
+        (["--trial", "zero-shot"], "has no adapter, it is the base model; trials with one: plain, dora"),
+        (["--trial", "failed"], "has no adapter, it is failed"),
+        (["--trial", "nope"], "has no such trial; expected `best` or one of plain, dora"),
+        (["--metric", "vggish"], "was not measured in this run; measured: mfcc20, clap_score"),
+        (["--prompt", "  "], "--prompt: 0 characters"),
+    ],
+)
+def test_what_cannot_be_is_said_with_what_can(
+    tiny_run: TinyRun,
+    tmp_path: Path,
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", str(tiny_run.folder), "--prompt", "x", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", str(tmp_path), "--prompt", "x"]) == 2
+    assert "expected the folder of a run" in capsys.readouterr().err

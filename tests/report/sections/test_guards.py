@@ -1,0 +1,125 @@
+"""Guards, text control, and comparisons with the baseline, as readers see them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.fake_run import PLAIN_PROMPTS, FakeRun, FakeTrial, compare, write_json, zero_shot
+
+from lora_bench.report import render_report
+
+TUNED = FakeTrial("r4")
+ABOUT = {"silence_dbfs": -60.0, "interval": "none; the control row is the yardstick"}
+
+
+def render(run: FakeRun, tmp_path: Path, **files) -> str:
+    place = run.write(tmp_path / "runs")
+    for name, content in files.items():
+        write_json(place / f"{name}.json", content)
+    render_report(place, tmp_path / "reports")
+    return (tmp_path / "reports" / "invented" / "report.md").read_text(encoding="utf-8")
+
+
+def guard(trial, prompt, **figures):
+    return {
+        "trial": trial, "prompt": prompt, "n_clips": 10, "diversity": {"mfcc20": 0.5}, "unscored": {},
+        "provenance": ABOUT,
+    } | figures  # fmt: skip
+
+
+def find_row(text: str, *cells: str) -> list[str]:
+    [row] = [line for line in text.splitlines() if line.startswith("| " + " | ".join(cells) + " |")]
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_guards_stand_by_trial_and_prompt_below_the_held_out_recordings(tmp_path: Path) -> None:
+    records = [
+        guard(None, None, repetition=0.25, copy_similarity=0.5),
+        guard(
+            TUNED.id, PLAIN_PROMPTS[0], repetition=0.75, copy_similarity=0.875, nearest_copy="clip 3: a.wav"
+        ),
+    ]
+    text = render(FakeRun(trials=[zero_shot(), TUNED], guards=records), tmp_path)
+    assert text.index("held-out recordings |") < text.index("| r4 | invented march | 10 | 0.500 | 0.750 |")
+    assert "diversity (mfcc20)" in text
+    assert "| r4 | invented march | 10 | 0.875 | clip 3: a.wav |" in text
+    assert (
+        "Guards were computed with: silence dbfs -60; interval none; the control row is the yardstick."
+        in text
+    )
+
+
+def test_a_guard_that_could_not_be_had_is_a_dash_with_its_reason(tmp_path: Path) -> None:
+    records = [
+        guard(
+            zero_shot().id,
+            None,
+            repetition=0.25,
+            code_match=0.125,
+            unscored={"prompt adherence": "no weights"},
+        ),
+        guard(TUNED.id, None, unscored={"prompt adherence": "no weights"}),
+    ]
+    text = render(FakeRun(trials=[zero_shot(), TUNED], guards=records), tmp_path)
+    assert "| r4 | **all prompts** | 10 | 0.500 | — |" in text
+    assert text.count("prompt adherence: no weights") == 1
+
+
+def test_control_tells_separation_pull_and_the_kind_of_prompt(tmp_path: Path) -> None:
+    about = {"encoder": "mfcc20", "interval": "95 %"}
+    shared = {"figure": "control", "trial": TUNED.id, "encoder": "mfcc20", "provenance": about}
+    figures = {
+        "separation_base": 2.0, "separation": 0.5, "separation_change": -1.5, "separation_change_ci_low": -2.0,
+        "separation_change_ci_high": -1.0, "separation_verdict": "reduced", "told_apart_base_frac": 0.875,
+        "told_apart_frac": 0.5, "pull": 0.25, "pull_ci_low": 0.125, "pull_ci_high": 0.375,
+        "pull_verdict": "towards the genre",
+    }  # fmt: skip
+    records = [
+        shared | figures | {"prompt": PLAIN_PROMPTS[0], "off_genre": True},
+        shared | {"prompt": PLAIN_PROMPTS[1], "off_genre": False, "note": "only 2 clips"},
+        shared | figures | {"prompt": None, "off_genre_less_in_genre_pull": -0.5},
+    ]
+    text = render(FakeRun(trials=[zero_shot(), TUNED]), tmp_path, guards={"guards": [], "control": records})
+    assert "## Is text control kept?" in text
+    row = find_row(text, "r4", "invented march", "off-genre")
+    assert [cell.replace("\u00a0", " ") for cell in row[3:]] == [
+        "2.000 → 0.500", "-1.500 (-2.000 to -1.000)", "reduced", "0.875 → 0.500",
+        "+0.250 (+0.125 to +0.375)", "towards the genre",
+    ]  # fmt: skip
+    assert find_row(text, "r4", "invented waltz", "genre's own")[3] == "—"
+    assert "by mfcc20: -0.500" in text
+    assert "only 2 clips" in text
+    assert "These figures were computed with: encoder mfcc20; interval 95 %." in text
+
+
+def test_the_baselines_comparisons_neither_replace_nor_join_those_with_zero_shot(tmp_path: Path) -> None:
+    other = FakeTrial("r8")
+    with_zero = compare(other, "mfcc20", None, "better") | {"against": zero_shot().id}
+    with_baseline = compare(other, "mfcc20", None, "worse", delta=0.75) | {"against": TUNED.id}
+    text = render(
+        FakeRun(trials=[zero_shot(), TUNED, other]),
+        tmp_path,
+        comparisons={"comparisons": [with_zero], "baseline_comparisons": [with_baseline]},
+    )
+    zero_part, baseline_part = text.split("## Comparisons with the baseline")
+    assert find_row(zero_part, "r8", "mfcc20", "**all prompts**")[3] == "-0.4000"
+    assert find_row(baseline_part, "r8", "r4", "mfcc20", "**all prompts**")[4] == "+0.7500"
+    [cell] = [
+        line for line in zero_part.splitlines() if line.startswith("| **all prompts** |") and "better" in line
+    ]
+    assert "worse" not in cell
+
+
+def test_means_over_training_seeds_have_their_number(tmp_path: Path) -> None:
+    over = {
+        "metric": "mfcc20", "prompt": None, "configuration": "r4", "against": "zero-shot", "delta": -0.5,
+        "ci_low": -0.75, "ci_high": -0.25, "p_value": 0.01, "p_holm": 0.01, "verdict": "better", "n_seeds": 3,
+    }  # fmt: skip
+    single = compare(TUNED, "mfcc20", None, "better") | {"against": zero_shot().id}
+    text = render(
+        FakeRun(trials=[zero_shot(), TUNED]),
+        tmp_path,
+        comparisons={"comparisons": [single], "comparisons_over_seeds": [over]},
+    )
+    row = find_row(text, "r4", "zero-shot", "mfcc20", "**all prompts**")
+    assert (row[4], row[8], row[9]) == ("-0.5000", "3", "better")

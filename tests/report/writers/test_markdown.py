@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.fake_run import (
+    PLAIN_PROMPTS,
+    PROMPT_HTML,
+    PROMPT_KOREAN,
+    PROMPT_LONG,
+    FakeRun,
+    FakeTrial,
+    compare,
+    zero_shot,
+)
+
+from lora_bench.artifacts import Unscored
+from lora_bench.report import render_report
+from lora_bench.report.writers.document import Bullets, Cell, Code, Column, Paragraph, Table
+from lora_bench.report.writers.markdown import escape_markdown, write_markdown
+
+
+def render(run: FakeRun, folder: Path) -> str:
+    render_report(run.write(folder / "runs"), folder / "reports")
+    return (folder / "reports" / run.name / "report.md").read_text(encoding="utf-8")
+
+
+def table_rows(text: str, first_header: str) -> list[list[str]]:
+    """Cells of the first table whose first header is `first_header`, header row included."""
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first_header} |"))
+    rows = [lines[start]]
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append(line)
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+
+
+def test_a_complete_trained_run_starts_with_its_title(tmp_path: Path) -> None:
+    assert render(FakeRun(), tmp_path).startswith("# invented\n")
+
+
+def test_the_first_line_warns_of_an_untrained_model(tmp_path: Path) -> None:
+    first = render(FakeRun(trained=False), tmp_path).splitlines()[0]
+    assert first.startswith("**The model pocket is untrained")
+    assert first.endswith("**")
+
+
+def test_approximate_decoding_is_named_where_it_was_used(tmp_path: Path) -> None:
+    def write(name: str, place: tuple[str | int, ...], value: object) -> str:
+        folder = FakeRun(name=name).write(tmp_path / "runs")
+        path = folder / "plan.json"
+        document = json.loads(path.read_text(encoding="utf-8"))
+        part = document
+        for key in place[:-1]:
+            part = part[key]
+        part[place[-1]] = value
+        path.write_text(json.dumps(document), encoding="utf-8")
+        render_report(folder, tmp_path / "reports")
+        return (tmp_path / "reports" / name / "report.md").read_text(encoding="utf-8")
+
+    words = "rounded to 8 bits"
+    assert words not in write("exact", ("spec", "generation", "quantization"), None)
+    whole = write("whole", ("spec", "generation", "quantization"), "int8")
+    assert "(decoded approximately, in int8)" in whole
+    assert f"approximate for zero-shot and fine-tuned alike: weights and activations were {words}" in whole
+    assert "quantization: int8" in whole
+    one = write("one", ("trials", 1, "changes"), {"generation.quantization": "int8"})
+    assert re.search(rf"Decoding was approximate in \S+: weights and activations were {words}", one)
+
+
+def test_the_first_line_names_the_trials_that_are_missing_and_why(tmp_path: Path) -> None:
+    failed = FakeTrial(
+        "r8-ffn", state="failed", stage="train", reason="loss is NaN at step 7", has_scores=False
+    )
+    waiting = FakeTrial("r9", state=None, has_scores=False)
+    text = render(FakeRun(trials=[zero_shot(), failed, waiting]), tmp_path)
+    first = text.splitlines()[0]
+    assert "incomplete: 2 trials of 3 not done, 6 cells missing" in first
+    assert "r8-ffn: failed in stage train: loss is NaN at step 7" in first
+    assert "r9: not started" in first
+    assert "## What is missing" in text
+
+
+def test_an_interrupted_run_renders_what_it_has(tmp_path: Path) -> None:
+    cut = FakeTrial("r4", state="interrupted", stage="generate", has_scores=False)
+    text = render(FakeRun(trials=[zero_shot(), cut]), tmp_path)
+    assert "r4: interrupted in stage generate" in text.splitlines()[0]
+    assert table_rows(text, "mfcc20 ↓")[1][1] == "0.9000 ± 0.0200"
+    assert table_rows(text, "mfcc20 ↓")[1][2] == "— (missing)"
+    assert "No fine-tuned configuration has been scored" in text
+
+
+def test_the_score_table_has_prompts_as_rows_and_configurations_as_columns(tmp_path: Path) -> None:
+    rows = table_rows(render(FakeRun(), tmp_path), "mfcc20 ↓")
+    assert rows[0] == ["mfcc20 ↓", "zero-shot", "r4-attention (n=1)", "floor: real-vs-real", "floor: codec"]
+    assert [row[0] for row in rows[1:]] == [*PLAIN_PROMPTS, "**all prompts**"]
+    assert rows[1][1:] == ["0.9000 ± 0.0200", "0.5000 ± 0.0200", "0.1000", "0.0500"]
+
+
+def test_values_without_an_interval_stand_alone(tmp_path: Path) -> None:
+    text = render(FakeRun(has_interval=False), tmp_path)
+    assert table_rows(text, "mfcc20 ↓")[1][1:3] == ["0.9000", "0.5000"]
+    assert "No standard error was computed" in text
+
+
+def test_a_metric_where_more_is_better_points_up(tmp_path: Path) -> None:
+    text = render(FakeRun(metrics=["clap_score"]), tmp_path)
+    assert "### clap\\_score ↑" in text
+    assert "higher is better" in text
+
+
+def test_values_corrected_for_bias_stand_beside_the_plug_in_ones_with_their_interval(tmp_path: Path) -> None:
+    text = render(FakeRun(bias=0.05), tmp_path)
+    assert table_rows(text, "mfcc20 ↓")[1][1] == "0.9000 ± 0.0200"
+    assert table_rows(text, "mfcc20 ↓, corrected")[1][1] == "0.8500 (0.8600 to 0.9400)"
+    assert "- an invented caution" in text
+    assert ", corrected |" not in render(FakeRun(bias=0.0, name="unbiased"), tmp_path)
+
+
+def test_training_seeds_are_aggregated_as_mean_and_standard_error_with_their_number(tmp_path: Path) -> None:
+    seeds = [FakeTrial("r4", seed=0, base=0.5), FakeTrial("r4", seed=1, base=0.7)]
+    rows = table_rows(render(FakeRun(trials=[zero_shot(), *seeds]), tmp_path), "mfcc20 ↓")
+    assert rows[0][2] == "r4 (n=2)"
+    assert rows[1][2] == "0.6000 ± 0.1000 (n=2)"  # sd 0.1414 over sqrt(2)
+
+
+def test_one_training_seed_of_several_shows_its_number_and_no_error(tmp_path: Path) -> None:
+    seeds = [FakeTrial("r4", seed=0, base=0.5), FakeTrial("r4", seed=1, state="failed", has_scores=False)]
+    text = render(FakeRun(trials=[zero_shot(), *seeds]), tmp_path)
+    assert table_rows(text, "mfcc20 ↓")[1][2] == "0.5000 (n=1)"
+    assert "± 0.0000" not in text
+
+
+def test_verdicts_stand_in_the_table_and_in_the_summary(tmp_path: Path) -> None:
+    tuned = FakeTrial("r4")
+    told = [
+        compare(tuned, "mfcc20", PLAIN_PROMPTS[0], "better"),
+        compare(tuned, "mfcc20", PLAIN_PROMPTS[1], "no detectable difference"),
+        compare(tuned, "mfcc20", None, "better"),
+    ]
+    text = render(FakeRun(trials=[zero_shot(), tuned], comparisons=told), tmp_path)
+    rows = table_rows(text, "mfcc20 ↓")
+    assert rows[1][2] == "0.5000 ± 0.0200, better"
+    assert rows[2][2].endswith("no detectable difference")
+    assert "On mfcc20 r4 is better on 1 of 2 prompts and with no detectable difference on 1" in text
+    assert table_rows(text, "trial")[1][3:5] == ["-0.4000", "-0.5000 to -0.3000"]
+
+
+def test_a_null_result_is_stated_as_a_result(tmp_path: Path) -> None:
+    tuned = FakeTrial("r4")
+    told = [compare(tuned, "mfcc20", prompt, "no detectable difference") for prompt in (*PLAIN_PROMPTS, None)]
+    text = render(FakeRun(trials=[zero_shot(), tuned], comparisons=told), tmp_path)
+    assert "On mfcc20 no configuration differs detectably from zero-shot on any prompt" in text
+
+
+def test_untested_differences_are_said_to_be_untested(tmp_path: Path) -> None:
+    text = render(FakeRun(), tmp_path)
+    assert "has the better value on 2 of 2 prompts" in text
+    assert "which was not tested" in text
+    assert "no differences were tested" in text.lower()
+
+
+def test_seeds_that_disagree_are_called_mixed(tmp_path: Path) -> None:
+    one, two = FakeTrial("r4", seed=0), FakeTrial("r4", seed=1)
+    told = [compare(one, "mfcc20", None, "better"), compare(two, "mfcc20", None, "worse")]
+    text = render(FakeRun(trials=[zero_shot(), one, two], comparisons=told), tmp_path)
+    assert "mixed: 1 better, 1 worse" in text
+
+
+def test_an_unscored_cell_is_a_dash_with_its_reason_below_and_the_run_complete(tmp_path: Path) -> None:
+    gap = Unscored("mfcc20", PLAIN_PROMPTS[0], "weights are not to be had")
+    text = render(FakeRun(trials=[zero_shot(), FakeTrial("r4", unscored=(gap,))]), tmp_path)
+    assert text.startswith("# invented")
+    assert table_rows(text, "mfcc20 ↓")[1][2] == "— (unscored)"
+    assert "weights are not to be had" in text
+
+
+def test_prompts_with_markup_long_and_korean_ones_keep_the_table_whole(tmp_path: Path) -> None:
+    text = render(FakeRun(prompts=[PROMPT_HTML, PROMPT_KOREAN, PROMPT_LONG]), tmp_path)
+    rows = table_rows(text, "mfcc20 ↓")
+    assert {len(row) for row in rows} == {5}
+    assert len(rows) == 5
+    prose = text.split("```yaml")[0]
+    assert "<script" not in prose
+    assert rows[1][0].startswith("\\[P1\\] &lt;script&gt;")
+    assert all(len(row[0]) < 120 for row in rows)
+    assert PROMPT_LONG in prose
+    assert PROMPT_KOREAN in prose
+
+
+def test_many_configurations_are_divided_into_tables_that_repeat_zero_shot(tmp_path: Path) -> None:
+    trials = [zero_shot(), *(FakeTrial(f"r{rank}", rank=rank) for rank in range(1, 21))]
+    text = render(FakeRun(trials=trials), tmp_path)
+    headers = [line for line in text.splitlines() if line.startswith("| mfcc20 ↓ | zero-shot")]
+    assert len(headers) == 4
+    assert sum(header.count("(n=1)") for header in headers) == 20
+    assert "(part 1 of 4)" in text
+    assert len(table_rows(text, "configuration")) == 22
+
+
+def test_a_single_trial_renders(tmp_path: Path) -> None:
+    text = render(FakeRun(trials=[zero_shot()]), tmp_path)
+    assert table_rows(text, "mfcc20 ↓")[0][:2] == ["mfcc20 ↓", "zero-shot"]
+    assert "There is nothing to compare zero-shot with" in text
+
+
+def test_the_sections_tell_data_model_adapters_training_costs_and_how_to_reproduce(tmp_path: Path) -> None:
+    text = render(FakeRun(guards=[{"trial": zero_shot().id, "prompt": None, "repetition": 0.25}]), tmp_path)
+    assert "| training | 8 | 8.0 | 8 |" in text
+    assert "`bad|file.wav`: 0 samples; export it again" in text
+    assert "self\\_attention 8" in text
+    assert "| r4-attention | 4.0000 | 2.0000 | 4.2000 | 2.2000 | 2.2000 | 20 | 20 |" in text
+    assert "resampler soxr-hq 1" in text
+    assert "lora-bench run invented.yaml" in text
+    assert "eval_frac: 0.2" in text
+    assert "repetition" in text
+    assert "![Plot of mfcc20 per prompt and configuration](scores-1.svg)" in text
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_escaped_text_holds_no_unescaped_markup(text: str) -> None:
+    escaped = escape_markdown(text)
+    assert "\n" not in escaped
+    assert not re.search(r"(?<!\\)(?:\\\\)*[|`*<>\[\]]", escaped)
+
+
+@pytest.mark.parametrize("code", ["a|b", "`tick`", "``", "a`b"])
+def test_code_in_a_table_keeps_the_row_whole(code: str) -> None:
+    table = Table("c", (Column("h", is_numeric=False), Column("x")), ((Cell((Code(code),)), Cell("1")),))
+    row = write_markdown([table]).splitlines()[2]
+    assert len(re.split(r"(?<!\\)\|", row)) == 4
+
+
+def test_text_next_to_code_keeps_its_blanks() -> None:
+    assert (
+        write_markdown([Paragraph(("Save as ", Code("x.yaml"), " and run"))]) == "Save as `x.yaml` and run\n"
+    )
+    assert write_markdown([Bullets((("a ", Code("b"), ": c"),))]) == "- a `b`: c\n"

@@ -1,0 +1,70 @@
+"""Three files, the same cells: JSON, CSV and parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun, FakeTrial, compare, zero_shot
+
+from lora_bench.artifacts import Unscored
+from lora_bench.results.csv_table import CSV_COLUMNS, render_csv
+from lora_bench.results.gather import gather_results
+from lora_bench.results.parquet_table import render_parquet
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> dict[str, object]:
+    tuned = FakeTrial("r4", unscored=(Unscored("mfcc20", PROMPT_KOREAN, "weights are not to be had"),))
+    waiting = FakeTrial("r8", state=None, has_scores=False)
+    told = [compare(tuned, "mfcc20", PROMPT_HTML, "better")]
+    run = FakeRun(
+        [zero_shot(), tuned, waiting], prompts=[PROMPT_HTML, PROMPT_KOREAN], comparisons=told, bias=0.05
+    )
+    return gather_results(run.write(tmp_path))
+
+
+def test_csv_and_parquet_hold_the_cells_of_the_json(results: dict[str, object]) -> None:
+    table = pq.read_table(io.BytesIO(render_parquet(results))).to_pylist()
+    lines = list(csv.DictReader(io.StringIO(render_csv(results))))
+    cells = [
+        (trial["id"], item["metric"], item["prompt"], item.get("value"), item.get("reason"))
+        for trial in results["trials"]
+        for item in (*trial["scores"], *trial["unscored"])
+    ]
+    assert len(table) == len(lines) == len(cells) == 9
+    for row, line, (trial_id, metric, prompt, value, reason) in zip(table, lines, cells, strict=True):
+        assert (row["trial_id"], row["metric"], row["prompt"]) == (trial_id, metric, prompt)
+        assert (row["value"], row["unscored"]) == (value, reason)
+        assert list(row) == list(line) == list(CSV_COLUMNS)
+        for name, text in line.items():
+            stored = row[name]
+            if stored is None:
+                assert text == ""
+            elif isinstance(stored, float):
+                assert float(text) == stored
+            else:
+                assert text == str(stored)
+
+
+def test_a_missing_value_is_null_and_numbers_are_numbers(results: dict[str, object]) -> None:
+    table = pq.read_table(io.BytesIO(render_parquet(results)))
+    kinds = {field.name: str(field.type) for field in table.schema}
+    assert kinds["value"] == kinds["p_holm"] == "double"
+    assert kinds["n_generated"] == "int64"
+    assert kinds["prompt"] == "string"
+    assert table.column("value").null_count == 4  # one stated, three of the trial that never ran
+    assert render_parquet(results) == render_parquet(results)
+
+
+def test_a_run_without_trials_gives_empty_columns() -> None:
+    empty = pq.read_table(io.BytesIO(render_parquet({"trials": [], "comparisons": []})))
+    assert (empty.num_rows, empty.column_names) == (0, list(CSV_COLUMNS))
+    empty.validate(full=True)
+
+
+def test_every_column_is_valid_to_the_last_bit(results: dict[str, object]) -> None:
+    pq.read_table(io.BytesIO(render_parquet(results))).validate(full=True)
