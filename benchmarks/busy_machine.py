@@ -31,8 +31,8 @@ def make_work(name: str) -> Callable[[], object]:
     import torch
     from models import make_model
 
-    from lora_bench.models.past import GrowingPast, KeyValueCache
-    from lora_bench.models.streamed_step import StreamedStep
+    from lora_bench.models.decoding.kv_cache import GrowingPast, KeyValueCache
+    from lora_bench.models.decoding.small_batch_step import StreamedStep
     from lora_bench.spec.schema import LoraSpec
 
     model = make_model("pocket")

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from lora_bench.environment import cpu_name
+from lora_bench.runner.environment import cpu_name
 
 SETTINGS: dict[str, dict[str, str]] = {
     "2 threads": {"OMP_NUM_THREADS": "2"},
