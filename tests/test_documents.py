@@ -23,6 +23,8 @@ def test_every_link_and_path_in_a_document_exists(document: Path) -> None:
     for name in CODE.findall(text):
         is_path = "/" in name.strip("/") and name.split("/")[0] in TOP
         is_module = name.endswith(".py")
-        if (is_path and not (ROOT / name).exists()) or (is_module and not is_path and not any(ROOT.glob(f"*/**/{name}"))):
+        if (is_path and not (ROOT / name).exists()) or (
+            is_module and not is_path and not any(ROOT.glob(f"*/**/{name}"))
+        ):
             missing.append(name)
     assert not missing, f"{document.name} names {missing}"

@@ -8,8 +8,7 @@ chunks.py     wav, RF64, W64, aiff, caf, au: where the sound lies when sizes in 
 pcm.py        how headers describe uncompressed samples
 mpeg.py       mp3: the length by counting frames
 ogg.py        the links of a chained file
-ffpcm.py        how headers describe uncompressed samples
-mpeg.py     decoding with FFmpeg
+ffmpeg.py     decoding with FFmpeg
 window.py     a part of a file as a file
 samples.py    resample, change channels, save
 """

@@ -4,7 +4,7 @@ Planning decides the partners: the zero-shot trial of the same model, data and s
 names a baseline, the baseline's trial of the same training seed.  The two are kept apart in `comparisons.json`:
 `comparisons` and `baseline_comparisons`, with their summaries over training seeds beside them.
 
-Whether anything is to be compared is decided here, from files alone; `paired_records.py` does it, and brings
+Whether anything is to be compared is decided here, from files alone; `trial_pair.py` does it, and brings
 in the statistics, which a repeated run of a finished experiment thus never imports.
 """
 

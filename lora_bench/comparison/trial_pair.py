@@ -1,6 +1,6 @@
 """The records of one trial against another: comparisons, guards, what prompts still do.
 
-`pairing.py` says which trials are partners, and when anything is to be compared at all.
+`pairs.py` says which trials are partners, and when anything is to be compared at all.
 """
 
 from __future__ import annotations

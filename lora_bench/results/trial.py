@@ -76,7 +76,7 @@ def _settle_state(state_file: Json, problems: list[str]) -> tuple[str, str | Non
     """`done`, `stopped` (early, as the spec asks), `failed`, `running` or `missing`, and why it is not `done`.
 
     An interrupted trial is `missing`: nobody works on it, and the same command goes on with it.  A trial that a
-    search did not try becomes `untried` in `search_records.py`.
+    search did not try becomes `untried` in `search_tally.py`.
     """
     if problems:
         return "failed", "; ".join(problems)

@@ -1,15 +1,7 @@
-"""Trials on machines: one after the other (`local.py`) or in parallel through Ray Tune (`ray.py`).
+"""Run trials on machines: one after the other (`local.py`) or in parallel through Ray Tune (`ray_backend/`).
 
-guard.py    one trial: its lock, state and failures     state.py    what its files say
-holding.py  who works on a run, and who on the cache    watch.py    many trials, seen from outside
-cluster.py  starting, joining and checking Ray          sessions.py temporary folders of Ray
-apart.py    a process whose death is survived           ray_driver.py what talks to Ray, in such a process
-cleaning.py what of the cache nobody needs              space.py    what a run takes of the disk
-searching.py which trials a search tries                optuna_study.py Optuna itself
-ray_search.py the same through Ray Tune's OptunaSearch
-
-Both run each trial through `guard.py`, which owns the trial's `state.json`.  What became of a trial is
-read from its files, never from what an executor returns.
+Both run each trial through `jobs/job.py`, which owns the trial's `state.json`.  What happened to a trial is read from
+its files, never from what an executor returns.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """MusicGen on audiocraft's classes, behind the `MusicModel` protocol.
 
-Decisions, beyond those that all libraries share (see `adaptable.py`):
+Decisions, beyond those that all libraries share (see `base.py`):
 
 - The language model's layers are called one by one: positions are added in float32 first, padding of the
   text is masked in cross-attention, and gradient checkpointing recomputes with the same mask.

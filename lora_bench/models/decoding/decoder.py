@@ -4,7 +4,7 @@ What makes it fast: keys and values go into a cache that is allocated once; quer
 from one matrix; the text's keys and values are computed once per prompt and shared by all clips; the null
 half of guidance skips cross-attention, which is exactly zero there (no bias, zero states); guidance is
 applied to hidden states, so that the bias-free heads, packed into one matrix, run once; on a CPU steps are
-compiled (`streamed_step.py`); on a GPU a step is captured once and replayed (`stepping.py`).
+compiled (`small_batch_step.py`); on a GPU a step is captured once and replayed (`loop.py`).
 
 What makes it reproducible: a clip's noise depends on nothing but the clip (see `noise.py`), and on a CPU its
 steps do not depend on the batch: they are compiled, or are taken in blocks of one size (see `kernels.py`).

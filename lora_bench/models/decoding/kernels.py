@@ -3,7 +3,7 @@
 A clip must not depend on the clips next to it.  What a library's product does to a row's last bits depends on the
 number of rows, on the row's place, on the processor and on the library's settings, so nothing is concluded from these:
 
-- **streamed**: float32 on a CPU, if the decoder is one that steps are compiled for (`streamed_step.py`).  Every output
+- **streamed**: float32 on a CPU, if steps are compiled for the decoder (`small_batch_step.py`).  Every output
   is one dot product in one order, computed by one thread.  A row is the same in any batch because the code never
   looks at another row.
 - **plain**: everything else.  On a CPU a step always takes a block of `BLOCK` clips, and a clip's index gives its

@@ -1,6 +1,6 @@
 """What a report consists of, apart from how it is written: blocks of text, tables, figures.
 
-The sections make blocks; `markdown.py` and `page.py` write them.  Text is always plain: whoever writes it
+The sections make blocks; `markdown.py` and `html.py` write them.  Text is always plain: whoever writes it
 escapes it, so that a prompt can hold anything.
 """
 

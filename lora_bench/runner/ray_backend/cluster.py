@@ -1,7 +1,7 @@
 """Ray clusters: one of our own on this machine, or one to join, and whether trials can run on it.
 
 A cluster of our own has no dashboard, no token and no usage statistics, and its temporary folder goes with
-it (`sessions.py`).
+it (`jobs/ray_temp_dirs.py`).
 """
 
 from __future__ import annotations

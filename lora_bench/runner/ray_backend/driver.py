@@ -1,6 +1,6 @@
 """What talks to Ray: opens the cluster and lets Ray Tune place the trials, and choose them where they are searched.
 
-Only this file, `ray_search.py` and `cluster.py` import ray.  It runs in a process of its own (`apart.py`), for
+Only this file, `search.py` and `cluster.py` import ray.  It runs in a process of its own (`jobs/child_process.py`), for
 Ray's core ends its process when the cluster's head dies.  What became of a trial is in the trial's files; what is
 returned here only says why workers died.
 """

@@ -5,7 +5,7 @@ its `OptunaSearch` also suggests which trials are run.
 Each trial writes its own files, this process reads them, and a further run of the same command is the
 resume, so a fresh `Tuner` is made every time and its storage is thrown away.
 
-What talks to Ray is a process of its own (`ray_driver.py`); this one stays when a cluster falls, and says what
+What talks to Ray is a process of its own (`driver.py`); this one stays when a cluster falls, and says what
 became of the trials.
 """
 

@@ -1,6 +1,6 @@
 """A search through Ray Tune: its `OptunaSearch` suggests, and `CellSearch` keeps to what is planned.
 
-Ray is imported by `ray_driver.py` and by functions here that only it calls.
+Ray is imported by `driver.py` and by functions here that only it calls.
 """
 
 from __future__ import annotations
