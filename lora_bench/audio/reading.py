@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_LOST_FRAC = 0.01
-RATES_HZ = range(2_000, 1_000_001)
+RATES_HZ = range(1_000, 1_000_001)
 MAX_CHANNELS = 64
 FLAC_TOTAL = slice(21, 26)  # bytes of `fLaC`, a block head and STREAMINFO that hold the number of samples
 

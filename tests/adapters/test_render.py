@@ -91,7 +91,7 @@ def test_the_command_takes_the_best_trial_and_names_both_files(
     ]
     assert main(command) == 0
     captured = capsys.readouterr()
-    assert captured.out.splitlines() == ["plain-b-b.wav", "plain-b-b.zero-shot.wav"]
+    assert captured.out.splitlines() == ["plain-b-b-f275495b.wav", "plain-b-b-f275495b.zero-shot.wav"]
     assert "best on mfcc20 of 2 trained: plain, 0.4000 (95 % 0.3800 to 0.4200)" in captured.err
     assert main(command) == 2
     assert "is there already" in capsys.readouterr().err

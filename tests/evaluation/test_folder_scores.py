@@ -39,6 +39,7 @@ class SmallModel:
     info = SimpleNamespace(
         name="small",
         weights_hash="0123",
+        codec_hash=None,
         audio_format=AudioFormat(RATE_HZ, 1),
         frame_rate_hz=50.0,
         trained=True,

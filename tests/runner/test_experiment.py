@@ -149,18 +149,15 @@ def test_more_clips_keep_the_old_ones_and_the_adapter(tmp_path: Path) -> None:
     )
 
 
-def test_a_target_that_matches_nothing_fails_that_trial_only_and_says_so(
-    finished: Path, tmp_path: Path
+def test_a_target_that_matches_nothing_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = SPEC + "    - {name: nothing, lora: {targets: ['no_such_module']}}\n"
-    assert run(tmp_path, spec=spec) == 3
-    found = {trial["name"]: trial for trial in results(tmp_path)["trials"]}
-    assert found["r2"]["state"] == "done"
-    assert found["nothing"]["state"] == "failed"
-    assert "no_such_module" in found["nothing"]["reason"]
-    report = (tmp_path / "reports" / "tiny" / "report.md").read_text(encoding="utf-8")
-    assert "no_such_module" in report
-    assert list((tmp_path / "runs" / "tiny" / "trials").glob("nothing-*/error.txt"))
+    assert run(tmp_path, spec=spec) == 2
+    message = capsys.readouterr().err
+    assert "`no_such_module` matches no module" in message
+    assert "`nothing`" in message
+    assert not list(tmp_path.glob("runs/tiny/trials/*"))
 
 
 def test_a_missing_folder_is_named_before_any_work(

@@ -457,8 +457,8 @@ def test_an_adapter_follows_its_model_into_an_export(
 ) -> None:
     tiny.load_adapter(adapter_folder)
     model = load_model(ModelSpec(id=str(export_folder), backend="audiocraft"), device="cpu")
-    with pytest.raises(ModelError, match="the adapter was trained on"):
-        model.load_adapter(adapter_folder)
+    model.load_adapter(adapter_folder)  # the same weights in another form are the same model
+    torch.testing.assert_close(loss_of(model), loss_of(tiny), rtol=1e-6, atol=0)
     convert(str(adapter_folder), tmp_path / "there", library=None, adapter=None, base=str(export_folder))
     model.load_adapter(tmp_path / "there")
     torch.testing.assert_close(loss_of(model), loss_of(tiny), rtol=1e-6, atol=0)

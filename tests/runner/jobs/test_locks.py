@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,20 +91,27 @@ def test_a_run_waits_for_a_cleaning_that_began_before(tmp_path: Path) -> None:
     assert order == ["cleaned", "run"]
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A temporary folder with a path short enough for Ray's sockets, which pytest's own need not have."""
+    with tempfile.TemporaryDirectory(prefix="lb-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 def test_temporary_folders_of_dead_clusters_go_and_those_of_living_ones_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sessions.tempfile, "tempdir", str(short_folder))
     code = "import os; from lora_bench.runner.jobs.ray_temp_dirs import Session; s = Session(); os.kill(os.getpid(), 9)"
-    subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "TMPDIR": str(tmp_path)})
+    subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "TMPDIR": str(short_folder)})
     alive = Session()
-    made_again = tmp_path / "lora-ray-again"
+    made_again = short_folder / "lora-ray-again"
     (made_again / "session").mkdir(parents=True)
     os.utime(made_again, (0, 0))
-    just_made = tmp_path / "lora-ray-fresh"
+    just_made = short_folder / "lora-ray-fresh"
     just_made.mkdir()
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(short_folder.iterdir())) == 4
     remove_dead_sessions()
-    assert set(tmp_path.iterdir()) == {alive.folder, just_made}
+    assert set(short_folder.iterdir()) == {alive.folder, just_made}
     alive.remove()
-    assert list(tmp_path.iterdir()) == [just_made]
+    assert list(short_folder.iterdir()) == [just_made]
