@@ -69,10 +69,10 @@ def measure_model(work: Path, seed: int, clips_folder: Path | None) -> dict[str,
             "captions_opening": measure_captions(
                 model, tokenizer, codes[..., :OPENING_FRAMES], captions, owners, seed
             ),
-            "baselines": measure_baselines(segments.take(~held_out), codes),
-            "train_curve": read_curve(work / "lm.log.jsonl"),
+            "baselines": measure_baselines(segments.take(~held_out), codes, model.config.decoder.vocab_size),
+            "train_curve": read_curve(work / "lm/checks.jsonl"),
         },
-        "codec_curve": read_curve(work / "codec.log.jsonl"),
+        "codec_curve": read_curve(work / "codec/checks.jsonl"),
         "samples": samples,
         "torch": torch.__version__,
     }  # fmt: skip

@@ -2,10 +2,10 @@
 
     python -m pocket_training.codec --work WORK --threads 1
 
-The same command resumes: every `--check-minutes`, at the end and on SIGTERM all that training needs is kept in
-`WORK/codec/training.pt`, with the averaged codec in `WORK/codec/` (an `EncodecModel` folder) and a line of
-held-out figures in `WORK/codec/checks.jsonl`.  Phases follow the audio-seconds seen, not the clock, so that a
-run that was stopped and resumed equals one that was not:
+The same command resumes: every `--save-minutes`, at the end and on SIGTERM all that training needs is kept in
+`WORK/codec/training.pt`, with the averaged codec in `WORK/codec/` (an `EncodecModel` folder).  Every
+`--check-every-s` audio-seconds a line of held-out figures is added to `WORK/codec/checks.jsonl`.  Phases follow
+the audio-seconds seen, not the clock, so that a run that was stopped and resumed equals one that was not:
 
 - `warm_up`: encoder and decoder alone (none with `--start`, which goes on from an `EncodecModel`);
 - `joint`: with the quantizer, on a waveform L1 and a multi-scale mel loss, balanced by audiocraft's `Balancer`;
@@ -42,7 +42,7 @@ from pocket_training.codec_parts import (
 from pocket_training.corpus import CropSampler, load_tracks
 from pocket_training.lm_parts import Average
 from pocket_training.patches import PatchSampler
-from pocket_training.shapes import FRAME_RATE_HZ, SAMPLE_RATE_HZ
+from pocket_training.shapes import FRAME_RATE_HZ, SAMPLE_RATE_HZ, build_codec_config
 
 CROP_S = 1
 RATE_WARM_UP_S = 2000  # audio-seconds until the learning rate is at its peak
@@ -74,6 +74,7 @@ class CodecTraining:
         """Start, or resume from `WORK/codec/training.pt`."""
         torch.manual_seed(args.seed)
         self.args, self.folder = args, args.work / args.run
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.device = torch.device(args.device)
         crop = CROP_S * SAMPLE_RATE_HZ
         train = [track for track in load_tracks(args.work) if track.split == "train"]
@@ -83,11 +84,12 @@ class CodecTraining:
         self.step, self.seen_s, self.wall_s, self.cpu_s = 0, 0, 0.0, 0.0
         self.mel, self.norms = MelLoss().to(self.device), GradientNorms()
         self.adversary: Any = None
-        self.codec = PocketCodec(args.codebook_size).to(self.device)
+        config = build_codec_config(args.codebook_size, args.filters, args.lstm_layers)
+        self.codec = PocketCodec(config).to(self.device)
         is_resumed = (self.folder / "training.pt").is_file()
         if not is_resumed:
             self._start()
-        self.average = Average(PocketCodec(args.codebook_size).to(self.device), 0.999)
+        self.average = Average(PocketCodec(config).to(self.device), 0.999)
         self.average.model.load_state_dict(self.codec.state_dict())
         self.optimizer = torch.optim.AdamW(
             self.codec.parameters(), lr=args.rate, betas=(0.8, 0.99), weight_decay=1e-4
@@ -96,9 +98,9 @@ class CodecTraining:
             self._load(self.folder / "training.pt")
 
     def _start(self) -> None:
-        """Fresh weights, or those of `--start`, whose codebooks are kept if they have the right size."""
+        """Fresh weights, or those of `--start`, widened; its codebooks are kept if they have the right size."""
+        start_weights(self.codec)
         if self.args.start is None:
-            start_weights(self.codec)
             return
         self.phase = "joint"
         if not load_codec(self.codec, self.args.start):
@@ -177,7 +179,6 @@ class CodecTraining:
             "patches_rng": self.patches.rng.bit_generator.state,
             **{name: getattr(self, name) for name in ("phase", "step", "seen_s", "wall_s", "cpu_s")},
         }  # fmt: skip
-        self.folder.mkdir(parents=True, exist_ok=True)
         fresh = self.folder / "training.pt.new"
         torch.save(state, fresh)
         fresh.replace(self.folder / "training.pt")
@@ -206,20 +207,24 @@ def train_codec(args: argparse.Namespace) -> CodecTraining:
     training = CodecTraining(args)
     checks = cut_checks(args.work)
     stopped: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
+    before = signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
     wall_s, cpu_s = training.wall_s - time.monotonic(), training.cpu_s - time.process_time()
-    checked_s = training.wall_s
+    saved_s, checked_s = training.wall_s, training.seen_s
     recent: list[dict[str, float]] = []
     while training.seen_s < args.audio_s and not stopped:
         recent.append(training.take_step())
         training.wall_s, training.cpu_s = wall_s + time.monotonic(), cpu_s + time.process_time()
-        if training.wall_s - checked_s > args.check_minutes * 60:
-            checked_s = training.wall_s
+        if training.wall_s - saved_s > args.save_minutes * 60:
+            saved_s = training.wall_s
             training.save()
+        if training.seen_s // args.check_every_s > checked_s // args.check_every_s:
+            checked_s = training.seen_s
             write_check(training, checks, recent)
             recent = []
     training.save()
-    write_check(training, checks, recent)
+    if not stopped and checked_s < training.seen_s:
+        write_check(training, checks, recent)
+    signal.signal(signal.SIGTERM, before)
     return training
 
 
@@ -256,16 +261,29 @@ def main() -> None:
     add("--run", default="codec", help="folder of this training in WORK")
     add("--start", type=Path, help="folder of a codec or whole model to start from, if nothing is kept yet")
     add("--codebook-size", type=int, default=2048)
+    add(
+        "--filters",
+        type=int,
+        default=16,
+        help="of the first layer; deeper ones have 2, 4, 8 and 16 times as many",
+    )
+    add("--lstm-layers", type=int, default=1)
     add("--audio-s", type=float, default=1.5e6, help="audio-seconds in all")
     add("--warm-up-s", type=float, default=3000, help="of them, without quantizer")
     add("--adversarial-from-s", type=float, default=7e5, help="against the discriminator from here on")
     add("--frozen-from-s", type=float, default=1.2e6, help="the decoder alone from here on")
     add("--patches-frac", type=float, default=0.17, help="part of a batch that is synthetic")
-    add("--rate", type=float, default=5e-4, help="peak learning rate")
+    add("--rate", type=float, default=2e-4, help="peak learning rate")
     add("--batch", type=int, default=12, help="crops of one second")
     add("--threads", type=int, default=2)
     add("--device", default="cpu")
-    add("--check-minutes", type=float, default=8.0, help="between two checks, with what resuming needs kept")
+    add("--save-minutes", type=float, default=8.0, help="between two savings of all that resuming needs")
+    add(
+        "--check-every-s",
+        type=int,
+        default=10_000,
+        help="audio-seconds between two lines of held-out figures",
+    )
     add("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

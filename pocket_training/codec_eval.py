@@ -3,7 +3,10 @@
     python -m pocket_training.codec_eval --work WORK --codec FOLDER [FOLDER ...] --lossy
 
 One row a codec: folders of an `EncodecModel` or a whole model, and with `--lossy` Opus and Vorbis at their
-lowest rates as a sanity line.
+lowest rates as a sanity line.  What the codec alone costs in a metric, on the crops that `--write FOLDER` writes:
+
+    lora-bench score --reference FOLDER/original/genre --generated FOLDER/codec_0/genre --metric mfcc20 --no-guards
+
 The codec's stage measures the same figures while it trains.
 """
 
@@ -51,8 +54,14 @@ def cut_checks(work: Path) -> dict[str, Tensor]:
     }
 
 
-def measure_codec(codec: Codec, checks: dict[str, Tensor]) -> dict[str, Any]:
-    """Log-mel L1 as the card's, SI-SDR and change of level in dB, for each set; use of the codebooks over all."""
+def measure_codec(codec: Codec, checks: dict[str, Tensor], write: Path | None = None) -> dict[str, Any]:
+    """Log-mel L1 as the card's, SI-SDR and change of level in dB, for each set; use of the codebooks over all.
+
+    Args:
+        codec: Reconstructs crops.
+        checks: The crops of each set.
+        write: Where to write the reconstructions of each set, as `SET/00.wav` and so on; None writes none.
+    """
     facts: dict[str, Any] = {}
     all_codes: list[Tensor] = []
     with torch.no_grad():
@@ -60,6 +69,10 @@ def measure_codec(codec: Codec, checks: dict[str, Tensor]) -> dict[str, Any]:
             pieces = [codec(piece) for piece in real.split(5)]
             fake = torch.cat([piece[0] for piece in pieces])
             all_codes += [codes for _, codes in pieces if codes is not None]
+            if write is not None:
+                (write / name).mkdir(parents=True, exist_ok=True)
+                for i, clip in enumerate(fake[:, 0].numpy()):
+                    soundfile.write(write / name / f"{i:02d}.wav", clip, SAMPLE_RATE_HZ)
             level = (fake.std(-1).clamp_min(1e-6) / real.std(-1).clamp_min(1e-6)).log10()
             facts |= {
                 f"{name}_mel": round(float((compute_log_mel(fake) - compute_log_mel(real)).abs().mean()), 4),
@@ -138,12 +151,16 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="working folder of the data stage")
     parser.add_argument("--codec", type=Path, nargs="*", default=[], help="folders of codecs or whole models")
     parser.add_argument("--lossy", action="store_true", help="compare Opus and Vorbis")
+    parser.add_argument("--write", type=Path, help="folder for the crops, original and reconstructed")
     args = parser.parse_args()
     checks = cut_checks(args.work)
-    for folder in args.codec:
+    if args.write is not None:
+        measure_codec(lambda audio: (audio, None), checks, args.write / "original")
+    for i, folder in enumerate(args.codec):
         model = load_encodec(folder)
         rate = N_CODEBOOKS * FRAME_RATE_HZ * math.log2(model.config.codebook_size) / 1000
-        print(f"{folder} | {rate:.1f} kbit/s |", measure_codec(use_encodec(model), checks), flush=True)
+        write = None if args.write is None else args.write / f"codec_{i}"
+        print(f"{folder} | {rate:.1f} kbit/s |", measure_codec(use_encodec(model), checks, write), flush=True)
     for name, pack in LOSSY.items() if args.lossy else ():
         sizes: list[int] = []
         facts = measure_codec(use_lossy(pack, sizes), checks)

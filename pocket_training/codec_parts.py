@@ -6,24 +6,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import EncodecModel
+from transformers import EncodecConfig, EncodecModel
 
 from lora_bench.models.bridges.tensors import codec_to_audiocraft, codec_to_transformers
 from pocket_training.export import load_encodec
-from pocket_training.shapes import CODEBOOK_SIZE, FRAME_RATE_HZ, N_CODEBOOKS, build_codec_config
+from pocket_training.shapes import FRAME_RATE_HZ, N_CODEBOOKS, build_codec_config
 
 DEAD_FRAC = 0.1  # of the mean use of a codebook's codes
 
 
 class PocketCodec(nn.Module):
-    """audiocraft's encoder, residual quantizer and decoder in the shape of `build_codec_config`."""
+    """audiocraft's encoder, residual quantizer and decoder in the shape that a config of transformers gives."""
 
-    def __init__(self, codebook_size: int = CODEBOOK_SIZE) -> None:
+    def __init__(self, config: EncodecConfig | None = None) -> None:
         super().__init__()
         from audiocraft.modules.seanet import SEANetDecoder, SEANetEncoder
         from audiocraft.quantization import ResidualVectorQuantizer
 
-        config = build_codec_config(codebook_size)
+        self.config = config = config or build_codec_config()
         shape: dict[str, Any] = {
             "dimension": config.hidden_size,
             "n_filters": config.num_filters,
@@ -46,7 +46,7 @@ class PocketCodec(nn.Module):
         self.quantizer: Any = ResidualVectorQuantizer(
             dimension=config.hidden_size,
             n_q=N_CODEBOOKS,
-            bins=codebook_size,
+            bins=config.codebook_size,
             decay=0.99,  # a batch holds less than one vector per code
             kmeans_init=False,
             threshold_ema_dead_code=0,
@@ -145,7 +145,7 @@ def restart_codes(quantizer: Any, hidden: Tensor) -> int:
 
 def save_codec(codec: PocketCodec, folder: Path) -> EncodecModel:
     """Convert to transformers and save, each file whole or not at all."""
-    model = EncodecModel(build_codec_config(codec.quantizer.bins))
+    model = EncodecModel(codec.config)
     model.load_state_dict(codec_to_transformers(codec.state_dict()))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
@@ -156,16 +156,55 @@ def save_codec(codec: PocketCodec, folder: Path) -> EncodecModel:
 
 
 def load_codec(codec: PocketCodec, folder: Path) -> bool:
-    """Take the weights of a folder's codec; codebooks of another size stay as they are.
+    """Take over a folder's codec; codebooks of another size stay as they are.
+
+    A codec with more filters computes the same at first: its further channels listen to all, and the first ones
+    do not listen to them yet.
 
     Returns:
         True if the codebooks were taken too.
     """
-    state = codec_to_audiocraft(load_encodec(folder).state_dict())
-    own = codec.state_dict()
-    fitting = {name: tensor for name, tensor in state.items() if own[name].shape == tensor.shape}
-    codec.load_state_dict(own | fitting)
-    return len(fitting) == len(state)
+    old = codec_to_audiocraft(load_encodec(folder).state_dict())
+    new = codec.state_dict()
+    books = [name for name in new if name.startswith("quantizer.")]
+    fit = all(new[name].shape == old[name].shape for name in books)
+    plain = {name: tensor for name, tensor in new.items() if name not in books}
+    codec.load_state_dict(new | widen_weights(old, plain) | ({n: old[n] for n in books} if fit else {}))
+    return fit
+
+
+def widen_weights(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put the weights of `old` into the wider ones of `new`; see `load_codec`.
+
+    Args:
+        old: audiocraft's names, weight-normed convolutions as `weight_g` and `weight_v`.
+        new: The same names, no dimension smaller.
+
+    Returns:
+        A copy of `new` with the old weights in the first channels.
+    """
+    wide: dict[str, Tensor] = {}
+    for name, tensor in new.items():
+        if name.endswith("weight_g"):
+            continue
+        small, large = old[name], tensor.clone()
+        if ".lstm." in name:  # four gates stand one below the other
+            small, large = small.unflatten(0, (4, -1)), large.unflatten(0, (4, -1))
+            large[:, : small.shape[1]] = 0
+            large[tuple(slice(n) for n in small.shape)] = small
+            wide[name] = large.flatten(0, 1)
+        elif name.endswith("weight_v"):
+            stem = name.removesuffix("v")
+            small = torch._weight_norm(small, old[stem + "g"])
+            large = torch._weight_norm(large, new[stem + "g"])
+            outputs = 1 if ".convtr." in name else 0  # a transposed convolution's are its second dimension
+            large.narrow(outputs, 0, small.shape[outputs]).zero_()
+            large[tuple(slice(n) for n in small.shape)] = small
+            wide[name], wide[stem + "g"] = large, large.norm(dim=(1, 2), keepdim=True)
+        else:  # biases
+            large[tuple(slice(n) for n in small.shape)] = small
+            wide[name] = large
+    return wide
 
 
 def check_conversion(codec: PocketCodec, model: EncodecModel, audio: Tensor) -> float:

@@ -1,41 +1,42 @@
 """Stage 3, language model: train text encoder and decoder together on the codec's codes, then export.
 
-    python -m pocket_training.lm --work WORK --minutes 35
+    python -m pocket_training.lm --work WORK --threads 1
+
+The same command resumes: every `--save-minutes`, at the end and on SIGTERM all that training needs is kept in
+`WORK/lm/training.pt`, and the model, with averaged weights, in `WORK/lm/weights/`.  Every `--check-every-s`
+audio-seconds a line of held-out figures is added to `WORK/lm/checks.jsonl`.
 
 Crops of ten seconds, delay pattern, cross-entropy per codebook over all frames; every third step on crops of
 1.28 s, from which the text side learns (in long ones the music itself says what comes).  The caption is dropped in
 one crop of five: MusicGen's null condition, zero states and zero mask, which guidance needs.  The
 matrices of the decoder's self-attention and feed-forward learn by Muon (Jordan 2024: fewer steps than AdamW),
-the rest by AdamW; the learning rate follows the wall clock and ends at zero; an exponential average of the
-weights is what is exported.
+the rest by AdamW; the learning rate follows the audio-seconds seen and ends at zero.
 
-`--resume WEIGHTS --minutes 0` only puts `WORK/codec` into a finished model.
+`--start WEIGHTS --audio-s 0` only puts `WORK/codec` into a finished model.
 
-First it analyses the tracks (`WORK/heard.pkl`) and encodes segments of them for `--encode-minutes`
-(`WORK/segments.npz`); both are kept and reused.  Writes `WORK/lm.log.jsonl` and the package's `weights/`, a
-snapshot from `--snapshot-minutes` on.  Seed 0; a faster machine takes more steps.
+First it analyses the tracks (`WORK/heard.pkl`) and encodes all of them (`WORK/segments.npz`); both are kept and
+reused: remove `segments.npz` when the codec is another.
 """
 
 import argparse
 import copy
 import json
-import os
 import pickle
 import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import nn
 from transformers import EncodecModel, MusicgenForConditionalGeneration, T5Tokenizer
 
-from lora_bench.models.pocket import WEIGHTS
 from pocket_training.captions import Captioner, Heard, analyse_track
 from pocket_training.corpus import load_tracks, open_audio
 from pocket_training.data import Track
-from pocket_training.export import export_model, load_model
+from pocket_training.export import export_model, load_encodec, load_model
 from pocket_training.lm_parts import (
     Average,
     build_optimizers,
@@ -43,11 +44,10 @@ from pocket_training.lm_parts import (
     evaluate_model,
     freeze_music,
     measure_gain,
-    share_gradients,
     start_embeddings,
     start_text,
 )
-from pocket_training.shapes import FRAME_RATE_HZ, N_CODEBOOKS, build_model
+from pocket_training.shapes import FRAME_RATE_HZ, build_model
 from pocket_training.tokenizer import load_tokenizer, train_tokenizer
 from pocket_training.tokens import CodeCrops, Segments, cut_codes, encode_segments, load_segments
 
@@ -68,115 +68,160 @@ def analyse_tracks(work: Path, tracks: list[Track]) -> list[Heard]:
 
 
 def get_rate_frac(frac: float) -> float:
-    """Warm up for 4 % of the time, hold until 40 %, fall to zero linearly."""
+    """Warm up for 4 % of the training, hold until 40 %, fall to zero linearly."""
     return max(frac, 1e-3) / 0.04 if frac < 0.04 else 1.0 if frac < 0.4 else max(0.0, (1 - frac) / 0.6)
 
 
-def prepare_codes(args: argparse.Namespace) -> None:
-    """Analyse and encode the tracks, unless that has been done: once, before the processes part."""
-    tracks = load_tracks(args.work)
-    analyse_tracks(args.work, tracks)
-    if not (args.work / "segments.npz").is_file():
-        codec = EncodecModel.from_pretrained(args.work / "codec").eval()
-        encode_segments(args.work, tracks, codec, args.encode_minutes, args.seed)
+def prepare_codes(work: Path, tracks: list[Track]) -> Segments:
+    """The codes of all tracks, encoded by `WORK/codec` unless that has been done."""
+    if not (work / "segments.npz").is_file():
+        encode_segments(work, tracks, load_encodec(work / "codec"))
+    return load_segments(work)
 
 
-def train_lm(args: argparse.Namespace, rank: int = 0) -> None:
-    """The whole stage, as process `rank`. See the module's docstring."""
-    torch.manual_seed(args.seed)
-    tracks = load_tracks(args.work)
-    captioner = Captioner(tracks, analyse_tracks(args.work, tracks))
-    codec = EncodecModel.from_pretrained(args.work / "codec").eval()
-    segments = load_segments(args.work)
-    held_out = np.array([tracks[i].split == "heldout" for i in segments.track])
-    train = segments.take(~held_out)
-    crop_frames = round(args.crop_s * FRAME_RATE_HZ)
-    crops = CodeCrops(train, captioner, crop_frames, args.seed + 1000 * rank)
-    openings = CodeCrops(train, captioner, OPENING_FRAMES, args.seed + 1000 * rank + 500)
-    tokenizer = train_tokenizer(write_text(train, captioner, args.seed))
-    checks = cut_codes(segments.take(held_out), captioner, crop_frames, 42, args.seed)
-    print(
-        f"{len(train.track)} training segments of 24 s, {held_out.sum()} held out, {len(tokenizer)} pieces",
-        flush=True,
-    )
-    model, tokenizer = _start_model(args, codec, tokenizer)
-    optimizers, average = build_optimizers(model, args.text_only), Average(copy.deepcopy(model), 0.99)
-    log = (args.work / "lm.log.jsonl").open("a", buffering=1)
-    clock = torch.zeros(1)
-    torch.manual_seed(args.seed + rank)  # from here on the processes differ: dropout, captions, crops
-    rng = torch.Generator().manual_seed(args.seed + rank)
-    start, last, step, n_exported = time.monotonic(), time.monotonic(), 0, 0
-    recent: list[Tensor] = []
-    while True:
-        clock[0] = time.monotonic() - start
-        if distributed.is_initialized():
-            distributed.broadcast(clock, 0)  # all processes stop at the same step
-        elapsed = float(clock)
-        if elapsed >= args.minutes * 60:
-            break
-        frac = get_rate_frac(elapsed / (args.minutes * 60))
-        for optimizer in optimizers:
+class LmTraining:
+    """Model, optimizers and crops, at some step of the training."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        """Start, or resume from `WORK/lm/training.pt`."""
+        torch.manual_seed(args.seed)
+        self.args, self.folder = args, args.work / args.run
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.step, self.seen_s, self.wall_s, self.cpu_s = 0, 0.0, 0.0, 0.0
+        tracks = load_tracks(args.work)
+        captioner = Captioner(tracks, analyse_tracks(args.work, tracks))
+        segments = prepare_codes(args.work, tracks)
+        held_out = np.array([tracks[i].split == "heldout" for i in segments.track])
+        train = segments.take(~held_out)
+        n_frames = round(args.crop_s * FRAME_RATE_HZ)
+        self.crops = CodeCrops(train, captioner, n_frames, args.seed)
+        self.openings = CodeCrops(train, captioner, min(OPENING_FRAMES, n_frames), args.seed + 500)
+        codes, captions, _ = cut_codes(segments.take(held_out), captioner, n_frames, 42, args.seed)
+        self.checks = (codes, captions)
+        is_resumed = (self.folder / "training.pt").is_file()
+        source = self.folder / "weights" if is_resumed else args.start
+        if source is None:
+            tokenizer = train_tokenizer(write_text(train, captioner, args.seed))
+        else:
+            tokenizer = load_tokenizer(source)
+        self.tokenizer: T5Tokenizer = tokenizer
+        start = None if is_resumed else args.start
+        self.model = start_model(load_encodec(args.work / "codec"), start, args)
+        self.optimizers = build_optimizers(self.model, args.text_only)
+        self.average = Average(copy.deepcopy(self.model), 0.99)
+        if is_resumed:
+            self._load(self.folder / "training.pt")
+
+    def take_step(self) -> list[float]:
+        """One batch of crops, or of openings every third time; returns each codebook's loss."""
+        args = self.args
+        frac = get_rate_frac(self.seen_s / args.audio_s) * args.rate_factor
+        for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = optimizer.defaults["lr"] * frac * args.rate_factor
-        opens = args.opening_every > 0 and step % args.opening_every == args.opening_every - 1
-        losses = _take_step(
-            model, tokenizer, *_draw(openings if opens else crops, args), optimizers, args, rng
-        )
-        if not opens:
-            recent.append(losses)
-        average.update(model)
-        step += 1
-        if rank == 0 and time.monotonic() - last > args.log_s:
-            last = time.monotonic()
-            held = evaluate_model(average.model, tokenizer, checks[0], checks[1]).mean(0)
-            facts = {
-                "step": step, "elapsed_s": round(elapsed), "rate_frac": round(frac, 4),
-                "train": _round(torch.stack(recent).mean(0)),
-                "heldout": _round(held), "heldout_mean": round(float(held.mean()), 4),
-                "audio_s_per_s": round(step * args.batch * args.processes * args.crop_s / elapsed, 1),
-                "text_gain": measure_gain(average.model, tokenizer, checks[0], checks[1]),
-            }  # fmt: skip
-            recent = []
-            print(json.dumps(facts), file=log)
-            if elapsed > (n_exported + 1) * args.snapshot_minutes * 60:
-                n_exported += 1
-                export_model(
-                    average.model, tokenizer, args.out, {"trained": True, "state": "snapshot", **facts}
-                )
-    if rank == 0:
-        held = evaluate_model(average.model, tokenizer, checks[0], checks[1]).mean(0)
-        facts = {
-            "trained": True,
-            "state": "final",
-            "step": step,
-            "minutes": args.minutes,
-            "heldout": _round(held),
-        }
-        if step == 0 and args.resume is not None:  # only the codec is new
-            facts = json.loads((args.resume / "pocket.json").read_text())
-        export_model(average.model, tokenizer, args.out, facts)
-        print(json.dumps(facts), file=log)
+                group["lr"] = optimizer.defaults["lr"] * frac
+        opens = args.opening_every > 0 and self.step % args.opening_every == args.opening_every - 1
+        crops = self.openings if opens else self.crops
+        # about as many frames, whatever the crops' length
+        codes, captions = crops.draw(max(1, round(args.batch * self.crops.n_frames / crops.n_frames)))
+        text: Any = self.tokenizer(captions, return_tensors="pt", padding=True, truncation=True)
+        drop = torch.rand(len(codes)) < (0.0 if args.text_only else CAPTION_DROPOUT)
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            losses = compute_losses(self.model, codes, dict(text), drop).mean(0)  # (K,)
+        losses.mean().backward()
+        nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.average.update(self.model)
+        self.step += 1
+        self.seen_s += codes.shape[0] * codes.shape[2] / FRAME_RATE_HZ
+        return losses.tolist()
+
+    def save(self) -> None:
+        """Keep everything that the next step depends on, and the averaged model."""
+        facts = {"trained": True, "step": self.step, "audio_s": round(self.seen_s), "seed": self.args.seed}
+        export_model(self.average.model, self.tokenizer, self.folder / "weights", facts)
+        state = {
+            "model": self.model.state_dict(), "average": self.average.model.state_dict(),
+            "average_n": self.average.n, "torch_rng": torch.get_rng_state(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "rngs": [crops.rng.getstate() for crops in (self.crops, self.openings)],
+            **{name: getattr(self, name) for name in ("step", "seen_s", "wall_s", "cpu_s")},
+        }  # fmt: skip
+        fresh = self.folder / "training.pt.new"
+        torch.save(state, fresh)
+        fresh.replace(self.folder / "training.pt")
+
+    def _load(self, file: Path) -> None:
+        state = torch.load(file, weights_only=True)
+        for name in ("step", "seen_s", "wall_s", "cpu_s"):
+            setattr(self, name, state[name])
+        self.model.load_state_dict(state["model"])
+        self.average.model.load_state_dict(state["average"])
+        self.average.n = state["average_n"]
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
+        for crops, kept in zip((self.crops, self.openings), state["rngs"], strict=True):
+            crops.rng.setstate(kept)
+        torch.set_rng_state(state["torch_rng"])
 
 
-def _start_model(
-    args: argparse.Namespace, codec: EncodecModel, tokenizer: T5Tokenizer
-) -> tuple[MusicgenForConditionalGeneration, T5Tokenizer]:
-    """A fresh model around the codec, or the one to go on from with its own tokenizer, ready to train."""
+def start_model(
+    codec: EncodecModel, start: Path | None, args: argparse.Namespace
+) -> MusicgenForConditionalGeneration:
+    """A fresh model around the codec, or the one in the folder `start`, ready to train."""
     model = build_model(codec)
-    if args.resume is None:
+    if start is None:
         start_embeddings(model)
     else:
-        tokenizer = load_tokenizer(args.resume)
-        model.load_state_dict(load_model(args.resume).state_dict())
+        model.load_state_dict(load_model(start).state_dict())
         model.audio_encoder.load_state_dict(codec.state_dict())  # its decoder may have been trained further
-    if args.resume is None or args.restart_text:
+    if start is None or args.restart_text:
         start_text(model, 0.0 if args.text_only else 0.3)
     model.audio_encoder.requires_grad_(False)
     if args.text_only:
         freeze_music(model)
     model.train()
     model.audio_encoder.eval()
-    return model, tokenizer
+    return model
+
+
+def train_lm(args: argparse.Namespace) -> LmTraining:
+    """Train until `--audio-s` are seen or SIGTERM comes. See the module's docstring."""
+    training = LmTraining(args)
+    stopped: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
+    wall_s, cpu_s = training.wall_s - time.monotonic(), training.cpu_s - time.process_time()
+    saved_s, checked_s = training.wall_s, training.seen_s
+    while training.seen_s < args.audio_s and not stopped:
+        losses = training.take_step()
+        training.wall_s, training.cpu_s = wall_s + time.monotonic(), cpu_s + time.process_time()
+        if training.wall_s - saved_s > args.save_minutes * 60:
+            saved_s = training.wall_s
+            training.save()
+        is_last = training.seen_s >= args.audio_s
+        if is_last or training.seen_s // args.check_every_s > checked_s // args.check_every_s:
+            checked_s = training.seen_s
+            write_check(training, losses)
+    training.save()
+    signal.signal(signal.SIGTERM, before)
+    return training
+
+
+def write_check(training: LmTraining, losses: list[float]) -> None:
+    """Append one line: hours, audio-seconds, the averaged model's held-out losses and what captions are worth."""
+    model, tokenizer = training.average.model, training.tokenizer
+    held = evaluate_model(model, tokenizer, *training.checks).mean(0)
+    facts = {
+        "wall_h": round(training.wall_s / 3600, 3), "cpu_h": round(training.cpu_s / 3600, 3),
+        "audio_s": round(training.seen_s), "step": training.step,
+        "last_losses": [round(loss, 4) for loss in losses],
+        "heldout": [round(float(loss), 4) for loss in held], "heldout_mean": round(float(held.mean()), 4),
+        "text_gain": measure_gain(model, tokenizer, *training.checks),
+    }  # fmt: skip
+    with (training.folder / "checks.jsonl").open("a") as log:
+        print(json.dumps(facts), file=log)
+    print(json.dumps(facts), flush=True)
 
 
 def write_text(segments: Segments, captioner: Captioner, seed: int) -> list[str]:
@@ -189,76 +234,35 @@ def write_text(segments: Segments, captioner: Captioner, seed: int) -> list[str]
     ]
 
 
-def _draw(crops: CodeCrops, args: argparse.Namespace) -> tuple[Tensor, list[str]]:
-    """A batch of about as many frames, whatever their crops' length."""
-    return crops.draw(max(1, round(args.batch * args.crop_s * FRAME_RATE_HZ / crops.n_frames)))
-
-
-def _take_step(
-    model: MusicgenForConditionalGeneration, tokenizer: T5Tokenizer, codes: Tensor, captions: list[str],
-    optimizers: list[torch.optim.Optimizer], args: argparse.Namespace, rng: torch.Generator,
-) -> Tensor:  # fmt: skip
-    text: Any = tokenizer(captions, return_tensors="pt", padding=True, truncation=True)
-    drop = torch.rand(len(codes), generator=rng) < (0.0 if args.text_only else CAPTION_DROPOUT)
-    with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-        losses = compute_losses(model, codes, dict(text), drop).mean(0)  # (K,)
-    losses.mean().backward()
-    share_gradients(model)
-    nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return losses.detach()
-
-
-def _round(values: Tensor) -> list[float]:
-    assert values.shape == (N_CODEBOOKS,)
-    return [round(float(v), 4) for v in values]
-
-
-def _run_process(rank: int, args: argparse.Namespace) -> None:
-    torch.set_num_threads(args.threads)
-    if args.processes > 1:
-        meeting = args.work / f"processes-{os.getppid()}"
-        store = f"file://{meeting.resolve()}"
-        distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=args.processes)
-    train_lm(args, rank)
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--work", type=Path, required=True, help="working folder of the earlier stages")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the finished model")
-    parser.add_argument("--minutes", type=float, default=35.0, help="of training")
-    parser.add_argument("--encode-minutes", type=float, default=6.0, help="of encoding, if not done yet")
-    parser.add_argument("--snapshot-minutes", type=float, default=10.0)
-    parser.add_argument("--batch", type=int, default=3, help="crops in each process")
-    parser.add_argument("--log-s", type=float, default=90.0, help="between evaluations")
-    parser.add_argument("--threads", type=int, default=1, help="of each process")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--resume", type=Path, default=None, help="a folder that this stage wrote, to go on from"
+    add = parser.add_argument
+    add("--work", type=Path, required=True, help="working folder of the earlier stages")
+    add("--run", default="lm", help="folder of this training in WORK")
+    add("--start", type=Path, help="a whole model to start from, if nothing is kept yet")
+    add("--audio-s", type=float, default=5e5, help="audio-seconds in all")
+    add("--save-minutes", type=float, default=8.0, help="between two savings of all that resuming needs")
+    add(
+        "--check-every-s",
+        type=int,
+        default=10_000,
+        help="audio-seconds between two lines of held-out figures",
     )
-    parser.add_argument("--restart-text", action="store_true", help="with --resume: start the text side anew")
-    parser.add_argument(
-        "--text-only", action="store_true", help="train the text side and cross-attention alone"
-    )
-    parser.add_argument("--crop-s", type=float, default=10.0, help="of each crop")
-    parser.add_argument("--rate-factor", type=float, default=1.0, help="of the learning rates")
-    parser.add_argument("--processes", type=int, default=2, help="each with its own batch")
-    parser.add_argument(
-        "--opening-every", type=int, default=3, help="every how many steps one on short crops; 0 never"
-    )
-    parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16: for CPUs with AMX")
+    add("--batch", type=int, default=6, help="crops")
+    add("--threads", type=int, default=2)
+    add("--seed", type=int, default=0)
+    add("--restart-text", action="store_true", help="with --start: start the text side afresh")
+    add("--text-only", action="store_true", help="train the text side and cross-attention alone")
+    add("--crop-s", type=float, default=10.0, help="of each crop")
+    add("--rate-factor", type=float, default=1.0, help="of the learning rates")
+    add("--opening-every", type=int, default=3, help="every how many steps one on short crops; 0 never")
+    add("--bf16", action="store_true", help="matrix products in bfloat16: for CPUs with AMX")
     args = parser.parse_args()
-    prepare_codes(args)
-    if args.processes == 1:
-        _run_process(0, args)
-    else:
-        multiprocessing.spawn(_run_process, (args,), nprocs=args.processes)
+    torch.set_num_threads(args.threads)
+    train_lm(args)
 
 
 if __name__ == "__main__":

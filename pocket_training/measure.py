@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import EncodecModel, MusicgenForConditionalGeneration, T5Tokenizer
 
 from pocket_training.lm_parts import evaluate_model
-from pocket_training.shapes import CODEBOOK_SIZE, FRAME_RATE_HZ, N_CODEBOOKS, SAMPLE_RATE_HZ
+from pocket_training.shapes import FRAME_RATE_HZ, N_CODEBOOKS, SAMPLE_RATE_HZ
 from pocket_training.tokens import Segments
 
 SAMPLE_PROMPTS = (
@@ -94,21 +94,20 @@ def compute_perplexity(codes: Tensor) -> list[float]:
     return result
 
 
-def measure_baselines(train: Segments, codes: Tensor) -> dict[str, list[float]]:
+def measure_baselines(train: Segments, codes: Tensor, size: int) -> dict[str, list[float]]:
     """Cross-entropy (nats) of held-out codes (N, K, T) under models that count training codes.
 
     The unigram adds one to each count.  The bigram of codebook k conditions on its own previous code,
     smoothed by the unigram: (count + w x unigram) / (total + w), with the best w of 5, 20, 80, 320.
+    `size` is the codebooks'.
     """
     unigram, bigram = [], []
     for k in range(N_CODEBOOKS):
         known = train.codes[:, k].astype(np.int64)  # (S, T)
-        p = np.bincount(known.ravel(), minlength=CODEBOOK_SIZE) + 1.0
+        p = np.bincount(known.ravel(), minlength=size) + 1.0
         p /= p.sum()
-        pairs = np.bincount(
-            (known[:, :-1] * CODEBOOK_SIZE + known[:, 1:]).ravel(), minlength=CODEBOOK_SIZE**2
-        )
-        pairs = pairs.reshape(CODEBOOK_SIZE, CODEBOOK_SIZE).astype(np.float64)
+        pairs = np.bincount((known[:, :-1] * size + known[:, 1:]).ravel(), minlength=size**2)
+        pairs = pairs.reshape(size, size).astype(np.float64)
         asked = codes[:, k].numpy()
         first = -np.log(p[asked])
         unigram.append(round(float(first.mean()), 4))

@@ -6,7 +6,13 @@ All sizes stand here, once.  Axes: `B` batch, `K` codebook, `T` frame, `D` hidde
 import math
 from typing import Any
 
-from transformers import EncodecConfig, MusicgenConfig, MusicgenForConditionalGeneration, T5Config
+from transformers import (
+    EncodecConfig,
+    EncodecModel,
+    MusicgenConfig,
+    MusicgenForConditionalGeneration,
+    T5Config,
+)
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
 SAMPLE_RATE_HZ = 16_000  # half of MusicGen's: twice the music for the same computation
@@ -16,12 +22,13 @@ HOP = 320
 FRAME_RATE_HZ = 50
 N_CODEBOOKS = 4
 CODEBOOK_SIZE = 1024
-START_ID = CODEBOOK_SIZE  # one past the last code: start and padding at once, as 2048 in MusicGen
 TEXT_VOCAB_SIZE = 1024  # the tokenizer may have fewer pieces
 
 
-def build_codec_config(codebook_size: int = CODEBOOK_SIZE) -> EncodecConfig:
-    """EnCodec of under two million parameters: not causal, weight norm, four codebooks."""
+def build_codec_config(
+    codebook_size: int = CODEBOOK_SIZE, num_filters: int = 16, num_lstm_layers: int = 1
+) -> EncodecConfig:
+    """EnCodec, by default of under two million parameters: not causal, weight norm, four codebooks."""
     return EncodecConfig(
         sampling_rate=SAMPLE_RATE_HZ,
         audio_channels=1,
@@ -29,7 +36,7 @@ def build_codec_config(codebook_size: int = CODEBOOK_SIZE) -> EncodecConfig:
         chunk_length_s=None,
         overlap=None,
         upsampling_ratios=list(RATIOS),
-        num_filters=16,
+        num_filters=num_filters,
         num_residual_layers=1,
         dilation_growth_rate=2,
         hidden_size=64,
@@ -38,7 +45,7 @@ def build_codec_config(codebook_size: int = CODEBOOK_SIZE) -> EncodecConfig:
         kernel_size=7,
         last_kernel_size=7,
         residual_kernel_size=3,
-        num_lstm_layers=1,
+        num_lstm_layers=num_lstm_layers,
         compress=2,
         use_causal_conv=False,
         norm_type="weight_norm",
@@ -68,10 +75,10 @@ def build_text_config() -> T5Config:
     )
 
 
-def build_decoder_config() -> MusicgenDecoderConfig:
-    """The decoder: six layers of 256."""
+def build_decoder_config(codebook_size: int = CODEBOOK_SIZE) -> MusicgenDecoderConfig:
+    """The decoder: six layers of 256.  Start and padding are one past the last code, as 2048 in MusicGen."""
     config = MusicgenDecoderConfig(
-        vocab_size=CODEBOOK_SIZE,
+        vocab_size=codebook_size,
         max_position_embeddings=1024,
         num_hidden_layers=6,
         ffn_dim=1024,
@@ -86,26 +93,27 @@ def build_decoder_config() -> MusicgenDecoderConfig:
         scale_embedding=False,
         num_codebooks=N_CODEBOOKS,
         audio_channels=1,
-        pad_token_id=START_ID,
-        bos_token_id=START_ID,
+        pad_token_id=codebook_size,
+        bos_token_id=codebook_size,
         eos_token_id=None,
         tie_word_embeddings=False,
     )
     # transformers 5 lost this attribute, which its own `forward(labels=...)` reads
-    config.decoder_start_token_id = START_ID
+    config.decoder_start_token_id = codebook_size
     return config
 
 
-def build_model(codec: Any = None) -> MusicgenForConditionalGeneration:
+def build_model(codec: EncodecModel | None = None) -> MusicgenForConditionalGeneration:
     """The whole model with fresh weights, ready for `generate` and `forward(labels=...)`.
 
     Args:
-        codec: A trained `EncodecModel` of `build_codec_config`'s shape to put in; None keeps a fresh one.
+        codec: A trained one to put in; None keeps a fresh one.
     """
+    codec_config = build_codec_config() if codec is None else codec.config
     config = MusicgenConfig(
         text_encoder=build_text_config().to_dict(),
-        audio_encoder=build_codec_config().to_dict(),
-        decoder=build_decoder_config().to_dict(),
+        audio_encoder=codec_config.to_dict(),
+        decoder=build_decoder_config(codec_config.codebook_size).to_dict(),
     )
     model = MusicgenForConditionalGeneration(config)
     if codec is not None:
@@ -116,11 +124,12 @@ def build_model(codec: Any = None) -> MusicgenForConditionalGeneration:
 
 def set_token_ids(model: MusicgenForConditionalGeneration) -> None:
     """Start, padding and sampling defaults: as MusicGen is published (top-k 250, T=1, guidance 3)."""
-    model.config.decoder.decoder_start_token_id = START_ID
+    start_id = model.config.decoder.vocab_size
+    model.config.decoder.decoder_start_token_id = start_id
     generation: Any = model.generation_config
-    generation.decoder_start_token_id = START_ID
-    generation.pad_token_id = START_ID
-    generation.bos_token_id = START_ID
+    generation.decoder_start_token_id = start_id
+    generation.pad_token_id = start_id
+    generation.bos_token_id = start_id
     generation.eos_token_id = None
     generation.do_sample = True
     generation.top_k = 250

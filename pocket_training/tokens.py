@@ -1,7 +1,6 @@
 """Codes of the training music, in segments, with what captions need: the language model's data."""
 
 import random
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from transformers import EncodecModel
 from pocket_training.captions import Captioner
 from pocket_training.corpus import open_audio
 from pocket_training.data import Track
-from pocket_training.shapes import FRAME_RATE_HZ, HOP, N_CODEBOOKS, START_ID
+from pocket_training.shapes import FRAME_RATE_HZ, HOP, N_CODEBOOKS, SAMPLE_RATE_HZ
 
 SEGMENT_S = 24.0
 
@@ -34,42 +33,30 @@ class Segments:
         return Segments(self.track[keep], self.start_s[keep], self.codes[keep])
 
 
-def encode_segments(
-    work: Path, tracks: list[Track], codec: EncodecModel, minutes: float, seed: int
-) -> Segments:
-    """Encode segments of all tracks in turn until the time is up; keep them in `WORK/segments.npz`.
-
-    The first segments of all tracks come before the second ones of any, so that a short time
-    costs length of the long tracks, not tracks.
-    """
-    rng = random.Random(seed)
+def encode_segments(work: Path, tracks: list[Track], codec: EncodecModel) -> None:
+    """Encode all tracks; keep their segments in `WORK/segments.npz`."""
     n_samples = int(SEGMENT_S * FRAME_RATE_HZ) * HOP
-    rounds: list[tuple[int, int, int]] = []
+    spots: list[tuple[int, int]] = []
     for i, track in enumerate(tracks):
-        n = track.length // n_samples
-        order = rng.sample(range(n), n)
-        rounds += [(turn, i, j) for turn, j in enumerate(order)]
-    rounds.sort(key=lambda spot: (spot[0], rng.random()))
-    audio = open_audio(work)
-    began, done, codes = time.monotonic(), [], []
+        if track.length >= n_samples:
+            # the last one ends where the track does: it may overlap the one before
+            spots += [(i, start) for start in range(0, track.length - n_samples, n_samples)]
+            spots.append((i, track.length - n_samples))
+    audio, codes = open_audio(work), []
     with torch.no_grad():
-        for at in range(0, len(rounds), 4):
-            if time.monotonic() - began > minutes * 60:
-                break
-            spots = rounds[at : at + 4]
-            starts = [tracks[i].start + j * n_samples for _, i, j in spots]
+        for at in range(0, len(spots), 4):
+            starts = [tracks[i].start + start for i, start in spots[at : at + 4]]
             batch = np.stack([audio[s : s + n_samples].astype(np.float32) / 32768 for s in starts])
-            codes.append(
-                codec.encode(torch.from_numpy(batch)[:, None]).audio_codes[0].numpy().astype(np.uint16)
-            )
-            done += spots
-    segments = Segments(
-        np.array([i for _, i, _ in done]),
-        np.array([j * n_samples / (HOP * FRAME_RATE_HZ) for _, _, j in done]),
-        np.concatenate(codes),
+            found = codec.encode(torch.from_numpy(batch)[:, None]).audio_codes[0]
+            codes.append(found.numpy().astype(np.uint16))
+    fresh = work / "segments.new.npz"
+    np.savez(
+        fresh,
+        track=np.array([i for i, _ in spots]),
+        start_s=np.array([start / SAMPLE_RATE_HZ for _, start in spots]),
+        codes=np.concatenate(codes),
     )
-    np.savez(work / "segments.npz", track=segments.track, start_s=segments.start_s, codes=segments.codes)
-    return segments
+    fresh.replace(work / "segments.npz")
 
 
 def load_segments(work: Path) -> Segments:
@@ -78,11 +65,12 @@ def load_segments(work: Path) -> Segments:
         return Segments(file["track"], file["start_s"], file["codes"])
 
 
-def delay_codes(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def delay_codes(codes: Tensor, start_id: int) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs and targets in MusicGen's delay pattern: codebook k comes k positions late, no frame is lost.
 
     Args:
         codes: (B, K, T).
+        start_id: Of the start token.
 
     Returns:
         Inputs (B, K, T + K - 1): the start token, then the delayed codes but the last column.
@@ -90,12 +78,12 @@ def delay_codes(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         Mask (K, T + K - 1): where a target is a code.
     """
     B, K, T = codes.shape
-    targets = codes.new_full((B, K, T + K - 1), START_ID)
+    targets = codes.new_full((B, K, T + K - 1), start_id)
     mask = torch.zeros(K, T + K - 1, dtype=torch.bool)
     for k in range(K):
         targets[:, k, k : k + T] = codes[:, k]
         mask[k, k : k + T] = True
-    inputs = torch.cat([codes.new_full((B, K, 1), START_ID), targets[..., :-1]], dim=-1)
+    inputs = torch.cat([codes.new_full((B, K, 1), start_id), targets[..., :-1]], dim=-1)
     return inputs, targets, mask
 
 

@@ -105,7 +105,7 @@ def test_language_model_predicts_codes_better_than_chance(model, tokenizer, code
 
 def test_our_loss_equals_that_of_transformers_with_delayed_labels(model, tokenizer, codes):
     text = tokenizer(["electronic music"] * 3, return_tensors="pt")
-    _, targets, mask = delay_codes(codes)
+    _, targets, mask = delay_codes(codes, 1024)
     with torch.no_grad():
         theirs = model(**text, labels=torch.where(mask, targets, 1024).transpose(1, 2)).loss
         ours = compute_losses(model, codes, dict(text)).mean()

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import pickle
 import random
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,14 +16,24 @@ from pocket_training.captions import Captioner, Heard, analyse_track
 from pocket_training.codec import CodecTraining, get_phase, train_codec
 from pocket_training.codec import get_rate_frac as get_codec_rate_frac
 from pocket_training.codec_losses import GradientNorms
-from pocket_training.codec_parts import PocketCodec, check_conversion, load_codec, restart_codes, save_codec
+from pocket_training.codec_parts import (
+    PocketCodec,
+    check_conversion,
+    load_codec,
+    restart_codes,
+    save_codec,
+    start_weights,
+)
 from pocket_training.data import Track
-from pocket_training.lm import get_rate_frac
+from pocket_training.export import load_model
+from pocket_training.lm import LmTraining, get_rate_frac, train_lm
+from pocket_training.lm_parts import MUON_PEAK_RATE, Muon
 from pocket_training.measure import compute_si_sdr
 from pocket_training.patches import PatchSampler
 from pocket_training.scores import write_scores
+from pocket_training.shapes import build_codec_config
 from pocket_training.sources import SOURCES
-from pocket_training.tokens import delay_codes
+from pocket_training.tokens import delay_codes, encode_segments, load_segments
 
 
 def make_track(**changes):
@@ -45,7 +57,7 @@ def test_scores_are_the_same_bytes_for_the_same_seed(tmp_path):
 
 def test_delay_pattern_keeps_every_code():
     codes = torch.randint(0, 1024, (2, 4, 7))
-    inputs, targets, mask = delay_codes(codes)
+    inputs, targets, mask = delay_codes(codes, 1024)
     assert inputs.shape == targets.shape == (2, 4, 10)
     assert (inputs[..., 0] == 1024).all()
     assert torch.equal(inputs[..., 1:], targets[..., :-1])
@@ -155,9 +167,9 @@ def codec_args(tmp_path):
     ]
     (tmp_path / "tracks.json").write_text(json.dumps([asdict(track) for track in tracks]))
     return argparse.Namespace(
-        work=tmp_path, run="codec", start=None, codebook_size=32, audio_s=8, warm_up_s=2,
+        work=tmp_path, run="codec", start=None, codebook_size=32, filters=4, lstm_layers=1, audio_s=8, warm_up_s=2,
         adversarial_from_s=4, frozen_from_s=6, patches_frac=0.5, rate=1e-3, batch=2, device="cpu",
-        check_minutes=60.0, seed=0,
+        save_minutes=60.0, check_every_s=4, seed=0,
     )  # fmt: skip
 
 
@@ -195,7 +207,7 @@ def test_a_frozen_codec_keeps_its_codes(codec_args):
 
 
 def test_codes_that_nothing_uses_are_moved_to_where_the_vectors_are(codec_args):
-    codec = PocketCodec(32)
+    codec = PocketCodec(build_codec_config(32))
     hidden = torch.randn(4, 64, 50) + 5
     for layer in codec.quantizer.vq.layers:
         layer._codebook.cluster_size.fill_(1.0)
@@ -225,8 +237,9 @@ def test_the_codec_stage_writes_a_folder_for_transformers_and_a_line_of_figures(
     audio = training.sampler.draw(2)
     assert model.encode(audio).audio_codes[0].shape == (2, 4, 50)
     assert check_conversion(training.average.model, model, audio) < 1e-4
-    (line,) = (codec_args.work / "codec" / "checks.jsonl").read_text().splitlines()
-    facts = json.loads(line)
+    lines = (codec_args.work / "codec" / "checks.jsonl").read_text().splitlines()
+    assert [json.loads(line)["audio_s"] for line in lines] == [4, 6]
+    facts = json.loads(lines[-1])
     assert facts["audio_s"] == 6
     assert facts["phase"] == "joint"
     assert {"music_mel", "genre_mel", "music_si_sdr_db", "genre_level_db"} <= facts.keys()
@@ -234,18 +247,112 @@ def test_the_codec_stage_writes_a_folder_for_transformers_and_a_line_of_figures(
 
 
 def test_codebooks_of_2048_are_four_books_at_transformers_too(codec_args, tmp_path):
-    codec = PocketCodec(2048).eval()
+    codec = PocketCodec(build_codec_config(2048)).eval()
     model = save_codec(codec, tmp_path / "large")
     assert EncodecModel.from_pretrained(tmp_path / "large").config.codebook_size == 2048
     assert check_conversion(codec, model, torch.randn(1, 1, 3200)) < 1e-4
     assert model.encode(torch.randn(1, 1, 3200)).audio_codes.shape == (1, 1, 4, 10)
 
 
-def test_a_codec_starts_from_another_whose_codebooks_are_smaller(codec_args, tmp_path):
-    codec_args.audio_s = 4
-    small, _ = take_all_steps(codec_args)
-    larger = PocketCodec(64)
-    assert not load_codec(larger, tmp_path / "codec")
-    weights = small.average.model.decoder.state_dict()
-    assert all(torch.equal(larger.decoder.state_dict()[name], weights[name]) for name in weights)
-    assert load_codec(PocketCodec(32), tmp_path / "codec")
+def test_a_wider_codec_with_larger_codebooks_starts_as_the_narrow_one_it_takes_over(tmp_path):
+    pytest.importorskip("audiocraft")
+    narrow, wide = (
+        PocketCodec(build_codec_config(32, 4)).eval(),
+        PocketCodec(build_codec_config(64, 6)).eval(),
+    )
+    save_codec(narrow, tmp_path)
+    start_weights(wide)
+    assert not load_codec(wide, tmp_path)
+    audio = torch.randn(2, 1, 3200)
+    with torch.no_grad():
+        hidden = narrow.encoder(audio)
+        assert torch.allclose(wide.encoder(audio), hidden, atol=1e-4)
+        assert torch.allclose(wide.decoder(hidden), narrow.decoder(hidden), atol=1e-4)
+    wide.decoder(wide.encoder(audio)).square().mean().backward()
+    grads = {name: p.grad for name, p in wide.named_parameters() if p.grad is not None}
+    assert all(torch.isfinite(grad).all() for grad in grads.values())
+    same = PocketCodec(build_codec_config(32, 4)).eval()
+    assert load_codec(same, tmp_path)
+    with torch.no_grad():
+        assert torch.allclose(same(audio)[0], narrow(audio)[0], atol=1e-4)
+
+
+@pytest.fixture
+def lm_args(tmp_path):
+    """A working folder with an untrained codec and codes of two training tracks and one held out."""
+    pytest.importorskip("audiocraft")
+    save_codec(PocketCodec(build_codec_config(32, 4)), tmp_path / "codec")
+    tracks = [
+        make_track(words=[word], split=split)
+        for word, split in (("jazz", "train"), ("rock", "train"), ("folk", "heldout"))
+    ]
+    (tmp_path / "tracks.json").write_text(json.dumps([asdict(track) for track in tracks]))
+    windows = np.random.default_rng(0).normal(size=(4, 3))
+    (tmp_path / "heard.pkl").write_bytes(pickle.dumps([Heard(120.0, "c major", windows)] * 3))
+    codes = np.random.default_rng(0).integers(0, 32, (6, 4, 1200)).astype(np.uint16)
+    np.savez(tmp_path / "segments.npz", track=np.arange(6) % 3, start_s=np.zeros(6), codes=codes)
+    return argparse.Namespace(
+        work=tmp_path, run="lm", start=None, audio_s=2.0, save_minutes=60.0, check_every_s=1, batch=1, seed=0,
+        restart_text=False, text_only=False, crop_s=0.5, rate_factor=1.0, opening_every=2, bf16=False,
+    )  # fmt: skip
+
+
+def test_a_language_model_training_that_was_resumed_equals_one_that_was_not(lm_args):
+    whole = LmTraining(argparse.Namespace(**{**vars(lm_args), "run": "whole"}))
+    losses = [whole.take_step() for _ in range(2)]  # a crop, an opening
+    for expected in losses:
+        training = LmTraining(lm_args)
+        assert training.take_step() == pytest.approx(expected, rel=1e-4)
+        training.save()
+    ours, theirs = training.average.model.state_dict(), whole.average.model.state_dict()
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
+
+
+def test_the_language_model_s_stage_writes_a_whole_model_with_the_codec_s_own_codebooks(lm_args):
+    training = train_lm(lm_args)
+    lines = (lm_args.work / "lm" / "checks.jsonl").read_text().splitlines()
+    assert [json.loads(line)["audio_s"] for line in lines] == [1, 2]
+    model = load_model(lm_args.work / "lm" / "weights")
+    assert model.config.decoder.vocab_size == model.config.audio_encoder.codebook_size == 32
+    assert model.generation_config.decoder_start_token_id == 32
+    assert training.step == 4
+    with torch.no_grad():
+        text = training.tokenizer(["jazz"], return_tensors="pt")
+        assert model.generate(**text, max_new_tokens=13).shape == (1, 1, 3200)
+
+
+def test_all_of_a_track_is_encoded_to_its_end(tmp_path):
+    class Codec:
+        def encode(self, audio):
+            codes = (audio[:, 0, ::320] * 32768).round()  # the audio counts frames
+            return SimpleNamespace(audio_codes=codes[None, :, None].expand(1, -1, 4, -1))
+
+    length = 60 * 16_000
+    (np.arange(2 * length) // 320 % 30_000).astype(np.int16).tofile(tmp_path / "audio.i16")
+    encode_segments(
+        tmp_path, [make_track(length=length), make_track(start=length, length=20 * 16_000)], Codec()
+    )
+    segments = load_segments(tmp_path)
+    assert segments.start_s.tolist() == [0, 24, 36]
+    assert segments.codes[2, 3, [0, -1]].tolist() == [1800, 2999]
+
+
+def test_muon_takes_the_steps_of_torch_s_own_in_higher_precision():
+    generator = torch.Generator().manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((8, 24), (24, 8))]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    optimizers = (
+        Muon(ours),
+        torch.optim.Muon(
+            theirs, lr=MUON_PEAK_RATE, weight_decay=0.05, ns_steps=4, adjust_lr_fn="match_rms_adamw"
+        ),
+    )
+    starts = [p.detach().clone() for p in ours]
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other, start in zip(ours, theirs, starts, strict=True):
+        assert (one - other).norm() < 0.03 * (other - start).norm()

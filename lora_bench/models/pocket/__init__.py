@@ -3,16 +3,16 @@ r"""The pocket model: a very small MusicGen, really trained, that lies in the pa
 It has the architecture of MusicGen (EnCodec of 50 frames a second, T5 text encoder, decoder with the
 delay pattern over four codebooks), one hundredth of its size, and was trained for under two hours on two
 CPU cores on free game music.  ``CARD.md`` says what it is, from what it was made and what it cannot do;
-``TRAINING_LOG.md`` what was tried.
+``pocket_training/TRAINING_LOG.md`` what was tried.
 
-One command per stage rebuilds it (each module's docstring gives cost and seeds)::
+One command per stage trains it (each module's docstring says what it writes and how it resumes); the weights
+here come from the second round of the log, whose options differed::
 
-    python -m pocket_training.data  --music DIR --soundfont SF2 --out WORK      # audio -> memmap
-    python -m pocket_training.codec --work WORK --minutes 44 --batch 6          # EnCodec
-    python -m pocket_training.lm    --work WORK --minutes 34 --bf16             # T5, decoder -> weights/
-    python -m pocket_training.lm    --work WORK --resume WEIGHTS --out NEW --bf16 --text-only --restart-text \
-        --rate-factor 0.5 --crop-s 1.28 --opening-every 0 --batch 16 --minutes 9          # captions
-    python -m pocket_training.card  --work WORK                                 # card.json, CARD.md
+    python -m pocket_training.data  --music DIR --soundfont SF2 --out WORK                 # audio -> memmap
+    python -m pocket_training.codec --work WORK --filters 24 --start WEIGHTS --threads 1   # -> WORK/codec
+    python -m pocket_training.codec_eval --work WORK --codec WORK/codec WEIGHTS --lossy    # its figures
+    python -m pocket_training.lm    --work WORK --threads 1                                # -> WORK/lm/weights
+    python -m pocket_training.card  --work WORK                                            # card.json, CARD.md
 """
 
 from pathlib import Path
