@@ -17,27 +17,34 @@ export RAY_USAGE_STATS_ENABLED = 0
 # all extras are in the locked set: their tests fail, and are not skipped, where one cannot be imported
 export LORA_BENCH_ALL_EXTRAS = 1
 
-.PHONY: demo test check lint types imports slow clean
+.PHONY: help demo test check lint format types imports slow build clean
 
-demo: $(INSTALLED)
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+demo: $(INSTALLED)  ## run the quickstart: offline, on the CPU
 	$(BIN)/lora-bench run specs/quickstart.yaml --reports-dir runs/reports
 
-test: $(INSTALLED)
+test: $(INSTALLED)  ## run the default tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 
-check: lint types imports test
+check: lint types imports test  ## lint, types, import contract and tests, as CI does
 
-lint: $(INSTALLED)
+lint: $(INSTALLED)  ## ruff, without changes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(INSTALLED)
+format: $(INSTALLED)  ## format the code and mend what ruff can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(INSTALLED)  ## pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-imports: $(INSTALLED)
+imports: $(INSTALLED)  ## the import contract
 	$(BIN)/lint-imports
 
-slow: $(INSTALLED)
+slow: $(INSTALLED)  ## run the slow tests
 	$(BIN)/python -m pytest -m slow
 
 # uv, itself pinned by hash, installs the exact set past the dead pins of audiocraft (--no-deps).  Without --project /
@@ -50,5 +57,8 @@ $(INSTALLED): requirements.lock requirements-uv.lock build-constraints.txt pypro
 	$(UV_INSTALL) -e .
 	touch $@
 
-clean:
+build: $(INSTALLED)  ## build the wheel and the source archive into dist/
+	$(BIN)/uv build
+
+clean:  ## remove the environment, runs and caches
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache

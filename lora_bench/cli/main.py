@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
+from lora_bench import __version__
 from lora_bench.cli.messages import call_command, print_legibly
 from lora_bench.errors import EXIT_FAILURE
 from lora_bench.process_environment import set_defaults
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"lora-bench {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     run = _add(verbs, "run", "run an experiment, or go on with it, and write its report")
