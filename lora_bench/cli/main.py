@@ -37,21 +37,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lora-bench {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    run = _add(verbs, "run", "run an experiment, or go on with it, and write its report")
+    run = _add(verbs, "run", "run or resume an experiment and write its report")
     _add_spec(run)
     _add_folders(run)
-    run.add_argument("--executor", choices=("local", "ray"), help="one trial after the other, or Ray Tune")
+    run.add_argument(
+        "--executor", choices=("local", "ray"), help="one trial at a time, or in parallel by Ray Tune"
+    )
     run.add_argument(
         "--ray-address", metavar="HOST:PORT", help="join this Ray cluster (implies --executor ray)"
     )
-    run.add_argument("--yes", action="store_true", help="run a plan of many trials without asking back")
-    run.add_argument("--quiet", action="store_true", help="no progress, only what went wrong")
+    run.add_argument("--yes", action="store_true", help="run a plan of many trials without confirmation")
+    run.add_argument("--quiet", action="store_true", help="print errors only")
 
-    init = _add(verbs, "init", "write a commented spec for a folder of audio, after looking at it")
+    init = _add(verbs, "init", "inspect a folder of audio and write a commented spec for it")
     init.add_argument("folder", type=Path, metavar="FOLDER")
     init.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: the folder's name, .yaml")
     init.add_argument("--model", default="pocket", metavar="ID", help="default: pocket")
-    init.add_argument("--force", action="store_true", help="replace a spec that is there")
+    init.add_argument("--force", action="store_true", help="overwrite an existing spec")
 
     _add_validate(verbs)
     plan = _add(verbs, "plan", "show every trial, why it would run, and what it would take")
@@ -67,15 +69,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_runs_dir(status)
     _add_json(status)
 
-    clean = _add(verbs, "clean", "show what of a folder of runs nobody needs, and remove it")
+    clean = _add(verbs, "clean", "list unused cache entries of a folder of runs, and remove them")
     _add_runs_dir(clean)
-    clean.add_argument("--yes", action="store_true", help="remove what is shown")
+    clean.add_argument("--yes", action="store_true", help="remove what is listed")
     clean.add_argument(
-        "--old-trials", action="store_true", help="also trials that their run's spec no longer has"
+        "--old-trials", action="store_true", help="include trials that are no longer in their run's spec"
     )
     _add_json(clean)
 
-    report = _add(verbs, "report", "write the report of a run again, from its files alone")
+    report = _add(verbs, "report", "render the report of a run again from its files")
     _add_run(report)
     _add_reports_dir(report)
 
@@ -91,21 +93,27 @@ def build_parser() -> argparse.ArgumentParser:
     score.add_argument("--reference", required=True, type=Path, metavar="DIR", help="real recordings")
     score.add_argument("--generated", required=True, type=Path, metavar="DIR", help="clips to be scored")
     score.add_argument("--metric", required=True, action="append", dest="metrics", metavar="NAME")
-    score.add_argument("--prompt", metavar="TEXT", help="what the clips were generated from, for clap_score")
+    score.add_argument(
+        "--prompt", metavar="TEXT", help="text that the clips were generated from, for clap_score"
+    )
     score.add_argument(
         "--clip-s", type=_read_seconds, metavar="S", help="cut all files to this length; default: whole files"
     )
     score.add_argument(
-        "--model", metavar="ID", help="whose codec `encodec` and whose rate `mfcc20` take; default: pocket"
+        "--model",
+        metavar="ID",
+        help="model whose codec `encodec` uses and whose rate `mfcc20` uses; default: pocket",
     )
     score.add_argument(
-        "--no-guards", action="store_true", help="only the scores: no floor, variety, silence, loops, copies"
+        "--no-guards",
+        action="store_true",
+        help="scores only, without levels, variety, silence, loops, copies",
     )
     score.add_argument("--quiet", action="store_true", help="no progress")
     _add_json(score)
 
     compare = _add(
-        verbs, "compare", "two runs or two trials side by side, tested in pairs where they are pairs"
+        verbs, "compare", "compare two runs or two trials, with paired tests where they share noise"
     )
     for name in ("first", "second"):
         compare.add_argument(
@@ -119,9 +127,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     specs = _add(verbs, "specs", "list the specs that come with lora_bench, or print one to start from")
     specs.add_argument("name", nargs="?", metavar="NAME", help="such as quickstart; default: list all")
-    _add(verbs, "schema", "JSON Schema of a spec, for editors, on stdout")
-    doctor = _add(verbs, "doctor", "what this machine can run, and what is missing for the rest")
-    doctor.add_argument("--model", metavar="ID", help="load this model offline, and say what it is or lacks")
+    _add(verbs, "schema", "print the JSON Schema of a spec, for editors")
+    doctor = _add(verbs, "doctor", "report what this machine can run, and what is missing")
+    doctor.add_argument(
+        "--model", metavar="ID", help="load this model offline and report what it is or lacks"
+    )
     _add_json(doctor)
     return parser
 
@@ -129,7 +139,9 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_validate(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser],  # pyright: ignore[reportPrivateUsage]
 ) -> None:
-    validate = _add(verbs, "validate", "check specs and what they name here; every problem with its place")
+    validate = _add(
+        verbs, "validate", "check specs and the files that they name; list every problem with its place"
+    )
     validate.add_argument("specs", nargs="+", type=Path, metavar="SPEC")
     validate.add_argument(
         "--spec-only",
@@ -152,28 +164,28 @@ def _read_seconds(text: str) -> float:
 def _add_convert(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser],  # pyright: ignore[reportPrivateUsage]
 ) -> None:
-    convert = _add(verbs, "convert", "a model or an adapter in the form of transformers or of audiocraft")
+    convert = _add(verbs, "convert", "convert a model or an adapter between transformers and audiocraft")
     convert.add_argument(
         "source", metavar="SOURCE", help="pocket, a hub id, a model's or an adapter's folder, a checkpoint.th"
     )
+    convert.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="a new folder")
     convert.add_argument(
-        "--to", required=True, type=Path, metavar="FOLDER", help="a folder that is not there yet"
+        "--form",
+        choices=("transformers", "audiocraft"),
+        help="default: the format that the source does not have",
     )
     convert.add_argument(
-        "--form", choices=("transformers", "audiocraft"), help="default: the one that the source has not"
+        "--adapter", type=Path, metavar="DIR", help="merge this adapter into the weights of a model"
     )
-    convert.add_argument(
-        "--adapter", type=Path, metavar="DIR", help="of a model: fold this adapter into its weights"
-    )
-    convert.add_argument(
-        "--base", metavar="MODEL", help="of an adapter: the (converted) model that it is to be used with"
-    )
+    convert.add_argument("--base", metavar="MODEL", help="the converted model that an adapter is for")
 
 
 def _add_take_away(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser],  # pyright: ignore[reportPrivateUsage]
 ) -> None:
-    generate = _add(verbs, "generate", "listen to an adapter, beside the base model from the same noise")
+    generate = _add(
+        verbs, "generate", "generate clips with an adapter and with the base model, from the same noise"
+    )
     generate.add_argument("--prompt", required=True, metavar="TEXT")
     generate.add_argument("--seconds", type=float, metavar="S", help="default: the length of the run's clips")
     generate.add_argument(
@@ -184,15 +196,13 @@ def _add_take_away(
     generate.add_argument(
         "--to", type=Path, metavar="FILE", help="a .wav or .flac; default: by trial and prompt"
     )
-    generate.add_argument("--force", action="store_true", help="overwrite files that are there")
+    generate.add_argument("--force", action="store_true", help="overwrite existing files")
     generate.add_argument("--quiet", action="store_true", help="no progress")
 
-    export = _add(verbs, "export", "write an adapter, or merged weights, with a model card")
+    export = _add(verbs, "export", "write an adapter or merged weights, with a model card")
+    export.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="a new folder")
     export.add_argument(
-        "--to", required=True, type=Path, metavar="FOLDER", help="a folder that is not there yet"
-    )
-    export.add_argument(
-        "--merged", action="store_true", help="weights with the adapter in them, for transformers"
+        "--merged", action="store_true", help="merge the adapter into the weights, for transformers"
     )
     export.add_argument("--license", metavar="ID", help="for the model card; default: the base weights'")
     export.add_argument(
@@ -200,7 +210,7 @@ def _add_take_away(
         metavar="OWNER/NAME",
         help="upload to the Hugging Face Hub too, private unless --public",
     )
-    export.add_argument("--public", action="store_true", help="a new repository is for everybody to see")
+    export.add_argument("--public", action="store_true", help="make a new repository public")
     for parser in (generate, export):
         _add_run(parser)
         parser.add_argument(
