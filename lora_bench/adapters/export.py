@@ -30,7 +30,7 @@ def export_trial(chosen: ChosenTrial, folder: Path, facts: CardFacts, *, merged:
 
     Raises:
         UsageError: the folder holds something.
-        ModelError: the base model is not to be had (only where `merged`), or the adapter is another's.
+        ModelError: the base model is unavailable (only where `merged`), or the adapter is another's.
         StoreError: the adapter is damaged, or the disk is full.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -64,7 +64,7 @@ def render_pair(
 
     Raises:
         UsageError: a length that the model cannot make.
-        ModelError: the model is not to be had, or the adapter belongs to another.
+        ModelError: the model is unavailable, or the adapter belongs to another.
         OutOfMemoryError: one clip does not fit.
     """
     progress.start("load model")

@@ -37,7 +37,7 @@ def prepare_encoder(name: str, model: MusicModel, manifest: Manifest, clip_s: fl
     """An encoder ready to embed; `mfcc20`'s scale is fitted once, on the training side.
 
     Raises:
-        UnscoredError: its weights are not to be had.
+        UnscoredError: its weights are unavailable.
     """
     from lora_bench.encoders import get_encoder
     from lora_bench.encoders.mfcc import MfccEncoder, MfccScale

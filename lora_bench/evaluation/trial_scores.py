@@ -91,7 +91,7 @@ class TrialClips:
         """Embed clips, references and prompts, and keep them for comparisons.
 
         Raises:
-            UnscoredError: the encoder's weights are not to be had.
+            UnscoredError: the encoder's weights are unavailable.
         """
         from lora_bench.stages.embed import embed_clips, save_embeddings
 

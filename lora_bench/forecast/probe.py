@@ -39,7 +39,7 @@ def measure_probe(trial: TrialPlan, runs_dir: Path, progress: Progress | None = 
     """Measure one fine-tuned trial's model and settings, and keep the record below `runs_dir`.
 
     Raises:
-        ModelError, NoModulesMatchedError: the model or its targets are not to be had.
+        ModelError, NoModulesMatchedError: the model or its targets are unavailable.
         StoreError: the disk is full.
     """
     teller = progress or SilentProgress()

@@ -38,7 +38,7 @@ class Estimate:
     Attributes:
         value: plug-in estimate (of the kernel distance and the text score the unbiased one).
         corrected: estimate without the bias of a finite sample, the interval's centre; None if that is not
-            to be had from so few clips.
+            possible from so few clips.
         se: standard error of `corrected`.
         notes: what a reader must mind.
         provenance: how it was computed.

@@ -50,7 +50,7 @@ class EarlyStopper:
         spec: the rule.
         steps: of the trial.
         folder: the trial's; those of the others lie beside it.
-        key: identity of the trial's training; a record of other data or settings is not gone on from.
+        key: identity of the trial's training; a record of other data or settings is not resumed.
         group: identity of what losses can be compared over: data, model, number of steps.
     """
 

@@ -218,7 +218,7 @@ class TrainSpec(Section):
     eval_every: Annotated[int, Field(ge=1)] = 100
     """Steps between measurements of the held-out loss."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
-    """Steps between checkpoints that a killed run goes on from."""
+    """Steps between checkpoints that a killed run resumes from."""
 
 
 class DefaultsSpec(Section):

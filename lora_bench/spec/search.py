@@ -23,7 +23,7 @@ class EarlyStoppingSpec(Section):
     grace_steps: Annotated[int, Field(ge=1)] = 200
     """Steps that every trial may make: the first rung. The next ones are `reduction` times as far each."""
     reduction: Annotated[float, Field(gt=1.0, le=100.0)] = 3.0
-    """One trial in so many goes on from a rung to the next."""
+    """One trial in so many advances from a rung to the next."""
 
 
 class OptunaSpec(Section):

@@ -43,7 +43,7 @@ def generate_clips(
 ) -> GeneratedClips:
     """Generate `folder/000.wav`, `001.wav` and so on; complete files are kept.
 
-    An interrupted call goes on with the same result: a clip's noise depends on the clip alone, and on a CPU each
+    An interrupted call resumes with the same result: a clip's noise depends on the clip alone, and on a CPU each
     clip passes through the codec by itself (see `SOUND_BATCH`).  The caller sees to it that kept files were
     made with the same model and sampling.
 

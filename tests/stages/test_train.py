@@ -232,7 +232,7 @@ def test_a_run_that_was_interrupted_goes_on_bit_for_bit(
     assert without_times(tmp_path) == without_times(reference)
     assert progress.done == 8
     done = {1: 0, 5: 4, 8: 6}[stop_after]
-    assert progress.messages == ([f"training goes on from step {done}"] if done else [])
+    assert progress.messages == ([f"training resumes from step {done}"] if done else [])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter"]
 
 
@@ -284,7 +284,7 @@ def test_a_run_killed_by_sigkill_goes_on_bit_for_bit(
     (place / "five").unlink()
     progress = Recorder()
     train_adapter(tokens, model, LORA, TRAIN, 0, place, progress)
-    assert progress.messages == ["training goes on from step 4"]
+    assert progress.messages == ["training resumes from step 4"]
     assert_same_adapter(place, reference)
 
 

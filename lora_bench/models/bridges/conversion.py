@@ -88,7 +88,7 @@ def write_merged(model: ModelSpec, adapter: Path, folder: Path) -> None:
         folder: is there.
 
     Raises:
-        ModelError: the model is not to be had, or the adapter is another model's.
+        ModelError: the model is unavailable, or the adapter is another model's.
     """
     _write_model(_open_model(model, adapter), "transformers", folder)
 

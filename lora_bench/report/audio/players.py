@@ -1,6 +1,6 @@
 """Players and spectrograms of clips, kept beside a run so that a further report need not make them again.
 
-A kept player is found by the bytes of the clip and by what encodes it, so that it is what would be made anew;
+A kept player is found by the bytes of the clip and by what encodes it, so that it is what would be encoded again;
 a run folder that cannot be written to just has none.
 """
 

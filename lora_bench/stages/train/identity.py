@@ -12,7 +12,7 @@ from lora_bench.models.token_set import TokenSet
 from lora_bench.spec.schema import LoraSpec, TrainSpec
 from lora_bench.store import hash_json, read_json
 
-FORMAT = 1  # raise it when a checkpoint of an older version must not be gone on from
+FORMAT = 1  # raise it when a checkpoint of an older version must not be resumed
 
 
 def adapter_key(tokens: TokenSet, model: MusicModel, lora: LoraSpec, train: TrainSpec, seed: int) -> str:

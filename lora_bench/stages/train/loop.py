@@ -190,7 +190,7 @@ def _restore(run: TrainingRun, progress: Progress) -> None:
     if found.scaler:
         run.scaler.load_state_dict(found.scaler)
     progress.advance(found.step)
-    progress.log(f"training goes on from step {found.step}")
+    progress.log(f"training resumes from step {found.step}")
 
 
 def _run_steps(run: TrainingRun, progress: Progress, on_eval: OnEval | None) -> None:

@@ -75,7 +75,7 @@ def test_a_run_completes_when_one_of_its_nodes_is_killed(cluster: Cluster, tmp_p
     assert results["complete"]
     state = json.loads((run / "trials" / killer.victim / "state.json").read_text(encoding="utf-8"))
     assert (state["state"], state["n_attempts"]) == ("done", 2)
-    assert "training goes on from step" in (run / "trials" / killer.victim / "log.txt").read_text(
+    assert "training resumes from step" in (run / "trials" / killer.victim / "log.txt").read_text(
         encoding="utf-8"
     )
     assert [path.name for path in run.glob(".ray-*")] == []

@@ -1,4 +1,4 @@
-"""A matrix with rows of inputs: scales, adapter, bias, and what becomes of the outputs."""
+"""A matrix with rows of inputs: scales, adapter, bias, and how outputs are finished."""
 
 from __future__ import annotations
 
