@@ -15,7 +15,7 @@ from lora_bench.process_environment import WAIT_SETTINGS, set_defaults
 
 START = """
 import os, sys
-from lora_bench.cli import main
+from lora_bench.cli.main import main
 main(["schema"])
 print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules)
 """

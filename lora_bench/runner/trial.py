@@ -19,7 +19,7 @@ from lora_bench.progress import Progress
 from lora_bench.runner.early_stopping import EarlyStopper
 from lora_bench.runner.stage_times import StageClock
 from lora_bench.slugs import prompt_slugs
-from lora_bench.store import Store, hash_file, hash_json, to_jsonable, write_json, write_text
+from lora_bench.store import Store, hash_file, hash_json, read_json, to_jsonable, write_json, write_text
 
 if TYPE_CHECKING:
     from lora_bench.models import MusicModel
@@ -86,7 +86,7 @@ def _train(
     }
     former = find_finished(adapter, *former_adapter_keys(former_tokens, model, *settings))
     if former is not None:
-        write_json(record, {"key": key, **to_jsonable(former), "adapter": "adapter"})
+        _keep_record(record, key, former)
         return former
     if find_finished(adapter, key) is None:
         record.unlink(missing_ok=True)
@@ -102,8 +102,15 @@ def _train(
         # the decision stands, nobody resumes from it
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         raise
-    write_json(record, {"key": key, **to_jsonable(result), "adapter": "adapter"})
+    _keep_record(record, key, result)
     return result
+
+
+def _keep_record(record: Path, key: str, result: TrainResult) -> None:
+    """Write `train.json`, unless it says the same already."""
+    document = {"key": key, **to_jsonable(result), "adapter": "adapter"}
+    if not record.is_file() or read_json(record) != document:
+        write_json(record, document)
 
 
 def _make_stopper(

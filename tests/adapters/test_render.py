@@ -96,7 +96,7 @@ def test_the_command_takes_the_best_trial_and_names_both_files(
     assert main(command) == 2
     assert "is there already" in capsys.readouterr().err
     assert main([*command, "--force", "--quiet", "--metric", "clap_score"]) == 0
-    assert capsys.readouterr().out.startswith("dora-b-b.wav")
+    assert capsys.readouterr().out.startswith("dora-b-b-f275495b.wav")
 
 
 @pytest.mark.parametrize(

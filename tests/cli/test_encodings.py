@@ -71,7 +71,7 @@ def test_every_verb_prints_where_the_terminal_has_few_letters(encoding: str, tmp
     calls = [
         ["run", spec], ["validate", spec], ["plan", spec], ["plan", spec, "--json"], ["status", spec],
         ["status", spec, "--json"], ["clean"], ["clean", "--json"], ["report", spec], ["index", "runs"],
-        ["compare", spec, spec], ["compare", spec, spec, "--json"], ["schema"], ["doctor"], ["doctor", "--json"],
+        ["compare", spec, spec], ["compare", spec, spec, "--json"], ["schema"], ["specs"], ["doctor"], ["doctor", "--json"],
         ["score", "--reference", "audio", "--generated", "audio", "--metric", "mfcc20"],
         ["score", "--reference", "audio", "--generated", "audio", "--metric", "mfcc20", "--json"],
         ["generate", spec, "--prompt", "音楽"], ["export", spec, "--to", "出力"],

@@ -175,7 +175,7 @@ def test_released_encoders_come_back_as_they_were(
 ) -> None:
     if backend == "audiocraft":
         pytest.importorskip("audiocraft", reason="the audiocraft extra is not installed")
-    reads = Reads(monkeypatch, "loading" if backend == "transformers" else "audiocraft_loading")
+    reads = Reads(monkeypatch, "loading" if backend == "transformers" else "audiocraft_backend.loading")
     spec = ModelSpec.model_validate({"id": str(tiny_folder), "backend": backend})
     model = load_model(spec, device="cpu")
     before = encode_all(model)

@@ -140,7 +140,7 @@ def test_generation_defaults_are_those_published_for_musicgen(model):
 
 def test_missing_weights_say_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr("lora_bench.models.pocket.WEIGHTS", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"config\.json.*pocket\.lm"):
+    with pytest.raises(FileNotFoundError, match=r"config\.json.*pocket_training\.lm"):
         pocket_folder()
 
 
