@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Split = Literal["train", "eval"]
-TrialKind = Literal["zero-shot", "fine-tuned"]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ The same command resumes: every `--save-minutes`, at the end and on SIGTERM all 
 `--check-every-s` audio-seconds a line of held-out figures is added to `WORK/codec/checks.jsonl`.  Phases follow
 the audio-seconds seen, not the clock, so that a run that was stopped and resumed equals one that was not:
 
-- `warm_up`: encoder and decoder alone (none with `--start`, which goes on from an `EncodecModel`);
+- `warm_up`: encoder and decoder alone (none with `--start`, which starts from an `EncodecModel`);
 - `joint`: with the quantizer, on a waveform L1 and a multi-scale mel loss, balanced by audiocraft's `Balancer`;
 - `adversarial`: the same against a multi-scale STFT discriminator, three times as slow;
 - `frozen`: encoder and codebooks stand still, as does a language model's data; the decoder alone goes on.

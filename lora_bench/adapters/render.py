@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAGNITUDE, UP = ".lora_magnitude_vector.", ".lora_B."
-SUFFIXES = (".wav", ".flac")
 
 
 @dataclass(frozen=True)

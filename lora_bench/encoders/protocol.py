@@ -48,11 +48,3 @@ class Encoder(Protocol):
             ScoreError: a clip is empty, too short, or holds values that are not finite; names it.
         """
         ...
-
-
-class TextAudioEncoder(Encoder, Protocol):
-    """An encoder that puts texts into the same space as clips."""
-
-    def embed_text(self, texts: list[str]) -> Embeddings:
-        """One vector per text; `clip_names` are the texts."""
-        ...

@@ -8,8 +8,8 @@ from lora_bench.errors import ScoreError
 
 Provenance = dict[str, str | int | float]
 
-# Vectors of different encoders or weights live in different spaces.  Weights are the same if their contents are,
-# whatever they are called and wherever they lie: the name decides only where there is no hash.
+# Vectors of different encoders or weights live in different spaces.  Weights are the same if their contents are;
+# name and path decide only where there is no hash.
 MUST_AGREE = ("encoder", "weights", "weights_hash", "scale")
 
 

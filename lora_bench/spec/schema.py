@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from lora_bench.spec.words import suggest
 
-SCHEMA_VERSION = 1
 # published by Meta beside MusicGen, and conditioned on more than text or not autoregressive
 UNSUPPORTED_MODEL = re.compile(r"facebook/(musicgen-(stereo-)?(melody|style)|magnet|audiogen|jasco)")
 TARGET_WORDS = ("self_attention", "cross_attention", "attention", "ffn", "heads", "conditioning", "all")

@@ -217,7 +217,7 @@ def find_warnings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[s
 
 
 def _drop_counts(spec: Json) -> Json:
-    """A spec without the numbers of clips and of clips at once: clips of the same index are pairs whatever they are."""
+    """A spec without the number of clips and the batch size, which do not decide whether clips are pairs."""
     generation = {"generation": spec.get("generation") or {}}
     return {**spec, **drop_effect_free(generation)}
 
