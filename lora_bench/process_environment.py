@@ -15,14 +15,31 @@ from pathlib import Path
 
 WAIT_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 """A user who sets one of these has chosen how threads of OpenMP wait."""
+SAMPLE_S = 0.1
+"""How long the cores are watched before the way of waiting is chosen."""
+
+
+def choose_waiting() -> None:
+    """Let the threads of OpenMP sleep while they wait, if other programs use their cores.
+
+    torch's threads wait for each other after every product.  Waiting in a loop holds a core that another program
+    needs; sleeping makes a training step on an idle machine up to twice as long.  Both are measured in
+    benchmarks/results/busy_machine.md, so what the cores do now decides.  Call this before torch is imported.
+    """
+    import psutil  # 0.1 s, which the verbs that compute nothing do not spend
+
+    n_cores = psutil.cpu_count() or 1
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    n_own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else n_cores
+    n_threads = int(said) if said.isdecimal() else n_own
+    if n_threads == 1 or any(name in os.environ for name in WAIT_SETTINGS):
+        return
+    if n_cores * (1.0 - psutil.cpu_percent(SAMPLE_S) / 100.0) < n_threads - 0.5:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def set_defaults() -> None:
-    """Set what the user did not set; call it before torch is imported."""
-    # torch's threads wait for each other after every product.  Waiting in a loop holds a core that another
-    # program needs: see benchmarks/results/busy_machine.md
-    if not any(name in os.environ for name in WAIT_SETTINGS):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    """Set what the user did not set; call it before numba is imported."""
     # numba, which librosa needs, fails at import where it can write neither beside the package nor into the home
     if not os.environ.get("NUMBA_CACHE_DIR"):
         os.environ["NUMBA_CACHE_DIR"] = str(_choose_numba_folder())

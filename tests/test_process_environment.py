@@ -9,15 +9,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
-from lora_bench.process_environment import WAIT_SETTINGS, set_defaults
+from lora_bench.process_environment import WAIT_SETTINGS, choose_waiting, set_defaults
 
 START = """
 import os, sys
+import psutil
+psutil.cpu_percent = lambda seconds: 100.0
 from lora_bench.cli.main import main
-main(["schema"])
-print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules)
+main([{verb!r}, "none.yaml"])
+print(os.environ.get("OMP_WAIT_POLICY"), "torch" in sys.modules)
 """
 
 
@@ -29,29 +32,61 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("unset")
-def test_waiting_threads_sleep() -> None:
-    set_defaults()
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+@pytest.mark.parametrize(
+    ("busy_percent", "n_cores", "n_own", "expected"),
+    [
+        (0.0, 2, 2, None),
+        (10.0, 2, 2, None),
+        (50.0, 2, 2, "PASSIVE"),
+        (60.0, 64, 16, None),  # 25 cores are free, and this process may run on 16
+        (80.0, 64, 16, "PASSIVE"),
+    ],
+)
+def test_waiting_threads_sleep_where_other_programs_use_their_cores(
+    monkeypatch: pytest.MonkeyPatch, busy_percent: float, n_cores: int, n_own: int, expected: str | None
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(psutil, "cpu_percent", lambda seconds: busy_percent)
+    monkeypatch.setattr(psutil, "cpu_count", lambda: n_cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(n_own)))
+    choose_waiting()
+    assert os.environ.get("OMP_WAIT_POLICY") == expected
+    if expected:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a single thread waits for none
+        choose_waiting()
+        assert "OMP_WAIT_POLICY" not in os.environ
 
 
 @pytest.mark.usefixtures("unset")
 @pytest.mark.parametrize("name", WAIT_SETTINGS)
 def test_a_users_own_way_of_waiting_stays(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(psutil, "cpu_percent", lambda seconds: 100.0)
     monkeypatch.setenv(name, "7")
-    set_defaults()
+    choose_waiting()
     assert os.environ[name] == "7"
     assert [other for other in WAIT_SETTINGS if other in os.environ] == [name]
 
 
 @pytest.mark.usefixtures("unset")
-def test_the_command_line_sets_defaults_before_torch_is_loaded() -> None:
-    done = subprocess.run([sys.executable, "-c", START], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "PASSIVE False"
+@pytest.mark.parametrize(("verb", "expected"), [("run", "PASSIVE"), ("validate", "None")])
+def test_verbs_that_compute_choose_before_torch_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, verb: str, expected: str
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    done = subprocess.run(
+        [sys.executable, "-c", START.format(verb=verb)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"{expected} False"
 
 
 @pytest.mark.usefixtures("unset")
-def test_torch_takes_the_default() -> None:
-    code = "from lora_bench.process_environment import set_defaults; set_defaults(); import torch"
+def test_torch_takes_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    code = (
+        "import psutil; psutil.cpu_percent = lambda seconds: 100.0\n"
+        "from lora_bench.process_environment import choose_waiting; choose_waiting(); import torch"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

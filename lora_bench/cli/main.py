@@ -19,11 +19,12 @@ from pathlib import Path
 from lora_bench import __version__
 from lora_bench.cli.messages import call_command, print_legibly
 from lora_bench.errors import EXIT_FAILURE
-from lora_bench.process_environment import set_defaults
+from lora_bench.process_environment import choose_waiting, set_defaults
 
 EPILOG = """exit codes: 0 complete, 1 a failure while working, 2 usage or an invalid spec, 3 incomplete,
 130 stopped by Ctrl-C (`run`: 3, it can go on).
 LORA_BENCH_DEBUG=1 shows the traceback of an error."""
+COMPUTING_VERBS = frozenset({"run", "score", "generate", "export", "convert"})
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -292,6 +293,8 @@ def _run(argv: Sequence[str] | None) -> int:
     except SystemExit as error:  # argparse has printed the usage, or the help
         return error.code if isinstance(error.code, int) else EXIT_FAILURE
     set_defaults()
+    if arguments.verb in COMPUTING_VERBS or getattr(arguments, "probe", False):
+        choose_waiting()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     with _terminate_as_interrupt():
         return int(import_module(f"lora_bench.cli.commands.{arguments.verb}").execute(arguments))

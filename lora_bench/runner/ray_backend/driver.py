@@ -17,7 +17,7 @@ from typing import Any
 
 from lora_bench.errors import InterruptedRunError, LoraBenchError, ResourceError, StoreError
 from lora_bench.file_errors import describe_error
-from lora_bench.process_environment import set_defaults
+from lora_bench.process_environment import choose_waiting, set_defaults
 from lora_bench.progress import SilentProgress
 from lora_bench.runner.jobs.child_process import Tell
 from lora_bench.runner.jobs.job import ExecuteTrial, TrialJob, run_guarded
@@ -197,7 +197,9 @@ def _make_trainable(
     """
 
     def run_in_worker(config: dict[str, Any]) -> dict[str, Any]:
-        set_defaults()  # on a cluster that was joined, nothing is inherited
+        # on a cluster that was joined, nothing is inherited
+        set_defaults()
+        choose_waiting()
         job = jobs[config["trial"]]
         if resources.gpu == 0:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it alone, and the trial would see every GPU

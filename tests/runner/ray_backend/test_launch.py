@@ -38,7 +38,8 @@ def test_ray_runs_trials_whatever_becomes_of_each(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PYTHONPATH", str(TESTS))  # workers import the fake trial from here
     for name in WAIT_SETTINGS:
-        monkeypatch.delenv(name, raising=False)  # as in the worker of a cluster that was joined
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # the command line's choice
     (tmp_path / "home").mkdir()
     before, environment = list_left_over(), dict(os.environ)
     progress = Recorder()
