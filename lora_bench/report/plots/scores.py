@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from markupsafe import Markup
+
 from lora_bench.report.formatting import format_value, shorten
 from lora_bench.report.view import CellValue, Configuration, RunView, is_higher_better, name_floor
 from lora_bench.report.writers.document import Figure
@@ -75,7 +77,7 @@ def draw_scores(view: RunView, metric: str, slug: str) -> Figure | None:
 
 def _draw_groups(
     metric: str, groups: list[Drawn], floors: list[tuple[str, float]], colours: dict[str, str]
-) -> str:
+) -> Markup:
     values = [value for _, value in floors]
     for _, cells in groups:
         for _, cell in cells:

@@ -1,13 +1,15 @@
-"""What a report consists of, apart from how it is written: blocks of text, tables, figures.
+"""The blocks of a report (text, tables, figures), independent of the format they are written in.
 
-The sections make blocks; `markdown.py` and `html.py` write them.  Text is always plain: whoever writes it
-escapes it, so that a prompt can hold anything.
+The sections make blocks; `markdown.py` and `html.py` write them.  Text is always plain: the writers escape it,
+so that a prompt can hold anything.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from markupsafe import Markup
 
 Tone = Literal["plain", "better", "worse", "missing"]
 
@@ -21,14 +23,14 @@ class Strong:
 
 @dataclass(frozen=True)
 class Code:
-    """Text to be read or typed exactly."""
+    """Text to read or type exactly."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Link:
-    """A relative link to a file beside the report or to a heading."""
+    """A relative link to a file next to the report or to a heading."""
 
     text: str
     href: str
@@ -49,7 +51,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Running text; a warning is set apart; `only_in` limits it to one way of writing."""
+    """Running text; a warning stands out; `only_in` limits it to one format."""
 
     text: Text
     is_warning: bool = False
@@ -68,9 +70,9 @@ class Cell:
     """One cell of a table.
 
     Attributes:
-        text: what stands there.
+        text: content of the cell.
         order: number to sort by; None sorts by the text, missing values last.
-        hint: longer text that a reader may want (the full prompt, the reason of a gap).
+        hint: longer text (the full prompt, the reason why a value is missing).
     """
 
     text: Text
@@ -81,7 +83,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's header; numbers are aligned to the right."""
+    """The header of a column; numbers are aligned to the right."""
 
     header: Text
     is_numeric: bool = True
@@ -92,8 +94,8 @@ class Table:
     """A table.
 
     Attributes:
-        caption: one line that says what the table shows; read out by screen readers.
-        n_fixed: leading columns that are repeated where a wide table is divided.
+        caption: one line that says what the table shows; screen readers read it out.
+        n_fixed: leading columns that each part of a divided wide table repeats.
     """
 
     caption: str
@@ -104,17 +106,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot: `svg` is a whole SVG document, written to `<slug>.svg` beside the markdown."""
+    """A plot: `svg` is a whole SVG document, written to `<slug>.svg` next to the markdown."""
 
     slug: str
     alt: str
     caption: str
-    svg: str
+    svg: Markup
 
 
 @dataclass(frozen=True)
 class CodeBlock:
-    """Text in its own block, to be copied."""
+    """A block of text to copy."""
 
     text: str
     language: str
@@ -122,7 +124,7 @@ class CodeBlock:
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip to listen to: `sound` and `picture` are data URIs; without sound, `href` is a link if there is one."""
+    """A clip to listen to: `sound` and `picture` are data URIs; without sound, `href` links to the file."""
 
     label: str
     href: str | None
@@ -132,10 +134,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class Listening:
-    """Clips that belong side by side: the same prompt and the same noise.
+    """Clips of the same prompt and the same noise, shown side by side.
 
     Attributes:
         title: prompt and clip index.
+        hint: the full prompt.
         clips: zero-shot first, then fine-tuned, then a reference excerpt.
     """
 

@@ -1,14 +1,16 @@
-"""A small drawing surface: SVG text with fixed rounding, so that the same data give the same bytes."""
+"""A small drawing surface for SVG with fixed rounding: the same data give the same bytes."""
 
 from __future__ import annotations
 
 import math
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from html import escape
+
+from markupsafe import Markup
 
 from lora_bench.report.formatting import drop_control_characters
 
-# Okabe and Ito's palette: told apart with every common kind of colour vision, on white and on black.
+# Okabe and Ito's palette: distinct for every common kind of colour vision, on white and on black.
 SERIES_COLOURS = ("#888888", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b8a800")
 
 STYLE = """
@@ -24,84 +26,81 @@ STYLE = """
 
 
 def number(value: float) -> str:
-    """A coordinate with two decimals, without trailing zeros."""
+    """Return a coordinate with two decimals, without trailing zeros."""
     return "0" if abs(value) < 0.005 else f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 class Canvas:
-    """Collects shapes in drawing order."""
+    """A drawing whose shapes lie over each other in the order of the calls."""
 
     def __init__(self, width: float, height: float, title: str) -> None:
-        self.width = width
-        self.height = height
-        self.title = title
-        self._parts: list[str] = []
+        size = {"width": number(width), "height": number(height)}
+        name = {"role": "img", "aria-label": drop_control_characters(title)}
+        head = {
+            "xmlns": "http://www.w3.org/2000/svg",
+            "class": "lb-plot",
+            "viewBox": f"0 0 {' '.join(size.values())}",
+        }
+        self._root = ET.Element("svg", head | size | name)
+        self._root.text = "\n"
+        self._add("style", {}).text = STYLE
 
     def text(self, x: float, y: float, text: str, *, anchor: str = "start", kind: str = "") -> None:
-        """A line of text at its baseline."""
-        style = f' class="{kind}"' if kind else ""
-        self._parts.append(
-            f'<text x="{number(x)}" y="{number(y)}" text-anchor="{anchor}"{style}>{escape_svg(text)}</text>'
-        )
+        """Add a line of text at its baseline."""
+        place = {"x": number(x), "y": number(y), "text-anchor": anchor}
+        self._add("text", place | _class_of(kind)).text = drop_control_characters(text)
 
     def line(self, ends: tuple[float, float, float, float], *, kind: str) -> None:
-        """A straight line of a class of the style."""
-        x1, y1, x2, y2 = (number(end) for end in ends)
-        self._parts.append(f'<line class="{kind}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>')
+        """Add a straight line of a class of the style."""
+        self._add("line", _class_of(kind) | _name_ends(ends))
 
     def stroke(self, ends: tuple[float, float, float, float], colour: str) -> None:
-        """A straight line in a series' colour."""
-        x1, y1, x2, y2 = (number(end) for end in ends)
-        self._parts.append(
-            f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{colour}" stroke-width="2"/>'
-        )
+        """Add a straight line in a series' colour."""
+        self._add("line", _name_ends(ends) | {"stroke": colour, "stroke-width": "2"})
 
     def path(self, points: Sequence[tuple[float, float]], colour: str, *, dashed: bool = False) -> None:
-        """A line through points."""
+        """Add a line through points."""
         if not points:
             return
-        course = " ".join(f"{number(x)},{number(y)}" for x, y in points)
-        dash = ' stroke-dasharray="2 3" stroke-opacity=".75"' if dashed else ""
-        self._parts.append(
-            f'<polyline points="{course}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>'
-        )
+        shape = {"points": " ".join(f"{number(x)},{number(y)}" for x, y in points), "fill": "none"}
+        dash = {"stroke-dasharray": "2 3", "stroke-opacity": ".75"} if dashed else {}
+        self._add("polyline", shape | {"stroke": colour, "stroke-width": "1.8"} | dash)
 
     def dot(self, x: float, y: float, colour: str, *, hollow: bool = False, hint: str = "") -> None:
-        """A point; its hint is shown by browsers when pointed at."""
-        fill = "none" if hollow else colour
-        hint = f"<title>{escape_svg(hint)}</title>" if hint else ""
-        self._parts.append(
-            f'<circle cx="{number(x)}" cy="{number(y)}" r="4" fill="{fill}" stroke="{colour}" '
-            f'stroke-width="2">{hint}</circle>'
-        )
+        """Add a point; browsers show its hint when pointed at."""
+        place = {"cx": number(x), "cy": number(y), "r": "4", "fill": "none" if hollow else colour}
+        _add_hint(self._add("circle", place | {"stroke": colour, "stroke-width": "2"}), hint)
 
     def box(self, place: tuple[float, float, float, float], fill: str, *, hint: str = "") -> None:
-        """A rectangle (x, y, width, height); `none` leaves it empty with a thin edge."""
-        x, y, width, height = (number(value) for value in place)
-        edge = ' class="lb-grid"' if fill == "none" else ""
-        hint = f"<title>{escape_svg(hint)}</title>" if hint else ""
-        self._parts.append(
-            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{fill}"{edge}>{hint}</rect>'
-        )
+        """Add a rectangle (x, y, width, height); the fill `none` leaves it empty with a thin edge."""
+        shape = dict(zip(("x", "y", "width", "height"), map(number, place), strict=True)) | {"fill": fill}
+        _add_hint(self._add("rect", shape | _class_of("lb-grid" if fill == "none" else "")), hint)
 
-    def render(self) -> str:
-        """The whole document."""
-        width, height = number(self.width), number(self.height)
-        body = "\n".join(self._parts)
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="lb-plot" viewBox="0 0 {width} {height}" '
-            f'width="{width}" height="{height}" role="img" aria-label="{escape_svg(self.title)}">\n'
-            f"<style>{STYLE}</style>\n{body}\n</svg>\n"
-        )
+    def render(self) -> Markup:
+        """Return the whole document; the writer has escaped its texts."""
+        return Markup(ET.tostring(self._root, encoding="unicode") + "\n")
+
+    def _add(self, tag: str, attributes: dict[str, str]) -> ET.Element:
+        element = ET.SubElement(self._root, tag, attributes)
+        element.tail = "\n"
+        return element
 
 
-def escape_svg(text: str) -> str:
-    """Text as SVG can hold it."""
-    return escape(drop_control_characters(text), quote=True)
+def _class_of(kind: str) -> dict[str, str]:
+    return {"class": kind} if kind else {}
+
+
+def _name_ends(ends: tuple[float, float, float, float]) -> dict[str, str]:
+    return dict(zip(("x1", "y1", "x2", "y2"), map(number, ends), strict=True))
+
+
+def _add_hint(shape: ET.Element, hint: str) -> None:
+    if hint:
+        ET.SubElement(shape, "title").text = drop_control_characters(hint)
 
 
 def nice_ticks(low: float, high: float, n: int = 5) -> list[float]:
-    """About `n` round values that span the range; one value if the range is empty."""
+    """Return about `n` round values within the range; one value if the range is empty."""
     if not high > low:
         return [low]
     rough = (high - low) / n
@@ -113,7 +112,7 @@ def nice_ticks(low: float, high: float, n: int = 5) -> list[float]:
 
 
 def scale(value: float, source: tuple[float, float], target: tuple[float, float]) -> float:
-    """Linear map of `source` onto `target`; an empty source maps to the middle."""
+    """Map a value linearly from `source` to `target`; an empty source maps to the middle."""
     low, high = source
     if not high > low:
         return (target[0] + target[1]) / 2

@@ -6,15 +6,33 @@ import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import soundfile
 from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, PROMPT_LONG, FakeRun, FakeTrial, compare, zero_shot
 
 from lora_bench.report import render_report
-from lora_bench.report.writers.document import Cell, Column, Heading, Paragraph, Table
+from lora_bench.report.writers.document import (
+    Block,
+    Bullets,
+    Cell,
+    Clip,
+    Code,
+    CodeBlock,
+    Column,
+    Figure,
+    Heading,
+    Link,
+    Listening,
+    Paragraph,
+    Strong,
+    Table,
+)
 from lora_bench.report.writers.html import write_page
+from lora_bench.report.writers.svg import Canvas
 
+HOSTILE = """</title></style></script>--> {{ 7 * 7 }} &quot;"'` onload=x><script>alert(1)</script><img src=x onerror=y>"""
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -65,6 +83,41 @@ def test_prompts_with_markup_stay_text(tmp_path: Path) -> None:
     assert len(outline.all("script")) == 1
     assert '<script>alert("x")</script>' in "".join(outline.text)
     assert PROMPT_KOREAN in html
+
+
+def make_blocks(text: str) -> list[Block]:
+    """Every kind of block, with `text` in every field that holds text."""
+    spans = (text, Strong(text), Code(text), Link(text, text))
+    canvas = Canvas(10, 10, text)
+    canvas.text(0, 0, text, kind=text)
+    canvas.dot(0, 0, text, hint=text)
+    canvas.box((0, 0, 1, 1), text, hint=text)
+    clips = (Clip(text, text, None, None), Clip(text, None, text, text), Clip(text, None, None, None))
+    return [
+        Heading(2, text, text),
+        Paragraph(spans),
+        Paragraph(text, is_warning=True),
+        Bullets((text, spans)),
+        Table(text, (Column(spans), Column(text)), ((Cell(spans, hint=text), Cell(text, 1.0, text)),)),
+        Figure(text, text, text, canvas.render()),
+        CodeBlock(text, text),
+        Listening(text, text, clips),
+    ]
+
+
+def test_hostile_text_in_any_field_of_any_block_adds_no_tag_and_no_attribute() -> None:
+    assert {type(block) for block in make_blocks("x")} == set(get_args(Block))
+    harmless, hostile = (parse(write_page(text, make_blocks(text))) for text in ("x", HOSTILE))
+    names = [[(tag, *attrs) for tag, attrs in outline.tags] for outline in (harmless, hostile)]
+    assert names[0] == names[1]
+    values = [value for _, attrs in hostile.tags for value in attrs.values()]
+    assert values.count(HOSTILE) == [v for _, attrs in harmless.tags for v in attrs.values()].count("x")
+    assert "".join(hostile.text).count(HOSTILE) == [piece.strip() for piece in harmless.text].count("x")
+
+
+def test_a_plot_that_the_canvas_did_not_draw_is_text() -> None:
+    outline = parse(write_page("t", [Figure("s", "a", "c", "<svg onload=x></svg>")]))
+    assert outline.all("svg") == []
 
 
 def test_nothing_is_loaded_from_outside(tmp_path: Path) -> None:
