@@ -1,18 +1,18 @@
 """Encoders: audio clips in, embedding vectors out, each with the provenance of what made it.
 
-    protocol.py   what an encoder is
-    assembly.py   check, resample, batch, join: the same for all
+    protocol.py   the interface of an encoder
+    assembly.py   check, resample, batch, join: shared by all
     mfcc.py       mfcc20, mfcc20-seed
     encodec.py    encodec: the music model's own codec
     musicnn.py    musicnn, musicnn-mtt: a music tagger, weights from the PyPI package of that name
-    musicnn_network.py, tensor_bundle.py   its layers in torch, its TensorFlow checkpoint read
+    musicnn_network.py, tensor_bundle.py   its layers in torch, and a reader of its TensorFlow checkpoint
     pretrained.py vggish, pann, pann-32k, encodec-24k: frechet-audio-distance's networks
     clap.py       clap, and the texts of the CLAP score
-    checkpoints.py   where their weights lie, and what is said when they do not
+    checkpoints.py   find weights, or say how to get them
     mel.py        log-mel features for the guards
 
-An encoder whose weights are not on this machine raises `UnscoredError` with the way to get them; nothing
-is downloaded.
+If an encoder's weights are not on this machine, `get_encoder` raises `UnscoredError`, which says how to get them.
+Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ def get_encoder(
     music_model: MusicModel | None = None,
     device: str = "auto",
 ) -> Encoder:
-    """The encoder of that name.
+    """Return the encoder of that name.
 
     Args:
         name: one of `ENCODER_NAMES`.
         music_model: the model under test; `encodec` uses its codec and `mfcc20` its rate.
-        device: `auto`, `cpu` or `cuda`, for the encoders that have a network of their own.
+        device: `auto`, `cpu` or `cuda`, for encoders with a network of their own.
 
-    `mfcc20` must then be given recordings of the genre: `encoder.fit_scale(clips)`.
+    Before its first use, `mfcc20` needs recordings of the genre: `encoder.fit_scale(clips)`.
 
     Raises:
-        ScoreError: no such encoder, or it lacks the model that it is built from.
+        ScoreError: there is no such encoder, or the music model that it needs is missing.
         UnscoredError: its weights are not on this machine; says how to get them.
     """
     if name == "mfcc20-seed":

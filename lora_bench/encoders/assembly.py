@@ -1,4 +1,4 @@
-"""What every encoder does to its input and output: check, resample, batch, and join the vectors."""
+"""Steps that all encoders share: check, resample, batch, and join the vectors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lora_bench.audio import resample, to_channels
 from lora_bench.errors import ScoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -23,13 +23,13 @@ T = TypeVar("T")
 def prepare_clip(
     clip: AudioClip, *, sample_rate_hz: int | None, channels: int, min_samples: int
 ) -> NDArray[np.float32]:
-    """The samples of a clip as an encoder wants them.
+    """Return the samples of a clip at an encoder's rate and number of channels.
 
     Args:
         clip: any rate and channel count.
-        sample_rate_hz: rate wanted; None keeps the clip's own.
+        sample_rate_hz: the encoder's rate; None keeps the clip's own.
         channels: 1 averages the channels, 2 doubles a mono clip.
-        min_samples: fewest samples after resampling that the encoder is defined on.
+        min_samples: fewest samples, after resampling, that the encoder accepts.
 
     Returns:
         float32 [C, S].
@@ -63,11 +63,11 @@ def batch_equal_lengths(
     """Stack neighbours of equal shape, so that no clip is padded to another's length.
 
     Args:
-        items: pairs of anything and float32 [...]; the order is kept.
+        items: pairs of a key and an array float32 [...]; the order is kept.
         max_samples: a batch holds at most this many numbers, or one item.
 
     Yields:
-        The first halves of a batch, and their arrays stacked to [B, ...].
+        The keys of a batch, and its arrays stacked to [B, ...].
     """
     keys: list[T] = []
     arrays: list[NDArray[np.float32]] = []
@@ -81,12 +81,66 @@ def batch_equal_lengths(
         yield keys, np.stack(arrays)
 
 
+def embed_pieces(
+    clips: Iterable[AudioClip],
+    cut: Callable[[AudioClip], Iterable[NDArray[np.float32]]],
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    provenance: Mapping[str, str | int | float],
+    *,
+    max_samples: int,
+) -> Embeddings:
+    """Embed clips in batches of pieces of equal shape.
+
+    Args:
+        clips: read one at a time.
+        cut: gives the pieces of a clip, float32 [...].
+        run: maps stacked pieces [B, ...] to vectors [B, M, D].
+        provenance: of the encoder.
+        max_samples: see `batch_equal_lengths`.
+
+    Raises:
+        ScoreError: as `prepare_clip` and `join_vectors`.
+    """
+    names: list[tuple[str, str]] = []
+    vectors: list[list[NDArray[np.float32]]] = []
+
+    def pieces() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        for index, clip in enumerate(clips):
+            names.append((clip.name, clip.group))
+            vectors.append([])
+            for piece in cut(clip):
+                yield index, piece
+
+    for indices, batch in batch_equal_lengths(pieces(), max_samples=max_samples):
+        for index, rows in zip(indices, run(batch), strict=True):
+            vectors[index].append(np.asarray(rows, dtype=np.float32))
+    return join_vectors(names, [np.concatenate(rows) for rows in vectors], provenance)
+
+
+def embed_each(
+    clips: Iterable[AudioClip],
+    measure: Callable[[AudioClip], NDArray[np.float32]],
+    provenance: Mapping[str, str | int | float],
+) -> Embeddings:
+    """Embed clips one by one; `measure` gives the vectors [M, D] of a clip.
+
+    Raises:
+        ScoreError: as `prepare_clip` and `join_vectors`.
+    """
+    names: list[tuple[str, str]] = []
+    vectors: list[NDArray[np.float32]] = []
+    for clip in clips:
+        vectors.append(measure(clip))
+        names.append((clip.name, clip.group))
+    return join_vectors(names, vectors, provenance)
+
+
 def join_vectors(
     clips: Sequence[tuple[str, str]],
     vectors: Sequence[NDArray[np.float32]],
     provenance: Mapping[str, str | int | float],
 ) -> Embeddings:
-    """Embeddings from the vectors of each clip.
+    """Join the vectors of each clip into one `Embeddings`.
 
     Args:
         clips: name and group of each clip.
@@ -119,12 +173,12 @@ def join_vectors(
 
 
 def cut_windows(audio: NDArray[np.float32], *, window: int, min_samples: int) -> list[NDArray[np.float32]]:
-    """Windows along the last axis, end to end; a shorter rest is kept if it has `min_samples`.
+    """Cut windows along the last axis, end to end; a shorter rest is kept if it has `min_samples`.
 
     Args:
         audio: [..., S] with S >= min_samples.
         window: length of a window in samples.
-        min_samples: shortest rest that is worth a window of its own.
+        min_samples: shortest rest that becomes a window.
     """
     last = max(audio.shape[-1] - min_samples, 0)
     return [audio[..., start : start + window] for start in range(0, last + 1, window)]

@@ -1,7 +1,7 @@
-"""Where pretrained weights lie, and what is said when they are not there.
+"""Find pretrained weights, and say how to get them if they are missing.
 
 The folder is that of `frechet-audio-distance`: torch's hub folder (`~/.cache/torch/hub`, moved by
-`TORCH_HOME`), or the one named by `LORA_BENCH_CHECKPOINTS`.  Nothing is ever downloaded from here.
+`TORCH_HOME`), or the one named by `LORA_BENCH_CHECKPOINTS`.  Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ import importlib
 import importlib.util
 import os
 import sys
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from lora_bench.errors import UnscoredError
-from lora_bench.store import hash_file
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -27,21 +25,21 @@ EXTRA = "pip install 'lora-bench[encoders]'"
 
 
 def checkpoint_folder() -> Path:
-    """Folder that holds pretrained weights."""
+    """Return the folder that holds pretrained weights."""
     named = os.environ.get(FOLDER_VARIABLE)
     return Path(named) if named else Path(torch.hub.get_dir())
 
 
 def need_checkpoint(encoder: str, place: str, source: str) -> Path:
-    """A file or folder below the checkpoint folder.
+    """Return a file or folder below the checkpoint folder.
 
     Args:
         encoder: name of the encoder, for the message.
         place: path below the folder.
-        source: where it can be had.
+        source: where to get it.
 
     Raises:
-        UnscoredError: it is not there; says what to put where.
+        UnscoredError: it is missing; says what to put where.
     """
     path = checkpoint_folder() / place
     if not path.exists():
@@ -53,24 +51,13 @@ def need_checkpoint(encoder: str, place: str, source: str) -> Path:
 
 
 def _shorten(path: Path) -> str:
-    """With `~` for the home folder: the message stands in reports that are shown to others."""
+    """Write `~` for the home folder, because the message appears in reports that others read."""
     home = Path.home()
     return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) else str(path)
 
 
-def hash_checkpoint(path: Path) -> str:
-    """SHA-256 of a weights file; computed once per process and state of the file."""
-    stat = path.stat()
-    return _hash_state(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=32)
-def _hash_state(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001  (they are the cache's key)
-    return hash_file(path)
-
-
 def need_package(encoder: str, package: str) -> Path:
-    """Folder of an installed package, which is not imported.
+    """Return the folder of an installed package without importing it.
 
     Raises:
         UnscoredError: it is not installed.
@@ -82,10 +69,10 @@ def need_package(encoder: str, package: str) -> Path:
 
 
 def import_fad_networks(encoder: str) -> ModuleType:
-    """`frechet_audio_distance.models.pann`, without the package's `__init__`.
+    """Import `frechet_audio_distance.models.pann` without the package's `__init__`.
 
     The `__init__` imports laion_clap, which fetches three tokenizers from the network on import; the
-    networks of the package's `models` folder need none of it.
+    networks in the package's `models` folder do not need it.
 
     Raises:
         UnscoredError: the package is not installed.

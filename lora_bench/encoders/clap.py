@@ -1,8 +1,7 @@
 """`clap`: LAION's music CLAP, audio and text in one space.
 
-laion_clap fetches tokenizers from the hub when it is imported and RoBERTa when its model is made, waiting
-for minutes without a network.  Here everything must be on this machine before it is imported, and the hub
-is switched off meanwhile.
+laion_clap fetches tokenizers from the hub when it is imported, and RoBERTa when its model is built; without a network
+it waits for minutes.  Here everything must be on this machine before the import, and the hub is offline meanwhile.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ if TYPE_CHECKING:
 
 FILE = "music_audioset_epoch_15_esc_90.14.pt"
 URL = f"https://huggingface.co/lukewys/laion_clap/resolve/main/{FILE}"
-# what laion_clap's `training/data.py` and `clap_module/model.py` load by name
+# files that laion_clap's `training/data.py` and `clap_module/model.py` load by name
 HUB_FILES = (
     ("bert-base-uncased", "vocab.txt"),
     ("facebook/bart-base", "vocab.json"),
     ("roberta-base", "vocab.json"),
     ("roberta-base", "config.json"),
 )
-WINDOW_S = 10.0  # what the network takes; shorter clips are repeated by laion_clap itself
+WINDOW_S = 10.0  # the network's input; laion_clap itself repeats shorter clips
 
 
 class ClapEncoder(NetworkEncoder):
-    """One 512-d unit vector per clip of at most 10 s, or per 10 s of a longer file; the same every time.
+    """One 512-d unit vector per clip of at most 10 s, or per 10 s of a longer file; repeatable.
 
     Longer audio is cut here, because laion_clap takes a *random* 10 s of it.
     """
@@ -66,7 +65,7 @@ class ClapEncoder(NetworkEncoder):
         return vectors.float().cpu().numpy()[:, None]
 
     def embed_text(self, texts: list[str]) -> Embeddings:
-        """One unit vector per text."""
+        """Return one unit vector per text."""
         with torch.inference_mode():
             vectors = self.network.get_text_embedding(texts, use_tensor=True)
         return Embeddings(
@@ -79,10 +78,10 @@ class ClapEncoder(NetworkEncoder):
 
 
 def check_hub_files(name: str) -> None:
-    """Whether the hub's cache holds what laion_clap loads by name.
+    """Check that the hub's cache has the files that laion_clap loads by name.
 
     Raises:
-        UnscoredError: something is missing; names the commands that fetch it.
+        UnscoredError: a file is missing; names the commands that fetch it.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -102,10 +101,10 @@ def check_hub_files(name: str) -> None:
 
 
 def load_clap(name: str, checkpoint: Path, device: torch.device) -> Any:
-    """laion_clap's module with the checkpoint's weights.
+    """Load laion_clap's module with the checkpoint's weights.
 
     Raises:
-        UnscoredError: laion_clap, what it loads by name, or the checkpoint cannot be loaded.
+        UnscoredError: laion_clap, a file that it loads by name, or the checkpoint cannot be loaded.
     """
     with hub_offline(), keep_numba_folder(), contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -120,7 +119,7 @@ def load_clap(name: str, checkpoint: Path, device: torch.device) -> Any:
 
 @contextlib.contextmanager
 def hub_offline() -> Generator[None]:
-    """No request leaves through huggingface_hub meanwhile."""
+    """Keep huggingface_hub offline."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE

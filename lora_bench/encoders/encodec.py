@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_bench.audio import RESAMPLER
-from lora_bench.encoders.assembly import batch_equal_lengths, cut_windows, join_vectors, prepare_clip
+from lora_bench.encoders.assembly import cut_windows, embed_pieces, prepare_clip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
 WINDOW_S = 30  # longer files are cut, so that memory does not grow with the file
 MIN_S = 0.1
-BATCH_S = {
-    "cpu": 8,
-    "cuda": 64,
-}  # seconds of audio per forward pass; on a CPU more is slower, it leaves the caches
+# Seconds of audio per forward pass; on a CPU more is slower, because it leaves the caches.
+BATCH_S = {"cpu": 8, "cuda": 64}
 
 
 class EncodecEncoder:
@@ -41,7 +39,7 @@ class EncodecEncoder:
 
     @property
     def dim(self) -> int:
-        """Width of the codec's latents, asked of the codec itself."""
+        """Width of the codec's latents, measured on a second of silence."""
         if self._dim is None:
             silence = np.zeros((1, self._channels, self.sample_rate_hz), dtype=np.float32)
             self._dim = int(self.model.audio_latents(silence).shape[-1])
@@ -49,7 +47,7 @@ class EncodecEncoder:
 
     @property
     def provenance(self) -> Provenance:
-        """The codec's own hash, wherever its model lies and whatever the rest of it is, and frame rate."""
+        """Hash and frame rate of the codec; the hash does not depend on the rest of the model."""
         info = self.model.info
         return {
             "encoder": self.name,
@@ -64,26 +62,11 @@ class EncodecEncoder:
 
     def embed(self, clips: Iterable[AudioClip]) -> Embeddings:
         """One vector per codec frame; see `Encoder.embed`."""
-        names: list[tuple[str, str]] = []
-        parts: list[list[NDArray[np.float32]]] = []
+        return embed_pieces(
+            clips, self._cut, self.model.audio_latents, self.provenance, max_samples=self._batch_samples
+        )
 
-        def windows() -> Iterator[tuple[int, NDArray[np.float32]]]:
-            min_samples = int(MIN_S * self.sample_rate_hz)
-            for index, clip in enumerate(clips):
-                audio = prepare_clip(
-                    clip,
-                    sample_rate_hz=self.sample_rate_hz,
-                    channels=self._channels,
-                    min_samples=min_samples,
-                )
-                names.append((clip.name, clip.group))
-                parts.append([])
-                window = WINDOW_S * self.sample_rate_hz
-                for piece in cut_windows(audio, window=window, min_samples=min_samples):
-                    yield index, piece
-
-        for indices, batch in batch_equal_lengths(windows(), max_samples=self._batch_samples):
-            latents = self.model.audio_latents(batch)  # [B, F, D]
-            for index, frames in zip(indices, latents, strict=True):
-                parts[index].append(np.asarray(frames, dtype=np.float32))
-        return join_vectors(names, [np.concatenate(part) for part in parts], self.provenance)
+    def _cut(self, clip: AudioClip) -> list[NDArray[np.float32]]:
+        rate_hz, min_samples = self.sample_rate_hz, int(MIN_S * self.sample_rate_hz)
+        audio = prepare_clip(clip, sample_rate_hz=rate_hz, channels=self._channels, min_samples=min_samples)
+        return cut_windows(audio, window=WINDOW_S * rate_hz, min_samples=min_samples)

@@ -1,10 +1,10 @@
 """Log-mel features for the guards: frames for repetition, window vectors for memorisation.
 
-A window vector holds how each mel band moves over two seconds, less its own mean and less what all bands do
-together: loudness, tilt, steady timbre, fades and beats cancel, the course of the music stays.  The cosine
-of two of them is near 1 only where one sound is a copy of the other, which is what the search for copied
-training material needs (plain log mel is alike for all music).  Mel features find copies more robustly than
-learned embeddings (Bralios et al., "Generation or Replication: Auscultating Audio Latent Diffusion Models",
+A window vector describes how each mel band moves over two seconds, less its own mean and less the movement that
+all bands share: loudness, tilt, steady timbre, fades and beats cancel, and the course of the music remains.  The
+cosine of two such vectors is near 1 only if one sound is a copy of the other, as the search for copied training
+material requires (plain log mel is similar for all music).  Mel features find copies more robustly than learned
+embeddings (Bralios et al., "Generation or Replication: Auscultating Audio Latent Diffusion Models",
 ICASSP 2024).
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_bench.audio import RESAMPLER
-from lora_bench.encoders.assembly import join_vectors, prepare_clip
+from lora_bench.encoders.assembly import embed_each, prepare_clip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,11 +35,11 @@ WINDOW_FRAMES = 20  # 2 s
 STRIDE = HOP_SAMPLES // FINE_SAMPLES
 SPAN = WINDOW_FRAMES * STRIDE
 FLOOR_DB = -80.0  # below full scale; quieter bands count as this
-MIN_NORM_DB = 1.0  # a window that moves by less over all its bands is flat: its vector is zero
+MIN_NORM_DB = 1.0  # a window that moves less, over all its bands, is flat: its vector is zero
 
 
 def compute_mel_frames(clip: AudioClip, hop_samples: int = HOP_SAMPLES) -> NDArray[np.float32]:
-    """Log-mel power of a clip in dB, one frame per 0.1 s (or per `hop_samples` at 16 kHz): [F, 32].
+    """Compute the log-mel power of a clip in dB, one frame per 0.1 s (or per `hop_samples` at 16 kHz): [F, 32].
 
     Raises:
         ScoreError: the clip is shorter than 0.2 s or holds values that are not finite; names it.
@@ -61,8 +61,8 @@ def compute_mel_frames(clip: AudioClip, hop_samples: int = HOP_SAMPLES) -> NDArr
 class MelEncoder:
     """One vector per window of two seconds.
 
-    Give the training side a short `hop_s` (0.05: copies are found at any offset) and the clips that are
-    looked up a long one.
+    Give the training side a short `hop_s` (0.05 finds copies at any offset), and the clips that are looked up a
+    long one.
     """
 
     name = "mel"
@@ -88,16 +88,15 @@ class MelEncoder:
 
     def embed(self, clips: Iterable[AudioClip]) -> Embeddings:
         """Unit vectors (zero where nothing moves); see `Encoder.embed`."""
-        names: list[tuple[str, str]] = []
-        vectors: list[NDArray[np.float32]] = []
-        for clip in clips:
-            vectors.append(describe_windows(compute_mel_frames(clip, FINE_SAMPLES), self.hop_frames))
-            names.append((clip.name, clip.group))
-        return join_vectors(names, vectors, self.provenance)
+
+        def measure(clip: AudioClip) -> NDArray[np.float32]:
+            return describe_windows(compute_mel_frames(clip, FINE_SAMPLES), self.hop_frames)
+
+        return embed_each(clips, measure, self.provenance)
 
 
 def describe_windows(frames: NDArray[np.float32], hop_frames: int) -> NDArray[np.float32]:
-    """Unit vectors of the movement in windows of two seconds, zero for a flat window.
+    """Return unit vectors of the movement in windows of two seconds, zero for a flat window.
 
     Args:
         frames: [F, mels] every `FINE_SAMPLES`; fewer than `SPAN` give no window.

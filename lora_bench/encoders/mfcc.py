@@ -1,20 +1,20 @@
-"""MFCC vectors: `mfcc20-seed`, the metric of the published zero-shot table, and `mfcc20`, its mended form.
+"""MFCC vectors: `mfcc20-seed`, the metric of the published zero-shot table, and `mfcc20`, its corrected form.
 
 `mfcc20-seed` reads every file at its own rate and standardises each frame across its own twenty
 coefficients, so it is nearly blind to loudness and tilt and its covariance has rank 19.  It is kept for
-comparability.  `mfcc20` brings everything to one rate and divides each coefficient by one fixed scale.
+comparability.  `mfcc20` resamples everything to one rate and divides each coefficient by one fixed scale.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lora_bench.audio import RESAMPLER
-from lora_bench.encoders.assembly import join_vectors, prepare_clip
+from lora_bench.encoders.assembly import embed_each, prepare_clip
 from lora_bench.errors import ScoreError
 from lora_bench.store import hash_json
 
@@ -33,7 +33,7 @@ CONSTANT_FRAC = 1e-6  # a coefficient that varies by less than this share of its
 
 
 def compute_mfcc(clip: AudioClip, sample_rate_hz: int | None) -> NDArray[np.float32]:
-    """MFCC of one clip with librosa's defaults, channels averaged.
+    """Compute the MFCC of one clip with librosa's defaults, channels averaged.
 
     Args:
         clip: any rate and channel count.
@@ -49,7 +49,7 @@ def compute_mfcc(clip: AudioClip, sample_rate_hz: int | None) -> NDArray[np.floa
 
 
 def mfcc_provenance(encoder: str, rate: str | int) -> Provenance:
-    """What both encoders share."""
+    """Return the provenance that both encoders share."""
     return {
         "encoder": encoder,
         "weights": "none",
@@ -83,17 +83,16 @@ class SeedMfccEncoder:
         """One vector per frame; see `Encoder.embed`."""
         from sklearn.preprocessing import StandardScaler
 
-        names: list[tuple[str, str]] = []
-        frames: list[NDArray[np.float32]] = []
         rates: set[int] = set()
-        for clip in clips:
-            mfcc = compute_mfcc(clip, self.sample_rate_hz)
+
+        def measure(clip: AudioClip) -> NDArray[np.float32]:
             rates.add(clip.sample_rate_hz)
             # [20, frames] goes in as it is, so the scaler's "features" are the frames
-            frames.append(np.asarray(StandardScaler().fit_transform(mfcc)).T)
-            names.append((clip.name, clip.group))
+            return np.asarray(StandardScaler().fit_transform(compute_mfcc(clip, self.sample_rate_hz))).T
+
+        embeddings = embed_each(clips, measure, self.provenance)
         found = ", ".join(str(rate) for rate in sorted(rates))
-        return join_vectors(names, frames, {**self.provenance, "file_rates_hz": found})
+        return replace(embeddings, provenance={**embeddings.provenance, "file_rates_hz": found})
 
 
 @dataclass(frozen=True)
@@ -112,12 +111,12 @@ class MfccScale:
 
     @property
     def key(self) -> str:
-        """Hash of the numbers, for provenance."""
+        """Hash of rate and values, for provenance."""
         return hash_json([self.sample_rate_hz, [float(np.float32(value)) for value in self.values]])
 
 
 def measure_scale(clips: Iterable[AudioClip], sample_rate_hz: int) -> MfccScale:
-    """Per-coefficient standard deviation over all frames of `clips`.
+    """Measure the standard deviation of each coefficient over all frames of `clips`.
 
     Raises:
         ScoreError: there are no clips, or one of them cannot be embedded.
@@ -135,8 +134,8 @@ def measure_scale(clips: Iterable[AudioClip], sample_rate_hz: int) -> MfccScale:
 class MfccEncoder:
     """`mfcc20`: MFCC at one rate, each coefficient divided by a fixed scale.
 
-    The scale must be fitted before anything is embedded, on recordings of the genre that are not scored
-    (the training split), or on the whole reference folder where there is no other; never on generated clips.
+    Fit the scale before embedding, on recordings of the genre that are not scored (the training split), or on
+    the whole reference folder if there are no others; never on generated clips.
     """
 
     name = "mfcc20"
@@ -171,9 +170,8 @@ class MfccEncoder:
     def embed(self, clips: Iterable[AudioClip]) -> Embeddings:
         """One vector per frame; see `Encoder.embed`."""
         divisor = np.asarray(self.fitted_scale.values, dtype=np.float32)
-        names: list[tuple[str, str]] = []
-        frames: list[NDArray[np.float32]] = []
-        for clip in clips:
-            frames.append(compute_mfcc(clip, self.sample_rate_hz).T / divisor)
-            names.append((clip.name, clip.group))
-        return join_vectors(names, frames, self.provenance)
+
+        def measure(clip: AudioClip) -> NDArray[np.float32]:
+            return compute_mfcc(clip, self.sample_rate_hz).T / divisor
+
+        return embed_each(clips, measure, self.provenance)

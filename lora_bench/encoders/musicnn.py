@@ -1,4 +1,4 @@
-"""`musicnn`: the 200-d penultimate layer and the tags of a real music tagger that works offline.
+"""`musicnn`: the 200-d penultimate layer and the tags of a music tagger that works offline.
 
 The weights come with the PyPI package musicnn 0.1.0 (ISC licence) as TensorFlow 1 checkpoints; TensorFlow
 is not needed.  `musicnn` is the checkpoint trained on the Million Song Dataset, `musicnn-mtt` the one of
@@ -7,6 +7,7 @@ MagnaTagATune.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from lora_bench.audio import RESAMPLER
-from lora_bench.encoders.assembly import batch_equal_lengths, join_vectors, prepare_clip
+from lora_bench.encoders.assembly import embed_pieces, prepare_clip
 from lora_bench.encoders.musicnn_network import N_MELS, N_PENULTIMATE, build_network
 from lora_bench.encoders.tensor_bundle import read_bundle
 from lora_bench.errors import ModelError, UnscoredError
@@ -24,7 +25,7 @@ from lora_bench.models.device import choose_device
 from lora_bench.store import hash_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -43,10 +44,10 @@ BATCH_WINDOWS = 16
 
 
 def compute_log_mel(audio: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The package's input features, kept in float32.
+    """Compute the package's input features, in float32.
 
     The package rounds the mel power to float16 before it multiplies by 10000, which overflows to infinity
-    for loud tones (above 6.55); here nothing is rounded.
+    for loud tones (above 6.55); nothing is rounded here.
 
     Args:
         audio: [S] at 16 kHz.
@@ -63,7 +64,7 @@ def compute_log_mel(audio: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def cut_frames(frames: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Windows of 187 frames, end to end; the rest is left out as in the package.
+    """Cut windows of 187 frames, end to end; the rest is left out, as in the package.
 
     Frames that do not fill one window are repeated until they do, as in the networks' training
     (`"pad_short": "repeat-pad"` in the checkpoint's `config.json`).
@@ -75,7 +76,7 @@ def cut_frames(frames: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 
 def find_checkpoint(checkpoint: str) -> Path:
-    """Folder of a checkpoint inside the installed package, which is not imported.
+    """Return the folder of a checkpoint inside the installed package, which is not imported.
 
     Raises:
         UnscoredError: the package is not installed or lacks the checkpoint.
@@ -93,7 +94,7 @@ def find_checkpoint(checkpoint: str) -> Path:
 
 
 def read_tags(checkpoint: str) -> tuple[str, ...]:
-    """Names of the 50 tags, from the package's `configuration.py` (which imports nothing)."""
+    """Read the names of the 50 tags from the package's `configuration.py`, which imports nothing."""
     from musicnn import configuration
 
     return tuple(configuration.MSD_LABELS if checkpoint.startswith("MSD") else configuration.MTT_LABELS)
@@ -141,33 +142,26 @@ class MusicnnEncoder:
         return self.embed_and_tag(clips)[0]
 
     def tag_clips(self, clips: Iterable[AudioClip]) -> NDArray[np.float32]:
-        """Mean probability of each tag over the windows of each clip, [N, 50], in the order of `tags`."""
+        """Return the mean probability of each tag over the windows of each clip, [N, 50], as in `tags`."""
         return self.embed_and_tag(clips)[1]
 
     def embed_and_tag(self, clips: Iterable[AudioClip]) -> tuple[Embeddings, NDArray[np.float32]]:
-        """Both in one pass."""
-        names: list[tuple[str, str]] = []
-        vectors: list[list[NDArray[np.float32]]] = []
-        tags: list[list[NDArray[np.float32]]] = []
+        """Return vectors and tag probabilities from one pass."""
+        both = embed_pieces(
+            clips, self._cut, self._run, self.provenance, max_samples=BATCH_WINDOWS * WINDOW_FRAMES * N_MELS
+        )
+        vectors, tags = both.values[:, : self.dim], both.values[:, self.dim :]
+        n_clips = len(both.clip_names)
+        means = [tags[both.clip_index == clip].mean(axis=0) for clip in range(n_clips)]
+        return replace(both, values=np.ascontiguousarray(vectors)), np.stack(means)
 
-        def windows() -> Iterator[tuple[int, NDArray[np.float32]]]:
-            for index, clip in enumerate(clips):
-                audio = prepare_clip(clip, sample_rate_hz=SAMPLE_RATE_HZ, channels=1, min_samples=FFT_SAMPLES)
-                names.append((clip.name, clip.group))
-                vectors.append([])
-                tags.append([])
-                for window in cut_frames(compute_log_mel(audio[0])):
-                    yield index, window
+    def _cut(self, clip: AudioClip) -> list[NDArray[np.float32]]:
+        audio = prepare_clip(clip, sample_rate_hz=SAMPLE_RATE_HZ, channels=1, min_samples=FFT_SAMPLES)
+        return cut_frames(compute_log_mel(audio[0]))
 
-        for indices, batch in batch_equal_lengths(
-            windows(), max_samples=BATCH_WINDOWS * WINDOW_FRAMES * N_MELS
-        ):
-            with torch.inference_mode():
-                output = self.network.run(torch.from_numpy(batch).to(self.device))
-            penultimate = output.penultimate.float().cpu().numpy()
-            probabilities = torch.sigmoid(output.logits).float().cpu().numpy()
-            for row, index in enumerate(indices):
-                vectors[index].append(penultimate[row])
-                tags[index].append(probabilities[row])
-        embeddings = join_vectors(names, [np.stack(rows) for rows in vectors], self.provenance)
-        return embeddings, np.stack([np.mean(rows, axis=0) for rows in tags])
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[B, frames, 96] -> [B, 1, 200 + 50]."""
+        with torch.inference_mode():
+            output = self.network.run(torch.from_numpy(batch).to(self.device))
+            both = torch.cat([output.penultimate, torch.sigmoid(output.logits)], dim=1)
+        return both.float().cpu().numpy()[:, None]

@@ -1,9 +1,8 @@
 """The musicnn tagger as a torch module, filled from the TensorFlow checkpoints of the PyPI package.
 
-Architecture: J. Pons and X. Serra, "musicnn: Pre-trained convolutional neural networks for music audio
-tagging", ISMIR 2019 late-breaking demo; the package's `models.py` is what the layers here follow one by
-one.  A layer is convolution, ReLU, *then* batch normalisation.  TensorFlow's [time, mel] images become
-torch's [B, 1, T, mel].
+Architecture: J. Pons and X. Serra, "musicnn: Pre-trained convolutional neural networks for music audio tagging", ISMIR
+2019 late-breaking demo.  The layers follow the package's `models.py` one by one.  A layer is convolution, ReLU, *then*
+batch normalisation.  TensorFlow's [time, mel] images become torch's [B, 1, T, mel].
 
     x [B, T, 96] -> batch norm
       timbral   7 x 38 and 7 x 67 over (time, mel), maximum over mel         -> 2 x 204 channels
@@ -43,7 +42,7 @@ OPTIMIZER_SCALARS = frozenset({"beta1_power", "beta2_power"})
 
 @dataclass(frozen=True)
 class MusicnnOutput:
-    """What the network gives for a batch of windows.
+    """Output of the network for a batch of windows.
 
     Attributes:
         logits: [B, 50], before the sigmoid.
@@ -70,18 +69,18 @@ class ConvBlock(nn.Module):
         self.norm = nn.BatchNorm2d(channels, eps=EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 1, T, W] -> [B, channels, T, W - kernel + 1]."""
+        """Map [B, 1, T, W] to [B, channels, T, W - kernel + 1]."""
         before, after = self.padding
         return self.norm(F.relu(self.conv(F.pad(x, (0, 0, before, after)))))
 
 
 def same_padding(frames: int) -> tuple[int, int]:
-    """TensorFlow's `same` padding of a kernel: an even kernel gets one frame more after than before."""
+    """Return TensorFlow's `same` padding of a kernel: an even one gets one frame more after than before."""
     return (frames - 1) // 2, frames // 2
 
 
 class MusicnnNetwork(nn.Module):
-    """musicnn in inference form."""
+    """musicnn for inference."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +102,7 @@ class MusicnnNetwork(nn.Module):
         self.output = nn.Linear(N_PENULTIMATE, N_TAGS)
 
     def run(self, x: Tensor) -> MusicnnOutput:
-        """Tags and features of windows.
+        """Compute tags and features of windows.
 
         Args:
             x: [B, T, 96] log-mel frames.
@@ -132,11 +131,11 @@ class MusicnnNetwork(nn.Module):
 
 
 def build_network(variables: Mapping[str, NDArray[np.float32]]) -> MusicnnNetwork:
-    """The network with a checkpoint's weights.
+    """Build the network with a checkpoint's weights.
 
     Args:
-        variables: all float32 variables of the checkpoint by their TensorFlow names; the optimiser's
-            are left out, and no other may be left over.
+        variables: all float32 variables of the checkpoint by their TensorFlow names; only the optimiser's may remain
+            unused.
 
     Raises:
         ModelError: a variable is missing, left over or of another shape.
@@ -170,7 +169,7 @@ def build_network(variables: Mapping[str, NDArray[np.float32]]) -> MusicnnNetwor
 
 
 def tensorflow_names() -> dict[str, str]:
-    """Torch parameter name -> TensorFlow variable name, in the order in which `models.py` makes layers."""
+    """Map torch parameter names to TensorFlow variable names, in the order of the layers in `models.py`."""
     convolutions = [
         *(f"timbral.{index}" for index in range(2)),
         *(f"temporal.{index}" for index in range(3)),
@@ -195,7 +194,7 @@ def tensorflow_names() -> dict[str, str]:
 
 
 def _to_torch(value: NDArray[np.float32], target: str) -> Tensor:
-    """TensorFlow's [H, W, in, out] and [in, out] kernels in torch's order."""
+    """Bring TensorFlow's [H, W, in, out] and [in, out] kernels into torch's order."""
     tensor = torch.from_numpy(value.copy())
     if value.ndim == 4:
         return tensor.permute(3, 2, 0, 1).contiguous()

@@ -1,29 +1,26 @@
-"""`vggish`, `pann`, `encodec-24k`: the networks of frechet-audio-distance, batched and without its loop.
+"""`vggish`, `pann`, `encodec-24k`: the networks of frechet-audio-distance, in batches.
 
-Its networks, checkpoint names and folder, its settings; not its loop, which takes one file at a time,
-prints an error and goes on without the file.  The same clips give the same vectors as its `get_embeddings`.
+Networks, settings, checkpoint names and folder are those of the package.  Its own loop is not used: it takes one
+file at a time, and skips a file that it cannot read.  The same clips give the same vectors as its `get_embeddings`.
 """
 
 from __future__ import annotations
 
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 
 from lora_bench.audio import RESAMPLER
-from lora_bench.encoders.assembly import batch_equal_lengths, cut_windows, join_vectors, prepare_clip
-from lora_bench.encoders.checkpoints import (
-    hash_checkpoint,
-    import_fad_networks,
-    need_checkpoint,
-    need_package,
-)
+from lora_bench.encoders.assembly import cut_windows, embed_pieces, prepare_clip
+from lora_bench.encoders.checkpoints import import_fad_networks, need_checkpoint, need_package
 from lora_bench.errors import UnscoredError
 from lora_bench.models.device import choose_device
+from lora_bench.models.model_files import hash_once
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -47,12 +44,12 @@ ENCODEC_URL = "https://dl.fbaipublicfiles.com/encodec/v0/encodec_24khz-d7cc33bc.
 
 
 class NetworkEncoder:
-    """What the three share: clips are prepared, stacked by length, and given to `forward_batch`.
+    """Base of encoders with a network: prepares clips, stacks them by length, and calls `forward_batch`.
 
     Attributes:
         window_s: longer files are cut into windows of this length; None takes them whole.
-        min_samples: shortest clip that the network is defined on, at its rate.
-        cpu_batch_s: seconds of audio per forward pass on a CPU; more makes nothing faster there.
+        min_samples: shortest clip that the network accepts, at its rate.
+        cpu_batch_s: seconds of audio per forward pass on a CPU; more is not faster there.
     """
 
     name: str
@@ -73,22 +70,22 @@ class NetworkEncoder:
         return {
             "encoder": self.name,
             "weights": self.checkpoint.name,
-            "weights_hash": hash_checkpoint(self.checkpoint),
+            "weights_hash": hash_once(self.checkpoint),
             "sample_rate_hz": self.sample_rate_hz,
             "resampler": RESAMPLER,
             **self.describe(),
         }
 
     def describe(self) -> Provenance:
-        """What else the vectors depend on."""
+        """Return the settings of this network that the vectors depend on."""
         raise NotImplementedError
 
     def forward_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[B, S] samples (or what `split` makes of them) to [B, M, D]."""
+        """Map samples [B, S], or the pieces that `split` makes of them, to vectors [B, M, D]."""
         raise NotImplementedError
 
     def split(self, audio: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Pieces of one clip [S] that go through the network one by one."""
+        """Cut one clip [S] into the pieces that go through the network."""
         if self.window_s is None:
             return [audio]
         window = int(self.window_s * self.sample_rate_hz)
@@ -96,27 +93,16 @@ class NetworkEncoder:
 
     def embed(self, clips: Iterable[AudioClip]) -> Embeddings:
         """See `Encoder.embed`."""
-        names: list[tuple[str, str]] = []
-        parts: list[list[NDArray[np.float32]]] = []
-
-        def pieces() -> Iterator[tuple[int, NDArray[np.float32]]]:
-            for index, clip in enumerate(clips):
-                audio = prepare_clip(
-                    clip, sample_rate_hz=self.sample_rate_hz, channels=1, min_samples=self.min_samples
-                )
-                names.append((clip.name, clip.group))
-                parts.append([])
-                for piece in self.split(audio[0]):
-                    yield index, piece
-
         seconds = self.cpu_batch_s if self.device.type == "cpu" else BATCH_S
         budget = int(seconds * self.sample_rate_hz)
-        for indices, batch in batch_equal_lengths(pieces(), max_samples=budget):
-            with torch.inference_mode():
-                vectors = self.forward_batch(batch)
-            for index, rows in zip(indices, vectors, strict=True):
-                parts[index].append(rows)
-        return join_vectors(names, [np.concatenate(part) for part in parts], self.provenance)
+        run = torch.inference_mode()(self.forward_batch)
+        return embed_pieces(clips, self._cut, run, self.provenance, max_samples=budget)
+
+    def _cut(self, clip: AudioClip) -> list[NDArray[np.float32]]:
+        audio = prepare_clip(
+            clip, sample_rate_hz=self.sample_rate_hz, channels=1, min_samples=self.min_samples
+        )
+        return self.split(audio[0])
 
 
 class PannEncoder(NetworkEncoder):
@@ -256,18 +242,12 @@ class VggishEncoder(NetworkEncoder):
 
 
 def load_state(name: str, path: Path) -> dict[str, Any]:
-    """A checkpoint's dictionary, read without running code from it.
+    """Read a checkpoint's dictionary without running code from it.
 
     Raises:
         UnscoredError: the file is damaged or holds more than tensors.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, _unpickling_error()) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
         raise UnscoredError(f"{name}: {path} cannot be loaded ({error}); get it again") from error
-
-
-def _unpickling_error() -> type[Exception]:
-    from pickle import UnpicklingError
-
-    return UnpicklingError

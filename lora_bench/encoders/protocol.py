@@ -1,4 +1,4 @@
-"""What an encoder is: audio clips in, embedding vectors out, with the provenance of every vector."""
+"""The interface of an encoder: audio clips in, embedding vectors with provenance out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Provenance = dict[str, str | int | float]
 
 
 class Encoder(Protocol):
-    """Turns clips into vectors; the same clip gives the same vectors whatever stands beside it."""
+    """Turns clips into vectors; a clip's vectors do not depend on the other clips."""
 
     @property
     def name(self) -> str:
-        """The name by which metrics ask for it (`mfcc20`, `musicnn`, ...)."""
+        """The name in metrics (`mfcc20`, `musicnn`, ...)."""
         ...
 
     @property
@@ -27,16 +27,16 @@ class Encoder(Protocol):
 
     @property
     def sample_rate_hz(self) -> int | None:
-        """Rate to which clips are brought (once, by the one resampler); None is the clip's own."""
+        """Rate to which clips are resampled; None keeps the clip's own."""
         ...
 
     @property
     def provenance(self) -> Mapping[str, str | int | float]:
-        """Encoder, weights hash, rate, window, hop, resampler, versions: all that a vector depends on."""
+        """Everything that a vector depends on: encoder, weights hash, rate, window, hop, resampler, versions."""
         ...
 
     def embed(self, clips: Iterable[AudioClip]) -> Embeddings:
-        """Vectors of all clips, in the order of the clips.
+        """Embed all clips, in order.
 
         Args:
             clips: excerpts of any rate and channel count; read one batch at a time.

@@ -1,8 +1,8 @@
-"""Reads TensorFlow's checkpoint format ("tensor bundle") without TensorFlow.
+"""Read TensorFlow's checkpoint format ("tensor bundle") without TensorFlow.
 
-A bundle is an index and a data file.  The index is a LevelDB table: a footer of 48 bytes points to an
-index block, that to data blocks of prefix-compressed keys; each value is a small protocol buffer with
-type, shape, offset and size of one tensor, whose bytes lie in the data file.
+A bundle is an index and a data file.  The index is a LevelDB table: a footer of 48 bytes points to an index block,
+which points to data blocks of prefix-compressed keys.  Each value is a small protocol buffer with type, shape, offset
+and size of one tensor in the data file.
 
 Sources: `tensorflow/core/util/tensor_bundle/tensor_bundle.h`,
 `tensorflow/core/protobuf/tensor_bundle.proto` and LevelDB's `doc/table_format.md`.
@@ -37,7 +37,7 @@ CRC_MASK_DELTA = 0xA282EAD8  # LevelDB stores checksums rotated by 15 bits and s
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lies.
+    """Type, shape and place of one tensor.
 
     Attributes:
         dtype: TensorFlow's number of the type; 1 is float32.
@@ -55,7 +55,7 @@ class TensorEntry:
 
 
 def read_bundle_index(path: Path) -> dict[str, TensorEntry]:
-    """Names and places of all tensors of a checkpoint.
+    """Read the entries of all tensors of a checkpoint, by name.
 
     Args:
         path: the `.index` file.
@@ -81,11 +81,11 @@ def read_bundle_index(path: Path) -> dict[str, TensorEntry]:
 
 
 def read_bundle(folder: Path, prefix: str) -> dict[str, NDArray[np.float32]]:
-    """All float32 tensors of a checkpoint of one shard.
+    """Read all float32 tensors of a checkpoint of one shard.
 
     Args:
-        folder: where the checkpoint lies.
-        prefix: what its files' names begin with, before `.index`; may be empty.
+        folder: folder of the checkpoint.
+        prefix: beginning of its files' names, before `.index`; may be empty.
 
     Raises:
         ModelError: a file is missing or damaged.
@@ -104,7 +104,7 @@ def read_bundle(folder: Path, prefix: str) -> dict[str, NDArray[np.float32]]:
 
 
 def read_tensor(entry: TensorEntry, data: bytes, place: str) -> NDArray[np.float32]:
-    """One float32 tensor out of the data file's bytes; `place` is named in errors.
+    """Read one float32 tensor from the data file's bytes; errors name `place`.
 
     Raises:
         ModelError: the entry does not fit the data, or the data are damaged.
@@ -126,10 +126,10 @@ def read_tensor(entry: TensorEntry, data: bytes, place: str) -> NDArray[np.float
 
 
 def masked_crc32c(data: bytes) -> int:
-    """LevelDB's masked CRC-32C of `data`.
+    """Compute LevelDB's masked CRC-32C of `data`.
 
-    A checksum is linear in its bytes and in its start, so pieces of equal length are computed side by side from a
-    start of zero.  Each bit of the start is a row of its own: it says what the bit becomes behind a piece.
+    A checksum is linear in its bytes and in its start value, so pieces of equal length are computed in parallel from a
+    start of zero.  Each bit of the start value has a row of its own, which tells what it becomes after a piece.
     """
     length = max(1, math.isqrt(len(data)))
     n_single = len(data) % length
@@ -160,7 +160,7 @@ _BITS = np.uint32(1) << np.arange(32, dtype=np.uint32)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A base-128 number and the place after it."""
+    """Read a base-128 number; return it and the position after it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -172,14 +172,14 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _block_handle(data: bytes, at: int = 0) -> tuple[int, int, int]:
-    """Offset and size of a block, and the place after them."""
+    """Read offset and size of a block; return them and the position after them."""
     offset, at = _varint(data, at)
     size, at = _varint(data, at)
     return offset, size, at
 
 
 def _table_entries(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Entries of the table's index block: last key and handle of each data block."""
+    """Yield the entries of the table's index block: last key and handle of each data block."""
     if len(data) < FOOTER_BYTES:
         raise ValueError(f"{len(data)} bytes are too few for a table")
     footer = data[-FOOTER_BYTES:]
@@ -192,7 +192,7 @@ def _table_entries(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _read_block(data: bytes, offset: int, size: int) -> bytes:
-    """The content of a block, its trailer (compression, checksum) checked."""
+    """Return the content of a block after checking its trailer (compression, checksum)."""
     kind, crc = struct.unpack_from("<BI", data, offset + size)
     if kind != 0:
         raise ValueError(f"block at {offset} has compression {kind}, expected none")
@@ -202,7 +202,7 @@ def _read_block(data: bytes, offset: int, size: int) -> bytes:
 
 
 def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block; each key shares a prefix with the one before it."""
+    """Yield keys and values of a block; each key shares a prefix with the previous one."""
     (n_restarts,) = struct.unpack_from("<I", block, len(block) - 4)
     end = len(block) - 4 * (n_restarts + 1)
     at, key = 0, b""
@@ -217,7 +217,7 @@ def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _message_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers and raw values of a protocol buffer."""
+    """Yield field numbers and raw values of a protocol buffer."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -238,7 +238,7 @@ def _message_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _parse_entry(data: bytes) -> TensorEntry:
-    """`BundleEntryProto`: dtype 1, shape 2 (dim 2 (size 1)), shard 3, offset 4, size 5, crc32c 6."""
+    """Parse a `BundleEntryProto`: dtype 1, shape 2 (dim 2 (size 1)), shard 3, offset 4, size 5, crc32c 6."""
     numbers: Mapping[int, int] = {
         field: value for field, value in _message_fields(data) if isinstance(value, int)
     }

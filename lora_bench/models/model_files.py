@@ -201,11 +201,12 @@ def hash_files(paths: Iterable[Path]) -> str:
     """SHA-256 over names and contents of files, in hex."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(f"{path.name}\0{_hash_once(path)}\n".encode())
+        digest.update(f"{path.name}\0{hash_once(path)}\n".encode())
     return digest.hexdigest()
 
 
-def _hash_once(path: Path) -> str:
+def hash_once(path: Path) -> str:
+    """Return the SHA-256 of a file in hex; of a large file it is kept between runs, until the file changes."""
     real = Path(os.path.realpath(path))
     # the hub's cache names a large file by its SHA-256
     if SHA256_NAME.fullmatch(real.name):
