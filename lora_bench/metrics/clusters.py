@@ -1,7 +1,7 @@
-"""Vectors grouped by what was sampled independently: the clip if generated, the track if reference.
+"""Vectors grouped by independent sample: the clip if generated, the track if reference.
 
-Windows of one clip and clips of one track resemble one another, so whatever resamples or leaves out
-does it with whole clusters, never with single vectors.
+Windows of one clip, and clips of one track, are similar.  Resampling and leaving out therefore take whole clusters,
+never single vectors.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Clusters:
 
     Attributes:
         vectors: [M, D] float64, the clusters one after the other.
-        starts: [G + 1] where each cluster begins, and M at the end.
+        starts: [G + 1] first row of each cluster, and M at the end.
         strata: [G] number of the stratum (the prompt) of each cluster; clusters are exchangeable only
             within a stratum, and every stratum keeps its share of the vectors.
         n_clips: clips in the set.
-        by: `group` if clusters are the groups, `clip` if there is only one group and its clips are.
+        by: `group` if the clusters are the groups, `clip` if there is one group only and they are its clips.
     """
 
     vectors: NDArray[np.float64]
@@ -41,31 +41,31 @@ class Clusters:
 
     @property
     def n_clusters(self) -> int:
-        """G."""
+        """Number of clusters, G."""
         return len(self.starts) - 1
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """[G] vectors per cluster."""
+        """Vectors per cluster, [G]."""
         return np.diff(self.starts)
 
     def rows(self, cluster: int) -> NDArray[np.float64]:
-        """Vectors of one cluster [m, D]."""
+        """Return the vectors of one cluster, [m, D]."""
         return self.vectors[self.starts[cluster] : self.starts[cluster + 1]]
 
     def labels(self) -> NDArray[np.int64]:
-        """[M] cluster of each vector."""
+        """Return the cluster of each vector, [M]."""
         return np.repeat(np.arange(self.n_clusters), self.sizes)
 
     def take(self, clusters: Iterable[int]) -> NDArray[np.float64]:
-        """Vectors of some clusters, one after the other [m, D]."""
+        """Return the vectors of some clusters, one after the other, [m, D]."""
         return np.concatenate([self.rows(int(cluster)) for cluster in clusters])
 
     def merge_to(self, n_max: int, seed: int = 0) -> Clusters:
-        """The same vectors in at most `n_max` clusters per stratum, merged at random.
+        """Merge clusters at random into at most `n_max` per stratum; the vectors stay the same.
 
-        Leaving out a merged cluster costs one replicate instead of several; the estimate of the variance
-        stays valid and gets noisier.
+        Leaving out a merged cluster costs one replicate instead of several.  The estimate of the variance
+        stays valid but gets noisier.
         """
         if n_max >= self.n_clusters:
             return self
@@ -83,7 +83,7 @@ class Clusters:
 
 
 def pool_small_strata(clusters: Clusters, n_min: int) -> Clusters:
-    """The same clusters in one stratum if a stratum has fewer than `n_min`, too few to vary within."""
+    """Put all clusters into one stratum if a stratum has fewer than `n_min`, too few to vary within."""
     if np.bincount(clusters.strata).min() >= n_min:
         return clusters
     return replace(clusters, strata=np.zeros_like(clusters.strata))
@@ -94,7 +94,7 @@ def _starts(sizes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def check_embeddings(embeddings: Embeddings, side: str) -> NDArray[np.float64]:
-    """The vectors of an `Embeddings` as float64 [M, D], after checks that name the clip at fault.
+    """Return the vectors of an `Embeddings` as float64 [M, D], after checks that name the clip at fault.
 
     Raises:
         UnscoredError: there are fewer than two vectors.
@@ -124,7 +124,7 @@ def check_embeddings(embeddings: Embeddings, side: str) -> NDArray[np.float64]:
 
 
 def cluster_embeddings(embeddings: Embeddings, side: str) -> Clusters:
-    """The vectors of a set by group, or by clip if all clips belong to one group.
+    """Cluster the vectors of a set by group, or by clip if all clips belong to one group.
 
     Args:
         embeddings: one side of a score.
@@ -149,7 +149,7 @@ def cluster_embeddings(embeddings: Embeddings, side: str) -> Clusters:
 
 
 def stack_strata(parts: Sequence[Clusters]) -> Clusters:
-    """Several sets (one per prompt) as one, each a stratum of its own."""
+    """Join several sets (one per prompt) into one, each a stratum of its own."""
     if len({part.vectors.shape[1] for part in parts}) > 1:
         raise ScoreError("sets of different dimensions cannot be pooled; all must come from one encoder")
     return Clusters(
@@ -162,7 +162,7 @@ def stack_strata(parts: Sequence[Clusters]) -> Clusters:
 
 
 def take_clips(embeddings: Embeddings, clips: Sequence[int]) -> Embeddings:
-    """Some clips of a set in the order given; each becomes a cluster of its own name."""
+    """Return some clips of a set in the given order; each becomes a cluster with the clip's name."""
     index = np.asarray(embeddings.clip_index)
     rows = [np.flatnonzero(index == clip) for clip in clips]
     names = tuple(embeddings.clip_names[clip] for clip in clips)
@@ -176,7 +176,7 @@ def take_clips(embeddings: Embeddings, clips: Sequence[int]) -> Embeddings:
 
 
 def average_clips(embeddings: Embeddings) -> Embeddings:
-    """One vector per clip, the mean of its windows; the rest stays.
+    """Return the set with one vector per clip, the mean of its windows.
 
     Raises:
         ScoreError: as `check_embeddings`.

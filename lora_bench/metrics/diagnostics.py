@@ -1,4 +1,4 @@
-"""What one encoder says of two sets beside a distance: variety, support, extrapolation, odd clips, the floor."""
+"""Figures of two sets in addition to a distance: variety, support, extrapolation, outliers, the reference level."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lora_bench.metrics.manifold import measure_manifold
 
 
 def describe_sets(generated: Embeddings, reference: Embeddings) -> dict[str, Any]:
-    """Figures of the generated set against the reference, none of them a verdict.
+    """Describe the generated set against the reference; no figure is a verdict.
 
     Args:
         generated: clusters are its groups.
@@ -27,7 +27,7 @@ def describe_sets(generated: Embeddings, reference: Embeddings) -> dict[str, Any
         `recall`, `density`, `coverage` of clip means with `k` neighbours; `frechet_extrapolated` (the
         generated side at infinite size) with `extrapolation_r_squared` and `extrapolation_n_clips`;
         `group_distances`, the Frechet distance of every group to the whole reference, farthest first;
-        `unscored`, why a figure is absent.
+        `unscored`, the reasons of missing figures.
 
     Raises:
         ScoreError: not finite, or different dimensions.
@@ -68,7 +68,7 @@ def describe_sets(generated: Embeddings, reference: Embeddings) -> dict[str, Any
 
 
 def halve_groups(reference: Embeddings, n_clips: int, seed: int = 0) -> tuple[Embeddings, Embeddings]:
-    """The reference's groups divided at random, for the distance of real music from real music.
+    """Divide the reference's groups at random, for the distance between real music and real music.
 
     Args:
         reference: recordings.
@@ -79,7 +79,7 @@ def halve_groups(reference: Embeddings, n_clips: int, seed: int = 0) -> tuple[Em
         Two sets; together all clips.
 
     Raises:
-        UnscoredError: there is one group only.
+        UnscoredError: there is only one group.
     """
     groups = list(dict.fromkeys(reference.groups))
     if len(groups) < 2:
@@ -97,7 +97,7 @@ def halve_groups(reference: Embeddings, n_clips: int, seed: int = 0) -> tuple[Em
 
 
 def _take(embeddings: Embeddings, kept: np.ndarray) -> Embeddings:
-    """The clips that are marked, with their groups."""
+    """Return the marked clips with their groups."""
     index = np.asarray(embeddings.clip_index)
     rows = kept[index]
     places = np.flatnonzero(kept)

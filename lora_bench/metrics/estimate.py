@@ -1,4 +1,4 @@
-"""A distance with what is known about its error: bias removed, standard error, 95 % interval."""
+"""A distance with its error: bias removed, standard error, 95 % interval."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ KERNEL = {
 }
 TEXT = {"estimator": "mean cosine of clips and texts, float64"}
 FEW_CLUSTERS = 10
-# Leaving out costs one eigenvalue problem of this size to the third each: few thousand of 100, 100 of 512.
+# A replicate is an eigenvalue problem, whose cost grows with the cube of its size: this pays for MAX_REPLICATES of
+# size 100, and for fewer than MIN_REPLICATES of size 512.
 REPLICATE_BUDGET = 5e9
 MIN_REPLICATES, MAX_REPLICATES = 100, 1000
 
@@ -36,11 +37,11 @@ class Estimate:
     """A statistic, plug-in and corrected, with its interval.
 
     Attributes:
-        value: plug-in estimate (of the kernel distance and the text score the unbiased one).
-        corrected: estimate without the bias of a finite sample, the interval's centre; None if that is not
-            possible from so few clips.
+        value: plug-in estimate (the unbiased one for kernel distance and text score).
+        corrected: estimate without the bias of a finite sample, the interval's centre; None if there are too few
+            clips for it.
         se: standard error of `corrected`.
-        notes: what a reader must mind.
+        notes: limits that a reader must know.
         provenance: how it was computed.
     """
 
@@ -56,7 +57,7 @@ class Estimate:
 def estimate_distance(
     distance: Literal["frechet", "mmd"], generated: Clusters, reference: Clusters
 ) -> Estimate:
-    """Distance between two sets of the same dimension, with its interval.
+    """Estimate the distance between two sets of the same dimension, with its interval.
 
     Raises:
         UnscoredError: the kernel distance of fewer than two clips, or of equal reference vectors.
@@ -90,7 +91,7 @@ def _estimate_frechet(generated: Clusters, reference: Clusters, notes: tuple[str
 
 
 def can_imitate(generated: Clusters, reference: Clusters) -> bool:
-    """Whether the jackknife's bias would fall short (D above half of a side) and there is a better one."""
+    """Return whether the jackknife would underestimate the bias (D above half of a side) and can be replaced."""
     n, dim = min(generated.n_clusters, reference.n_clusters), generated.vectors.shape[1]
     return n / 2 < dim <= MAX_DIM and n >= MIN_CLUSTERS and len(np.unique(generated.strata)) == 1
 
@@ -117,7 +118,7 @@ def finish_estimate(
     n_replicates: int,
     about: Mapping[str, str | int | float] | None = None,
 ) -> Estimate:
-    """Interval around the corrected value, and how it came about."""
+    """Put the interval around the corrected value, and note its method."""
     interval = make_interval(corrected, sides)
     method = {"interval": "95 % delete-one-cluster jackknife, both sides", "n_replicates": n_replicates}
     return Estimate(
@@ -126,24 +127,24 @@ def finish_estimate(
 
 
 def jackknife_side(replicator: Replicator) -> Jackknife | None:
-    """Bias and variance from one side; None if nothing can be left out."""
+    """Estimate bias and variance from one side; None if nothing can be left out."""
     full, replicates = leave_one_out(replicator)
     return summarize_replicates(full, replicates, replicator.sizes, replicator.strata)
 
 
 def can_leave_one_out(clusters: Clusters) -> bool:
-    """Whether at least two vectors stay when the largest cluster of more than one is gone."""
+    """Return whether at least two vectors remain when the largest of several clusters is left out."""
     return clusters.n_clusters > 1 and len(clusters.vectors) - int(clusters.sizes.max()) >= 2
 
 
 def count_replicates(clusters: Clusters) -> int:
-    """How many clusters to leave out one by one: fewer, merged ones where one replicate is costly."""
+    """Return how many clusters to leave out one by one; fewer (merged) ones where a replicate is expensive."""
     size = min(clusters.vectors.shape)
     return int(np.clip(REPLICATE_BUDGET / size**3, MIN_REPLICATES, MAX_REPLICATES))
 
 
 def describe_limits(distance: str, generated: Clusters, reference: Clusters) -> tuple[str, ...]:
-    """What a reader must mind about these sets, in words."""
+    """Describe the limits of these sets that a reader must know."""
     notes: list[str] = []
     dim = generated.vectors.shape[1]
     n = min(generated.n_clusters, reference.n_clusters)
@@ -162,25 +163,25 @@ def describe_limits(distance: str, generated: Clusters, reference: Clusters) -> 
 
 
 def name_clusters(reference: Clusters) -> str:
-    """What is left out on the reference side, in words."""
+    """Name the unit that is left out on the reference side."""
     return "reference tracks" if reference.by == "group" else "reference clips"
 
 
 @dataclass(frozen=True)
 class MeanReplicator:
-    """Mean of a per-vector number; replicates of the text score."""
+    """Replicates of the text score: the weighted mean of a number per vector."""
 
     sums: NDArray[np.float64]
     sizes: NDArray[np.float64]
     strata: NDArray[np.int64]
 
     def distances(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """[B] weighted means for weights [B, G]."""
+        """Return the weighted means [B] for weights [B, G]."""
         return (weights @ self.sums) / (weights @ self.sizes)
 
 
 def match_texts(generated: Clusters, texts: NDArray[np.float64]) -> MeanReplicator:
-    """Cosine similarities of clips and texts: one text for all, or one per stratum.
+    """Compute the cosine similarities of clips and texts: one text for all, or one per stratum.
 
     Args:
         generated: [M, D] vectors in clusters.
@@ -208,7 +209,7 @@ def match_texts(generated: Clusters, texts: NDArray[np.float64]) -> MeanReplicat
 
 
 def estimate_text_match(generated: Clusters, texts: NDArray[np.float64]) -> Estimate:
-    """Mean cosine similarity of clips and their prompts' texts; higher is better.
+    """Estimate the mean cosine similarity of clips and their prompts' texts; higher is better.
 
     Raises:
         ScoreError: as `match_texts`.

@@ -1,8 +1,8 @@
 """The Frechet distance at infinite sample size by extrapolation, and the distance of single clips.
 
-FAD-infinity in common tools draws single frames with replacement, which keeps the bias it is meant to
-remove: repeated frames and frames of the same clip are no independent sample.  Here whole clips are drawn
-without replacement.  It is given for comparison; the jackknife does the same with less noise.
+FAD-infinity in common tools draws single frames with replacement, which keeps the bias that it should remove:
+repeated frames and frames of one clip are not independent.  Here whole clips are drawn without replacement.  The
+figure serves comparison with other tools; the jackknife does the same with less noise.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """A straight line through distances over 1 / n.
+    """A straight line fitted to distances over 1 / n.
 
     Attributes:
-        value: intercept, the distance at infinitely many clips of this side.
+        value: intercept, the distance for infinitely many clips on this side.
         slope: bias times number of clips.
         r_squared: share of the variance of the points that the line explains.
-        n_clips: [P] numbers of clips; `distances` [P] mean distances of that many.
+        n_clips: [P] numbers of clips; `distances` [P] are the mean distances of that many clips.
     """
 
     value: float
@@ -42,7 +42,7 @@ class Extrapolation:
 def extrapolate_frechet(
     generated: Clusters, reference: Clusters, *, n_sizes: int = 8, n_draws: int = 8, seed: int = 0
 ) -> Extrapolation:
-    """FAD-infinity of the generated side, the reference as it is.
+    """Compute FAD-infinity of the generated side; the reference stays as it is.
 
     Args:
         generated: clusters that are drawn without replacement, from a third of them up to all.
@@ -81,9 +81,9 @@ def extrapolate_frechet(
 
 
 def distances_per_cluster(generated: Clusters, reference: Clusters) -> list[float | None]:
-    """Frechet distance of every single clip to the whole reference; None for a clip of one vector.
+    """Compute the Frechet distance of every clip to the whole reference; None for a clip of one vector.
 
-    Such a distance ranks clips (outliers first); its value is mostly bias, as a clip has few vectors.
+    Such a distance ranks clips (outliers first).  Its value is mostly bias, because a clip has few vectors.
 
     Raises:
         ScoreError: different dimensions.

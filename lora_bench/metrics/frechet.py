@@ -1,10 +1,9 @@
 """The Frechet distance between the Gaussians of two sets of vectors, in float64.
 
-The distance is squared (`|mu1 - mu2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^1/2`, no root taken), the
-covariances have ddof=1.  With any factors `S = R R^T` the last trace is the nuclear norm of
-`R1^T R2`, so no matrix square root is computed: with fewer vectors than dimensions R is the centred
-data itself (no covariance is formed), else a Cholesky factor, and if the covariance is singular
-an eigendecomposition with what is numerically zero left out.
+The distance is squared (`|mu1 - mu2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^1/2`, without a root); the covariances have
+ddof=1.  With any factors `S = R R^T` the last trace is the nuclear norm of `R1^T R2`, so no matrix square root is
+needed.  With fewer vectors than dimensions R is the centred data itself (no covariance is formed), otherwise a
+Cholesky factor; a singular covariance takes an eigendecomposition without the numerically zero eigenvalues.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from lora_bench.errors import ScoreError, UnscoredError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-# A Cholesky pivot this far below the largest one means a singular covariance: its square is rounding.
+# A Cholesky pivot this far below the largest one means a singular covariance: its square is rounding error.
 MIN_PIVOT_RATIO = 1e-7
 
 
@@ -32,7 +31,7 @@ class Gaussian:
         mean: [D].
         root: [D, r] with covariance `root @ root.T`.
         trace: trace of the covariance.
-        n_vectors: number of vectors it was fitted to.
+        n_vectors: size of the set.
     """
 
     mean: NDArray[np.float64]
@@ -42,7 +41,7 @@ class Gaussian:
 
 
 def check_vectors(vectors: ArrayLike, side: str) -> NDArray[np.float64]:
-    """The vectors as float64 [M, D].
+    """Return the vectors as float64 [M, D].
 
     Args:
         vectors: [M, D]; a flat array is M vectors of one dimension.
@@ -84,7 +83,7 @@ def check_same_dim(generated: NDArray[np.float64], reference: NDArray[np.float64
 
 
 def fit_gaussian(vectors: NDArray[np.float64]) -> Gaussian:
-    """Mean and factored covariance (ddof=1) of checked vectors [M, D], M at least 2."""
+    """Fit mean and factored covariance (ddof=1) to checked vectors [M, D], M at least 2."""
     n, dim = vectors.shape
     mean = vectors.mean(axis=0)
     centred = vectors - mean
@@ -95,7 +94,7 @@ def fit_gaussian(vectors: NDArray[np.float64]) -> Gaussian:
 
 
 def factor_covariance(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A root R [D, r] with `R @ R.T` equal to a symmetric positive semidefinite [D, D]."""
+    """Return a root R [D, r] with `R @ R.T` equal to a symmetric positive semidefinite matrix [D, D]."""
     try:
         root = np.asarray(linalg.cholesky(covariance, lower=True, check_finite=False))
     except linalg.LinAlgError:
@@ -111,7 +110,7 @@ def _factor_singular(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def numerical_zero(eigenvalues: NDArray[np.float64]) -> float:
-    """The size below which an eigenvalue of a positive semidefinite matrix is rounding."""
+    """Return the size below which an eigenvalue of a positive semidefinite matrix is rounding error."""
     return (
         float(np.finfo(np.float64).eps)
         * eigenvalues.shape[-1]
@@ -120,17 +119,17 @@ def numerical_zero(eigenvalues: NDArray[np.float64]) -> float:
 
 
 def frechet_between(one: Gaussian, other: Gaussian) -> float:
-    """Squared Frechet distance of two Gaussians of the same dimension; never negative."""
+    """Compute the squared Frechet distance of two Gaussians of the same dimension; never negative."""
     shift = one.mean - other.mean
     coupling = one.root.T @ other.root
     overlap = float(np.sum(linalg.svdvals(coupling, check_finite=False))) if coupling.size else 0.0
     distance = float(shift @ shift) + one.trace + other.trace - 2.0 * overlap
-    # What rounding leaves of identical sets is not a distance (and must not be negative).
+    # The rounding error of identical sets is not a distance (and must not be negative).
     return distance if distance > 1e-13 * (one.trace + other.trace) else 0.0
 
 
 def frechet_distance(generated: ArrayLike, reference: ArrayLike) -> float:
-    """Plug-in squared Frechet distance of two sets of vectors.
+    """Compute the plug-in squared Frechet distance of two sets of vectors.
 
     Args:
         generated: [M, D] or [M].

@@ -1,10 +1,9 @@
-"""The bias of the Frechet distance where the dimension is not small against the number of clusters.
+"""The bias of the Frechet distance if the dimension is not small against the number of clusters.
 
-The jackknife removes the part of the bias that falls with 1 / n.  With D near n the rest is as large as the
-standard error.  How much of the bias shows when the sample is halved is then learnt from simulated sets:
-both populations are imitated by Gaussians with shrunk covariances, between and within clusters, for which
-the bias is known; its ratio to the change on halving is applied to the change on halving the real sets.
-Only this ratio comes from the imitation.
+The jackknife removes the part of the bias that falls with 1 / n.  With D near n the rest is as large as the standard
+error.  It is then estimated from the change of the distance when the sets are halved.  The ratio of bias to change
+comes from simulated sets: Gaussians with shrunk covariances, between and within clusters, imitate both populations,
+and their bias is known.  Only this ratio comes from the imitation.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ N_SPLITS = 8
 N_DRAWS = 8
 MIN_CLUSTERS = 16
 MAX_DIM = 512
-# Share of the extrapolated part by which the imitation was found to be off (see the calibration study).
+# Error of the imitation as a share of the extrapolated part, from the calibration study.
 RATIO_ERROR = 0.15
 
 
@@ -36,8 +35,8 @@ class SurrogateBias:
 
     Attributes:
         bias: to be subtracted.
-        doubt: what the imitation may be off by (one standard error); of a difference, the difference.
-        ratio: bias over the change on halving; 1 where the bias goes with 1 / n.
+        doubt: standard error that the imitation adds; of a difference, the difference.
+        ratio: bias over the change on halving; 1 if the bias falls with 1 / n.
     """
 
     bias: float
@@ -46,7 +45,7 @@ class SurrogateBias:
 
 
 def estimate_frechet_bias(generated: Clusters, reference: Clusters, seed: int = 0) -> SurrogateBias:
-    """Bias from halving both sides, with the ratio of the two learnt from imitations.
+    """Estimate the bias from halving both sides, with a ratio learnt from imitations.
 
     Args:
         generated: at least `MIN_CLUSTERS` clusters of one stratum.
@@ -63,7 +62,7 @@ def estimate_frechet_bias(generated: Clusters, reference: Clusters, seed: int = 
 
 
 def _change_on_halving(generated: Clusters, reference: Clusters, rng: np.random.Generator) -> float:
-    """Mean distance of complementary halves of both sides less the distance of the whole."""
+    """Return the mean distance of complementary halves of both sides, less the distance of the whole."""
     full = frechet_between(fit_gaussian(generated.vectors), fit_gaussian(reference.vectors))
     values: list[float] = []
     for _ in range(N_SPLITS):
@@ -79,12 +78,12 @@ def _halve(clusters: Clusters, rng: np.random.Generator) -> list[NDArray[np.int6
 
 @dataclass(frozen=True)
 class Level:
-    """One level of variation: sums of squares with the distribution of a scaled Wishart matrix.
+    """One level of variation: a sum of squares distributed as a scaled Wishart matrix.
 
     Attributes:
         root: [D, D] of the mean square.
         freedom: effective degrees of freedom.
-        total: what the sum of squares divides the mean square by (nominal degrees of freedom).
+        total: nominal degrees of freedom, the sum of squares over the mean square.
     """
 
     root: NDArray[np.float64]
@@ -94,12 +93,14 @@ class Level:
 
 @dataclass(frozen=True)
 class Imitation:
-    """A Gaussian population of clusters with about the covariances of the sample.
+    """A Gaussian population of clusters with about the covariances of a sample.
 
     Attributes:
-        mean: [D]; `covariance` [D, D] of a vector.
-        between: variation of cluster means; `within` of vectors about them.
-        n_vectors: size of the sample it imitates.
+        mean: [D].
+        covariance: [D, D] of a vector.
+        between: variation of the cluster means.
+        within: variation of the vectors about their cluster's mean.
+        n_vectors: size of the sample.
     """
 
     mean: NDArray[np.float64]
@@ -109,7 +110,7 @@ class Imitation:
     n_vectors: int
 
     def draw(self, rng: np.random.Generator, share: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean [D] and covariance [D, D] of a sample of `share` times the size."""
+        """Draw mean [D] and covariance [D, D] of a sample of `share` times the size."""
         n = self.n_vectors * share
         scatter = _draw_scatter(self.between, rng, share) + _draw_scatter(self.within, rng, share)
         mean = self.mean + self.between.root @ rng.normal(size=self.between.root.shape[1]) / np.sqrt(n)
@@ -117,7 +118,7 @@ class Imitation:
 
 
 def _imitate(clusters: Clusters) -> Imitation:
-    """Mean squares between and within clusters, shrunk, with degrees of freedom that match their spread."""
+    """Shrink the mean squares between and within clusters, with degrees of freedom that match their spread."""
     n, dim = clusters.vectors.shape
     n_clusters = clusters.n_clusters
     mean = clusters.vectors.mean(axis=0)
@@ -125,7 +126,7 @@ def _imitate(clusters: Clusters) -> Imitation:
     offsets = np.sqrt(clusters.sizes)[:, None] * (means - mean)
     rests = clusters.vectors - means[clusters.labels()]
     between = offsets.T @ offsets
-    # ||o o^T||^2 is |o|^4: the spread of the clusters' shares tells how many independent ones there are.
+    # ||o o^T||^2 is |o|^4: the spread of the clusters' shares gives the number of independent ones.
     fourth = float((np.einsum("gd,gd->g", offsets, offsets) ** 2).sum())
     own_freedom = _match_freedom(between, fourth, n_clusters, n_clusters - 1.0)
     mean_square = shrink_covariance(between / (n_clusters - 1.0), own_freedom)
@@ -145,19 +146,19 @@ def _imitate(clusters: Clusters) -> Imitation:
 
 
 def _squared_norm(rows: NDArray[np.float64]) -> float:
-    """Squared Frobenius norm of `rows.T @ rows`, from the smaller of the two products."""
+    """Return the squared Frobenius norm of `rows.T @ rows`, from the smaller of the two products."""
     product = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
     return float((product**2).sum())
 
 
 def _match_freedom(scatter: NDArray[np.float64], fourth: float, n_clusters: int, nominal: float) -> float:
-    """Degrees of freedom of a Wishart matrix that varies as the sum of the clusters' shares does.
+    """Return the degrees of freedom of a Wishart matrix that varies like the sum of the clusters' shares.
 
     Args:
         scatter: [D, D] sum over clusters.
         fourth: sum over clusters of the squared Frobenius norm of each share.
-        n_clusters: clusters.
-        nominal: the most there can be.
+        n_clusters: number of clusters.
+        nominal: upper bound of the degrees of freedom.
     """
     trace, squares = float(np.trace(scatter)), float((scatter**2).sum())
     variance = (fourth - squares / n_clusters) * n_clusters / (n_clusters - 1.0)
@@ -167,7 +168,7 @@ def _match_freedom(scatter: NDArray[np.float64], fourth: float, n_clusters: int,
 
 
 def _draw_scatter(level: Level, rng: np.random.Generator, share: float) -> NDArray[np.float64]:
-    """A sum of squares: Wishart with the level's effective freedom, scaled to its nominal size."""
+    """Draw a sum of squares: Wishart with the level's effective freedom, scaled to its nominal size."""
     dim, rank = level.root.shape
     if rank == 0:
         return np.zeros((dim, dim))
@@ -184,7 +185,7 @@ def _draw_scatter(level: Level, rng: np.random.Generator, share: float) -> NDArr
 
 
 class ImitatedPair:
-    """Two imitations and the Frechet distance between samples of them."""
+    """Two imitations, and the Frechet distance between samples of them."""
 
     def __init__(self, generated: Imitation, reference: Imitation) -> None:
         self._ours, self._theirs = generated, reference
@@ -195,7 +196,7 @@ class ImitatedPair:
         values, axes = np.linalg.eigh(root.T @ reference.covariance @ root)
         values = np.maximum(values, 1e-14 * values.max())
         forth, back = (own_axes / own_roots) @ axes, root @ axes
-        # Gradients of 2 tr (S1 S2)^1/2: the maps that carry one Gaussian onto the other.
+        # Gradients of 2 tr (S1 S2)^1/2: the maps from one Gaussian to the other.
         self._map = (forth * np.sqrt(values)) @ forth.T
         self._map_back = (back / np.sqrt(values)) @ back.T
         overlap = float(np.sqrt(values).sum())
@@ -203,9 +204,9 @@ class ImitatedPair:
         self.distance = float(self._shift @ self._shift) + traces - 2.0 * overlap
 
     def mean_excess(self, rng: np.random.Generator, share: float) -> float:
-        """Mean distance of samples of `share` times the size, less the distance of the populations.
+        """Return the mean distance of samples of `share` times the size, less the distance of the populations.
 
-        The first-order part of each sample's error has mean zero and is subtracted, so few draws do.
+        The first-order part of each sample's error has mean zero and is subtracted, so that few draws suffice.
         """
         draws = (self._ours.draw(rng, share) + self._theirs.draw(rng, share) for _ in range(N_DRAWS))
         values = [self._excess(*draw) for draw in draws]

@@ -1,8 +1,8 @@
-"""The Frechet distance of many re-weighted versions of one set, at the price of one eigenvalue problem each.
+"""The Frechet distance of many re-weighted versions of one set, for one eigenvalue problem each.
 
-With the other side fixed as `S2 = R R^T`, the distance needs of this side only its mean, its trace and
-the second moments of the projected vectors `Z = X R` (since `tr (S1 S2)^1/2 = tr (R^T S1 R)^1/2`).
-All three are sums over clusters, so leaving a cluster out or swapping two is a change of weights.
+With the other side fixed as `S2 = R R^T`, the distance depends on this side only through its mean, its trace and the
+second moments of the projected vectors `Z = X R` (since `tr (S1 S2)^1/2 = tr (R^T S1 R)^1/2`).  All three are sums
+over clusters, so leaving a cluster out or swapping two is a change of weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lora_bench.metrics.frechet import Gaussian, numerical_zero
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_STORED_VALUES = 2**26  # 512 MiB of second moments; beyond it they are summed again for every replicate
+MAX_STORED_VALUES = 2**26  # 512 MiB of second moments; larger ones are summed again for every replicate
 BATCH = 32
 
 
@@ -27,16 +27,16 @@ class Replicator(Protocol):
 
     @property
     def sizes(self) -> NDArray[np.float64]:
-        """[G] vectors per cluster."""
+        """Vectors per cluster, [G]."""
         ...
 
     @property
     def strata(self) -> NDArray[np.int64]:
-        """[G] stratum of each cluster."""
+        """Stratum of each cluster, [G]."""
         ...
 
     def distances(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """[B] the statistic with every cluster counted `weights` times; `weights` is [B, G], not negative."""
+        """Return the statistic [B] with every cluster counted `weights` times; `weights` is [B, G], not negative."""
         ...
 
 
@@ -67,7 +67,7 @@ class FrechetReplicator:
             self._seconds = np.stack([self._second_moment(place) for place in range(len(self.sizes))])
 
     def distances(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Distances [B] for `weights` [B, G].
+        """Return the distances [B] for `weights` [B, G].
 
         The covariance divides by the weighted number of vectors less one, so that weights of 0 and 1 give
         the distance of the subset.
@@ -88,7 +88,7 @@ class FrechetReplicator:
     def _overlaps(
         self, weights: NDArray[np.float64], counts: NDArray[np.float64]
     ) -> Iterator[NDArray[np.float64]]:
-        """Nuclear norms of the weighted centred projected vectors, batch by batch."""
+        """Yield nuclear norms of the weighted centred projected vectors, batch by batch."""
         if self._by_rows:
             for row, count in zip(weights, counts, strict=True):
                 yield sum_roots(self._centred_gram(row, float(count))[None])
@@ -102,7 +102,7 @@ class FrechetReplicator:
             yield sum_roots(scatter)
 
     def _centred_gram(self, weights: NDArray[np.float64], count: float) -> NDArray[np.float64]:
-        """Inner products of the weighted centred vectors [m, m]; clusters of weight 0 are left out."""
+        """Return inner products of the weighted centred vectors, [m, m], without clusters of weight 0."""
         of_vector = weights[self._labels]
         kept = of_vector > 0
         of_vector = of_vector[kept]
@@ -125,7 +125,7 @@ class FrechetReplicator:
 
 
 def sum_roots(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[B] sums of the roots of the eigenvalues of symmetric matrices [B, r, r]; rounding counts as 0."""
+    """Sum the roots of the eigenvalues of symmetric matrices [B, r, r] to [B]; rounding error counts as 0."""
     if matrices.shape[-1] == 0:
         return np.zeros(len(matrices))
     values = np.linalg.eigvalsh(matrices)

@@ -1,7 +1,7 @@
-"""Signs that a distance was lowered the wrong way: less variety, silence, loops, copies of the training set.
+"""Guards: signs of a distance that fell for the wrong reason (less variety, silence, loops, copied training music).
 
-Each guard is a plain measurement on arrays that others made (embeddings, samples, feature frames, codes).
-None is a verdict: what is normal for the genre is measured on its own recordings in the same way.
+Each guard is a measurement on arrays (embeddings, samples, feature frames, codes).  None is a verdict: the same
+measurement on the genre's recordings gives the normal value.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ MAX_DIVERSITY_VECTORS = 3000
 
 
 def mean_pairwise_distance(clusters: Clusters) -> float:
-    """Mean Euclidean distance of vectors from different clusters (give one vector per clip, see `average_clips`).
+    """Compute the mean Euclidean distance of vectors from different clusters.
+
+    Give one vector per clip: see `average_clips`.
 
     Raises:
         UnscoredError: there is only one cluster.
@@ -40,10 +42,10 @@ def mean_pairwise_distance(clusters: Clusters) -> float:
 
 
 def diversity_ratio(generated: Clusters, reference: Clusters) -> float:
-    """Mean distance between generated clips over that between reference tracks: below 1 is less variety.
+    """Divide the mean distance between generated clips by that between reference tracks: below 1 is less variety.
 
-    Both sides hold one vector per clip: single windows of equal clips still differ from one another, so that
-    a generator that always makes the same clip would go unnoticed.
+    Both sides hold one vector per clip.  Windows of equal clips still differ, so that with several windows a generator
+    that always makes the same clip would go unnoticed.
 
     Raises:
         UnscoredError: a side has one clip, or all reference vectors are equal.
@@ -58,11 +60,11 @@ def diversity_ratio(generated: Clusters, reference: Clusters) -> float:
 
 @dataclass(frozen=True)
 class Silence:
-    """How much of a set is silent.
+    """Shares of silence in a set.
 
     Attributes:
-        clip_frac: share of clips whose whole root mean square is below the threshold.
-        block_frac: share of all blocks that are.
+        clip_frac: share of clips whose root mean square is below the threshold.
+        block_frac: share of all blocks below it.
     """
 
     clip_frac: float
@@ -73,7 +75,7 @@ class Silence:
 def measure_silence(
     clips: Iterable[ArrayLike], block_samples: int, threshold_dbfs: float = SILENCE_DBFS
 ) -> Silence:
-    """Share of silence.
+    """Measure the share of silence.
 
     Args:
         clips: samples of each clip, [S] or [C, S], full scale 1.
@@ -101,11 +103,11 @@ def measure_silence(
 
 
 def repetition(features: ArrayLike, min_lag: int) -> float:
-    """How nearly a clip repeats itself: the best correlation of its frames with its own later frames.
+    """Measure how exactly a clip repeats itself: the best correlation of its frames with its own later frames.
 
     Args:
-        features: [F, D] feature frames of one clip (for instance log mel).
-        min_lag: shortest lag in frames that counts as a repeat; lags go up to half the clip.
+        features: [F, D] feature frames of one clip (for example log mel).
+        min_lag: shortest lag in frames that counts as a repeat; lags reach up to half the clip.
 
     Returns:
         From -1 to 1; 1 for an exact loop and for a clip whose frames are all equal.
@@ -135,12 +137,12 @@ def repetition(features: ArrayLike, min_lag: int) -> float:
 
 @dataclass(frozen=True)
 class Nearest:
-    """The most similar training vector of each vector that was looked up.
+    """The most similar training vector of each query.
 
     Attributes:
         similarities: [Q] cosine similarity, 0 for a zero vector.
-        sets: [Q] number of the training set (the track) that it lies in.
-        rows: [Q] its row there.
+        sets: [Q] number of its training set (the track).
+        rows: [Q] its row in that set.
     """
 
     similarities: NDArray[np.float64]
@@ -149,11 +151,11 @@ class Nearest:
 
 
 def find_nearest(queries: ArrayLike, training: Iterable[ArrayLike]) -> Nearest:
-    """Exact search for the most similar training vector.
+    """Search exactly for the most similar training vector of each query.
 
     Args:
-        queries: [Q, D] vectors whose common part is already taken away; they need not be of unit length.
-        training: sets [T_i, D], one after the other, so that only one is held at a time.
+        queries: [Q, D] vectors without their common part; they need not be of unit length.
+        training: sets [T_i, D], read one after the other, so that memory holds only one.
 
     Raises:
         ScoreError: an empty side, different dimensions, or values that are not finite.
@@ -180,12 +182,12 @@ def find_nearest(queries: ArrayLike, training: Iterable[ArrayLike]) -> Nearest:
 
 @dataclass(frozen=True)
 class Memorisation:
-    """Nearness of generated clips to the training set, against that of held-out clips.
+    """Similarity of generated clips to the training set, compared with that of held-out clips.
 
     Attributes:
         generated_median: median similarity of a generated clip to its nearest training window.
-        held_out_median: the same of held-out clips, which cannot be copies.
-        above_frac: share of generated clips that are nearer than 95 % of the held-out ones; about 0.05 if
+        held_out_median: the same for held-out clips, which cannot be copies.
+        above_frac: share of generated clips that are more similar than 95 % of the held-out ones; about 0.05 if
             nothing was copied.
     """
 
@@ -195,7 +197,7 @@ class Memorisation:
 
 
 def compare_nearness(generated: ArrayLike, held_out: ArrayLike) -> Memorisation:
-    """Similarities [N] of generated clips to what is nearest in training, against those [H] of held-out ones.
+    """Compare the similarities [N] of generated clips to the training set with those [H] of held-out clips.
 
     Raises:
         ScoreError: a side is empty or not finite.
@@ -222,16 +224,16 @@ def _check_features(rows: ArrayLike, name: str) -> NDArray[np.float32]:
 
 
 def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows of unit length; zero rows stay zero."""
+    """Scale rows to unit length; zero rows stay zero."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(lengths > 0.0, lengths, 1.0).astype(rows.dtype)
 
 
 class CodeIndex:
-    """First-codebook codes of the training tracks, ready to be searched for stretches of generated codes."""
+    """First-codebook codes of the training tracks, indexed to search for stretches of generated codes."""
 
     def __init__(self, tracks: Sequence[ArrayLike]) -> None:
-        """Sort the codes of all tracks [F_i], each with at least one code.
+        """Index the codes of all tracks [F_i], each with at least one code.
 
         Raises:
             ScoreError: there is no track, or one is empty.
@@ -249,10 +251,9 @@ class CodeIndex:
         self._n = len(joined)
 
     def best_match(self, codes: ArrayLike) -> float:
-        """Largest share of `codes` [F] that equals the codes of one training track at one shift.
+        """Return the largest share of `codes` [F] that equals the codes of one training track at one shift.
 
-        Returns:
-            1 for an exact copy; the MusicGen paper counts 0.8 and above as a partial match.
+        1 is an exact copy; the MusicGen paper counts 0.8 and above as a partial match.
 
         Raises:
             ScoreError: there are no codes.
@@ -260,7 +261,7 @@ class CodeIndex:
         ours = np.asarray(codes).ravel()
         if not len(ours):
             raise ScoreError("code match: 0 codes, expected at least one")
-        # Every equal pair of codes votes for its track and shift, so that pairs that differ cost nothing.
+        # Every equal pair of codes votes for its track and shift; different pairs cost nothing.
         first = np.searchsorted(self._ordered, ours, "left")
         counts = np.searchsorted(self._ordered, ours, "right") - first
         if not counts.sum():
@@ -268,6 +269,6 @@ class CodeIndex:
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         places = self._order[np.repeat(first, counts) + within]
         shifts = places - np.repeat(np.arange(len(ours)), counts)
-        # A stretch of one track keeps its shift and its track; the gap keeps tracks from sharing a vote.
+        # The votes of one stretch share track and shift; the gap separates the votes of different tracks.
         votes = shifts + len(ours) * (2 * self._track[places] + 1)
         return float(np.bincount(votes).max()) / len(ours)

@@ -1,10 +1,9 @@
 """The delete-one-cluster jackknife: bias and variance of a distance from one side's clusters.
 
-A plug-in distance is too large by about a constant over the number of clusters.  Leaving out one cluster
-after the other shows by how much (the clusters may be of unequal size: the bias is that of the delete-m_j
-jackknife of Busing, Meijer and van der Leeden, 1999) and how much the distance varies (the cluster
-jackknife of the variance, which needs no assumption about how a cluster's weight goes with its spread).
-Strata (prompts) keep their shares of the vectors.
+A plug-in distance is too large by about a constant over the number of clusters.  Leaving out one cluster after the
+other estimates this bias (for clusters of unequal size: the delete-m_j jackknife of Busing, Meijer and van der Leeden,
+1999) and the variance of the distance (the cluster jackknife, which assumes nothing about the relation of a cluster's
+weight and spread).  Strata (prompts) keep their shares of the vectors.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Jackknife:
-    """What one side contributes to the error of a statistic.
+    """The contribution of one side to the error of a statistic.
 
     Attributes:
         bias: estimated bias, to be subtracted.
@@ -48,10 +47,10 @@ class Interval:
 
 
 def leave_one_out_weights(sizes: NDArray[np.float64], strata: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[G, G] weights of the clusters in the replicate that lacks cluster `row`.
+    """Return the weights [G, G]: row g holds the clusters' weights in the replicate without cluster g.
 
-    The others of its stratum take over its share, and the total is what is left after it is gone; a cluster
-    that is alone in its stratum cannot be left out, its row is all ones.
+    The other clusters of its stratum take over its share, and the total is that of the remaining vectors.  A cluster
+    that is alone in its stratum cannot be left out: its row is all ones.
     """
     n_clusters, total = len(sizes), sizes.sum()
     weights = np.ones((n_clusters, n_clusters))
@@ -67,7 +66,7 @@ def leave_one_out_weights(sizes: NDArray[np.float64], strata: NDArray[np.int64])
 
 
 def leave_one_out(replicator: Replicator) -> tuple[float, NDArray[np.float64]]:
-    """The statistic of the whole set, and [G] of the sets that lack one cluster."""
+    """Return the statistic of the whole set, and of the sets without one cluster, [G]."""
     weights = leave_one_out_weights(replicator.sizes, replicator.strata)
     values = replicator.distances(np.concatenate([np.ones((1, len(weights))), weights]))
     return float(values[0]), values[1:]
@@ -76,10 +75,10 @@ def leave_one_out(replicator: Replicator) -> tuple[float, NDArray[np.float64]]:
 def summarize_replicates(
     full: float, replicates: NDArray[np.float64], sizes: NDArray[np.float64], strata: NDArray[np.int64]
 ) -> Jackknife | None:
-    """Bias and variance from leave-one-out values; None if no stratum has two clusters.
+    """Estimate bias and variance from leave-one-out values; None if no stratum has two clusters.
 
     Args:
-        full: the statistic of the whole set, computed in the same way as the replicates.
+        full: the statistic of the whole set, computed like the replicates.
         replicates: [G] statistic without each cluster.
         sizes: [G] vectors per cluster.
         strata: [G] stratum of each cluster.
@@ -99,7 +98,7 @@ def summarize_replicates(
 
 
 def make_interval(centre: float, sides: Sequence[Jackknife]) -> Interval:
-    """95 % interval around a corrected statistic from independent sides (Welch's degrees of freedom)."""
+    """Return the 95 % interval around a corrected statistic from independent sides (Welch's degrees of freedom)."""
     variance = sum(side.variance for side in sides)
     se = float(np.sqrt(variance))
     if variance == 0.0:
@@ -109,13 +108,13 @@ def make_interval(centre: float, sides: Sequence[Jackknife]) -> Interval:
 
 
 def join_freedom(sides: Sequence[Jackknife]) -> float:
-    """Welch's degrees of freedom of the sum of independent variances that are not all zero."""
+    """Return Welch's degrees of freedom of a sum of independent variances, not all zero."""
     variance = sum(side.variance for side in sides)
     return variance**2 / sum(side.variance**2 / side.freedom for side in sides)
 
 
 def interval_p_value(centre: float, sides: Sequence[Jackknife]) -> float:
-    """Two-sided p-value of no difference that agrees with `make_interval`: below 0.05 iff it leaves out 0."""
+    """Return the two-sided p-value that agrees with `make_interval`: below 0.05 if the interval excludes 0."""
     variance = sum(side.variance for side in sides)
     if variance == 0.0:
         return 1.0 if centre == 0.0 else 0.0

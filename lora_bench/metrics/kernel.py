@@ -1,9 +1,8 @@
 """The kernel distance (KAD): 100 times the unbiased squared maximum mean discrepancy.
 
-Gaussian kernel `exp(-|x - y|^2 / (2 s^2))` with `s` the median pairwise distance of the reference, as in
-KADTK.  Unlike there, pairs within one cluster (clip or track) are left out, not only a vector with itself:
-windows of one clip resemble one another, and counting them makes a set look closer to itself than an
-independent sample would be.
+Gaussian kernel `exp(-|x - y|^2 / (2 s^2))` with `s` the median pairwise distance of the reference, as in KADTK.
+Unlike KADTK, pairs within one cluster (clip or track) do not count, not only pairs of a vector with itself: windows
+of one clip are similar, and counting them makes a set look closer to itself than an independent sample would be.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 KAD_SCALE = 100.0
 MAX_BANDWIDTH_VECTORS = 4096
-# Frames of a clip are nearly the same vector again and again: more of them cost time by the square.
+# Frames of a clip are nearly equal vectors, and time grows with the square of their number.
 MAX_VECTORS = 6000
 CHUNK = 1024
 
@@ -41,10 +40,10 @@ class Side:
     strata: NDArray[np.int64]
 
     def means(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """[B] mean kernel of two vectors from different clusters, for weights [B, G] of the clusters.
+        """Return the mean kernel [B] of two vectors from different clusters, for weights [B, G] of the clusters.
 
-        Strata count by their share of the vectors, so that leaving out pairs within a cluster does not
-        favour pairs of different strata.
+        Strata count by their share of the vectors, so that leaving out pairs within a cluster does not favour pairs
+        of different strata.
         """
         counts = weights * self.sizes
         shares = counts / counts.sum(axis=1, keepdims=True)
@@ -65,7 +64,7 @@ class Side:
 
 @dataclass(frozen=True)
 class KernelReplicator:
-    """Kernel distances of re-weighted clusters of one side to the other side as it is.
+    """Kernel distances of re-weighted clusters of one side to the fixed other side.
 
     Attributes:
         side: the clusters that are re-weighted.
@@ -81,26 +80,27 @@ class KernelReplicator:
 
     @property
     def sizes(self) -> NDArray[np.float64]:
-        """[G] vectors per cluster."""
+        """Vectors per cluster, [G]."""
         return self.side.sizes
 
     @property
     def strata(self) -> NDArray[np.int64]:
-        """[G] stratum of each cluster."""
+        """Stratum of each cluster, [G]."""
         return self.side.strata
 
     def distances(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """[B] 100 x unbiased squared MMD for weights [B, G]."""
+        """Return 100 x the unbiased squared MMD, [B], for weights [B, G]."""
         cross = (weights @ self.cross) / ((weights @ self.sizes) * self.fixed_size)
         return KAD_SCALE * (self.side.means(weights) + self.fixed_mean - 2.0 * cross)
 
 
 @dataclass(frozen=True)
 class BlockSums:
-    """Kernel sums between all clusters of both sides, from which the distance and every replicate follow.
+    """Kernel sums between all clusters of both sides; distance and replicates follow from them.
 
     Attributes:
-        generated: sums among the generated clusters; `reference` among the reference's.
+        generated: sums among the generated clusters.
+        reference: sums among the reference's clusters.
         cross: [G, H] sums between them.
         bandwidth: the kernel's width.
     """
@@ -111,7 +111,7 @@ class BlockSums:
     bandwidth: float
 
     def of_generated(self) -> KernelReplicator:
-        """Replicates of the generated side."""
+        """Return the replicates of the generated side."""
         return KernelReplicator(
             self.generated,
             self.cross.sum(axis=1),
@@ -120,7 +120,7 @@ class BlockSums:
         )
 
     def of_reference(self) -> KernelReplicator:
-        """Replicates of the reference side."""
+        """Return the replicates of the reference side."""
         return KernelReplicator(
             self.reference,
             self.cross.sum(axis=0),
@@ -129,7 +129,7 @@ class BlockSums:
         )
 
     def take_generated(self, clusters: slice) -> BlockSums:
-        """The same with some of the generated clusters only."""
+        """Return the sums of some of the generated clusters."""
         side = self.generated
         part = Side(side.sums[clusters, clusters], side.sizes[clusters], side.strata[clusters])
         return BlockSums(part, self.reference, self.cross[clusters], self.bandwidth)
@@ -140,7 +140,7 @@ def _own_mean(side: Side) -> float:
 
 
 def thin_clusters(clusters: Clusters, n_max: int = MAX_VECTORS) -> Clusters:
-    """At most about `n_max` vectors, evenly spaced within every cluster, at least one of each."""
+    """Keep at most about `n_max` vectors, evenly spaced within every cluster, at least one of each."""
     n = len(clusters.vectors)
     if n <= n_max:
         return clusters
@@ -156,15 +156,15 @@ def thin_clusters(clusters: Clusters, n_max: int = MAX_VECTORS) -> Clusters:
 
 
 def squared_distances(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Squared Euclidean distances [len(x), len(y)], never negative."""
+    """Return squared Euclidean distances [len(x), len(y)], never negative."""
     squares = (x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1)[None, :] - 2.0 * (x @ y.T)
     return np.maximum(squares, 0.0)
 
 
 def median_distance(reference: Clusters) -> float:
-    """Median distance between vectors of different clusters: the kernel's bandwidth.
+    """Return the median distance between vectors of different clusters, the kernel's bandwidth.
 
-    Of very many vectors an evenly spaced subset of about `MAX_BANDWIDTH_VECTORS` is used.
+    A large set is thinned to about `MAX_BANDWIDTH_VECTORS` evenly spaced vectors.
 
     Raises:
         UnscoredError: all vectors are equal, so that the kernel would have no width.
@@ -188,7 +188,7 @@ def median_distance(reference: Clusters) -> float:
 
 
 def sum_kernel_blocks(generated: Clusters, reference: Clusters, bandwidth: float) -> BlockSums:
-    """Kernel sums between all clusters of both sides.
+    """Sum the kernel between all clusters of both sides.
 
     Args:
         generated: thinned clusters.
@@ -217,18 +217,8 @@ def sum_kernel_blocks(generated: Clusters, reference: Clusters, bandwidth: float
     )
 
 
-def kernel_distance(generated: Clusters, reference: Clusters) -> float:
-    """100 x unbiased squared MMD of two clustered sets.
-
-    Raises:
-        UnscoredError: a side has one cluster only, or the reference's vectors are all equal.
-    """
-    blocks = prepare_blocks(generated, reference)
-    return float(blocks.of_generated().distances(np.ones((1, len(blocks.generated.sizes))))[0])
-
-
 def prepare_blocks(generated: Clusters, reference: Clusters) -> BlockSums:
-    """Check, thin and sum.
+    """Check and thin both sides, and sum the kernel.
 
     Raises:
         UnscoredError: a side has one cluster only, or the reference's vectors are all equal.

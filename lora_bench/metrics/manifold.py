@@ -1,8 +1,8 @@
 """Precision, recall, density and coverage by nearest neighbours.
 
-Definitions of Kynkaanniemi et al. (2019) and Naeem et al. (2020): the reference's support is the union of
-balls around its points that reach to their k-th neighbour.  Use one vector per clip (`average_clips`):
-with several windows per clip the nearest neighbour of a window is its own clip.
+Definitions of Kynkaanniemi et al. (2019) and Naeem et al. (2020): the support of a set is the union of balls around
+its points, each with its k-th neighbour on the surface.  Use one vector per clip (`average_clips`): the nearest
+neighbour of a window is another window of its own clip.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Manifold:
-    """How two sets of points lie to one another.
+    """Precision, recall, density and coverage of two sets of points.
 
     Attributes:
         precision: share of generated points within the reference's support.
         recall: share of reference points within the generated support.
-        density: balls of the reference that hold a generated point, on average, over k; may exceed 1.
-        coverage: share of reference balls that hold a generated point.
+        density: mean number of reference balls that contain a generated point, over k; may exceed 1.
+        coverage: share of reference balls that contain a generated point.
         k: neighbours.
     """
 
@@ -40,12 +40,12 @@ class Manifold:
 
 
 def measure_manifold(generated: ArrayLike, reference: ArrayLike, k: int = 5) -> Manifold:
-    """Precision, recall, density and coverage.
+    """Measure precision, recall, density and coverage.
 
     Args:
         generated: [N, D], one vector per clip.
         reference: [M, D].
-        k: neighbours that a ball reaches to.
+        k: number of the neighbour on a ball's surface.
 
     Raises:
         UnscoredError: a set has no more than k points.
@@ -73,7 +73,7 @@ def measure_manifold(generated: ArrayLike, reference: ArrayLike, k: int = 5) -> 
 
 
 def _reach_of(points: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """[N] squared distance of each point to its k-th neighbour in the same set."""
+    """Return the squared distance [N] of each point to its k-th neighbour in the same set."""
     squares = squared_distances(points, points)
     np.fill_diagonal(squares, 0.0)
     return np.partition(squares, k, axis=1)[:, k]

@@ -1,8 +1,8 @@
-"""The names of metrics, and what they stand for.
+"""The names of metrics and their meaning.
 
-A metric is an encoder and a distance.  A bare encoder name (`mfcc20`) and `fad/<encoder>` are the
-Frechet distance, `mmd/<encoder>` is the kernel distance (KAD), and `clap_score` is how well a clip
-fits its prompt's text.  This module imports nothing, so that a spec can be checked without numpy.
+A metric is an encoder and a distance.  A bare encoder name (`mfcc20`) and `fad/<encoder>` are the Frechet distance,
+`mmd/<encoder>` is the kernel distance (KAD), and `clap_score` tells how well a clip fits its prompt's text.  This
+module imports no numerics, so that a spec can be checked without numpy.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ METRIC_NAMES: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric's name stands for.
+    """An encoder and a distance.
 
     Attributes:
-        name: as it was written; the key in every table.
-        encoder: which encoder's vectors it compares.
+        name: as written in the spec; the key in every table.
+        encoder: whose vectors are compared.
         distance: `frechet` (lower is better), `mmd` (lower is better), `text` (higher is better).
     """
 
@@ -58,7 +58,7 @@ class Metric:
 
 
 def parse_metric(name: str) -> Metric:
-    """What a metric's name stands for.
+    """Return the metric of a name.
 
     Raises:
         ValueError: there is no such metric; the text names the nearest ones.
@@ -70,15 +70,6 @@ def parse_metric(name: str) -> Metric:
     if name.startswith("mmd/"):
         return Metric(name, name.removeprefix("mmd/"), "mmd")
     return Metric(name, name.removeprefix("fad/"), "frechet")
-
-
-def validate_metric_name(name: str) -> None:
-    """Check a name without using it.
-
-    Raises:
-        ValueError: there is no such metric; the text names the nearest ones.
-    """
-    parse_metric(name)
 
 
 def _describe_unknown(name: str) -> str:

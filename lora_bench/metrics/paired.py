@@ -1,8 +1,8 @@
 """The difference of two generators that made the same clips from the same noise: clip i against clip i.
 
-The interval comes from a jackknife that leaves out a pair at a time (and a reference track at a time), the
-p-value from swapping the labels within pairs: if fine-tuning changed nothing, either clip of a pair could
-have come from either generator.  The whole statistic is computed again for every swap.
+A jackknife that leaves out one pair (or one reference track) at a time gives the interval.  Swapping the labels within
+pairs gives the p-value: if fine-tuning changed nothing, each clip of a pair could come from either generator.  The
+whole statistic is recomputed for every swap.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class PairedDifference:
     """Statistic of the second generator less that of the first.
 
     Attributes:
-        plugin: difference of the plug-in statistics, which the test is about.
+        plugin: difference of the plug-in statistics, which the test uses.
         delta: difference of the bias-corrected statistics, the interval's centre.
         se: standard error of `delta`; None, with the interval, if nothing can be left out.
         p_value: two-sided, of the label swaps; at least 1 / (swaps + 1).
-        n_swaps: label assignments that were tried, the observed one included.
+        n_swaps: label assignments tried, including the observed one.
     """
 
     plugin: float
@@ -53,14 +53,14 @@ class PairedDifference:
 
 @dataclass(frozen=True)
 class PairedSets:
-    """Both generators' clusters in one list (first the base's, then the tuned's), ready for weights.
+    """Both generators' clusters in one list (the base's, then the tuned's), ready for weights.
 
     Attributes:
         stacked: statistic of any selection of the 2 G clusters.
         references: statistic of the reference's clusters against the base and against the tuned; None if the
             reference is fixed (a text).
-        can_leave_out: False if too little is left without a pair.
-        correction: bias of the difference with its doubt, where the jackknife's would fall short.
+        can_leave_out: False if too little remains without a pair.
+        correction: bias of the difference and its standard error, if the jackknife would underestimate it.
     """
 
     stacked: Replicator
@@ -73,7 +73,7 @@ def pair_frechet(base: Clusters, tuned: Clusters, reference: Clusters) -> Paired
     """Prepare the Frechet distance; `base` and `tuned` have the same clusters in the same order."""
     correction: tuple[float, float] | None = None
     if can_imitate(base, reference):
-        # The same splits and draws for both, so that their noise is in neither's favour.
+        # Both use the same splits and draws, so that their noise cancels.
         first, second = (estimate_frechet_bias(item, reference) for item in (base, tuned))
         correction = second.bias - first.bias, second.doubt - first.doubt
     n_max = count_replicates(base)
@@ -111,7 +111,7 @@ def pair_texts(base: Clusters, tuned: Clusters, texts: NDArray[np.float64]) -> P
 
 
 def stack_pairs(base: Clusters, tuned: Clusters) -> Clusters:
-    """Both sets as one, the strata of a pair being the same."""
+    """Join both sets; the two clusters of a pair have the same stratum."""
     return Clusters(
         vectors=np.concatenate([base.vectors, tuned.vectors]),
         starts=np.concatenate([base.starts, tuned.starts[1:] + base.starts[-1]]),
@@ -122,11 +122,11 @@ def stack_pairs(base: Clusters, tuned: Clusters) -> Clusters:
 
 
 def estimate_difference(sets: PairedSets, n_permutations: int, seed: int) -> PairedDifference:
-    """Difference, interval and p-value.
+    """Estimate the difference with its interval and p-value.
 
     Args:
         sets: from `pair_frechet`, `pair_kernel` or `pair_texts`.
-        n_permutations: random label swaps; all of them are tried if there are no more than that.
+        n_permutations: number of random label swaps; if there are no more than that, all are tried.
         seed: of the random swaps.
     """
     p_value, n_swaps, plugin = swap_labels(sets.stacked, n_permutations, seed)
@@ -143,7 +143,7 @@ def estimate_difference(sets: PairedSets, n_permutations: int, seed: int) -> Pai
 
 
 def _jackknife_pairs(sets: PairedSets) -> list[Jackknife]:
-    """Error of the difference from either side; empty if a side cannot be left out."""
+    """Return the error of the difference from each side; empty if nothing can be left out on a side."""
     half = len(sets.stacked.sizes) // 2
     sizes, strata = sets.stacked.sizes, sets.stacked.strata
     values: list[NDArray[np.float64]] = []
@@ -165,9 +165,9 @@ def _jackknife_pairs(sets: PairedSets) -> list[Jackknife]:
 
 
 def swap_labels(stacked: Replicator, n_permutations: int, seed: int) -> tuple[float, int, float]:
-    """Permutation test of no difference: p-value, number of label assignments, observed difference.
+    """Run a permutation test of no difference: p-value, number of label assignments, observed difference.
 
-    Every pair's labels are swapped or not by a fair coin; with few pairs all assignments are tried.
+    A fair coin decides whether a pair's labels are swapped; with few pairs all assignments are tried.
     """
     n_pairs = len(stacked.sizes) // 2
     if 2 ** min(n_pairs, 62) <= n_permutations + 1:
@@ -180,7 +180,7 @@ def swap_labels(stacked: Replicator, n_permutations: int, seed: int) -> tuple[fl
     base = stacked.distances(np.concatenate([1.0 - swapped, swapped], axis=1))
     differences = tuned - base
     observed = float(differences[0])
-    # Rounding must not make a tie (the same sets with exchanged names) look smaller than what was observed.
+    # Rounding must not make a tie (the same sets with exchanged names) look smaller than the observed difference.
     tie = 1e-9 * max(float(np.abs(tuned).max()), float(np.abs(base).max()))
     extreme = int((np.abs(differences) >= abs(observed) - tie).sum())
     return extreme / len(differences), len(differences), observed

@@ -1,4 +1,4 @@
-"""Where the vectors of a score came from, both sides in one record."""
+"""Provenance of a score: where the vectors of both sides came from, in one record."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from lora_bench.errors import ScoreError
 
 Provenance = dict[str, str | int | float]
 
-# Vectors of different encoders or weights live in different spaces.  Weights are the same if their contents are;
-# name and path decide only where there is no hash.
+# Vectors of different encoders or weights lie in different spaces.  Weights are equal if their contents are; name and
+# path decide only where there is no hash.
 MUST_AGREE = ("encoder", "weights", "weights_hash", "scale")
+_WINDOW_KEYS = ("window_samples", "window_s", "hop_samples", "window_hop_s", "frame_rate_hz")
 
 
 def merge_provenance(
     generated: Sequence[Mapping[str, str | int | float]], reference: Mapping[str, str | int | float]
 ) -> Provenance:
-    """One record of both sides: what agrees once, what differs under `generated_...` and `reference_...`.
+    """Merge both sides: what agrees appears once, what differs as `generated_...` and `reference_...`.
 
     Raises:
         ScoreError: the sides come from different encoders or weights.
@@ -41,37 +42,6 @@ def merge_provenance(
     return merged
 
 
-# What every number must say of itself; one of the keys of each line is enough.
-REQUIRED: dict[str, tuple[str, ...]] = {
-    "encoder": ("encoder",),
-    "weights": ("weights_hash", "weights"),
-    "windowing": ("window_samples", "window_s", "frame_rate_hz"),
-    "resampler": ("resampler",),
-    "estimator": ("estimator",),
-    "interval method": ("interval",),
-}
-REQUIRED_COUNTS = ("n_generated", "n_reference", "dim")
-_SIDES = ("generated", "reference")
-_WINDOW_KEYS = ("window_samples", "window_s", "hop_samples", "window_hop_s", "frame_rate_hz")
-
-
-def find_gaps(record: Mapping[str, object], counts: Sequence[str] = REQUIRED_COUNTS) -> list[str]:
-    """What a score, floor or comparison fails to say of itself; empty if it says all.
-
-    Args:
-        record: in JSON form, with `provenance`.
-        counts: numbers that must stand in the record or in its provenance.
-    """
-    found = record.get("provenance")
-    about: Mapping[object, object] = found if isinstance(found, Mapping) else {}
-    gaps = [
-        name
-        for name, keys in REQUIRED.items()
-        if not any(about.get(key) or any(about.get(f"{side}_{key}") for side in _SIDES) for key in keys)
-    ]
-    return gaps + [name for name in counts if record.get(name) is None and about.get(name) is None]
-
-
 def describe_windowing(provenance: Mapping[str, object]) -> str:
-    """Window and hop in short, as the encoder states them."""
+    """Return window and hop in short, as the encoder states them."""
     return ", ".join(f"{key} {provenance[key]}" for key in _WINDOW_KEYS if key in provenance)

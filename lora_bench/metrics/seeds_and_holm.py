@@ -1,4 +1,4 @@
-"""Many p-values, and many training seeds, summarised."""
+"""Adjust many p-values, and summarise training seeds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SeedSummary:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given."""
+    """Return Holm's step-down adjusted p-values in the given order."""
     order = np.argsort(p_values, kind="stable")
     factors = np.arange(len(p_values), 0, -1)
     stepped = np.minimum(np.maximum.accumulate(np.asarray(p_values, dtype=np.float64)[order] * factors), 1.0)
@@ -33,10 +33,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def summarize_seeds(values: Sequence[float]) -> SeedSummary:
-    """Mean over training seeds, with standard error and 95 % interval (Student's t) from two seeds on.
+    """Return the mean over training seeds; with two seeds or more also standard error and 95 % interval.
 
-    This is the variation between trainings; what all seeds share (the references, the base model's clips)
-    is in the interval of each comparison, not here.
+    The interval (Student's t) covers the variation between trainings.  The error that all seeds share (references, the
+    base model's clips) is in the interval of each comparison, not here.
 
     Raises:
         ScoreError: there is no value, or one is not finite.

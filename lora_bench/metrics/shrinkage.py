@@ -1,9 +1,9 @@
-"""Covariances of populations, estimated from fewer observations than the sample covariance needs.
+"""Estimate the covariance of a population from fewer observations than the sample covariance needs.
 
-The sample covariance spreads the eigenvalues: the large are too large, the small too small or zero.
-Nonlinear shrinkage (Ledoit and Wolf, 2020, the analytical formula) moves them to what is best for each
-sample eigenvector, which makes them too equal; a power of them, chosen so that the sum of their squares
-is the population's, has about the spread of the population's eigenvalues.
+The sample covariance spreads the eigenvalues: the large ones are too large, the small ones too small or zero.
+Nonlinear shrinkage (Ledoit and Wolf, 2020, the analytical formula) moves them to the best value for each sample
+eigenvector, which makes them too equal.  A power of them, chosen so that the sum of squares is the population's, has
+about the spread of the population's eigenvalues.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MIN_FREEDOM = 12  # with fewer the kernel around an eigenvalue would reach below
 
 
 def shrink_covariance(sample: NDArray[np.float64], freedom: float) -> NDArray[np.float64]:
-    """A full-rank estimate of the population's covariance with about its spectrum.
+    """Estimate the population's covariance: full rank, with about its spectrum.
 
     Args:
         sample: [D, D] mean square, unbiased.

@@ -1,4 +1,4 @@
-"""Student's t without `scipy.stats`, whose import alone takes as long as checking a spec."""
+"""Student's t without `scipy.stats`, whose import takes as long as checking a spec."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ CONFIDENCE = 0.95
 
 
 def t_reach(freedom: float) -> float:
-    """How many standard errors a 95 % interval reaches to either side."""
+    """Return the half-width of a 95 % interval in standard errors."""
     return float(special.stdtrit(freedom, 0.5 + CONFIDENCE / 2.0))
 
 
 def t_probability(t_value: float, freedom: float) -> float:
-    """Two-sided p-value."""
+    """Return the two-sided p-value."""
     return float(2.0 * special.stdtr(freedom, -abs(t_value)))

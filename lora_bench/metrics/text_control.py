@@ -1,11 +1,11 @@
-"""Whether text control survived fine-tuning: can prompts still be told apart, and where did they move?
+"""Text control after fine-tuning: how distinct the prompts still are, and where their clips moved.
 
-Both are measured on one vector per clip, base and fine-tuned clips in pairs (same prompt, same noise).
+Both figures use one vector per clip, base and fine-tuned clips in pairs (same prompt, same noise).
 
-*Separation* of a prompt from the others: squared distance between the prompts' means, less what sampling
-alone gives, over the variance within a prompt.  0: the prompt cannot be told from the others.
-*Pull* of a prompt: how far its clips moved from the base's mean towards the mean of the genre's recordings.
-0: no move in that direction; 1: arrived.  Off-genre prompts should be pulled less than the genre's own.
+*Separation* of a prompt: squared distance between its mean and the other prompts' means, less the part that sampling
+alone gives, over the variance within a prompt.  0: the prompt cannot be distinguished from the others.
+*Pull* of a prompt (its shift toward the genre): how far its clips moved from the base's mean towards the mean of the
+genre's recordings.  0: no move in that direction; 1: arrived.  Off-genre prompts should move less than the genre's own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MIN_PAIRS = 3
 GENRE_WORD_FRAC = 0.9
-# Words of any music: a prompt that shares only these with the captions may be of any genre.
+# Words about any music: a prompt that shares only these with the captions may be of any genre.
 _GENERIC = """
     and with the for from into music song track tune piece loop theme background instrumental style sound
     soundtrack major minor bpm tempo key fast slow medium calm upbeat happy sad dark bright lead melody
@@ -42,7 +42,7 @@ _WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 
 @dataclass(frozen=True)
 class Estimated:
-    """A bias-corrected figure with its 95 % interval (None where nothing can be left out)."""
+    """A bias-corrected figure with its 95 % interval (None if nothing can be left out)."""
 
     value: float
     se: float | None = None
@@ -55,7 +55,8 @@ class ControlSets:
     """Paired clips of several prompts, and the genre's recordings; one vector per clip.
 
     Attributes:
-        base: by prompt [n, D]; `tuned` by prompt [n, D], the same clips in the same order.
+        base: by prompt [n, D].
+        tuned: by prompt [n, D], the same clips in the same order.
         reference: clusters are the tracks.
     """
 
@@ -67,7 +68,7 @@ class ControlSets:
 def pair_prompts(
     base: Sequence[Embeddings], tuned: Sequence[Embeddings], reference: Embeddings
 ) -> ControlSets:
-    """Average the windows of every clip, and keep the clips that both generators made.
+    """Average the windows of every clip, and keep the clips of both generators.
 
     Args:
         base: one set per prompt.
@@ -104,7 +105,7 @@ def pair_prompts(
 def measure_separation(
     sets: Sequence[NDArray[np.float64]],
 ) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
-    """Separation of every prompt from the others [P], and without each clip: per prompt [n, P].
+    """Measure the separation of every prompt [P], and the same without each clip: per prompt [n, P].
 
     Args:
         sets: by prompt [n, D] with n >= 3; at least two prompts.
@@ -143,7 +144,7 @@ def measure_separation(
 def _separate(
     products: NDArray[np.float64], within: NDArray[np.float64], counts: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """[B, P] from scalar products of means [B, P, P], variances within [B, P] and numbers of clips [B, P]."""
+    """Return [B, P] from scalar products of means [B, P, P], variances within [B, P] and counts of clips [B, P]."""
     squares = np.diagonal(products, axis1=1, axis2=2)
     noise = within / counts
     apart = squares[:, :, None] + squares[:, None, :] - 2.0 * products
@@ -154,7 +155,7 @@ def _separate(
 
 
 def tell_prompts(sets: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Share of each prompt's clips that lie nearest to their own prompt's mean, itself left out [P]."""
+    """Return the share [P] of each prompt's clips that are nearest to their own prompt's mean (without themselves)."""
     means = np.stack([vectors.mean(axis=0) for vectors in sets])
     shares: list[float] = []
     for place, vectors in enumerate(sets):
@@ -166,7 +167,7 @@ def tell_prompts(sets: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def compare_separation(sets: ControlSets) -> tuple[NDArray[np.float64], NDArray[np.float64], list[Estimated]]:
-    """Separation of the base [P], of the fine-tuned [P], and the difference: per prompt, then their mean.
+    """Compare separations: of the base [P], of the fine-tuned [P], and the differences per prompt and on average.
 
     Raises:
         UnscoredError: as `measure_separation`.
@@ -179,11 +180,11 @@ def compare_separation(sets: ControlSets) -> tuple[NDArray[np.float64], NDArray[
 
 
 def measure_pull(sets: ControlSets, contrast: NDArray[np.float64] | None = None) -> list[Estimated]:
-    """Pull of every prompt, their mean, and a contrast of prompts if one is given; bias-corrected.
+    """Measure the pull of every prompt, their mean, and a contrast of prompts if given; bias-corrected.
 
     Args:
         sets: paired clips and the genre's recordings.
-        contrast: [P] weights of the prompts, for instance off-genre less in-genre.
+        contrast: [P] weights of the prompts, for example off-genre less in-genre.
 
     Raises:
         UnscoredError: a base mean equals the reference's mean.
@@ -215,20 +216,20 @@ def _pairs(sets: ControlSets) -> list[tuple[NDArray[np.float64], NDArray[np.floa
 def _pull(
     base: NDArray[np.float64], tuned: NDArray[np.float64], target: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Share of the way from the base's mean to the target, along that way; any of the means [..., D]."""
+    """Return the share of the way from the base's mean to the target; any of the means may be [..., D]."""
     way = target - base
     with np.errstate(invalid="ignore", divide="ignore"):
         return ((tuned - base) * way).sum(axis=-1) / (way**2).sum(axis=-1)
 
 
 def _leave_out(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[n, D] means without each clip."""
+    """Return the means without each clip, [n, D]."""
     n = len(vectors)
     return (vectors.sum(axis=0) - vectors) / (n - 1.0)
 
 
 def _leave_out_tracks(reference: Clusters) -> NDArray[np.float64]:
-    """[G, D] means without each track; of a single track the mean itself."""
+    """Return the means without each track, [G, D]; for a single track the mean itself."""
     sums = np.add.reduceat(reference.vectors, reference.starts[:-1])
     if len(sums) < 2:
         return reference.vectors.mean(axis=0)[None]
@@ -253,7 +254,7 @@ def _estimate(
     corrected: bool,
     sizes: Sequence[NDArray[np.float64] | None] | None = None,
 ) -> Estimated:
-    """One figure's interval from leave-one-out values; each side is a list of strata [n, figures]."""
+    """Estimate one figure's interval from leave-one-out values; each side is a list of strata [n, figures]."""
     value = float(full[place])
     found: list[Jackknife] = []
     for number, strata in enumerate(sides):
@@ -273,10 +274,9 @@ def _estimate(
 def find_off_genre(
     prompts: Sequence[str], captions: Sequence[str]
 ) -> tuple[Mapping[str, bool | None], tuple[str, ...]]:
-    """Which prompts share no genre word with the training captions, and what the genre words are.
+    """Find the prompts that share no genre word with the training captions; return them and the genre words.
 
-    Genre words stand in nine of ten captions and are not words of any music.  Without such words nothing is
-    known (None).
+    Genre words appear in nine of ten captions and are not generic.  Without such words the answer is None.
     """
     if not captions:
         return dict.fromkeys(prompts), ()

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lora_bench.errors import Problem, SpecError
-from lora_bench.metrics import validate_metric_name
+from lora_bench.metrics import parse_metric
 from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.spec.override_effects import follow_overrides
 from lora_bench.spec.overrides import apply_override
@@ -133,7 +133,7 @@ def _check_metrics(tree: Node, problems: list[Problem]) -> None:
         if not isinstance(node.value, str):
             continue
         try:
-            validate_metric_name(node.value)
+            parse_metric(node.value)
         except ValueError as error:
             problems.append(Problem(str(node.place), "metrics", str(error)))
 

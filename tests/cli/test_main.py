@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import soundfile
 from support import ROOT
+from support.provenance_gaps import find_gaps
 
 from lora_bench import report
 from lora_bench.cli import main as cli
 from lora_bench.cli.commands.run import choose_executor
 from lora_bench.errors import DatasetError, InterruptedRunError, UsageError
 from lora_bench.evaluation import folder_scores as scoring
-from lora_bench.metrics.provenance import find_gaps
 from lora_bench.planning.plan import plan_file, write_plan
 from lora_bench.runner import experiment
 from lora_bench.runner.freshness import RunHistory

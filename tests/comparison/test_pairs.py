@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.provenance_gaps import find_gaps
 
 from lora_bench.artifacts import Embeddings
 from lora_bench.comparison.pairs import compare_trials, find_pairs
-from lora_bench.metrics.provenance import find_gaps
 from lora_bench.planning.plan import ExperimentPlan, plan_experiment, write_plan
 from lora_bench.progress import SilentProgress
 from lora_bench.results.csv_table import render_csv

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile as sf
+from support.provenance_gaps import find_gaps
 
 from lora_bench import encoders, models
 from lora_bench.artifacts import AudioClip, AudioFormat
@@ -25,7 +26,6 @@ from lora_bench.evaluation.audio_folder import open_folder
 from lora_bench.evaluation.folder_scores import ScoreOptions, score_folders
 from lora_bench.metrics import parse_metric
 from lora_bench.metrics.frechet import frechet_distance
-from lora_bench.metrics.provenance import find_gaps
 from lora_bench.progress import SilentProgress
 from lora_bench.stages.score import score_embeddings
 from lora_bench.store import Store

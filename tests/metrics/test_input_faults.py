@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support.embedding_sets import make_embeddings, wrap
+from support.provenance_gaps import find_gaps
 
 from lora_bench.comparison.paired_test import compare_paired
 from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics import parse_metric
 from lora_bench.metrics.diagnostics import describe_sets, halve_groups
 from lora_bench.metrics.frechet import frechet_distance
-from lora_bench.metrics.provenance import find_gaps
 from lora_bench.metrics.verdicts import NO_DIFFERENCE
 from lora_bench.stages.score import score_embeddings
 from lora_bench.store import to_jsonable

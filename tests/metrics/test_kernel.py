@@ -5,12 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
-from support.embedding_sets import make_clusters, wrap
+from support.embedding_sets import kernel_distance, make_clusters, wrap
 
 from lora_bench.errors import UnscoredError
 from lora_bench.metrics.clusters import cluster_embeddings, stack_strata
 from lora_bench.metrics.kernel import (
-    kernel_distance,
     median_distance,
     prepare_blocks,
     sum_kernel_blocks,

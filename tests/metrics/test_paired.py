@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.embedding_sets import make_clusters, wrap
+from support.embedding_sets import kernel_distance, make_clusters, wrap
 
 from lora_bench.metrics.clusters import cluster_embeddings, stack_strata
 from lora_bench.metrics.frechet import frechet_distance
-from lora_bench.metrics.kernel import kernel_distance
 from lora_bench.metrics.paired import (
     estimate_difference,
     pair_frechet,

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from support.provenance_gaps import find_gaps
 from support.tiny_experiment import SPEC, results, run
 
 from lora_bench.cli.main import main
-from lora_bench.metrics.provenance import find_gaps
 from lora_bench.report.formatting import format_value
 
 

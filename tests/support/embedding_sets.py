@@ -6,6 +6,7 @@ import numpy as np
 
 from lora_bench.artifacts import Embeddings
 from lora_bench.metrics.clusters import Clusters, cluster_embeddings
+from lora_bench.metrics.kernel import prepare_blocks
 
 
 def make_embeddings(
@@ -31,3 +32,9 @@ def wrap(values, n_windows=1, *, clips_per_group=1, names=None, **about):
 
 def make_clusters(*args, **kwargs) -> Clusters:
     return cluster_embeddings(make_embeddings(*args, **kwargs), "generated")
+
+
+def kernel_distance(generated: Clusters, reference: Clusters) -> float:
+    """100 x unbiased squared MMD of two clustered sets."""
+    blocks = prepare_blocks(generated, reference)
+    return float(blocks.of_generated().distances(np.ones((1, len(blocks.generated.sizes))))[0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lora_bench.cli.progress_display import open_display
 from lora_bench.cli.tables import format_number, format_table, print_json
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
-from lora_bench.metrics import validate_metric_name
+from lora_bench.metrics import parse_metric
 
 if TYPE_CHECKING:
     from lora_bench.evaluation.folder_scores import ScoreOptions
@@ -39,7 +39,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """
     for name in arguments.metrics:
         try:
-            validate_metric_name(name)
+            parse_metric(name)
         except ValueError as error:
             raise UsageError(f"--metric {name}: {error}") from error
     for option in ("reference", "generated"):
