@@ -1,7 +1,7 @@
-"""Files made of chunks (wav, RF64, W64, aiff, caf, au): where the sound really lies, whatever sizes say.
+"""Files made of chunks (wav, RF64, W64, aiff, caf, au): find the samples even if sizes in the header are wrong.
 
-Sizes in headers are wrong where a recorder crashed, a program streamed, or 32 bits were not enough.  The
-sound then ends where the file ends, unless other chunks follow it.
+Sizes are wrong if a recorder crashed, a program streamed, or 32 bits were not enough.  The sound then ends with the
+file, unless other chunks follow it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
 
 @dataclass(frozen=True)
 class _Family:
-    """How the chunks of a kind of file are written."""
+    """Layout of the chunks in one kind of file."""
 
     first: int
     id_bytes: int = 4
@@ -33,12 +33,12 @@ class _Family:
     sizes_count_heads: bool = False
     align: int = 2
     data_id: bytes = b"data"
-    data_head: int = 0  # bytes of the data chunk in front of the sound
+    data_head: int = 0  # bytes of the data chunk before the sound
 
 
 @dataclass(frozen=True)
 class _Data:
-    """The data chunk as its header has it; `size` None where the header leaves it open."""
+    """The data chunk as declared; `size` is None if the header leaves it open."""
 
     start: int
     size: int | None
@@ -49,10 +49,10 @@ def locate_samples(path: Path, start: int = 0) -> Samples | None:
     """Find the uncompressed samples of a file.
 
     Returns:
-        None for other codings, and for headers that cannot be followed.
+        None for other codings, and for headers that cannot be parsed.
 
     Raises:
-        AudioFileError: the file is cut off, holds a second file, or has a coding that needs right sizes.
+        AudioFileError: the file is cut off, contains a second file, or has a coding that needs correct sizes.
     """
     n_bytes = path.stat().st_size
     with path.open("rb") as stream:
@@ -95,7 +95,7 @@ def _choose_family(head: bytes) -> _Family | None:
 def _read_chunks(
     stream: BinaryIO, family: _Family, start: int, n_bytes: int
 ) -> tuple[dict[bytes, bytes], _Data | None]:
-    """Follow the chunks: the first bytes of each but the sound, and where the sound is."""
+    """Walk over the chunks; return the first bytes of each, and the data chunk."""
     facts: dict[bytes, bytes] = {}
     data: _Data | None = None
     place, head_bytes = start + family.first, family.id_bytes + family.size_bytes
@@ -128,13 +128,13 @@ def _read_data(facts: dict[bytes, bytes], family: _Family, body: int, size: int)
     if b"ds64" in facts and size == 2**32 - 1:
         size = int.from_bytes(facts[b"ds64"][8:16], "little")
     unknown = 2 ** (8 * family.size_bytes) - 1 - family.data_head
-    # what writers that cannot seek put there: the highest number, or one about half as high
+    # writers that cannot seek put the highest number there, or about half of it
     is_open = size >= unknown - 4096 or (family.size_bytes == 4 and abs(size - 2**31) <= 4096)
     return _Data(start, None if is_open else max(size, 0), is_last=True)
 
 
 def _step(stream: BinaryIO, end: int, family: _Family, n_bytes: int) -> int:
-    """Return where the next chunk begins; some writers leave out the padding byte."""
+    """Return the start of the next chunk; some writers omit the padding byte."""
     padded = end + -end % family.align
     if family.align != 2 or padded == end or padded + 4 > n_bytes:
         return padded
@@ -144,13 +144,13 @@ def _step(stream: BinaryIO, end: int, family: _Family, n_bytes: int) -> int:
 
 
 def _is_name(name: bytes, *, fits: bool) -> bool:
-    """Return whether four (or sixteen) bytes are the name of a chunk and not sound."""
+    """Return whether four (or sixteen) bytes are the name of a chunk rather than sound."""
     is_text = all(32 <= byte < 127 for byte in name[:4])
     return is_text and (fits or name[:4] in {*OFTEN_LAST, b"data", b"SSND"})
 
 
 def _promise_whole(head: bytes, family: _Family, facts: dict[bytes, bytes], start: int) -> int | None:
-    """Return how long the header says that the whole file is; None where it says nothing."""
+    """Return the length of the whole file according to its header; None if it does not say."""
     if head[:4] == b"caff":
         return None
     if head[:4] == b"riff":
@@ -162,10 +162,10 @@ def _promise_whole(head: bytes, family: _Family, facts: dict[bytes, bytes], star
 
 
 def _measure_data(path: Path, stream: BinaryIO, data: _Data, n_bytes: int, promised: int | None) -> int:
-    """Return the bytes of sound that there are.
+    """Return the number of bytes of sound.
 
     Raises:
-        AudioFileError: a good part of them is missing.
+        AudioFileError: more than a small part of them is missing.
     """
     there = n_bytes - data.start
     if data.size is None:
@@ -174,7 +174,7 @@ def _measure_data(path: Path, stream: BinaryIO, data: _Data, n_bytes: int, promi
     if missing > max(MAX_LOST_BYTES, MAX_LOST_FRAC * data.size):
         if (
             promised is not None and abs(promised - n_bytes) <= 2
-        ):  # the file is whole; this size alone is wrong
+        ):  # the file is whole; only this size is wrong
             return there
         raise AudioFileError(
             str(path), f"is cut off (its header promises {data.size} bytes of sound, there are {there})"

@@ -1,4 +1,4 @@
-"""The kind of a file by its first bytes, whatever its name says."""
+"""Identify a file by its first bytes, not by its name."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Content:
     """A file that may be audio.
 
     Attributes:
-        start: where it begins, behind tags in front of it.
+        start: offset of the audio, after any tags.
         n_bytes: size of the file.
     """
 
@@ -55,7 +55,7 @@ def identify(path: Path) -> Content:
     """Look at the first bytes of a file.
 
     Raises:
-        AudioFileError: the file cannot be read, is empty, or is plainly something else.
+        AudioFileError: the file cannot be read, is empty, or is known to be something else.
     """
     try:
         status = path.stat()
@@ -80,7 +80,7 @@ def identify(path: Path) -> Content:
 
 
 def looks_like_audio(path: Path) -> bool:
-    """Return whether a regular file of any name begins like audio."""
+    """Return whether a regular file begins like audio."""
     try:
         with path.open("rb", buffering=0) as stream:
             return LOOKS_LIKE_AUDIO.match(stream.read(16)) is not None
@@ -101,7 +101,7 @@ def _choose_kind(head: bytes) -> Kind | None:
 
 
 def _refuse(path: Path, head: bytes) -> None:
-    """Raise for what is known not to be audio, and for text."""
+    """Raise for known contents that are not audio, and for text."""
     for pattern, reason in NOT_AUDIO:
         if pattern.match(head):
             raise AudioFileError(str(path), reason)

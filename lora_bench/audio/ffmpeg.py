@@ -1,4 +1,4 @@
-"""Decoding and measuring with FFmpeg (PyAV)."""
+"""Decode and measure with FFmpeg (PyAV)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_LOST_FRAC = 0.01
-"""A file may hold junk between frames (tags, a cut first frame) that every player skips."""
+"""Share of a file that may be junk between frames (tags, a cut first frame), which every player skips."""
 TAIL_S = 2.0
 # raw streams: FFmpeg guesses their length from the bitrate
 WITHOUT_LENGTH = frozenset({"mp3", "aac", "ac3", "eac3", "dts", "amr", "loas", "mpeg", "mpegts"})
@@ -32,7 +32,7 @@ def decode_with_ffmpeg(
     Args:
         path: for messages.
         source: the bytes.
-        kind: FFmpeg's name of the format; None finds it out.
+        kind: FFmpeg's name of the format; None detects it.
 
     Raises:
         AudioFileError: there is no audio, or part of it is missing or damaged.
@@ -48,10 +48,10 @@ def decode_with_ffmpeg(
 
 
 def measure_with_ffmpeg(path: Path, source: Window, *, kind: str | None = None) -> tuple[float, int, int]:
-    """Return seconds, rate and channels; only the packets at the end are read where the header is right.
+    """Return seconds, rate and channels; if the header is right, only the packets at the end are read.
 
     Raises:
-        AudioFileError: as `decode_with_ffmpeg`, as far as it can be seen without decoding.
+        AudioFileError: as `decode_with_ffmpeg`, for faults that are visible without decoding.
     """
     with _open(path, source, kind) as (container, stream):
         frame = _decode_first(path, container, stream)
@@ -77,10 +77,10 @@ def measure_with_ffmpeg(path: Path, source: Window, *, kind: str | None = None) 
 
 
 def find_end_with_ffmpeg(path: Path, source: Window, kind: str) -> int:
-    """Return how many samples a FLAC really holds, from its last frame.
+    """Return the number of samples in a FLAC, from its last frame.
 
     Raises:
-        AudioFileError: no frame can be found.
+        AudioFileError: there is no frame.
     """
     with _open(path, source, kind) as (container, stream):
         end_s = _find_end_s(container, stream, 1e6)
@@ -99,7 +99,7 @@ def _open(path: Path, source: Window, kind: str | None) -> Iterator[tuple[Any, A
 
 
 def _demux(container: Any, stream: Any, *, with_flush: bool = False) -> Iterator[Any]:
-    """The packets up to the end, or to where FFmpeg gives up."""
+    """Yield the packets up to the end, or until FFmpeg fails."""
     packets = container.demux(stream)
     while True:
         try:
@@ -149,7 +149,7 @@ def _decode_first(path: Path, container: Any, stream: Any) -> Any:
 
 
 def _declare_s(container: Any, stream: Any) -> float | None:
-    """Return the length that the file declares, not FFmpeg's estimate from a bitrate."""
+    """Return the declared length of the file; FFmpeg's estimates from a bitrate do not count."""
     if WITHOUT_LENGTH & set(container.format.name.split(",")):
         return None
     if stream.duration and stream.time_base:
@@ -158,7 +158,7 @@ def _declare_s(container: Any, stream: Any) -> float | None:
 
 
 def _find_end_s(container: Any, stream: Any, declared_s: float) -> float | None:
-    """Return where the last packet ends, from a jump to near the declared end; None if nothing is there."""
+    """Return the end of the last packet, found by a jump to near the declared end; None if there is no packet."""
     if not stream.time_base:
         return None
     start = stream.start_time or 0
@@ -174,9 +174,9 @@ def _find_end_s(container: Any, stream: Any, declared_s: float) -> float | None:
 
 
 def _check_promise(path: Path, container: Any, stream: Any, n_packets: int, length_s: float) -> None:
-    """Refuse a file of which a part is missing.
+    """Refuse a file with a missing part.
 
-    An mp4's table of packets is believed before its durations, which tools that cut files leave as they were.
+    An mp4's table of packets counts more than its durations, which cutting tools leave unchanged.
     """
     if "mp4" in container.format.name.split(",") and stream.frames:
         if n_packets < (1.0 - MAX_LOST_FRAC) * stream.frames:

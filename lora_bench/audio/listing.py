@@ -1,4 +1,4 @@
-"""Audio files of a folder, by name or by what they begin with."""
+"""Audio files of a folder, by name or by first bytes."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ OTHER_SUFFIXES = frozenset(
         *(".ape", ".wv", ".tta", ".tak", ".mpc", ".alac", ".dsf", ".dff", ".ra", ".rm", ".avi", ".flv"),
     }
 )
-"""Rarer ones; FFmpeg or libsndfile decode most of them, and the others are named."""
+"""Rarer suffixes; FFmpeg or libsndfile decode most of them, and the report names the others."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder holds for a reader of audio.
+    """The audio files of a folder.
 
     Attributes:
-        files: files that are audio by their name or their first bytes, sorted; not yet opened.
-        dropped: what cannot even be opened (links that lead nowhere, folders without permission), with the
-            reason, by printable path relative to the folder.
-        real_folders: real paths of the folders that were looked through.
+        files: files that are audio by name or first bytes, sorted; not opened yet.
+        dropped: reasons for paths that cannot be opened (broken links, folders without permission), by printable path
+            relative to the folder.
+        real_folders: real paths of all folders searched.
     """
 
     folder: Path
@@ -41,12 +41,12 @@ class Listing:
     real_folders: frozenset[str]
 
     def name(self, path: Path) -> str:
-        """Printable path relative to the folder."""
+        """Return the printable path relative to the folder."""
         return spell_path(path.relative_to(self.folder))
 
 
 def list_folder(folder: Path) -> Listing:
-    """Look through `folder` at any depth; hidden files and folders are skipped, links are followed.
+    """Search `folder` at any depth; skip hidden files and folders, follow links.
 
     Raises:
         DatasetError: `folder` is not a folder, or cannot be read.

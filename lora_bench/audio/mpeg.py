@@ -1,4 +1,4 @@
-"""MPEG audio (mp3, mp2): the length by counting frames, because headers of length are often wrong."""
+"""MPEG audio (mp3, mp2): count frames to get the length, because length headers are often wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KBITS: dict[tuple[bool, int], tuple[int, ...]] = {
 }
 KBITS[False, 3] = KBITS[False, 2]
 N_SURE = 3
-"""Frames in a row that are no accident."""
+"""Frames in a row that make a chance match unlikely."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class Frames:
 
     Attributes:
         start: offset of the first frame.
-        promised_bytes: what the first frame says of the file's length; None if it says nothing.
-        n_bytes: what is there, from the first frame to the end of the last one.
+        n_bytes: from the first frame to the end of the last one.
+        promised_bytes: length of the file according to the first frame; None if it does not say.
+        promised_samples: the same in samples.
     """
 
     start: int
@@ -51,7 +52,7 @@ class Frames:
 
 @lru_cache(maxsize=4096)
 def read_frame(header: bytes) -> Frame | None:
-    """Read the four bytes of a frame header; None if they are none, or of a free bitrate."""
+    """Read the four bytes of a frame header; None if they are not one, or have a free bitrate."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
@@ -72,7 +73,7 @@ def read_frame(header: bytes) -> Frame | None:
 
 
 def find_first_frame(data: bytes, begin: int = 0) -> int | None:
-    """Return the offset of the first of three frames in a row, or of fewer that end with the data."""
+    """Return the offset of the first of three frames in a row (fewer at the end of the data)."""
     place = data.find(b"\xff", begin)
     while place >= 0:
         frame = read_frame(data[place : place + 4])
@@ -96,7 +97,7 @@ def _follows(data: bytes, place: int, first: Frame) -> bool:
 
 
 def count_frames(data: bytes, begin: int = 0) -> Frames | None:
-    """Count the samples of all frames, past anything between them; None if there are no frames."""
+    """Count the samples of all frames, skipping anything between them; None if there are no frames."""
     start = find_first_frame(data, begin)
     if start is None:
         return None
@@ -132,7 +133,7 @@ def count_frames(data: bytes, begin: int = 0) -> Frames | None:
 
 
 def _read_promise(frame: bytes) -> tuple[int | None, int | None]:
-    """Return frames and bytes as a Xing, Info or VBRI header in the first frame has them."""
+    """Return frames and bytes from a Xing, Info or VBRI header in the first frame."""
     for mark in (b"Xing", b"Info"):
         place = frame.find(mark, 0, 64)
         if place >= 0:

@@ -1,4 +1,4 @@
-"""Ogg: where each link of a chain begins and ends, by a walk over the pages (RFC 3533)."""
+"""Ogg: find the links of a chained file by a walk over its pages (RFC 3533)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MAX_LOST_FRAC = 0.01
 
 @dataclass(frozen=True)
 class Link:
-    """One of the streams that follow one another in a file.
+    """One link of a chain: streams that start and end together.
 
     Attributes:
         start, end: its bytes in the file.
-        codings: the first bytes of each stream that is multiplexed in it.
+        codings: the first bytes of each of its streams.
     """
 
     start: int
@@ -28,10 +28,10 @@ class Link:
 
 
 def read_links(path: Path, start: int = 0) -> list[Link]:
-    """The links of a file; nearly all files have one.
+    """Return the links of a file; nearly all files have one.
 
     Raises:
-        AudioFileError: the file is cut off, or a good part of it is no Ogg.
+        AudioFileError: the file is cut off, or more than a small part of it is not Ogg.
     """
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         links: list[Link] = []

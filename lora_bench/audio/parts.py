@@ -1,4 +1,4 @@
-"""Decoding and measuring one part of a file with libsndfile, or with FFmpeg where that does not open it."""
+"""Decode and measure one part of a file with libsndfile, or with FFmpeg if libsndfile does not open it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BLOCK = 1 << 18
 
 @dataclass(frozen=True)
 class AudioHeader:
-    """Facts about a file that are known without decoding it."""
+    """Length, rate and channels of a file."""
 
     duration_s: float
     sample_rate_hz: int
@@ -38,8 +38,8 @@ class Part:
     """Bytes of a file that one decoder reads: all of it, or one link of a chain.
 
     Attributes:
-        samples: where they lie uncompressed; None for anything else.
-        kind: FFmpeg's name of the format where libsndfile is not to be asked; "" asks libsndfile first.
+        samples: the uncompressed samples; None for other codings.
+        kind: FFmpeg's name of the format, to skip libsndfile; "" tries libsndfile first; None lets FFmpeg detect it.
     """
 
     path: Path
@@ -50,12 +50,12 @@ class Part:
     kind: str | None = ""
 
     def open(self) -> Window:
-        """The bytes as a file."""
+        """Open the bytes as a file."""
         return Window(self.path, self.start, self.end, self.head)
 
 
 def _open_sndfile(part: Part) -> soundfile.SoundFile:
-    """Open with libsndfile: uncompressed samples that it would cut short, without their header."""
+    """Open with libsndfile; if it would cut uncompressed samples short, open them without their header."""
     is_whole = not part.start and part.end is None and not part.head
     name: Any = os.fsencode(part.path) if is_whole else part.open()  # bytes, because names need not be UTF-8
     samples = part.samples
@@ -80,7 +80,7 @@ def _open_sndfile(part: Part) -> soundfile.SoundFile:
 
 
 def measure_part(part: Part) -> AudioHeader:
-    """Length, rate and channels of a part; decoded only if its header cannot be right.
+    """Measure length, rate and channels of a part; decode it only if its header cannot be right.
 
     Raises:
         AudioFileError: it cannot be read.
@@ -104,7 +104,7 @@ def _measure_rest(part: Part, refusal: Exception | None) -> AudioHeader:
 
 
 def decode_part(part: Part) -> tuple[NDArray[np.float32], int]:
-    """All samples of a part, [C, S], and their rate.
+    """Decode all samples of a part, [C, S]; return them and their rate.
 
     Raises:
         AudioFileError: it cannot be read, or is damaged.
@@ -124,7 +124,7 @@ def decode_part(part: Part) -> tuple[NDArray[np.float32], int]:
 
 @contextmanager
 def _explain_both(path: Path, refusal: Exception | None) -> Iterator[None]:
-    """Say what both decoders said."""
+    """Report the reasons of both decoders."""
     try:
         yield
     except AudioFileError:
@@ -136,12 +136,12 @@ def _explain_both(path: Path, refusal: Exception | None) -> Iterator[None]:
 
 
 def _shorten(error: Exception) -> str:
-    """The reason of an error of libsndfile without the file's name."""
+    """Return the reason of a libsndfile error, without the file's name."""
     return str(error).rpartition(": ")[2].rstrip(".")
 
 
 def _reaches_end(sound: soundfile.SoundFile) -> bool:
-    """Return whether the last sample that the header promises is there."""
+    """Return whether the last sample that the header promises exists."""
     if not 0 < sound.frames < 2**40:
         return False
     try:
@@ -154,7 +154,7 @@ def _reaches_end(sound: soundfile.SoundFile) -> bool:
 
 
 def _read(path: Path, sound: soundfile.SoundFile) -> NDArray[np.float32]:
-    """All samples, [C, S], in blocks, because a header may promise more than any memory holds."""
+    """Read all samples, [C, S], in blocks, because a header may promise more than memory holds."""
     blocks: list[NDArray[np.float32]] = []
     n_left = sound.frames
     try:

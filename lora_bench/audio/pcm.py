@@ -1,4 +1,4 @@
-"""Uncompressed samples: how each kind of header describes them."""
+"""Uncompressed samples: read their description from each kind of header."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Samples:
     Attributes:
         start: offset of the first one.
         n_bytes: their size, whole frames only.
-        frame_bytes: size of one sample of all channels.
-        subtype, endian: as libsndfile names them.
+        frame_bytes: size of one sample in all channels.
+        subtype, endian: libsndfile's names.
     """
 
     start: int
@@ -43,7 +43,7 @@ class Samples:
 
 
 def describe_samples(magic: bytes, facts: dict[bytes, bytes]) -> Samples | None:
-    """The coding of the samples; None for anything that is not uncompressed."""
+    """Describe the samples; None unless they are uncompressed."""
     order: Order = "little" if magic in {b"RIFF", b"RF64", b"BW64", b"riff"} else "big"
     if magic == b"FORM":
         return _describe_aiff(facts.get(b"COMM", b""))

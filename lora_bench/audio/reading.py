@@ -1,9 +1,8 @@
-"""One reader for audio files: their length, rate and channels, or all their samples.
+"""Read audio files: length, rate and channels, or all samples.
 
-The first bytes decide how a file is read, not its name.  libsndfile decodes what it opens; FFmpeg decodes
-mp3, whose length libsndfile guesses from the first frame, and everything else.  A file that libsndfile
-opened and then failed on is never tried again with FFmpeg, which would conceal the damage.  Lengths in
-headers are checked against what is in the file.
+The first bytes of a file, not its name, decide how it is read.  libsndfile decodes what it opens.  FFmpeg decodes
+everything else, and mp3, whose length libsndfile guesses from the first frame.  A file that libsndfile opened and then
+failed on is never retried with FFmpeg, which would hide the damage.  Lengths in headers are checked against the file.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ FLAC_TOTAL = slice(21, 26)  # bytes of `fLaC`, a block head and STREAMINFO that 
 
 
 def read_header(path: Path) -> AudioHeader:
-    """Find out length, rate and channels; sound is decoded only where headers cannot be trusted.
+    """Measure length, rate and channels; decode sound only if headers cannot be trusted.
 
     Raises:
-        AudioFileError: as `load_audio`, as far as it can be seen without decoding.
+        AudioFileError: as `load_audio`, for faults that are visible without decoding.
     """
     with _as_audio_errors(path):
         content = identify(path)
@@ -59,11 +58,11 @@ def read_header(path: Path) -> AudioHeader:
 
 
 def load_audio(path: Path) -> tuple[NDArray[np.float32], int]:
-    """All samples of a file, float32 [C, S], and its sample rate in Hz.
+    """Load all samples of a file, float32 [C, S], and its sample rate in Hz.
 
     Raises:
-        AudioFileError: the file is missing, empty, not audio, damaged (also: shorter than its header
-            promises), or holds NaN or infinite samples.
+        AudioFileError: the file is missing, empty, not audio, damaged (or shorter than its header promises), or
+            contains NaN or infinite samples.
     """
     with _as_audio_errors(path):
         content = identify(path)
@@ -83,7 +82,7 @@ def load_audio(path: Path) -> tuple[NDArray[np.float32], int]:
 
 @contextmanager
 def _as_audio_errors(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises for one file into an error that names the file."""
+    """Turn any error of a decoder into one that names the file."""
     try:
         yield
     except AudioFileError:
@@ -98,7 +97,7 @@ def _as_audio_errors(path: Path) -> Iterator[None]:
 
 
 def _list_parts(path: Path, content: Content) -> list[Part]:
-    """What is to be decoded of a file, one after the other."""
+    """List the parts of a file to decode, in order."""
     if content.kind == "ogg":
         links = read_links(path, content.start)
         return [
@@ -118,7 +117,7 @@ def _list_parts(path: Path, content: Content) -> list[Part]:
 
 
 def _holds_mpeg(path: Path, start: int) -> bool:
-    """Return whether a wav holds mp3, whose length libsndfile guesses."""
+    """Return whether a wav contains mp3, whose length libsndfile guesses."""
     with path.open("rb") as stream:
         stream.seek(start)
         head = stream.read(4096)
@@ -134,7 +133,7 @@ def _count_mpeg(path: Path, content: Content) -> Frames:
     """Count the frames of an mp3.
 
     Raises:
-        AudioFileError: there are none, or fewer than the first of them promises.
+        AudioFileError: there are none, or fewer than the first frame promises.
     """
     data = path.read_bytes()
     frames = count_frames(data, content.start) or count_frames(data)
@@ -156,10 +155,10 @@ def _count_mpeg(path: Path, content: Content) -> Frames:
 
 
 def _mend_flac(path: Path, start: int) -> bytes:
-    """The first bytes of a FLAC with the number of samples that it really holds.
+    """Return the first bytes of a FLAC with the true number of samples.
 
     Raises:
-        AudioFileError: a good part of what it promises is missing.
+        AudioFileError: more than a small part of the promised samples is missing.
     """
     with path.open("rb") as stream:
         stream.seek(start)
@@ -180,7 +179,7 @@ def _mend_flac(path: Path, start: int) -> bytes:
 
 
 def _refuse_second_flac(path: Path, start: int) -> None:
-    """Refuse files that were joined: the second one's frames count from zero, and decoders stop there."""
+    """Refuse joined files: the second one's frames count from zero, and decoders stop there."""
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if any(data.find(b"fLaC" + kind + b"\0\0\x22", start + 4) > 0 for kind in (b"\0", b"\x80")):
             raise AudioFileError(str(path), "holds a second sound file behind the first one; split it")

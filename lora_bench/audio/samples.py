@@ -32,9 +32,9 @@ def resample(audio: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[np
 
 
 def to_channels(audio: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
-    """[C, S] to [channels, S]: the mean of all for mono; a mono sound is repeated.
+    """Convert [C, S] to [channels, S]: mono is the mean of all channels; a mono sound is repeated.
 
-    Of more channels than wanted (surround to stereo) the first are taken, which are the front pair.
+    Surround becomes stereo by its first two channels, the front pair.
     """
     n_given = audio.shape[0]
     if n_given == channels:

@@ -1,4 +1,4 @@
-"""A part of a file that decoders read as if it were a file of its own."""
+"""A part of a file that decoders read as a file of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Window(io.RawIOBase):
-    """Bytes `start` to `end` of a file, the first of them replaced by `head`."""
+    """Bytes `start` to `end` of a file, with `head` in place of the first ones."""
 
     def __init__(self, path: Path, start: int = 0, end: int | None = None, head: bytes = b"") -> None:
         super().__init__()
@@ -22,25 +22,25 @@ class Window(io.RawIOBase):
         self._head, self._place = head, 0
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """Offset in the window."""
+        """Return the offset in the window."""
         return self._place
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move, at most to either end."""
+        """Move to an offset; before the start means the start."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._n_bytes}[whence]
         self._place = max(0, base + offset)
         return self._place
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Fill `buffer` as far as there are bytes."""
+        """Fill `buffer` with the bytes that are left."""
         view = memoryview(buffer).cast("B")
         wanted = min(len(view), self._n_bytes - self._place)
         if wanted <= 0:
@@ -55,6 +55,6 @@ class Window(io.RawIOBase):
         return len(part)
 
     def close(self) -> None:
-        """Close the file too."""
+        """Close the window and its file."""
         self._stream.close()
         super().close()

@@ -1,11 +1,11 @@
-"""Genres that are rendered by code, so that a benchmark needs no recordings.
+"""Genres rendered by code, so that a benchmark needs no recordings.
 
-chiptune.py    loops in the manner of game consoles of the eighties: the catalogue and the entry point
+chiptune.py    loops in the style of game consoles of the eighties: the catalogue and the entry point
 theory.py      scales, chords, progressions
-composer.py    a style and a seed become a song: melody, harmony, bass, drums as notes
+composer.py    compose a song from a style and a seed: melody, harmony, bass and drums as notes
 chip_styles.py the ten styles: moods, tempos, modes, instruments
-chip_parts.py  accompaniment: the patterns of harmony, bass and drums
-chip_sound.py  notes become sound: pulse waves, the stepped triangle, shift-register noise, echo
+chip_parts.py  accompaniment: patterns of harmony, bass and drums
+chip_sound.py  render notes: pulse waves, the stepped triangle, shift-register noise, echo
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lora_bench.store import Store
 
 
 def render_genre(name: str, sample_rate_hz: int, store: Store, progress: Progress) -> Path:
-    """The folder of a genre's recordings and caption sidecars; rendered on the first call.
+    """Return the folder of a genre's recordings and captions; the first call renders them.
 
     Raises:
         UsageError: there is no such genre.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 from lora_bench.genres.theory import Key, chord_steps, fold_into
 
@@ -27,7 +27,7 @@ METERS = {"4/4": Meter("4/4", 16, 4), "3/4": Meter("3/4", 12, 4), "6/8": Meter("
 
 @dataclass(frozen=True)
 class Note:
-    """A tone: `start` and `length` in steps; more than one pitch is played as a fast arpeggio."""
+    """A tone: `start` and `length` in steps; several pitches are played as a fast arpeggio."""
 
     start: int
     length: float
@@ -37,15 +37,18 @@ class Note:
 
 @dataclass(frozen=True)
 class Hit:
-    """A stroke of the drums at step `start`."""
+    """A drum stroke at step `start`."""
 
     start: int
     kind: DrumKind
     level: float = 1.0
 
 
+Event = TypeVar("Event", Note, Hit)
+
+
 def _voice_chord(key: Key, root: int) -> tuple[int, int, int]:
-    """The triad within one octave from A3 up, low to high, so that chords move by small steps."""
+    """Return the triad within one octave from A3 up, low to high, so that chords move by small steps."""
     low, middle, high = sorted(fold_into(key.midi(step), LOWEST_HARMONY) for step in chord_steps(root))
     return low, middle, high
 
@@ -90,7 +93,7 @@ HARMONIES: dict[str, Callable[[Key, int, Meter], list[Note]]] = {
     "waltz chords": _oom_pah,
     "rolling arpeggios": _rolling,
 }
-"""What the second pulse voice plays in a bar; the names are used in captions."""
+"""Patterns of the second pulse voice in a bar; captions use their names."""
 
 
 def _bass_note(key: Key, step: int) -> int:
@@ -149,7 +152,7 @@ BASSES: dict[str, Callable[[Key, int, Meter], list[Note]]] = {
     "first": _bass_first,
 }
 
-# One character a step: K kick, S snare, h hat, o open hat, . nothing.
+# One character per step: K kick, S snare, h hat, o open hat, . nothing.
 DRUMS: dict[str, tuple[str, ...]] = {
     "rock": ("K.h.S.h.K.K.S.h.",),
     "busy": ("KhhhShhhKhKhShhh",),
@@ -168,7 +171,7 @@ KINDS: dict[str, DrumKind] = {"K": "kick", "S": "snare", "h": "hat", "o": "open"
 
 
 def drum_bar(pattern: str, meter: Meter, *, fill: bool = False) -> list[Hit]:
-    """The strokes of one bar; `fill` puts a snare roll over its last beat."""
+    """Return the strokes of one bar; `fill` puts a snare roll over its last beat."""
     hits = [
         Hit(step, KINDS[sign], 1.0 if step % meter.beat == 0 else 0.75)
         for line in DRUMS[pattern]
@@ -182,11 +185,6 @@ def drum_bar(pattern: str, meter: Meter, *, fill: bool = False) -> list[Hit]:
     return hits
 
 
-def shift_notes(notes: Sequence[Note], by: int) -> list[Note]:
-    """The same notes, `by` steps later."""
-    return [Note(note.start + by, note.length, note.midis, note.level) for note in notes]
-
-
-def shift_hits(hits: Sequence[Hit], by: int) -> list[Hit]:
-    """The same strokes, `by` steps later."""
-    return [Hit(hit.start + by, hit.kind, hit.level) for hit in hits]
+def shift(events: Sequence[Event], by: int) -> list[Event]:
+    """Return the same notes or strokes, `by` steps later."""
+    return [replace(event, start=event.start + by) for event in events]

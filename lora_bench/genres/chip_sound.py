@@ -1,8 +1,8 @@
-"""Notes become sound: the voices of a console's sound chip, rendered without aliasing.
+"""Render notes with the voices of a console's sound chip, without aliasing.
 
-Pulse waves and the 32-step triangle are wavetables that hold only the harmonics below `BAND_FRAC` of the
-sample rate; noise is the output of a 15-bit shift register, averaged over each sample.  All arithmetic
-is float64, so that differences of the last bit between machines vanish in 16-bit files.
+Pulse waves and the 32-step triangle are wavetables with only the harmonics below `BAND_FRAC` of the sample rate; noise
+is the output of a 15-bit shift register, averaged over each sample.  All arithmetic is float64, so that last-bit
+differences between machines vanish in 16-bit files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BAND_FRAC = 0.45
 TABLE_SIZE = 4096
-FRAME_HZ = 60  # consoles change volume and arpeggio pitch once a picture
+FRAME_HZ = 60  # consoles change volume and arpeggio pitch once per picture
 TAIL_S = 0.6  # room for the last echo
 FADE_S = 0.3
 TARGET_RMS_DBFS = -18.0
@@ -30,7 +30,7 @@ MAX_PEAK = 0.89  # -1 dBFS
 
 DUTIES = {"square": 0.5, "pulse 25": 0.25, "pulse 12.5": 0.125}
 LEVELS = {"lead": 1.0, "harmony": 0.5, "bass": 0.9, "drums": 0.85}
-# (seconds to half volume, held volume): a voice falls towards what it holds
+# (seconds to half volume, held volume): a voice falls towards its held volume
 ENVELOPES = {"lead": (0.12, 0.55), "harmony": (0.08, 0.35), "bass": (0.25, 0.7)}
 
 
@@ -40,7 +40,7 @@ def measure_song(song: Song) -> float:
 
 
 def render_song(song: Song, sample_rate_hz: int) -> NDArray[np.float64]:
-    """The song as mono samples [S], at about -18 dBFS RMS and below -1 dBFS peak."""
+    """Render a song to mono samples [S], at about -18 dBFS RMS and below -1 dBFS peak."""
     n_samples = round(measure_song(song) * sample_rate_hz)
     clock = _StepClock(song, sample_rate_hz)
     lead = _render_voice(song.lead, song.lead_wave, "lead", clock, n_samples)
@@ -95,7 +95,7 @@ def _render_voice(
 def _pitch_increments(
     pitches_hz: Sequence[float], n_note: int, rate_hz: int, *, vibrato: bool
 ) -> NDArray[np.float64]:
-    """Cycles a sample: an arpeggio moves on every second frame, a long lead note trembles after 0.25 s."""
+    """Return cycles per sample: arpeggios step every second frame, long lead notes get vibrato after 0.25 s."""
     time_s = np.arange(n_note) / rate_hz
     if len(pitches_hz) > 1:
         index = (np.arange(n_note) * (FRAME_HZ // 2) // rate_hz) % len(pitches_hz)
@@ -108,7 +108,7 @@ def _pitch_increments(
 
 
 def _read_table(table: NDArray[np.float64], phase: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Linear interpolation in a table of one cycle (with its first value repeated at the end)."""
+    """Interpolate linearly in a table of one cycle (with its first value repeated at the end)."""
     position = (phase % 1.0) * TABLE_SIZE
     index = np.minimum(position.astype(np.int64), TABLE_SIZE - 1)
     below = table[index]
@@ -117,7 +117,7 @@ def _read_table(table: NDArray[np.float64], phase: NDArray[np.float64]) -> NDArr
 
 @cache
 def _make_table(wave: str, n_harmonics: int) -> NDArray[np.float64]:
-    """One cycle of a waveform with `n_harmonics` partials, [TABLE_SIZE + 1]."""
+    """Compute one cycle of a waveform with `n_harmonics` partials, [TABLE_SIZE + 1]."""
     order = np.arange(1, max(1, min(n_harmonics, TABLE_SIZE // 2 - 1)) + 1)
     spectrum = np.zeros(TABLE_SIZE // 2 + 1, dtype=np.complex128)
     if wave == "triangle":
@@ -134,7 +134,7 @@ def _make_table(wave: str, n_harmonics: int) -> NDArray[np.float64]:
 
 
 def _make_envelope(n_note: int, rate_hz: int, half_s: float, held: float) -> NDArray[np.float64]:
-    """Volume in 16 levels at 60 frames a second, joined by lines; 2 ms in and 5 ms out against clicks."""
+    """Compute a volume of 16 levels at 60 frames per second, interpolated, with fades of 2 and 5 ms against clicks."""
     time_s = np.arange(n_note) / rate_hz
     frames_s = np.arange(int(n_note / rate_hz * FRAME_HZ) + 2) / FRAME_HZ
     volume = np.rint(15.0 * (held + (1.0 - held) * 0.5 ** (frames_s / half_s))) / 15.0
@@ -145,7 +145,7 @@ def _make_envelope(n_note: int, rate_hz: int, half_s: float, held: float) -> NDA
 
 
 def _add_echo(voice: NDArray[np.float64], delay: int, level: float) -> NDArray[np.float64]:
-    """Two repeats, each `delay` samples later and fainter."""
+    """Add two repeats, each `delay` samples later and fainter."""
     out = voice.copy()
     for repeat in (1, 2):
         by = repeat * delay
@@ -155,7 +155,7 @@ def _add_echo(voice: NDArray[np.float64], delay: int, level: float) -> NDArray[n
 
 @cache
 def _shift_register() -> NDArray[np.float64]:
-    """One period of the 15-bit noise register (taps 0 and 1) as -1 and 1, summed up from 0."""
+    """Compute the running sum of one period of the 15-bit noise register (taps 0 and 1; values -1 and 1)."""
     state = 1
     bits = np.empty(2**15 - 1)
     for index in range(len(bits)):
@@ -165,7 +165,7 @@ def _shift_register() -> NDArray[np.float64]:
 
 
 def _make_noise(n_samples: int, rate_hz: int, clock_hz: float) -> NDArray[np.float64]:
-    """Noise whose register moves `clock_hz` times a second; each sample is the mean over its length."""
+    """Compute noise of a register clocked at `clock_hz`; each sample is the mean over its length."""
     total = _shift_register()
     edges = np.arange(n_samples + 1) * (clock_hz / rate_hz)
     if edges[-1] > len(total) - 1:
@@ -175,7 +175,7 @@ def _make_noise(n_samples: int, rate_hz: int, clock_hz: float) -> NDArray[np.flo
 
 @cache
 def _make_drum(kind: DrumKind, rate_hz: int) -> NDArray[np.float64]:
-    """One stroke."""
+    """Render one stroke."""
     duration_s, half_s, clock_hz, gain = {
         "kick": (0.14, 0.03, 600.0, 0.25),
         "snare": (0.18, 0.035, 9000.0, 1.0),
@@ -191,7 +191,7 @@ def _make_drum(kind: DrumKind, rate_hz: int) -> NDArray[np.float64]:
         sound += 1.6 * _read_table(_make_table("triangle", 20), np.cumsum(falling_hz) / rate_hz)
     shape = 0.5 ** (time_s / half_s) * np.minimum(1.0, time_s[::-1] / 0.005)
     sound *= shape
-    return sound - shape * (sound.sum() / shape.sum())  # strokes are all alike: no constant may add up
+    return sound - shape * (sound.sum() / shape.sum())  # equal strokes must not add up to a constant offset
 
 
 def _render_drums(hits: Sequence[Hit], clock: _StepClock, n_samples: int) -> NDArray[np.float64]:

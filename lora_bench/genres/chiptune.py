@@ -1,7 +1,7 @@
-"""Chiptune: forty loops in the manner of eight-bit consoles, composed and rendered by code.
+"""Chiptune: forty loops in the style of eight-bit consoles, composed and rendered by code.
 
-Ten styles of four songs each; every song is about 35 s, in its own key, tempo, harmony and melody.  The same
-version gives the same bytes at the same sample rate.
+Ten styles of four songs; every song lasts about 35 s and has its own key, tempo, harmony and melody.  The same version
+gives the same bytes at the same sample rate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lora_bench.progress import Progress, SilentProgress
 from lora_bench.store import write_text
 
 CHIPTUNE_VERSION = 1
-"""Raise it whenever a rendered byte or a caption changes: stores keep renderings by version."""
+"""Raise it when a rendered byte or a caption changes: stores keep renderings by version."""
 
 SONGS_A_STYLE = 4
 N_TRACKS = len(STYLES) * SONGS_A_STYLE
@@ -27,12 +27,12 @@ WAVE_WORDS = {"square": "square", "pulse 25": "pulse", "pulse 12.5": "thin pulse
 
 
 def compose_track(index: int) -> Song:
-    """Song number `index` of the catalogue, 0 to `N_TRACKS` - 1; keys go round the circle of fifths."""
+    """Compose song `index` of the catalogue, 0 to `N_TRACKS` - 1; keys follow the circle of fifths."""
     return compose_song(STYLES[index % len(STYLES)], index // len(STYLES), tonic=index * 7 % 12)
 
 
 def caption_song(song: Song) -> str:
-    """What a listener would say: character, key, tempo, meter, instruments."""
+    """Describe a song as a listener would: character, key, tempo, meter, instruments."""
     words = [
         "chiptune",
         f"{song.style.mood} 8-bit game loop",
@@ -49,12 +49,12 @@ def caption_song(song: Song) -> str:
 
 
 def render_chiptune(folder: Path, sample_rate_hz: int, progress: Progress | None = None) -> None:
-    """Write `00.wav` (16 bits, mono) and its caption `00.txt`, and so on, into `folder`.
+    """Write `00.wav` (16 bits, mono) with its caption `00.txt`, and so on, into `folder`.
 
     Args:
-        folder: where the files go.
+        folder: target folder.
         sample_rate_hz: harmonics end below 0.45 of it.
-        progress: told of each track.
+        progress: advances with each track.
 
     Raises:
         StoreError: the disk is full.

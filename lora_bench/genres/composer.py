@@ -1,6 +1,6 @@
-"""A style and a seed become a song: sections with a returning melody, chords, bass and drums.
+"""Compose a song from a style and a seed: sections with a returning melody, chords, bass and drums.
 
-All choices come from `random.Random`, whose `random()` is the same on every machine and Python.
+All choices come from `random.Random`, whose `random()` gives the same numbers on every machine and Python.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from lora_bench.genres.chip_parts import (
     Meter,
     Note,
     drum_bar,
-    shift_hits,
-    shift_notes,
+    shift,
 )
 from lora_bench.genres.theory import CONTRASTS, PROGRESSIONS, Key, fold_into, nearest_chord_step
 
@@ -28,9 +27,9 @@ T = TypeVar("T")
 BARS_A_SECTION = 4
 TARGET_S = 35.0
 FORMS = {3: "ABA", 4: "AABA", 5: "AABCA", 6: "AABBCA", 7: "AABACBA", 8: "AABBCCAA"}
-"""Letters of the sections by their number; a letter that returns brings its melody back, varied."""
+"""Letters of the sections by their number; a letter that returns repeats its melody, varied."""
 
-# A beat of melody as lengths in steps, thin to dense.
+# Rhythms of one beat as lengths in steps, thin to dense.
 CELLS: dict[int, tuple[tuple[tuple[int, ...], ...], ...]] = {
     4: (((4,), (4,), (2, 2)), ((2, 2), (4,), (3, 1)), ((2, 2), (2, 1, 1), (1, 1, 2), (3, 1))),
     6: (((6,), (4, 2)), ((4, 2), (2, 2, 2), (6,)), ((2, 2, 2), (4, 2), (2, 2, 1, 1))),
@@ -46,14 +45,14 @@ class Style:
     Attributes:
         mood, scene: words of the caption.
         meter: key of `METERS`.
-        bpms: tempo of each song of the group, in counted beats a minute.
+        bpms: tempo of each song of the group, in counted beats per minute.
         modes: scales to choose from, one per song.
         leads: waveforms of the melody, one per song.
         density: 0 long notes, 1 medium, 2 quick.
         harmonies, basses, drums: patterns to choose from.
         echo: level of the first repeat of the melody.
         legato: sounding part of a melody note.
-        swing: the second half of a beat comes late.
+        swing: whether the second half of a beat comes late.
     """
 
     mood: str
@@ -102,12 +101,12 @@ class _Tone:
 
 
 def pick(rng: random.Random, options: Sequence[T]) -> T:
-    """One of the options, from one draw of `random()`."""
+    """Pick one of the options with one draw of `random()`."""
     return options[int(rng.random() * len(options))]
 
 
 def compose_song(style: Style, number: int, tonic: int) -> Song:
-    """The song `number` of a style in the key of `tonic`; the same arguments give the same song."""
+    """Compose song `number` of a style in the key of `tonic`; equal arguments give equal songs."""
     rng = random.Random(f"{style.mood}-{number}")
     meter = METERS[style.meter]
     key = Key(tonic, style.modes[number % len(style.modes)])
@@ -137,12 +136,11 @@ def compose_song(style: Style, number: int, tonic: int) -> Song:
         ]
         for bar, root in enumerate(chords):
             by = offset + bar * meter.steps
-            bass += shift_notes(BASSES[bass_name](key, root, meter), by)
+            bass += shift(BASSES[bass_name](key, root, meter), by)
             if place > 0 or style.density == 0:  # the first section of a quick song enters in two stages
-                harmony += shift_notes(HARMONIES[harmony_name](key, root, meter), by)
-            hits += shift_hits(
-                drum_bar(drum_name, meter, fill=bar == BARS_A_SECTION - 1 and style.density > 0), by
-            )
+                harmony += shift(HARMONIES[harmony_name](key, root, meter), by)
+            is_fill = bar == BARS_A_SECTION - 1 and style.density > 0
+            hits += shift(drum_bar(drum_name, meter, fill=is_fill), by)
     return Song(
         style=style,
         key=key,
@@ -162,7 +160,7 @@ def compose_song(style: Style, number: int, tonic: int) -> Song:
 def _invent_theme(
     rng: random.Random, style: Style, meter: Meter, key: Key, letter: str
 ) -> tuple[tuple[int, ...], list[_Tone]]:
-    """Chords (roots of four bars) and a melody of the form: motif, answer, motif again, cadence."""
+    """Invent chords (roots of four bars) and a melody: motif, answer, motif again, cadence."""
     chords = pick(rng, (PROGRESSIONS if letter == "A" else CONTRASTS)[key.mode])
     density = style.density if letter == "A" else max(0, min(2, style.density + pick(rng, (-1, 0, 1))))
     motif, answer = (_invent_bar(rng, meter, density) for _ in range(2))
@@ -192,7 +190,7 @@ def _invent_bar(rng: random.Random, meter: Meter, density: int) -> tuple[list[in
 
 
 def _invent_rhythm(rng: random.Random, meter: Meter, density: int) -> list[int]:
-    """Lengths in steps that fill a bar; now and then a note is held over the next beat."""
+    """Invent lengths in steps that fill a bar; sometimes a note is held over the next beat."""
     beats = [list(pick(rng, CELLS[meter.beat][density])) for _ in range(meter.steps // meter.beat)]
     lengths: list[int] = []
     for beat in beats:
@@ -205,7 +203,7 @@ def _invent_rhythm(rng: random.Random, meter: Meter, density: int) -> list[int]:
 
 
 def _invent_contour(rng: random.Random, n_notes: int) -> list[int]:
-    """Scale steps from each note to the next: mostly neighbours, in runs of one direction."""
+    """Invent scale steps from each note to the next: mostly neighbours, in runs of one direction."""
     direction = pick(rng, (1, -1))
     contour = [0]
     while len(contour) < n_notes:
@@ -226,7 +224,7 @@ def _nearest_tonic(step: int) -> int:
 
 
 def _vary(rng: random.Random, tones: Sequence[_Tone], chords: Sequence[int]) -> list[_Tone]:
-    """The melody again: some long notes get a neighbour note, the cadence ends elsewhere."""
+    """Vary a melody: some long notes get a neighbour note, and the cadence ends on another note."""
     varied: list[_Tone] = []
     for tone in tones:
         if tone.length >= 4 and tone.length % 2 == 0 and rng.random() < 0.35:

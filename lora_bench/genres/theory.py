@@ -55,18 +55,18 @@ class Key:
         return f"{names[self.tonic]} {self.mode}"
 
     def midi(self, step: int, octave: int = 5) -> int:
-        """MIDI note of a scale step, which may be negative; step 0 is the tonic from 12 * `octave` up."""
+        """Return the MIDI note of a scale step, which may be negative; step 0 is the tonic from 12 * `octave` up."""
         scale = SCALES[self.mode]
         return 12 * (octave + step // 7) + self.tonic + scale[step % 7]
 
 
 def chord_steps(root: int) -> tuple[int, int, int]:
-    """The triad on a scale step, as scale steps."""
+    """Return the triad on a scale step, as scale steps."""
     return root, root + 2, root + 4
 
 
 def nearest_chord_step(step: int, root: int, *, lean: int = 0) -> int:
-    """The scale step nearest to `step` that belongs to the triad on `root`, in any octave.
+    """Return the scale step nearest to `step` that belongs to the triad on `root`, in any octave.
 
     `lean` (+1 or -1) decides between two that are equally near.
     """
@@ -76,10 +76,10 @@ def nearest_chord_step(step: int, root: int, *, lean: int = 0) -> int:
 
 
 def fold_into(midi: int, lowest: int) -> int:
-    """The note of the same name in the octave that begins with `lowest`."""
+    """Return the note of the same name in the octave that starts at `lowest`."""
     return lowest + (midi - lowest) % 12
 
 
 def frequency_hz(midi: float) -> float:
-    """Equal temperament, A4 (69) at 440 Hz."""
+    """Return the frequency in equal temperament, A4 (69) at 440 Hz."""
     return 440.0 * 2.0 ** ((midi - 69.0) / 12.0)
