@@ -1,7 +1,7 @@
-"""Linear layers as plain tensors, several side by side in one matrix, with a LoRA update beside them.
+"""Linear layers as plain tensors: several in one matrix, with a LoRA update of its own.
 
-In float32 the update may be folded into the weight.  In half precision it stays beside it: folding would
-round `W + BA` to the grid of `W`, and an update smaller than half a step of that grid would vanish.
+In float32 the update may be folded into the weight.  In half precision it stays separate: folding would round
+`W + BA` to the grid of `W`, and an update smaller than half a step of that grid would vanish.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
-class LinearParts:
-    """One linear layer, `y = scale * (W x + up down x) + bias`.
+class PackedLinear:
+    """Linear layers of one input, their outputs side by side: `y = scale * (W x + up down x) + bias`.
 
     Attributes:
         weight: [O, I].
@@ -32,19 +32,8 @@ class LinearParts:
     up: Tensor | None = None
     scale: Tensor | None = None
 
-
-@dataclass(frozen=True)
-class PackedLinear:
-    """Linear layers of one input, their outputs side by side; call it with [..., I] for [..., O]."""
-
-    weight: Tensor
-    bias: Tensor | None = None
-    down: Tensor | None = None
-    up: Tensor | None = None
-    scale: Tensor | None = None
-
     def folded(self) -> PackedLinear:
-        """The same as one matrix, which is a copy if there is an adapter; itself in half precision."""
+        """Return it with the adapter folded into a copy of the matrix; itself in half precision."""
         if self.down is None or self.up is None or self.weight.dtype != torch.float32:
             return self
         weight = self.weight + self.up @ self.down
@@ -62,8 +51,8 @@ class PackedLinear:
         return y if self.bias is None else y + self.bias
 
 
-def pack_linears(parts: Sequence[LinearParts]) -> PackedLinear:
-    """Layers with the same input as one matrix: weights stacked, up-projections on a block diagonal."""
+def pack_linears(parts: Sequence[PackedLinear]) -> PackedLinear:
+    """Pack layers with the same input: weights stacked, up-projections on a block diagonal."""
     weight = parts[0].weight if len(parts) == 1 else torch.cat([part.weight for part in parts])
     biases = [part.bias for part in parts if part.bias is not None]
     bias = None

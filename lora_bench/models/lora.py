@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lora_bench.errors import ModelError, StoreError
-from lora_bench.models.linears import LinearParts
+from lora_bench.models.linears import PackedLinear
 from lora_bench.models.model_files import former_hashes
 from lora_bench.models.targets import count_by_group
 from lora_bench.spec.schema import LoraSpec
@@ -225,11 +225,11 @@ def _first_line(error: BaseException) -> str:
 
 
 @torch.no_grad()
-def read_linear(module: nn.Module) -> LinearParts:
+def read_linear(module: nn.Module) -> PackedLinear:
     """A linear layer's tensors, with the update of its adapter if it has one."""
     if not isinstance(module, LoraLayer):
         linear = cast("nn.Linear", module)
-        return LinearParts(linear.weight.detach(), _detached(linear.bias))
+        return PackedLinear(linear.weight.detach(), _detached(linear.bias))
     base = cast("nn.Linear", module.get_base_layer())
     down = cast("nn.Linear", module.lora_A[ADAPTER]).weight.detach().float()
     up = cast("nn.Linear", module.lora_B[ADAPTER]).weight.detach().float() * module.scaling[ADAPTER]
@@ -238,7 +238,7 @@ def read_linear(module: nn.Module) -> LinearParts:
         magnitude = cast("Any", module.lora_magnitude_vector[ADAPTER]).weight.detach().float()
         norm = torch.linalg.norm(base.weight.detach().float() + up @ down, dim=1)
         scale = magnitude / norm
-    return LinearParts(base.weight.detach(), _detached(base.bias), down, up, scale)
+    return PackedLinear(base.weight.detach(), _detached(base.bias), down, up, scale)
 
 
 def _detached(tensor: torch.Tensor | None) -> torch.Tensor | None:

@@ -1,11 +1,12 @@
-"""MusicGens with random weights: tiny ones for tests, musicgen-small's shape for benchmarks; no network.
+"""MusicGens with random weights: tiny ones for tests, musicgen-small's shape for benchmarks; no download.
 
-They sound like noise; `pocket.json` with `"trained": false` beside the weights tells every reader so.
+They sound like noise; `pocket.json` next to the weights says `"trained": false`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import string
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from transformers import (
 )
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
+from lora_bench.models.model_info import set_token_ids
 from lora_bench.models.quiet import quiet_transformers
 
 
@@ -80,18 +82,16 @@ SMALL = MusicGenShape(
 
 
 def build_tokenizer() -> T5Tokenizer:
-    """A tokenizer of single characters."""
+    """Build a tokenizer of single characters."""
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]
     pieces = [(char, -3.0) for char in string.ascii_letters + string.digits + string.punctuation]
     return T5Tokenizer(vocab=[*special, *pieces], extra_ids=0)
 
 
 def build_random_musicgen(shape: MusicGenShape, seed: int = 0) -> MusicgenForConditionalGeneration:
-    """A MusicGen of `shape` with random weights, in eval mode, its token ids set."""
+    """Build a MusicGen of `shape` with random weights, in eval mode, its token ids set."""
     n_quantizers = shape.n_codebooks // shape.channels
-    hop = 1
-    for ratio in shape.hop_ratios:
-        hop *= ratio
+    hop = math.prod(shape.hop_ratios)
     codebook_bits = (shape.codebook_size - 1).bit_length()
     codec = EncodecConfig(
         sampling_rate=shape.sample_rate_hz,
@@ -138,22 +138,19 @@ def build_random_musicgen(shape: MusicGenShape, seed: int = 0) -> MusicgenForCon
             )
         )
         _spread_codec(network)
-    cast("Any", network.config).decoder.decoder_start_token_id = start_id
-    generation = cast("Any", network.generation_config)
-    for name in ("decoder_start_token_id", "pad_token_id", "bos_token_id"):
-        setattr(generation, name, start_id)
+    set_token_ids(network)
     network.eval()
     return network
 
 
 def _spread_codec(network: MusicgenForConditionalGeneration) -> None:
-    """Random codebooks (fresh ones are all zero, so that every frame would get code 0)."""
+    """Fill the codebooks at random: fresh ones are all zero, so that every frame would get code 0."""
     for layer in cast("Any", network.audio_encoder).quantizer.layers:
         layer.codebook.embed.normal_(std=0.1)
 
 
 def save_random_musicgen(folder: Path, shape: MusicGenShape, seed: int = 0) -> Path:
-    """Write a random model as `load_model` reads it.
+    """Write a random model in the form that `load_model` reads.
 
     Returns:
         `folder`.

@@ -14,7 +14,7 @@ from transformers import MusicgenForConditionalGeneration
 
 from lora_bench.errors import ModelError, NoModulesMatchedError
 from lora_bench.models import load_model
-from lora_bench.models.linears import LinearParts, pack_linears
+from lora_bench.models.linears import PackedLinear, pack_linears
 from lora_bench.models.lora import read_linear
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.spec.schema import LoraSpec, ModelSpec
@@ -144,7 +144,7 @@ def test_folded_weights_equal_pefts_merge(
 def test_half_precision_keeps_an_update_smaller_than_the_grid_of_the_weight() -> None:
     weight = torch.ones(4, 4, dtype=torch.bfloat16)
     down, up = torch.full((1, 4), 0.01), torch.full((4, 1), 0.01)
-    layer = pack_linears([LinearParts(weight, None, down, up), LinearParts(weight)])
+    layer = pack_linears([PackedLinear(weight, None, down, up), PackedLinear(weight)])
     assert torch.equal((weight.float() + up @ down).to(weight.dtype), weight)  # folding loses it
     y = layer(torch.ones(1, 4, dtype=torch.float32).to(torch.bfloat16))
     assert y.shape == (1, 8)
@@ -161,17 +161,17 @@ def test_packed_half_layers_equal_their_parts(dora: bool) -> None:
         return torch.randn(shape, generator=generator) * 0.3
 
     parts = [
-        LinearParts(
+        PackedLinear(
             draw(6, 5).bfloat16(), None, draw(2, 5), draw(6, 2), draw(6).abs() + 0.5 if dora else None
         ),
-        LinearParts(draw(4, 5).bfloat16()),
-        LinearParts(draw(3, 5).bfloat16(), None, draw(1, 5), draw(3, 1)),
+        PackedLinear(draw(4, 5).bfloat16()),
+        PackedLinear(draw(3, 5).bfloat16(), None, draw(1, 5), draw(3, 1)),
     ]
     x = draw(7, 5).bfloat16()
     exact = torch.cat(
         [
             x.float()
-            @ pack_linears([LinearParts(p.weight.float(), None, p.down, p.up, p.scale)]).folded().weight.T
+            @ pack_linears([PackedLinear(p.weight.float(), None, p.down, p.up, p.scale)]).folded().weight.T
             for p in parts
         ],
         dim=1,

@@ -1,7 +1,7 @@
 """An adapter's files under transformers' names or under audiocraft's (its attention split into q, k, v).
 
-Adapters are saved under transformers' names by both backends; audiocraft's are for programs of one's own
-that put an adapter on audiocraft's `LMModel`.
+Both backends save adapters under transformers' names; audiocraft's names are for other programs that put an
+adapter on audiocraft's `LMModel`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from lora_bench.errors import ModelError
 from lora_bench.models.bridges.tensors import name_in_audiocraft, name_in_transformers
+from lora_bench.models.lora import CONFIG_FILE, PROVENANCE_FILE, WEIGHTS_FILE
 from lora_bench.store import read_json, write_json
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
-PROVENANCE_FILE = "lora_bench.json"
 PREFIX = "base_model.model."  # that PEFT puts before every name
 ADAPTED = ".lora_"  # between a module's name and its adapter's parts
 AUDIOCRAFT_STEMS = ("transformer.layers.", "linears.", "condition_provider.")
@@ -32,12 +30,12 @@ Library = Literal["transformers", "audiocraft"]
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether PEFT wrote the folder."""
+    """Return whether PEFT wrote the folder."""
     return (folder / CONFIG_FILE).is_file()
 
 
 def is_audiocraft_adapter(folder: Path) -> bool:
-    """Whether an adapter's weights have audiocraft's names; damaged files are left to who loads them."""
+    """Return whether an adapter's weights have audiocraft's names; damaged files are reported when they are loaded."""
     try:
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as stored:
             names = list(stored.keys())
@@ -53,7 +51,7 @@ def rename_adapter(source: Path, target: Path, library: Library, weights_hash: s
         source: an adapter of the other library (or of the same, then it is copied).
         target: a folder that is made.
         library: whose names to use.
-        weights_hash: of the model that the adapter is for from now on; None keeps what the notes say.
+        weights_hash: of the model that the adapter is for from now on; None keeps the one in its notes.
 
     Returns:
         `target`.

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lora_bench.errors import ModelError, ResourceError
 from lora_bench.models.decoding import kernels
 from lora_bench.models.decoding.kernels import BLOCK, Kernel, choose_kernel, has_exact_int8, quantize_rows
-from lora_bench.models.linears import LinearParts, PackedLinear, pack_linears
+from lora_bench.models.linears import PackedLinear, pack_linears
 
 CPU = torch.device("cpu")
 ROWS = (1, 2, 3, 7, 16, 33, 50, 64)
@@ -48,7 +48,7 @@ def make_linear(
     down = torch.randn(4, 160, generator=generator) if adapter else None
     up = torch.randn(96, 4, generator=generator) * 0.1 if adapter else None
     scale = torch.rand(96, generator=generator) + 0.5 if dora else None
-    return pack_linears([LinearParts(weight, None, down, up, scale)])
+    return pack_linears([PackedLinear(weight, None, down, up, scale)])
 
 
 def make_input(n_rows: int) -> Tensor:
