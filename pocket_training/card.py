@@ -3,10 +3,9 @@
     python -m pocket_training.card --work WORK
 
 Needs the working folder of the other stages (held-out tracks, their codes).  About four minutes on two cores.
-`--render-only` writes CARD.md anew from card.json.
+`--render-only` only rewrites CARD.md from card.json.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from pocket_training.captions import Captioner
 from pocket_training.corpus import CropSampler, cut_held_out, load_tracks
 from pocket_training.export import load_model
 from pocket_training.lm import CROP_FRAMES, OPENING_FRAMES, analyse_tracks
+from pocket_training.loop import build_parser
 from pocket_training.measure import (
     measure_baselines,
     measure_captions,
@@ -29,17 +29,16 @@ from pocket_training.measure import (
     measure_samples,
 )
 from pocket_training.shapes import N_CODEBOOKS, SAMPLE_RATE_HZ
-from pocket_training.sources import SCORES, SOURCES
+from pocket_training.sources import RENDERED, SCORES, SOURCES
 from pocket_training.tokenizer import load_tokenizer
 from pocket_training.tokens import cut_codes, load_segments
 
 HERE = Path(__file__).parent
 CARD_FOLDER = pocket_folder().parent
-RENDERED = ("scores", "openttd-openmsx")
 
 
 def measure_model(work: Path, seed: int, clips_folder: Path | None) -> dict[str, Any]:
-    """All figures of the card."""
+    """Measure all figures of the card."""
     start = time.perf_counter()
     model = load_model(pocket_folder())
     tokenizer = load_tokenizer(pocket_folder())
@@ -79,7 +78,7 @@ def measure_model(work: Path, seed: int, clips_folder: Path | None) -> dict[str,
 
 
 def count_hours(tracks: list[Any], encoded: np.ndarray) -> list[dict[str, Any]]:
-    """Tracks and hours of each source, and the hours whose codes the language model saw or is tested on."""
+    """Count tracks and hours of each source, and the hours that were encoded for the language model."""
     rows = []
     licences = {source.package: source.licence for source in (*SOURCES, SCORES)}
     for package in dict.fromkeys(track.source for track in tracks):
@@ -94,7 +93,7 @@ def count_hours(tracks: list[Any], encoded: np.ndarray) -> list[dict[str, Any]]:
 
 
 def read_curve(file: Path) -> list[dict[str, Any]]:
-    """A stage's log, thinned to about twenty lines."""
+    """Read a stage's log, thinned to about twenty lines."""
     if not file.is_file():
         return []
     lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -158,10 +157,8 @@ def render_card(figures: dict[str, Any], template: str) -> str:
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Run the command line."""
+    parser = build_parser(__doc__)
     parser.add_argument("--work", type=Path, help="working folder of the other stages")
     parser.add_argument("--clips", type=Path, default=None, help="where to keep the sampled clips")
     parser.add_argument("--render-only", action="store_true")

@@ -2,25 +2,23 @@
 
     python -m pocket_training.codec --work WORK --threads 1
 
-The same command resumes: every `--save-minutes`, at the end and on SIGTERM all that training needs is kept in
+The same command resumes: every `--save-minutes`, at the end and on SIGTERM the state of the training is saved to
 `WORK/codec/training.pt`, with the averaged codec in `WORK/codec/` (an `EncodecModel` folder).  Every
 `--check-every-s` audio-seconds a line of held-out figures is added to `WORK/codec/checks.jsonl`.  Phases follow
-the audio-seconds seen, not the clock, so that a run that was stopped and resumed equals one that was not:
+the audio-seconds seen, not the clock, so that a resumed run equals one without a break:
 
 - `warm_up`: encoder and decoder alone (none with `--start`, which starts from an `EncodecModel`);
 - `joint`: with the quantizer, on a waveform L1 and a multi-scale mel loss, balanced by audiocraft's `Balancer`;
 - `adversarial`: the same against a multi-scale STFT discriminator, three times as slow;
-- `frozen`: encoder and codebooks stand still, as does a language model's data; the decoder alone goes on.
+- `frozen`: encoder and codebooks stay as they are, so that a language model can learn their codes meanwhile; only
+  the decoder is trained.
 
 One crop in six is synthetic (`patches.py`).  Preload tcmalloc or jemalloc: it nearly doubles the speed.
 Needs the `audiocraft` extra.
 """
 
 import argparse
-import json
 import math
-import signal
-import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pocket_training.codec_eval import cut_checks, measure_codec
+from pocket_training.codec_eval import Codec, cut_checks, measure_codec
 from pocket_training.codec_losses import GradientNorms, MelLoss, build_adversary, build_balancer
 from pocket_training.codec_parts import (
     PocketCodec,
@@ -41,6 +39,7 @@ from pocket_training.codec_parts import (
 )
 from pocket_training.corpus import CropSampler, load_tracks
 from pocket_training.lm_parts import Average
+from pocket_training.loop import add_training_options, build_parser, load_state, run_training, save_state
 from pocket_training.patches import PatchSampler
 from pocket_training.shapes import FRAME_RATE_HZ, SAMPLE_RATE_HZ, build_codec_config
 
@@ -95,7 +94,7 @@ class CodecTraining:
             self.codec.parameters(), lr=args.rate, betas=(0.8, 0.99), weight_decay=1e-4
         )
         if is_resumed:
-            self._load(self.folder / "training.pt")
+            self._load()
 
     def _start(self) -> None:
         """Fresh weights, or those of `--start`, widened; its codebooks are kept if they have the right size."""
@@ -176,18 +175,13 @@ class CodecTraining:
             "adversary": None if self.adversary is None else self.adversary.state_dict(),
             "norms": [self.norms.total, self.norms.weight], "torch_rng": torch.get_rng_state(),
             "crops_rng": self.sampler.rng.bit_generator.state,
-            "patches_rng": self.patches.rng.bit_generator.state,
-            **{name: getattr(self, name) for name in ("phase", "step", "seen_s", "wall_s", "cpu_s")},
+            "patches_rng": self.patches.rng.bit_generator.state, "phase": self.phase,
         }  # fmt: skip
-        fresh = self.folder / "training.pt.new"
-        torch.save(state, fresh)
-        fresh.replace(self.folder / "training.pt")
+        save_state(self, state)
         save_codec(self.average.model, self.folder)
 
-    def _load(self, file: Path) -> None:
-        state = torch.load(file, map_location=self.device, weights_only=True)
-        for name in ("step", "seen_s", "wall_s", "cpu_s"):
-            setattr(self, name, state[name])
+    def _load(self) -> None:
+        state = load_state(self, self.device)
         self.codec.load_state_dict(state["codec"])
         self.average.model.load_state_dict(state["average"])
         self.average.n = state["average_n"]
@@ -203,63 +197,42 @@ class CodecTraining:
 
 
 def train_codec(args: argparse.Namespace) -> CodecTraining:
-    """Train until `--audio-s` are seen or SIGTERM comes. See the module's docstring."""
-    training = CodecTraining(args)
-    checks = cut_checks(args.work)
-    stopped: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
-    wall_s, cpu_s = training.wall_s - time.monotonic(), training.cpu_s - time.process_time()
-    saved_s, checked_s = training.wall_s, training.seen_s
-    recent: list[dict[str, float]] = []
-    while training.seen_s < args.audio_s and not stopped:
-        recent.append(training.take_step())
-        training.wall_s, training.cpu_s = wall_s + time.monotonic(), cpu_s + time.process_time()
-        if training.wall_s - saved_s > args.save_minutes * 60:
-            saved_s = training.wall_s
-            training.save()
-        if training.seen_s // args.check_every_s > checked_s // args.check_every_s:
-            checked_s = training.seen_s
-            write_check(training, checks, recent)
-            recent = []
-    training.save()
-    if not stopped and checked_s < training.seen_s:
-        write_check(training, checks, recent)
-    signal.signal(signal.SIGTERM, before)
-    return training
+    """Train until `--audio-s` are seen or SIGTERM arrives; see the module's docstring."""
+    training, checks = CodecTraining(args), cut_checks(args.work)
+
+    def check(training: CodecTraining, recent: list[dict[str, float]]) -> dict[str, Any]:
+        """Figures of the averaged codec on held-out music, and the mean losses since the last check."""
+        last = [losses for losses in recent if losses.keys() == recent[-1].keys()]
+        means = {name: round(sum(losses[name] for losses in last) / len(last), 4) for name in recent[-1]}
+        return {
+            "phase": training.phase, **measure_codec(use_parts(training.average.model.eval()), checks),
+            "losses": means,
+        }  # fmt: skip
+
+    return run_training(training, args, check)
 
 
-def write_check(training: CodecTraining, checks: dict[str, Tensor], recent: list[dict[str, float]]) -> None:
-    """Append one line: hours, audio-seconds, held-out figures of the averaged codec, mean losses since the last."""
-    codec = training.average.model.eval()
+def use_parts(codec: PocketCodec) -> Codec:
+    """Return the function that reconstructs crops with a codec in training."""
+    device = next(codec.parameters()).device
 
     def reconstruct(audio: Tensor) -> tuple[Tensor, Tensor]:
-        codes = codec.quantizer.encode(codec.encoder(audio.to(training.device)))
+        codes = codec.quantizer.encode(codec.encoder(audio.to(device)))
         return codec.decoder(codec.quantizer.decode(codes)).cpu(), codes.cpu()
 
-    facts: dict[str, Any] = {
-        "wall_h": round(training.wall_s / 3600, 3), "cpu_h": round(training.cpu_s / 3600, 3),
-        "audio_s": training.seen_s, "step": training.step, "phase": training.phase,
-        **measure_codec(reconstruct, checks),
-    }  # fmt: skip
-    if recent:
-        last = [losses for losses in recent if losses.keys() == recent[-1].keys()]
-        facts["losses"] = {
-            name: round(sum(losses[name] for losses in last) / len(last), 4) for name in recent[-1]
-        }
-    with (training.folder / "checks.jsonl").open("a") as log:
-        print(json.dumps(facts), file=log)
-    print(json.dumps(facts), flush=True)
+    return reconstruct
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Run the command line."""
+    parser = build_parser(__doc__)
+    add_training_options(parser, "codec", 1.5e6)
     add = parser.add_argument
-    add("--work", type=Path, required=True, help="working folder of the data stage")
-    add("--run", default="codec", help="folder of this training in WORK")
-    add("--start", type=Path, help="folder of a codec or whole model to start from, if nothing is kept yet")
+    add(
+        "--start",
+        type=Path,
+        help="folder of a codec or whole model to start from, if there is nothing to resume",
+    )
     add("--codebook-size", type=int, default=2048)
     add(
         "--filters",
@@ -268,23 +241,13 @@ def main() -> None:
         help="of the first layer; deeper ones have 2, 4, 8 and 16 times as many",
     )
     add("--lstm-layers", type=int, default=1)
-    add("--audio-s", type=float, default=1.5e6, help="audio-seconds in all")
-    add("--warm-up-s", type=float, default=3000, help="of them, without quantizer")
+    add("--warm-up-s", type=float, default=3000, help="audio-seconds without quantizer, at the start")
     add("--adversarial-from-s", type=float, default=7e5, help="against the discriminator from here on")
     add("--frozen-from-s", type=float, default=1.2e6, help="the decoder alone from here on")
     add("--patches-frac", type=float, default=0.17, help="part of a batch that is synthetic")
     add("--rate", type=float, default=2e-4, help="peak learning rate")
     add("--batch", type=int, default=12, help="crops of one second")
-    add("--threads", type=int, default=2)
     add("--device", default="cpu")
-    add("--save-minutes", type=float, default=8.0, help="between two savings of all that resuming needs")
-    add(
-        "--check-every-s",
-        type=int,
-        default=10_000,
-        help="audio-seconds between two lines of held-out figures",
-    )
-    add("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     training = train_codec(args)

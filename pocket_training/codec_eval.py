@@ -1,16 +1,15 @@
-"""Check of codecs on fixed crops: held-out music, and the built-in genre that nothing is trained on.
+"""Compare codecs on fixed crops: held-out music, and the built-in genre, which is in no training set.
 
     python -m pocket_training.codec_eval --work WORK --codec FOLDER [FOLDER ...] --lossy
 
-One row a codec: folders of an `EncodecModel` or a whole model, and with `--lossy` Opus and Vorbis at their
-lowest rates as a sanity line.  What the codec alone costs in a metric, on the crops that `--write FOLDER` writes:
+One row per codec: folders of an `EncodecModel` or a whole model, and with `--lossy` Opus and Vorbis at their
+lowest rates for comparison.  `--write FOLDER` writes the crops; the cost of the codec alone in a metric is:
 
     lora-bench score --reference FOLDER/original/genre --generated FOLDER/codec_0/genre --metric mfcc20 --no-guards
 
-The codec's stage measures the same figures while it trains.
+The codec's training measures the same figures.
 """
 
-import argparse
 import io
 import math
 from collections.abc import Callable
@@ -30,20 +29,20 @@ from lora_bench.genres.chip_sound import render_song
 from lora_bench.genres.chiptune import N_TRACKS, compose_track
 from pocket_training.corpus import cut_held_out, load_tracks
 from pocket_training.export import load_encodec
+from pocket_training.loop import build_parser
 from pocket_training.measure import compute_log_mel, compute_perplexity, compute_si_sdr
 from pocket_training.shapes import FRAME_RATE_HZ, N_CODEBOOKS, SAMPLE_RATE_HZ
+from pocket_training.sources import RENDERED
 
 CROP_S = 4
 N_MUSIC, N_GENRE = 45, 15
-RENDERED = ("scores", "openttd-openmsx")
-"""Sources whose tracks are not recordings: figures of the codec leave them out."""
 
 Codec = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 """Crops (N, 1, samples) -> reconstruction (N, 1, samples), and codes (N, K, T) where there are any."""
 
 
 def cut_checks(work: Path) -> dict[str, Tensor]:
-    """The crops, (N, 1, samples): `music` from recorded held-out tracks, `genre` from the built-in genre."""
+    """Cut the crops, (N, 1, samples): `music` from recorded held-out tracks, `genre` from the built-in genre."""
     crop = CROP_S * SAMPLE_RATE_HZ
     tracks = [track for track in load_tracks(work) if track.source not in RENDERED]
     songs = [render_song(compose_track(i * 7 % N_TRACKS), SAMPLE_RATE_HZ) for i in range(N_GENRE)]
@@ -55,7 +54,7 @@ def cut_checks(work: Path) -> dict[str, Tensor]:
 
 
 def measure_codec(codec: Codec, checks: dict[str, Tensor], write: Path | None = None) -> dict[str, Any]:
-    """Log-mel L1 as the card's, SI-SDR and change of level in dB, for each set; use of the codebooks over all.
+    """Measure log-mel L1 (as in the card), SI-SDR and change of level in dB per set, and the codebooks' use.
 
     Args:
         codec: Reconstructs crops.
@@ -87,7 +86,7 @@ def measure_codec(codec: Codec, checks: dict[str, Tensor], write: Path | None = 
 
 
 def use_encodec(model: EncodecModel) -> Codec:
-    """A trained codec."""
+    """Return the function that reconstructs crops with a trained codec."""
 
     def reconstruct(audio: Tensor) -> tuple[Tensor, Tensor]:
         codes = model.encode(audio).audio_codes
@@ -97,7 +96,7 @@ def use_encodec(model: EncodecModel) -> Codec:
 
 
 def pack_opus(audio: np.ndarray, bits_per_s: int) -> bytes:
-    """Ogg Opus of (samples,) at about the rate asked for; libopus has a lowest one of its own."""
+    """Encode (samples,) as Ogg Opus at about the given rate; libopus has a lowest rate of its own."""
     file = io.BytesIO()
     with av.open(file, "w", format="ogg") as container:
         stream = container.add_stream("libopus", rate=SAMPLE_RATE_HZ, layout="mono")
@@ -110,7 +109,7 @@ def pack_opus(audio: np.ndarray, bits_per_s: int) -> bytes:
 
 
 def pack_vorbis(audio: np.ndarray, rate_hz: int) -> bytes:
-    """Ogg Vorbis of (samples,) at the lowest quality, resampled to `rate_hz`."""
+    """Encode (samples,) as Ogg Vorbis at the lowest quality, resampled to `rate_hz`."""
     file = io.BytesIO()
     audio = soxr.resample(audio, SAMPLE_RATE_HZ, rate_hz)
     soundfile.write(file, audio, rate_hz, format="OGG", subtype="VORBIS", compression_level=1.0)
@@ -118,7 +117,10 @@ def pack_vorbis(audio: np.ndarray, rate_hz: int) -> bytes:
 
 
 def use_lossy(pack: Callable[[np.ndarray], bytes], sizes: list[int]) -> Codec:
-    """A codec of files; appends each crop's size in bytes, without headers, to `sizes`."""
+    """Return the function that reconstructs crops through a file format.
+
+    It appends each crop's size in bytes, without headers, to `sizes`.
+    """
     headers = len(pack(np.zeros(SAMPLE_RATE_HZ // 100, np.float32)))
 
     def reconstruct(audio: Tensor) -> tuple[Tensor, None]:
@@ -144,10 +146,8 @@ LOSSY = {
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Run the command line."""
+    parser = build_parser(__doc__)
     parser.add_argument("--work", type=Path, required=True, help="working folder of the data stage")
     parser.add_argument("--codec", type=Path, nargs="*", default=[], help="folders of codecs or whole models")
     parser.add_argument("--lossy", action="store_true", help="compare Opus and Vorbis")

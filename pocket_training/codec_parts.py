@@ -1,4 +1,4 @@
-"""The codec while it is trained: audiocraft's parts, their start, the way to transformers and back."""
+"""The codec in training: audiocraft's parts, their first weights, conversion to transformers and back."""
 
 import tempfile
 from pathlib import Path
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import EncodecConfig, EncodecModel
 
+from lora_bench.models.bridges.configs import codec_config_to_audiocraft
 from lora_bench.models.bridges.tensors import codec_to_audiocraft, codec_to_transformers
 from pocket_training.export import load_encodec
 from pocket_training.shapes import FRAME_RATE_HZ, N_CODEBOOKS, build_codec_config
@@ -16,41 +17,22 @@ DEAD_FRAC = 0.1  # of the mean use of a codebook's codes
 
 
 class PocketCodec(nn.Module):
-    """audiocraft's encoder, residual quantizer and decoder in the shape that a config of transformers gives."""
+    """audiocraft's encoder, residual quantizer and decoder in the shape of a transformers config."""
 
     def __init__(self, config: EncodecConfig | None = None) -> None:
         super().__init__()
-        from audiocraft.modules.seanet import SEANetDecoder, SEANetEncoder
-        from audiocraft.quantization import ResidualVectorQuantizer
+        from audiocraft.models import builders
+        from omegaconf import OmegaConf
 
-        self.config = config = config or build_codec_config()
-        shape: dict[str, Any] = {
-            "dimension": config.hidden_size,
-            "n_filters": config.num_filters,
-            "n_residual_layers": config.num_residual_layers,
-            "ratios": list(config.upsampling_ratios),
-            "norm": "weight_norm",
-            "kernel_size": config.kernel_size,
-            "last_kernel_size": config.last_kernel_size,
-            "residual_kernel_size": config.residual_kernel_size,
-            "dilation_base": config.dilation_growth_rate,
-            "causal": False,
-            "pad_mode": config.pad_mode,
-            "true_skip": True,
-            "compress": config.compress,
-            "lstm": config.num_lstm_layers,
-        }
-        self.encoder: nn.Module = SEANetEncoder(**shape)
-        self.decoder: nn.Module = SEANetDecoder(**shape)
-        # audiocraft's own expiry of dead codes is undone by its next line: see `restart_codes`
-        self.quantizer: Any = ResidualVectorQuantizer(
-            dimension=config.hidden_size,
-            n_q=N_CODEBOOKS,
-            bins=config.codebook_size,
-            decay=0.99,  # a batch holds less than one vector per code
-            kmeans_init=False,
-            threshold_ema_dead_code=0,
-        )  # type: ignore[arg-type]
+        self.config = config or build_codec_config()
+        parts = codec_config_to_audiocraft(self.config, N_CODEBOOKS)
+        # A batch holds less than one vector per code, hence the decay.  audiocraft's own expiry of dead codes is
+        # undone by its next line: see `restart_codes`.
+        parts["rvq"] |= {"decay": 0.99, "threshold_ema_dead_code": 0}
+        made: Any = builders.get_compression_model(OmegaConf.create(parts))
+        self.encoder: nn.Module = made.encoder
+        self.decoder: nn.Module = made.decoder
+        self.quantizer: Any = made.quantizer
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruct.
@@ -68,17 +50,16 @@ class PocketCodec(nn.Module):
 def start_weights(codec: PocketCodec) -> None:
     """Start every convolution so that it keeps the variance of its input, biases at zero.
 
-    torch's default shrinks the signal by about sqrt(3) a layer: after fourteen the biases are all that is
-    left, every frame encodes alike, and the codebooks collapse onto one code for the first thousand steps.
+    torch's default shrinks the signal by about sqrt(3) a layer: after fourteen layers only the biases are left,
+    every frame gets the same code, and the codebooks collapse onto one code for the first thousand steps.
     """
     gain = 1.2  # ELU loses some variance
     for module in codec.modules():
         if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
             nn.init.normal_(module.weight_v)
             scale = gain
-            if isinstance(
-                module, nn.ConvTranspose1d
-            ):  # its weight is (in, out, kernel): the norm is per input channel
+            # a transposed convolution's weight is (in, out, kernel): the norm is per input channel
+            if isinstance(module, nn.ConvTranspose1d):
                 scale = gain * (module.out_channels * module.stride[0] / module.in_channels) ** 0.5
             module.weight_g.data.fill_(scale)
             if module.bias is not None:
@@ -92,9 +73,9 @@ def start_weights(codec: PocketCodec) -> None:
 
 
 def start_codebooks(codec: PocketCodec, audio: Tensor, n_iterations: int = 10) -> None:
-    """Start each codebook at the k-means centres of what the ones before it left over.
+    """Start each codebook at the k-means centres of the residual that the earlier ones leave.
 
-    audiocraft's own k-means holds every difference of a vector and a centre at once: gigabytes.
+    audiocraft's own k-means holds all differences between vectors and centres at once, which takes gigabytes.
 
     Args:
         codec: Its codebooks are set in place.
@@ -119,10 +100,10 @@ def start_codebooks(codec: PocketCodec, audio: Tensor, n_iterations: int = 10) -
 
 
 def restart_codes(quantizer: Any, hidden: Tensor) -> int:
-    """Move codes that are hardly used onto vectors of this batch, chosen at random.
+    """Move codes that are hardly used onto random vectors of this batch.
 
-    audiocraft's codebook does so too, but computes `embed` from the averages that it left alone right
-    afterwards, so that a dead code stays dead.
+    audiocraft's codebook does so too, but then recomputes `embed` from averages that it did not move, so that a dead
+    code stays dead.
 
     Args:
         quantizer: Its codebooks are changed in place.
@@ -156,13 +137,13 @@ def save_codec(codec: PocketCodec, folder: Path) -> EncodecModel:
 
 
 def load_codec(codec: PocketCodec, folder: Path) -> bool:
-    """Take over a folder's codec; codebooks of another size stay as they are.
+    """Copy the weights of a folder's codec; codebooks of another size stay as they are.
 
-    A codec with more filters computes the same at first: its further channels listen to all, and the first ones
-    do not listen to them yet.
+    A codec with more filters computes the same at first: its new channels read all others, and the old channels do
+    not read them yet.
 
     Returns:
-        True if the codebooks were taken too.
+        True if the codebooks were copied too.
     """
     old = codec_to_audiocraft(load_encodec(folder).state_dict())
     new = codec.state_dict()

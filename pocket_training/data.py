@@ -10,7 +10,6 @@ Cost: about five minutes on two cores for some 15 hours of music.  Seed 0 decide
 the rendered scores.
 """
 
-import argparse
 import json
 import random
 import re
@@ -24,6 +23,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from pocket_training.loop import build_parser
 from pocket_training.scores import write_scores
 from pocket_training.shapes import SAMPLE_RATE_HZ
 from pocket_training.sources import SCORES, SOURCES, Source
@@ -80,10 +80,10 @@ def load_mono(path: Path, soundfont: Path | None) -> np.ndarray:
     loud = np.flatnonzero(np.abs(audio) > 1e-3)
     if len(loud) == 0:
         return np.zeros(0, np.int16)
-    audio = audio[loud[0] : loud[-1] + 1]  # silent head and tail teach silence
+    audio = audio[loud[0] : loud[-1] + 1]  # a silent head or tail would teach silence
     audio = audio * (TARGET_RMS / (np.sqrt(np.mean(audio**2)) + 1e-8))
     peak = float(np.abs(audio).max())
-    if peak > PEAK_LIMIT:  # soft knee: a single loud hit shall not turn the whole track down
+    if peak > PEAK_LIMIT:  # soft knee: one loud hit must not turn the whole track down
         audio = np.where(
             np.abs(audio) > 0.7, np.sign(audio) * (0.7 + 0.29 * np.tanh((np.abs(audio) - 0.7) / 0.29)), audio
         )
@@ -91,7 +91,7 @@ def load_mono(path: Path, soundfont: Path | None) -> np.ndarray:
 
 
 def describe_file(source: Source, path: Path) -> list[str]:
-    """Caption words of one file: its package's, those its name suggests, and the words of its title."""
+    """Return the caption words of one file: its package's, those its name suggests, and its title."""
     words = list(source.words)
     low = str(path).lower()
     for piece, extra in source.by_name.items():
@@ -113,7 +113,7 @@ def _decode_job(job: tuple[Path, Path | None]) -> np.ndarray:
 
 
 def collect_files(music: Path) -> list[tuple[Source, Path]]:
-    """The packages' tracks, in a fixed order; a package that is not there is reported and left out."""
+    """List the packages' tracks in a fixed order, and print how many each has."""
     found: list[tuple[Source, Path]] = []
     for source in SOURCES:
         folder = music / source.package
@@ -125,7 +125,7 @@ def collect_files(music: Path) -> list[tuple[Source, Path]]:
 
 
 def build_data(music: Path, soundfont: Path, out: Path, n_scores: int, seed: int) -> None:
-    """Write the memmap and its index. See the module's docstring."""
+    """Write the memmap and its index; see the module's docstring."""
     out.mkdir(parents=True, exist_ok=True)
     files = collect_files(music)
     scores = write_scores(out / "scores", n_scores, seed)
@@ -158,10 +158,8 @@ def build_data(music: Path, soundfont: Path, out: Path, n_scores: int, seed: int
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Run the command line."""
+    parser = build_parser(__doc__)
     parser.add_argument("--music", type=Path, required=True, help="folder of unpacked packages")
     parser.add_argument("--soundfont", type=Path, required=True, help="a General MIDI .sf2")
     parser.add_argument("--out", type=Path, required=True, help="working folder of all stages")

@@ -2,29 +2,26 @@
 
     python -m pocket_training.lm --work WORK --threads 1
 
-The same command resumes: every `--save-minutes`, at the end and on SIGTERM all that training needs is kept in
-`WORK/lm/training.pt`, and the model, with averaged weights, in `WORK/lm/weights/`.  Every `--check-every-s`
+The same command resumes: every `--save-minutes`, at the end and on SIGTERM the state of the training is saved to
+`WORK/lm/training.pt`, and the model, with averaged weights, to `WORK/lm/weights/`.  Every `--check-every-s`
 audio-seconds a line of held-out figures is added to `WORK/lm/checks.jsonl`.
 
 Crops of ten seconds, delay pattern, cross-entropy per codebook over all frames; every third step on crops of
-1.28 s, from which the text side learns (in long ones the music itself says what comes).  The caption is dropped in
-one crop of five: MusicGen's null condition, zero states and zero mask, which guidance needs.  The
-matrices of the decoder's self-attention and feed-forward learn by Muon (Jordan 2024: fewer steps than AdamW),
-the rest by AdamW; the learning rate follows the audio-seconds seen and ends at zero.
+1.28 s, which teach the text side (in long crops the music itself predicts what follows).  The caption is dropped in
+one crop of five: MusicGen's null condition, zero states and zero mask, which guidance needs.  Muon trains the
+matrices of the decoder's self-attention and feed-forward (Jordan 2024: fewer steps than AdamW), AdamW the rest; the
+learning rate follows the audio-seconds seen and ends at zero.
 
 `--start WEIGHTS --audio-s 0` only puts `WORK/codec` into a finished model.
 
-First it analyses the tracks (`WORK/heard.pkl`) and encodes all of them (`WORK/segments.npz`); both are kept and
-reused: remove `segments.npz` when the codec is another.
+The first run analyses the tracks (`WORK/heard.pkl`) and encodes all of them (`WORK/segments.npz`); later runs reuse
+both.  Remove `segments.npz` when the codec changes.
 """
 
 import argparse
 import copy
-import json
 import pickle
 import random
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +44,18 @@ from pocket_training.lm_parts import (
     start_embeddings,
     start_text,
 )
+from pocket_training.loop import add_training_options, build_parser, load_state, run_training, save_state
 from pocket_training.shapes import FRAME_RATE_HZ, build_model
 from pocket_training.tokenizer import load_tokenizer, train_tokenizer
 from pocket_training.tokens import CodeCrops, Segments, cut_codes, encode_segments, load_segments
 
 CROP_FRAMES = 10 * FRAME_RATE_HZ  # of the card
-OPENING_FRAMES = 64  # 1.28 s: where there is little music yet to go by, and the caption is all that is known
+OPENING_FRAMES = 64  # 1.28 s: there is little music yet, and the caption is all that is known
 CAPTION_DROPOUT = 0.2
 
 
 def analyse_tracks(work: Path, tracks: list[Track]) -> list[Heard]:
-    """Tempo, key and windows of all tracks, kept in `WORK/heard.pkl`."""
+    """Analyse all tracks (tempo, key, windows), or read `WORK/heard.pkl`."""
     cache = work / "heard.pkl"
     if cache.is_file():
         return pickle.loads(cache.read_bytes())  # our own file
@@ -68,19 +66,19 @@ def analyse_tracks(work: Path, tracks: list[Track]) -> list[Heard]:
 
 
 def get_rate_frac(frac: float) -> float:
-    """Warm up for 4 % of the training, hold until 40 %, fall to zero linearly."""
+    """Return the learning rate's factor: it warms up for 4 % of the training, holds until 40 %, then falls to zero."""
     return max(frac, 1e-3) / 0.04 if frac < 0.04 else 1.0 if frac < 0.4 else max(0.0, (1 - frac) / 0.6)
 
 
 def prepare_codes(work: Path, tracks: list[Track]) -> Segments:
-    """The codes of all tracks, encoded by `WORK/codec` unless that has been done."""
+    """Return the codes of all tracks; `WORK/codec` encodes them on the first call."""
     if not (work / "segments.npz").is_file():
         encode_segments(work, tracks, load_encodec(work / "codec"))
     return load_segments(work)
 
 
 class LmTraining:
-    """Model, optimizers and crops, at some step of the training."""
+    """Model, optimizers and crops at some step of the training."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         """Start, or resume from `WORK/lm/training.pt`."""
@@ -110,10 +108,10 @@ class LmTraining:
         self.optimizers = build_optimizers(self.model, args.text_only)
         self.average = Average(copy.deepcopy(self.model), 0.99)
         if is_resumed:
-            self._load(self.folder / "training.pt")
+            self._load()
 
     def take_step(self) -> list[float]:
-        """One batch of crops, or of openings every third time; returns each codebook's loss."""
+        """Learn from one batch of crops, or of openings every third time; return each codebook's loss."""
         args = self.args
         frac = get_rate_frac(self.seen_s / args.audio_s) * args.rate_factor
         for optimizer in self.optimizers:
@@ -138,7 +136,7 @@ class LmTraining:
         return losses.tolist()
 
     def save(self) -> None:
-        """Keep everything that the next step depends on, and the averaged model."""
+        """Save the state of the training, and the averaged model."""
         facts = {"trained": True, "step": self.step, "audio_s": round(self.seen_s), "seed": self.args.seed}
         export_model(self.average.model, self.tokenizer, self.folder / "weights", facts)
         state = {
@@ -146,16 +144,11 @@ class LmTraining:
             "average_n": self.average.n, "torch_rng": torch.get_rng_state(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "rngs": [crops.rng.getstate() for crops in (self.crops, self.openings)],
-            **{name: getattr(self, name) for name in ("step", "seen_s", "wall_s", "cpu_s")},
         }  # fmt: skip
-        fresh = self.folder / "training.pt.new"
-        torch.save(state, fresh)
-        fresh.replace(self.folder / "training.pt")
+        save_state(self, state)
 
-    def _load(self, file: Path) -> None:
-        state = torch.load(file, weights_only=True)
-        for name in ("step", "seen_s", "wall_s", "cpu_s"):
-            setattr(self, name, state[name])
+    def _load(self) -> None:
+        state = load_state(self)
         self.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
         self.average.n = state["average_n"]
@@ -169,7 +162,7 @@ class LmTraining:
 def start_model(
     codec: EncodecModel, start: Path | None, args: argparse.Namespace
 ) -> MusicgenForConditionalGeneration:
-    """A fresh model around the codec, or the one in the folder `start`, ready to train."""
+    """Return a fresh model around the codec, or the one in the folder `start`, ready to train."""
     model = build_model(codec)
     if start is None:
         start_embeddings(model)
@@ -187,45 +180,23 @@ def start_model(
 
 
 def train_lm(args: argparse.Namespace) -> LmTraining:
-    """Train until `--audio-s` are seen or SIGTERM comes. See the module's docstring."""
-    training = LmTraining(args)
-    stopped: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
-    wall_s, cpu_s = training.wall_s - time.monotonic(), training.cpu_s - time.process_time()
-    saved_s, checked_s = training.wall_s, training.seen_s
-    while training.seen_s < args.audio_s and not stopped:
-        losses = training.take_step()
-        training.wall_s, training.cpu_s = wall_s + time.monotonic(), cpu_s + time.process_time()
-        if training.wall_s - saved_s > args.save_minutes * 60:
-            saved_s = training.wall_s
-            training.save()
-        is_last = training.seen_s >= args.audio_s
-        if is_last or training.seen_s // args.check_every_s > checked_s // args.check_every_s:
-            checked_s = training.seen_s
-            write_check(training, losses)
-    training.save()
-    signal.signal(signal.SIGTERM, before)
-    return training
+    """Train until `--audio-s` are seen or SIGTERM arrives; see the module's docstring."""
+    return run_training(LmTraining(args), args, measure_held_out)
 
 
-def write_check(training: LmTraining, losses: list[float]) -> None:
-    """Append one line: hours, audio-seconds, the averaged model's held-out losses and what captions are worth."""
+def measure_held_out(training: LmTraining, recent: list[list[float]]) -> dict[str, Any]:
+    """Return the averaged model's held-out losses, the gain from captions, and the last step's losses."""
     model, tokenizer = training.average.model, training.tokenizer
     held = evaluate_model(model, tokenizer, *training.checks).mean(0)
-    facts = {
-        "wall_h": round(training.wall_s / 3600, 3), "cpu_h": round(training.cpu_s / 3600, 3),
-        "audio_s": round(training.seen_s), "step": training.step,
-        "last_losses": [round(loss, 4) for loss in losses],
+    return {
+        "last_losses": [round(loss, 4) for loss in recent[-1]],
         "heldout": [round(float(loss), 4) for loss in held], "heldout_mean": round(float(held.mean()), 4),
         "text_gain": measure_gain(model, tokenizer, *training.checks),
     }  # fmt: skip
-    with (training.folder / "checks.jsonl").open("a") as log:
-        print(json.dumps(facts), file=log)
-    print(json.dumps(facts), flush=True)
 
 
 def write_text(segments: Segments, captioner: Captioner, seed: int) -> list[str]:
-    """Captions to learn the tokenizer from: two of each training segment."""
+    """Write captions to train the tokenizer on: two per training segment."""
     rng = random.Random(seed)
     return [
         captioner.write(int(i), float(s), 10.0, rng)
@@ -235,30 +206,17 @@ def write_text(segments: Segments, captioner: Captioner, seed: int) -> list[str]
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Run the command line."""
+    parser = build_parser(__doc__)
+    add_training_options(parser, "lm", 5e5)
     add = parser.add_argument
-    add("--work", type=Path, required=True, help="working folder of the earlier stages")
-    add("--run", default="lm", help="folder of this training in WORK")
-    add("--start", type=Path, help="a whole model to start from, if nothing is kept yet")
-    add("--audio-s", type=float, default=5e5, help="audio-seconds in all")
-    add("--save-minutes", type=float, default=8.0, help="between two savings of all that resuming needs")
-    add(
-        "--check-every-s",
-        type=int,
-        default=10_000,
-        help="audio-seconds between two lines of held-out figures",
-    )
+    add("--start", type=Path, help="a whole model to start from, if there is nothing to resume")
     add("--batch", type=int, default=6, help="crops")
-    add("--threads", type=int, default=2)
-    add("--seed", type=int, default=0)
-    add("--restart-text", action="store_true", help="with --start: start the text side afresh")
+    add("--restart-text", action="store_true", help="with --start: give the text side fresh weights")
     add("--text-only", action="store_true", help="train the text side and cross-attention alone")
-    add("--crop-s", type=float, default=10.0, help="of each crop")
-    add("--rate-factor", type=float, default=1.0, help="of the learning rates")
-    add("--opening-every", type=int, default=3, help="every how many steps one on short crops; 0 never")
+    add("--crop-s", type=float, default=10.0, help="length of each crop")
+    add("--rate-factor", type=float, default=1.0, help="factor of the learning rates")
+    add("--opening-every", type=int, default=3, help="steps from one on short crops to the next; 0 is never")
     add("--bf16", action="store_true", help="matrix products in bfloat16: for CPUs with AMX")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

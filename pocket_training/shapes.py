@@ -1,6 +1,6 @@
-"""The pocket model's shapes: what is built, before anything is trained.
+"""The pocket model's sizes, and functions that build it untrained.
 
-All sizes stand here, once.  Axes: `B` batch, `K` codebook, `T` frame, `D` hidden.
+Axes: `B` batch, `K` codebook, `T` frame, `D` hidden.
 """
 
 import math
@@ -15,6 +15,8 @@ from transformers import (
 )
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
+from lora_bench.models import model_info
+
 SAMPLE_RATE_HZ = 16_000  # half of MusicGen's: twice the music for the same computation
 # hop 320 samples: 50 frames a second, as MusicGen's; the encoder's first stride is 8, which is fast on a CPU
 RATIOS = (2, 4, 5, 8)
@@ -28,7 +30,7 @@ TEXT_VOCAB_SIZE = 1024  # the tokenizer may have fewer pieces
 def build_codec_config(
     codebook_size: int = CODEBOOK_SIZE, num_filters: int = 16, num_lstm_layers: int = 1
 ) -> EncodecConfig:
-    """EnCodec, by default of under two million parameters: not causal, weight norm, four codebooks."""
+    """Return the config of an EnCodec (by default under two million parameters) with four codebooks."""
     return EncodecConfig(
         sampling_rate=SAMPLE_RATE_HZ,
         audio_channels=1,
@@ -58,7 +60,7 @@ def build_codec_config(
 
 
 def build_text_config() -> T5Config:
-    """A T5 encoder of three layers."""
+    """Return the config of a T5 encoder of three layers."""
     return T5Config(
         vocab_size=TEXT_VOCAB_SIZE,
         d_model=128,
@@ -76,7 +78,7 @@ def build_text_config() -> T5Config:
 
 
 def build_decoder_config(codebook_size: int = CODEBOOK_SIZE) -> MusicgenDecoderConfig:
-    """The decoder: six layers of 256.  Start and padding are one past the last code, as 2048 in MusicGen."""
+    """Return the config of six layers of 256; start and padding are one past the last code, as in MusicGen."""
     config = MusicgenDecoderConfig(
         vocab_size=codebook_size,
         max_position_embeddings=1024,
@@ -104,7 +106,7 @@ def build_decoder_config(codebook_size: int = CODEBOOK_SIZE) -> MusicgenDecoderC
 
 
 def build_model(codec: EncodecModel | None = None) -> MusicgenForConditionalGeneration:
-    """The whole model with fresh weights, ready for `generate` and `forward(labels=...)`.
+    """Build the whole model with fresh weights, ready for `generate` and `forward(labels=...)`.
 
     Args:
         codec: A trained one to put in; None keeps a fresh one.
@@ -123,13 +125,9 @@ def build_model(codec: EncodecModel | None = None) -> MusicgenForConditionalGene
 
 
 def set_token_ids(model: MusicgenForConditionalGeneration) -> None:
-    """Start, padding and sampling defaults: as MusicGen is published (top-k 250, T=1, guidance 3)."""
-    start_id = model.config.decoder.vocab_size
-    model.config.decoder.decoder_start_token_id = start_id
+    """Set start, padding and MusicGen's published sampling defaults (top-k 250, T=1, guidance 3)."""
+    model_info.set_token_ids(model)
     generation: Any = model.generation_config
-    generation.decoder_start_token_id = start_id
-    generation.pad_token_id = start_id
-    generation.bos_token_id = start_id
     generation.eos_token_id = None
     generation.do_sample = True
     generation.top_k = 250

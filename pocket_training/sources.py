@@ -91,4 +91,7 @@ SOURCES: tuple[Source, ...] = (
                 "modern": "modern, electronic"}),
 )  # fmt: skip
 
+RENDERED = ("scores", "openttd-openmsx")
+"""Sources that are rendered from MIDI, not recorded; figures of the codec leave them out."""
+
 SCORES = Source("scores", "", "written by this package's `scores.py`; MIT (FluidR3 GM soundfont)", ())

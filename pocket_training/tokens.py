@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import EncodecModel
 
+from lora_bench.models import delay_pattern
 from pocket_training.captions import Captioner
 from pocket_training.corpus import open_audio
 from pocket_training.data import Track
@@ -66,25 +67,21 @@ def load_segments(work: Path) -> Segments:
 
 
 def delay_codes(codes: Tensor, start_id: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs and targets in MusicGen's delay pattern: codebook k comes k positions late, no frame is lost.
+    """Return inputs and targets in MusicGen's delay pattern.
 
     Args:
         codes: (B, K, T).
         start_id: Of the start token.
 
     Returns:
-        Inputs (B, K, T + K - 1): the start token, then the delayed codes but the last column.
-        Targets (B, K, T + K - 1): the delayed codes.
+        Inputs (B, K, T + K - 1): the start token, then the targets but the last column.
+        Targets (B, K, T + K - 1): codebook k comes k positions late, so that no frame is lost.
         Mask (K, T + K - 1): where a target is a code.
     """
-    B, K, T = codes.shape
-    targets = codes.new_full((B, K, T + K - 1), start_id)
-    mask = torch.zeros(K, T + K - 1, dtype=torch.bool)
-    for k in range(K):
-        targets[:, k, k : k + T] = codes[:, k]
-        mask[k, k : k + T] = True
-    inputs = torch.cat([codes.new_full((B, K, 1), start_id), targets[..., :-1]], dim=-1)
-    return inputs, targets, mask
+    n_clips, n_codebooks, n_frames = codes.shape
+    valid = torch.full((n_clips,), n_frames)
+    targets = delay_pattern.delay_codes(codes, valid, range(n_codebooks), start_id)
+    return delay_pattern.decoder_inputs(targets, start_id), targets, targets[0] != start_id
 
 
 class CodeCrops:
