@@ -26,6 +26,8 @@ KERNEL = {
 }
 TEXT = {"estimator": "mean cosine of clips and texts, float64"}
 FEW_CLUSTERS = 10
+# Above it, too few intervals of simulated sets held the truth (benchmarks/results/heavy_tails.md).
+MAX_DIM_PER_CLUSTER = 2
 # A replicate is an eigenvalue problem, whose cost grows with the cube of its size: this pays for MAX_REPLICATES of
 # size 100, and for fewer than MIN_REPLICATES of size 512.
 REPLICATE_BUDGET = 5e9
@@ -82,8 +84,16 @@ def _estimate_frechet(generated: Clusters, reference: Clusters, notes: tuple[str
             return Estimate(value, notes=(*notes, f"no interval: {few}"), provenance=about)
         sides.append(spread)
         n_replicates += merged.n_clusters
+    imitates = can_imitate(generated, reference)
+    n, dim = min(generated.n_clusters, reference.n_clusters), generated.vectors.shape[1]
+    if dim > MAX_DIM_PER_CLUSTER * n and not imitates:
+        unit = "generated clips" if generated.n_clusters == n else name_clusters(reference)
+        why = f"D = {dim} is more than twice the {n} {unit}, so the bias of the Frechet distance is not known"
+        return Estimate(
+            value, notes=(*notes, f"no interval: {why}"), provenance={**FRECHET, "interval": f"none: {why}"}
+        )
     bias, about = sum(side.bias for side in sides), {"bias": "delete-one-cluster jackknife, both sides"}
-    if can_imitate(generated, reference):
+    if imitates:
         halved = estimate_frechet_bias(generated, reference)
         bias, about = halved.bias, {"bias": f"change on halving x {halved.ratio:.3f} (imitated populations)"}
         sides.append(Jackknife(0.0, halved.doubt**2, np.inf))

@@ -35,7 +35,7 @@ class SurrogateBias:
 
     Attributes:
         bias: to be subtracted.
-        doubt: standard error that the imitation adds; of a difference, the difference.
+        doubt: standard error that the imitation and its finite number of splits and draws add.
         ratio: bias over the change on halving; 1 if the bias falls with 1 / n.
     """
 
@@ -53,23 +53,36 @@ def estimate_frechet_bias(generated: Clusters, reference: Clusters, seed: int = 
         seed: of the splits and draws.
     """
     rng = np.random.default_rng(seed)
-    change = _change_on_halving(generated, reference, rng)
+    change, change_se = _change_on_halving(generated, reference, rng)
     pair = ImitatedPair(_imitate(generated), _imitate(reference))
-    bias = pair.mean_excess(rng, 1.0)
-    at_half = pair.mean_excess(rng, 0.5)
-    ratio = max(1.0, bias / (at_half - bias)) if at_half > bias > 0.0 else 1.0
-    return SurrogateBias(change * ratio, RATIO_ERROR * change * (ratio - 1.0), ratio)
+    bias, bias_se = pair.mean_excess(rng, 1.0)
+    at_half, half_se = pair.mean_excess(rng, 0.5)
+    ratio, ratio_se = 1.0, 0.0
+    if at_half > bias > 0.0 and bias > at_half - bias:
+        growth = at_half - bias
+        ratio = bias / growth
+        ratio_se = float(np.hypot(at_half * bias_se, bias * half_se)) / growth**2
+    parts = (RATIO_ERROR * change * (ratio - 1.0), change * ratio_se, ratio * change_se)
+    return SurrogateBias(change * ratio, float(np.linalg.norm(parts)), ratio)
 
 
-def _change_on_halving(generated: Clusters, reference: Clusters, rng: np.random.Generator) -> float:
-    """Return the mean distance of complementary halves of both sides, less the distance of the whole."""
+def _change_on_halving(
+    generated: Clusters, reference: Clusters, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Return the mean distance of complementary halves less that of the whole, and its error over splits."""
     full = frechet_between(fit_gaussian(generated.vectors), fit_gaussian(reference.vectors))
     values: list[float] = []
     for _ in range(N_SPLITS):
         for ours, theirs in zip(_halve(generated, rng), _halve(reference, rng), strict=True):
             half, other = fit_gaussian(generated.take(ours)), fit_gaussian(reference.take(theirs))
             values.append(frechet_between(half, other))
-    return float(np.mean(values)) - full
+    mean, se = _summarize_draws(np.reshape(values, (N_SPLITS, -1)).mean(axis=1))
+    return mean - full, se
+
+
+def _summarize_draws(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return mean and standard error of independent draws."""
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def _halve(clusters: Clusters, rng: np.random.Generator) -> list[NDArray[np.int64]]:
@@ -203,14 +216,13 @@ class ImitatedPair:
         traces = float(np.trace(generated.covariance) + np.trace(reference.covariance))
         self.distance = float(self._shift @ self._shift) + traces - 2.0 * overlap
 
-    def mean_excess(self, rng: np.random.Generator, share: float) -> float:
-        """Return the mean distance of samples of `share` times the size, less the distance of the populations.
+    def mean_excess(self, rng: np.random.Generator, share: float) -> tuple[float, float]:
+        """Return the mean distance of samples of `share` times the size, less that of the populations, and its error.
 
         The first-order part of each sample's error has mean zero and is subtracted, so that few draws suffice.
         """
         draws = (self._ours.draw(rng, share) + self._theirs.draw(rng, share) for _ in range(N_DRAWS))
-        values = [self._excess(*draw) for draw in draws]
-        return float(np.mean(values))
+        return _summarize_draws(np.array([self._excess(*draw) for draw in draws]))
 
     def _excess(
         self,

@@ -7,7 +7,7 @@ of one clip are similar, and counting them makes a set look closer to itself tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 KAD_SCALE = 100.0
 MAX_BANDWIDTH_VECTORS = 4096
+MAX_CHANGE_VECTORS = 1024
 # Frames of a clip are nearly equal vectors, and time grows with the square of their number.
 MAX_VECTORS = 6000
 CHUNK = 1024
@@ -71,12 +72,16 @@ class KernelReplicator:
         cross: [G] kernel sums of each cluster with all vectors of the fixed side.
         fixed_mean: mean kernel within the fixed side.
         fixed_size: vectors of the fixed side.
+        bandwidth_changes: [G] of a cluster that has weight 0; None if the other side decides the bandwidth.
+        slope: the same of the kernel's derivative with respect to its bandwidth.
     """
 
     side: Side
     cross: NDArray[np.float64]
     fixed_mean: float
     fixed_size: float
+    bandwidth_changes: NDArray[np.float64] | None = None
+    slope: KernelReplicator | None = None
 
     @property
     def sizes(self) -> NDArray[np.float64]:
@@ -91,7 +96,10 @@ class KernelReplicator:
     def distances(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return 100 x the unbiased squared MMD, [B], for weights [B, G]."""
         cross = (weights @ self.cross) / ((weights @ self.sizes) * self.fixed_size)
-        return KAD_SCALE * (self.side.means(weights) + self.fixed_mean - 2.0 * cross)
+        found = KAD_SCALE * (self.side.means(weights) + self.fixed_mean - 2.0 * cross)
+        if self.slope is None or self.bandwidth_changes is None:
+            return found
+        return found + ((weights == 0.0) @ self.bandwidth_changes) * self.slope.distances(weights)
 
 
 @dataclass(frozen=True)
@@ -103,12 +111,16 @@ class BlockSums:
         reference: sums among the reference's clusters.
         cross: [G, H] sums between them.
         bandwidth: the kernel's width.
+        bandwidth_changes: [H] change of the bandwidth if a cluster of the reference is left out.
+        slope: the same sums of the kernel's derivative with respect to its width; None in the slope itself.
     """
 
     generated: Side
     reference: Side
     cross: NDArray[np.float64]
     bandwidth: float
+    bandwidth_changes: NDArray[np.float64]
+    slope: BlockSums | None = None
 
     def of_generated(self) -> KernelReplicator:
         """Return the replicates of the generated side."""
@@ -120,19 +132,22 @@ class BlockSums:
         )
 
     def of_reference(self) -> KernelReplicator:
-        """Return the replicates of the reference side."""
+        """Return the replicates of the reference side; a cluster that is left out changes the bandwidth, too."""
         return KernelReplicator(
             self.reference,
             self.cross.sum(axis=0),
             _own_mean(self.generated),
             float(self.generated.sizes.sum()),
+            self.bandwidth_changes,
+            None if self.slope is None else self.slope.of_reference(),
         )
 
     def take_generated(self, clusters: slice) -> BlockSums:
         """Return the sums of some of the generated clusters."""
         side = self.generated
         part = Side(side.sums[clusters, clusters], side.sizes[clusters], side.strata[clusters])
-        return BlockSums(part, self.reference, self.cross[clusters], self.bandwidth)
+        slope = None if self.slope is None else self.slope.take_generated(clusters)
+        return replace(self, generated=part, cross=self.cross[clusters], slope=slope)
 
 
 def _own_mean(side: Side) -> float:
@@ -187,8 +202,32 @@ def median_distance(reference: Clusters) -> float:
     return median
 
 
+def change_median_distance(reference: Clusters) -> NDArray[np.float64]:
+    """Return [G] by how much the median distance changes if a cluster is left out; 0 where two are all there are.
+
+    About `MAX_CHANGE_VECTORS` vectors are used, for only the difference matters.
+    """
+    thin = thin_clusters(reference, MAX_CHANGE_VECTORS)
+    if thin.n_clusters < 3:
+        return np.zeros(thin.n_clusters)
+    labels = thin.labels()
+    vectors = thin.vectors - thin.vectors.mean(axis=0)
+    first, second = np.triu_indices(len(vectors), 1)
+    apart = labels[first] != labels[second]
+    first, second = labels[first][apart], labels[second][apart]
+    distances = np.sqrt(squared_distances(vectors, vectors)[np.triu_indices(len(vectors), 1)][apart])
+    order = np.argsort(distances)
+    distances, first, second = distances[order], first[order], second[order]
+    return np.array(
+        [
+            np.median(distances[(first != cluster) & (second != cluster)]) - np.median(distances)
+            for cluster in range(thin.n_clusters)
+        ]
+    )
+
+
 def sum_kernel_blocks(generated: Clusters, reference: Clusters, bandwidth: float) -> BlockSums:
-    """Sum the kernel between all clusters of both sides.
+    """Sum the kernel, and its derivative with respect to the bandwidth, between all clusters of both sides.
 
     Args:
         generated: thinned clusters.
@@ -201,20 +240,31 @@ def sum_kernel_blocks(generated: Clusters, reference: Clusters, bandwidth: float
     def sum_blocks(
         a: NDArray[np.float64], first: Clusters, b: NDArray[np.float64], second: Clusters
     ) -> NDArray[np.float64]:
-        sums = np.empty((len(a), second.n_clusters))
+        sums = np.empty((2, len(a), second.n_clusters))
         for start in range(0, len(a), CHUNK):
-            kernel = np.exp(squared_distances(a[start : start + CHUNK], b) / (-2.0 * bandwidth**2))
-            sums[start : start + CHUNK] = np.add.reduceat(kernel, second.starts[:-1], axis=1)
-        return np.add.reduceat(sums, first.starts[:-1], axis=0)
+            exponent = squared_distances(a[start : start + CHUNK], b) / (-2.0 * bandwidth**2)
+            kernel = np.exp(exponent)
+            sums[0, start : start + CHUNK] = np.add.reduceat(kernel, second.starts[:-1], axis=1)
+            exponent *= kernel
+            sums[1, start : start + CHUNK] = np.add.reduceat(exponent, second.starts[:-1], axis=1)
+        sums[1] *= -2.0 / bandwidth
+        return np.add.reduceat(sums, first.starts[:-1], axis=1)
 
-    def make_side(vectors: NDArray[np.float64], clusters: Clusters) -> Side:
-        sums = sum_blocks(vectors, clusters, vectors, clusters)
-        np.fill_diagonal(sums, 0.0)
-        return Side(sums, clusters.sizes.astype(np.float64), clusters.strata)
+    def make_sides(vectors: NDArray[np.float64], clusters: Clusters) -> list[Side]:
+        both = sum_blocks(vectors, clusters, vectors, clusters)
+        for sums in both:
+            np.fill_diagonal(sums, 0.0)
+        return [Side(sums, clusters.sizes.astype(np.float64), clusters.strata) for sums in both]
 
-    return BlockSums(
-        make_side(x, generated), make_side(y, reference), sum_blocks(x, generated, y, reference), bandwidth
+    changes = change_median_distance(reference)
+    parts = zip(
+        make_sides(x, generated),
+        make_sides(y, reference),
+        sum_blocks(x, generated, y, reference),
+        strict=True,
     )
+    sums, slope = (BlockSums(*part, bandwidth, changes) for part in parts)
+    return replace(sums, slope=slope)
 
 
 def prepare_blocks(generated: Clusters, reference: Clusters) -> BlockSums:

@@ -27,7 +27,7 @@ def brute_force(generated, reference):
     return full, full - bias, np.sqrt(variance)
 
 
-@pytest.mark.parametrize(("n", "windows", "dim"), [(12, 6, 5), (14, 1, 60), (10, 3, 40)])
+@pytest.mark.parametrize(("n", "windows", "dim"), [(12, 6, 5), (14, 1, 28), (10, 3, 20)])
 def test_frechet_estimate_is_the_jackknife_of_both_sides(n, windows, dim):
     generated, reference = (
         make_clusters(n, windows, dim, seed=1, shift=0.3),
@@ -106,6 +106,15 @@ def test_too_few_clips_get_a_value_without_interval_and_the_reason(sizes):
     assert found.value > 0.0
     assert (found.corrected, found.se, found.ci_low, found.ci_high) == (None, None, None, None)
     assert any("no interval: too few" in note for note in found.notes)
+
+
+def test_many_dimensions_of_few_tracks_get_a_value_without_interval_and_the_reason():
+    found = estimate_distance("frechet", make_clusters(40, 2, 21), make_clusters(10, 2, 21, seed=1))
+    assert found.value > 0.0
+    assert (found.corrected, found.se, found.ci_low, found.ci_high) == (None, None, None, None)
+    assert any(
+        "no interval: D = 21 is more than twice the 10 reference tracks" in note for note in found.notes
+    )
 
 
 def test_two_clips_get_a_kernel_distance_without_interval():
