@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 from transformers import EncodecModel, MusicgenForConditionalGeneration, T5Tokenizer
 
 from pocket_training.lm_parts import evaluate_model
@@ -31,16 +32,8 @@ def compute_log_mel(audio: Tensor) -> Tensor:
 
 
 def compute_si_sdr(estimate: Tensor, target: Tensor) -> Tensor:
-    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019): (N, 1, samples) -> (N,)."""
-    estimate, target = estimate[:, 0], target[:, 0]
-    projected = (
-        (estimate * target).sum(-1, keepdim=True)
-        / target.pow(2).sum(-1, keepdim=True).clamp_min(1e-8)
-        * target
-    )
-    return 10 * torch.log10(
-        projected.pow(2).sum(-1).clamp_min(1e-8) / (estimate - projected).pow(2).sum(-1).clamp_min(1e-8)
-    )
+    """Compute the scale-invariant signal-to-distortion ratio in dB: (N, 1, samples) -> (N,)."""
+    return scale_invariant_signal_distortion_ratio(estimate[:, 0], target[:, 0])
 
 
 def measure_reconstruction(codec: EncodecModel, audio: Tensor, train_audio: Tensor) -> dict[str, Any]:
