@@ -1,11 +1,11 @@
-"""Are the intervals and tests what they say?  Coverage, false positives and power on simulated clips.
+"""Coverage of intervals, false positives and power of tests, on simulated clips.
 
     python benchmarks/calibration.py --out benchmarks/results/calibration --rows ROWS
 
 Every trial draws a base and a tuned generator's clips (paired) and recordings in tracks, all with correlated
 windows, from populations whose distances are known.  Results are appended trial by trial to `coverage.csv`
-and `power.csv` in `--rows`; the same command goes on where it stopped, then writes `calibration.md`,
-`summary_coverage.csv`, `summary_power.csv` and `calibration.svg`.  The whole takes an hour of one core, most of
+and `power.csv` in `--rows`; the same command resumes, then writes `calibration.md`,
+`summary_coverage.csv` and `summary_power.csv`.  The whole takes an hour of one core, most of
 it at D = 200.  False positives on really generated clips: `noop_adapter.py`.
 """
 

@@ -1,4 +1,4 @@
-"""What the trials of the calibration study add up to: tables, charts and the report."""
+"""Tables and report of the calibration study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from populations import Design, World
-from svg_plot import Chart, render_charts
 
 from lora_bench.metrics import parse_metric
 from lora_bench.metrics.verdicts import ALPHA, NO_DIFFERENCE
@@ -20,12 +19,6 @@ POWER_DIM = 20
 POWER_PROGRESS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16)
 LESS_VARIETY = "delta FD, less variety"
 COLLAPSE_SPREAD = 0.93
-QUANTITIES = {
-    "FD": "FD",
-    "delta FD": "difference",
-    LESS_VARIETY: "same, collapsed",
-    "MMD": "MMD (KAD)",
-}
 TARGET = (0.93, 0.97)
 COVERAGE_COLUMNS = (
     "dim",
@@ -121,40 +114,6 @@ def summarize_power(rows: list[Row], decay: float) -> list[dict[str, object]]:
     return table
 
 
-def draw_charts(coverage: list[dict[str, object]], power: list[dict[str, object]]) -> str:
-    def number(row: dict[str, object], name: str) -> float:
-        value = row[name]
-        assert isinstance(value, int | float)
-        return float(value)
-
-    dims = sorted({number(row, "dim") for row in coverage})
-    charts: list[Chart] = []
-    for design in DESIGNS:
-        series = {
-            label: [
-                (number(row, "dim"), number(row, "coverage"), number(row, "coverage_se"))
-                for row in coverage
-                if row["quantity"] == quantity and row["design"] == design
-            ]
-            for quantity, label in QUANTITIES.items()
-        }
-        title, ticks = f"Coverage, {design}", {dim: f"{dim:.0f}" for dim in dims}
-        charts.append(Chart(title, "dimensions", "truth in interval", series, ticks, (0.8, 1.0), TARGET))
-    lines = {
-        name: [
-            (100.0 * number(row, "of_distance"), number(row, "rejected"), number(row, "rejected_se"))
-            for row in power
-            if row["metric"] == metric.name
-        ]
-        for name, metric in (("FD", FRECHET), ("MMD (KAD)", KERNEL))
-    }
-    ticks = {float(percent): f"{percent} %" for percent in range(0, 31, 10)}
-    title = f"Power of p <= {ALPHA:g}, D = {POWER_DIM}"
-    label = "true difference, of the base's distance"
-    charts.append(Chart(title, label, "rejected", lines, ticks, (0.0, 1.0), (0.0, ALPHA)))
-    return render_charts(charts)
-
-
 def write_table(rows: list[dict[str, object]], columns: dict[str, str]) -> list[str]:
     def cell(value: object) -> str:
         if isinstance(value, float) and np.isnan(value):
@@ -166,13 +125,13 @@ def write_table(rows: list[dict[str, object]], columns: dict[str, str]) -> list[
 
 
 def judge_coverage(coverage: list[dict[str, object]]) -> list[str]:
-    """Which intervals miss the target, and whether by more than two standard errors."""
+    """List the intervals that miss the target, and say whether by more than two standard errors."""
     lines: list[str] = []
     for row in coverage:
         rate, error = float(str(row["coverage"])), float(str(row["coverage_se"]))
         miss = max(TARGET[0] - rate, rate - TARGET[1])
         if miss > 0.0:
-            kind = "too narrow" if rate < TARGET[0] else "wider than need be"
+            kind = "too narrow" if rate < TARGET[0] else "wider than needed"
             sure = "by more than" if miss > 2.0 * error else "within"
             spread = f"mean SE {row['mean_se']:.3g}, true SD {row['sd']:.3g}"
             lines.append(
@@ -184,10 +143,9 @@ def judge_coverage(coverage: list[dict[str, object]]) -> list[str]:
 
 
 def write_report(out: Path, rows: Path, decay: float) -> None:
-    """`calibration.md`, `summary.csv` and `calibration.svg` from the rows on disk."""
+    """Write `calibration.md` and the `summary_*.csv` files from the rows on disk."""
     coverage = summarize_coverage(read_rows(rows, "coverage"))
     power = summarize_power(read_rows(rows, "power"), decay)
-    (out / "calibration.svg").write_text(draw_charts(coverage, power), encoding="utf-8")
     for name, table in (("coverage", coverage), ("power", power)):
         with (out / f"summary_{name}.csv").open("w", encoding="utf-8", newline="") as stream:
             writer = csv.DictWriter(stream, list(table[0]) if table else [], lineterminator="\n")
@@ -205,8 +163,6 @@ def write_report(out: Path, rows: Path, decay: float) -> None:
         "Differences are between a base generator and one that went",
         f"{COVERAGE_PROGRESS:.0%} of the way to the recordings; *less variety*: and then shrank by the factor",
         f"{COLLAPSE_SPREAD:g}. Target for the 95 % intervals: 93 to 97 %.",
-        "",
-        "![coverage and power](calibration.svg)",
         "",
         "## Coverage of the 95 % intervals",
         "",
@@ -235,7 +191,7 @@ def write_report(out: Path, rows: Path, decay: float) -> None:
         "",
         f"D = {POWER_DIM}, {next(iter(DESIGNS))}. `rejected` is p <= {ALPHA:g}; a verdict also needs",
         "the interval of the corrected difference on one side of zero. Progress 0 is an adapter without",
-        "effect, its clips drawn anew: the rate there is that of false positives.",
+        "effect, with newly drawn clips: the rate there is that of false positives.",
         "",
         *write_table(
             power,
@@ -249,7 +205,7 @@ def write_report(out: Path, rows: Path, decay: float) -> None:
                 "rejected_se": "+-",
                 "verdicts": "verdicts",
                 "verdicts_se": "+-",
-                "wrong_way": "told worse",
+                "wrong_way": "called worse",
             },
         ),
         "",

@@ -1,4 +1,6 @@
-"""Time and size of a report over many cells, of invented runs: `python -m benchmarks.report_size`.
+"""Time and size of a report over many cells, of invented runs.
+
+    python benchmarks/report_size.py
 
 A study of 200 configurations, 5 metrics and 9 prompts (and all prompts together) is 10,000 cells.  The limits are
 10 s for a whole report and 20 MB for its page; the exit code says whether they were kept.

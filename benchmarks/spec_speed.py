@@ -1,4 +1,4 @@
-"""How fast specs are checked and planned: fresh processes for verbs, many wrong specs in one process.
+"""Time to check and plan specs: a fresh process per command, many wrong specs in one process.
 
     python benchmarks/spec_speed.py
 
@@ -69,8 +69,8 @@ def write_large(folder: Path) -> Path:
 
 def time_wrong_specs(folder: Path, main: Callable[[list[str]], int]) -> list[float]:
     """Seconds that each malformed spec takes to be refused, in one process that has started."""
-    sys.path.insert(0, str(ROOT / "tests" / "spec"))
-    from malformed_cases import MALFORMED
+    sys.path.insert(0, str(ROOT / "tests"))
+    from support.malformed_specs import MALFORMED
 
     path = folder / "wrong.yaml"
     times_s: list[float] = []

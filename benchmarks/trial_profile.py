@@ -1,4 +1,4 @@
-"""Where the time of a whole trial goes.
+"""Time profile of a whole trial.
 
     python benchmarks/trial_profile.py specs/quickstart.yaml
     python benchmarks/trial_profile.py specs/quickstart.yaml -o generation.n_clips=16 --trial r16-all
@@ -56,10 +56,9 @@ def main() -> None:
     if trial is None:
         parser.error(f"no trial {arguments.trial}; there are {', '.join(item.name for item in tuned)}")
     spent: dict[str, list[float]] = {}
-    decoder = getattr(decoding, "Decoder", None) or decoding.PromptDecoder  # its name before packed products
-    watch(decoder, "decode", spent, "generate: codes, by batches")
+    watch(decoding.Decoder, "decode", spent, "generate: codes, by batches")
     watch(AdaptableMusicGen, "decode_audio", spent, "generate: sound")
-    watch(wav_writer, "save_wav", spent, "generate: writing wav files, beside the others")
+    watch(wav_writer, "save_wav", spent, "generate: writing wav files, in parallel")
     watch(generate, "save_codes", spent, "generate: writing codes")
     watch(loop, "take_step", spent, "train: steps")
     watch(loop, "measure_eval_loss", spent, "train: held-out loss")
