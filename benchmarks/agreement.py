@@ -1,4 +1,4 @@
-"""Our numbers beside those of other computations of the same thing, on generated data and on audio.
+"""Agreement of our distances with independent computations, on generated data and on audio.
 
     python benchmarks/agreement.py            # writes benchmarks/results/agreement.md
 

@@ -1,4 +1,4 @@
-"""Where a benchmark runs: `--device` and `--dtype`, clocks that wait for a GPU, its memory, how fast it copies.
+"""The device of a benchmark: `--device` and `--dtype`, clocks that wait for a GPU, its memory, how fast it copies.
 
 On a GPU `peak memory` and `before work` are what torch has allocated there (`torch.cuda.max_memory_allocated`, from
 the end of loading on), not the memory of the process.
@@ -28,7 +28,7 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_device(arguments: argparse.Namespace) -> None:
-    """Whether the device is there and computes in the dtype.
+    """Check that the device exists and computes in the dtype.
 
     Raises:
         ResourceError: no such device, or bfloat16 without hardware for it on a GPU.

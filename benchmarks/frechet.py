@@ -4,7 +4,7 @@
     python benchmarks/frechet.py --case interval --dim 128 --clips 300 --windows 8
 
 `distance` is one value.  `interval` is the value with the jackknife of both sides (one replicate per clip
-and side); the contenders compute every replicate anew, of which `--replicates` are timed and scaled up.
+and side); the contenders recompute every replicate, of which `--replicates` are timed and scaled up.
 Times are CPU seconds of the process, which other work on the machine lengthens little.
 """
 
@@ -89,8 +89,8 @@ CASES: dict[str, dict[str, Contender]] = {
     },
     "interval": {
         "ours": time_interval,
-        "ours, replicates anew": time_replicates(frechet_distance),
-        "sqrtm, replicates anew": time_replicates(distance_by_sqrtm),
+        "ours, replicates recomputed": time_replicates(frechet_distance),
+        "sqrtm, replicates recomputed": time_replicates(distance_by_sqrtm),
     },
 }
 

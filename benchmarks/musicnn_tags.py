@@ -1,9 +1,9 @@
-"""Do musicnn's tags make sense?  Tags of a folder of recordings, for a reader who knows the music.
+"""Tags that musicnn gives to a folder of recordings, for a reader who knows the music.
 
     python benchmarks/musicnn_tags.py --folder /usr/share/games/wesnoth/1.16/data/core/music
 
 From the middle of each file 30 s are tagged by both checkpoints of the package; the highest tags are written
-with their probabilities, and beside them the mean over all files.  Sounds that are no music (noise, silence,
+with their probabilities, and the mean over all files.  Sounds that are no music (noise, silence,
 a sine) go through as well: their tags should have little in common with the music's.  Battle for Wesnoth's
 soundtrack (Debian's wesnoth-1.16-music) is orchestral fantasy music without singing but for a choir here and there.
 """

@@ -1,4 +1,4 @@
-"""How often is a LoRA adapter that does nothing called better or worse?  Measured on really generated clips.
+"""False positives: how often a LoRA adapter without effect is called better or worse, on generated clips.
 
     python benchmarks/noop_adapter.py --work WORK    # writes benchmarks/results/calibration/noop_adapter.md
 
@@ -16,7 +16,7 @@ stay whole) and takes a twentieth of the time.
 
 A comparison is wrong if its p-value is at most 0.05; its verdict is wrong if it says better or worse, which
 also needs the interval to leave out zero.  With the *same* noise the adapter's clips must equal the base's bit
-for bit; that is checked first.  Everything in `--work` is kept, and the same command goes on where it stopped.
+for bit; that is checked first.  Everything in `--work` is kept, and the same command resumes.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def summarize(metric: str, way: str, found: list[Comparison]) -> dict[str, objec
 
 def write_result(rows: list[dict[str, object]], facts: list[str], command: str, wall_s: float) -> str:
     last = (
-        "`+-` is the binomial standard error. A verdict needs the test and the interval, so it is wrong more seldom "
+        "`+-` is the binomial standard error. A verdict needs the test and the interval, so it is wrong less often "
         "than either."
     )
     worst = max(rows, key=lambda row: float(str(row["told"])))

@@ -14,7 +14,7 @@ from lora_bench.metrics.kernel import KAD_SCALE
 
 @dataclass(frozen=True)
 class Design:
-    """How many clips, windows and tracks a simulated experiment has, and how alike windows are.
+    """Numbers of clips, windows and tracks of a simulated experiment, and how correlated windows are.
 
     Attributes:
         clip_share: share of the variance that all windows of a generated clip have in common.

@@ -1,10 +1,10 @@
-"""What threads and instruction sets do to a trained result: the same small spec, run again and again.
+"""Effect of threads and instruction sets on a trained result: the same small spec, run repeatedly.
 
     python benchmarks/reproducibility.py --work /tmp/reproducibility --out benchmarks/results/reproducibility.md
 
 Every run is a process of its own with a setting in its environment; prepared audio and codes are shared.  The first
-run of the first setting is what the others are compared with, and its second run is the control.  What moves is told
-over the standard error of a score, which is what a reader of a report goes by.
+run of the first setting is what the others are compared with, and its second run is the control.  Differences are
+in units of the standard error of a score, which is what a report shows.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ trials:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run came to.
+    """Result of a run.
 
     Attributes:
         weights: of the adapter, one vector.

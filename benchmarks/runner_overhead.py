@@ -1,10 +1,10 @@
-"""What the runner itself costs: Ray per trial and in all, a local trial, and a fully cached re-run.
+"""Cost of the runner itself: Ray per trial and in all, a local trial, and a fully cached re-run.
 
     python benchmarks/runner_overhead.py --out benchmarks/results/runner_overhead.md
 
 Trials do nothing here, so what is left is starting, locking, writing states and watching.  The cached
 re-run is `lora-bench run` on a finished experiment, as a process of its own from start to end; it must not
-import ray or torch.  Processor time stands beside wall time, which a busy machine stretches.
+import ray or torch.  Processor time stands next to wall time, because a busy machine stretches wall time.
 """
 
 from __future__ import annotations
