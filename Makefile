@@ -17,7 +17,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 # all extras are in the locked set: their tests fail, and are not skipped, where one cannot be imported
 export LORA_BENCH_ALL_EXTRAS = 1
 
-.PHONY: help demo test check lint format types imports slow build clean
+.PHONY: help demo test check lint format types imports slow bench build clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -56,6 +56,9 @@ $(INSTALLED): requirements.lock requirements-uv.lock build-constraints.txt pypro
 	$(UV_INSTALL) --require-hashes --compile-bytecode -r requirements.lock
 	$(UV_INSTALL) -e .
 	touch $@
+
+bench: $(INSTALLED)  ## print the ratios of the benchmarks in one table, in a short form
+	$(BIN)/python benchmarks/ratios.py
 
 build: $(INSTALLED)  ## build the wheel and the source archive into dist/
 	$(BIN)/uv build
