@@ -17,7 +17,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 # all extras are in the locked set: their tests fail, and are not skipped, where one cannot be imported
 export LORA_BENCH_ALL_EXTRAS = 1
 
-.PHONY: help demo test check lint format types imports slow bench build clean
+.PHONY: help demo test check lint format types imports slow docs bench build clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -57,6 +57,17 @@ $(INSTALLED): requirements.lock requirements-uv.lock build-constraints.txt pypro
 	$(UV_INSTALL) -e .
 	touch $@
 
+DOCS := .venv-docs
+DOCS_INSTALLED := $(DOCS)/.installed-$(VERSION)
+docs: $(DOCS_INSTALLED)  ## build the documentation into site/, in an environment of its own
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+	@echo site/index.html
+
+$(DOCS_INSTALLED): requirements-docs.lock
+	tools/make_venv.sh "$(PYTHON)" "$(VERSION)" "$(DOCS)"
+	$(DOCS)/bin/python -m pip install --quiet --require-hashes -r requirements-docs.lock
+	touch $@
+
 bench: $(INSTALLED)  ## print the ratios of the benchmarks in one table, in a short form
 	$(BIN)/python benchmarks/ratios.py
 
@@ -64,4 +75,4 @@ build: $(INSTALLED)  ## build the wheel and the source archive into dist/
 	$(BIN)/uv build
 
 clean:  ## remove the environment, runs and caches
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DOCS) site runs .pytest_cache .ruff_cache

@@ -23,7 +23,7 @@ def choose_waiting() -> None:
     """Let the threads of OpenMP sleep while they wait, if other programs use their cores.
 
     torch's threads wait for each other after every product.  Waiting in a loop holds a core that another program
-    needs; sleeping makes a training step on an idle machine up to twice as long.  Both are measured in
+    needs; sleeping makes a training step on an idle machine up to three times as long.  Both are measured in
     benchmarks/results/busy_machine.md, so what the cores do now decides.  Call this before torch is imported.
     """
     import psutil  # 0.1 s, which the verbs that compute nothing do not spend
