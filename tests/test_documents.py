@@ -1,4 +1,4 @@
-"""Paths and names in documents exist."""
+"""Documents: paths and names exist, and every block of code runs or says what it needs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ import re
 from pathlib import Path
 
 import pytest
+from support import ROOT
+from support.documents import REASONS, Block, ReaderFolder, read_blocks
 
-ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "design").glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS.append(ROOT / "benchmarks" / "README.md")
+GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 CODE = re.compile(r"`([\w./-]+)`")
-TOP = {path.name for path in ROOT.iterdir()} - {"runs", "data"}
+TOP = {path.name for path in ROOT.iterdir()} - {"runs", "data", "site", "dist"}
+LANGUAGES = {"sh", "console", "python", "yaml"}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_every_link_and_path_in_a_document_exists(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     if document.name == "CHANGELOG.md":  # tells of files that are gone
@@ -28,3 +36,60 @@ def test_every_link_and_path_in_a_document_exists(document: Path) -> None:
         ):
             missing.append(name)
     assert not missing, f"{document.name} names {missing}"
+
+
+@pytest.mark.parametrize("document", GUIDES, ids=name_of)
+def test_every_block_is_of_a_kind_that_runs_or_says_what_it_needs(document: Path) -> None:
+    blocks = list(read_blocks(document))
+    strange = [
+        block.line
+        for block in blocks
+        if (block.mark not in REASONS if block.mark else block.language not in LANGUAGES)
+    ]
+    assert not strange, f"{document.name}: blocks in lines {strange}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_target_of_make_in_a_document_exists(document: Path) -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = document.read_text(encoding="utf-8")
+    named = re.findall(
+        r"^ *make(?: [A-Z]+=\S+)* ([a-z]+)|`make(?: [A-Z]+=\S+)* ([a-z]+)`", text, flags=re.MULTILINE
+    )
+    assert {first or second for first, second in named} <= set(targets)
+
+
+@pytest.mark.parametrize("document", GUIDES, ids=name_of)
+def test_every_block_without_a_mark_runs(
+    document: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = [block for block in read_blocks(document) if block.mark is None]
+    if not blocks:
+        return
+    monkeypatch.chdir(tmp_path)
+    reader = ReaderFolder(tmp_path, capsys)
+    for block in blocks:
+        reader.run(block)
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "message"),
+    [
+        ("sh", "lora-bench validate missing.yaml", "ends with 2"),
+        ("sh", "rm -r data", "mark the block"),
+        ("console", "$ lora-bench specs\nnothing", "nothing|first line"),
+        ("python", "assert False, 'no'", "no"),
+        ("yaml", "trials: {grid: {axes: {lora.rnak: [1]}}}", "lora.rnak"),
+    ],
+)
+def test_a_block_that_is_wrong_is_found(
+    language: str,
+    text: str,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Exception, match=message):
+        ReaderFolder(tmp_path, capsys).run(Block(1, language, text, None))
