@@ -7,11 +7,11 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
+from benchmarks.random_model import SMALL, TINY, build_random_musicgen, build_tokenizer
 from lora_bench.models.base import AdaptableMusicGen
 from lora_bench.models.bridges.parts import MusicGenParts, take_apart
 from lora_bench.models.loading import load_model
 from lora_bench.models.model_info import describe_network
-from lora_bench.models.random_model import SMALL, TINY, build_random_musicgen, build_tokenizer
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.spec.schema import ModelSpec
 
@@ -34,7 +34,7 @@ def make_model(
     with torch.no_grad():  # the published decoders hold numbers of float16, though their files say float32
         for weight in cast("nn.Module", network.decoder).parameters():
             weight.copy_(weight.half())
-    info = describe_network(network, name=f"random {name}", weights_hash="random", trained=False)
+    info = describe_network(network.config, name=f"random {name}", weights_hash="random", trained=False)
     if backend == "audiocraft":
         from lora_bench.models.audiocraft_library import require_audiocraft
 

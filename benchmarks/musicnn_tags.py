@@ -71,7 +71,7 @@ def main() -> None:
     files = list_audio_files(arguments.folder)[: arguments.files]
     encoders = [MusicnnEncoder(name, device="cpu") for name in CHECKPOINTS]
     music, sounds = [list(cut_middles(files)), make_sounds()]
-    tags = [encoder.tag_clips([*music, *sounds]) for encoder in encoders]
+    tags = [encoder.embed_and_tag([*music, *sounds])[1] for encoder in encoders]
     lines = [
         "# musicnn's tags of real music",
         "",

@@ -26,7 +26,7 @@ import soundfile
 import yaml
 from idle_trial import do_nothing
 
-from lora_bench.models.random_model import TINY, save_random_musicgen
+from benchmarks.random_model import TINY, save_random_musicgen
 from lora_bench.planning.plan import plan_experiment
 from lora_bench.progress import SilentProgress
 from lora_bench.runner.executor import run_trials

@@ -73,7 +73,7 @@ def _load_folder(spec: ModelSpec, folder: Path) -> Iterator[Finding]:
     network, _ = load_network(folder, spec.id)
     set_token_ids(network)
     identity = identify_folder(folder, spec.id, network)
-    describe_network(network, name=spec.id, weights_hash=identity.weights, trained=True)
+    describe_network(network.config, name=spec.id, weights_hash=identity.weights, trained=True)
     counts = {
         part: sum(p.numel() for name, p in network.named_parameters() if name.startswith(part))
         for part in ("decoder", "text_encoder", "audio_encoder")

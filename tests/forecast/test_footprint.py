@@ -13,6 +13,14 @@ import torch
 from support.live_tensors import LiveTensors, count_saved_bytes
 from torch import Tensor
 
+from benchmarks.random_model import (
+    SMALL,
+    TINY,
+    TINY_STEREO,
+    MusicGenShape,
+    build_random_musicgen,
+    build_tokenizer,
+)
 from lora_bench.forecast.footprint import (
     CAPTION_TOKENS,
     FLOAT32,
@@ -25,14 +33,6 @@ from lora_bench.forecast.footprint import (
 )
 from lora_bench.forecast.shapes import ModelShape, find_shape
 from lora_bench.models.model_info import describe_network
-from lora_bench.models.random_model import (
-    SMALL,
-    TINY,
-    TINY_STEREO,
-    MusicGenShape,
-    build_random_musicgen,
-    build_tokenizer,
-)
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.spec.schema import LoraSpec, ModelSpec, TrainSpec
 
@@ -70,7 +70,7 @@ class Training:
         train: TrainSpec,
     ) -> None:
         network = build_random_musicgen(sizes)
-        info = describe_network(network, name="tiny", weights_hash="random", trained=False)
+        info = describe_network(network.config, name="tiny", weights_hash="random", trained=False)
         dtype = torch.bfloat16 if arithmetic.weight == HALF else torch.float32
         device = torch.device("cpu")
         self.model = TransformersMusicGen(network, build_tokenizer(), info, device=device, dtype=dtype)

@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.random_model import TINY, build_random_musicgen, build_tokenizer
 from lora_bench.cli.main import main
 from lora_bench.forecast import find_obstacle
 from lora_bench.models.bridges.exports import write_export
 from lora_bench.models.bridges.parts import take_apart
-from lora_bench.models.random_model import TINY, build_random_musicgen, build_tokenizer
 from lora_bench.spec.schema import ModelSpec
 
 SPEC = """

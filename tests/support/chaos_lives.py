@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from benchmarks.random_model import TINY, save_random_musicgen
 from lora_bench.errors import EXIT_INCOMPLETE, InterruptedRunError
-from lora_bench.models.random_model import TINY, save_random_musicgen
 from lora_bench.planning.plan import ExperimentPlan, plan_experiment
 from lora_bench.progress import SilentProgress
 from lora_bench.runner.experiment import run_experiment

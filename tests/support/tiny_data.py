@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.random_model import TINY, save_random_musicgen
 from lora_bench.artifacts import AudioFormat, Manifest, Slice, Split, Track
 from lora_bench.models import load_model
-from lora_bench.models.random_model import TINY, save_random_musicgen
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import ModelSpec
