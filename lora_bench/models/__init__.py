@@ -1,22 +1,21 @@
-"""MusicGen behind one protocol.
+"""MusicGen behind one interface.
 
-protocol.py                what stages may ask of a model, and the records that cross
+protocol.py                the interface of a model, and its records
 loading.py, model_files.py load a spec's model; find its files, with clear errors
-identity.py, hash_cache.py the hash of what is loaded
+identity.py, hash_cache.py the hash of a loaded model
 model_info.py, device.py   facts about a network; devices and arithmetic
 network_parts.py           a network with or without its text encoder and codec
 base.py                    shared by all backends: adapters, channels, text, the training loss
-transformers_musicgen.py   the protocol on transformers' classes
-audiocraft_backend/        the protocol on audiocraft's, imported only where a spec asks for it
-bridges/                   weights, configs and adapters between the two
+transformers_musicgen.py   the interface on transformers' classes
+audiocraft_backend/        the interface on audiocraft's classes, imported only if a spec names it
+bridges/                   convert weights, configs and adapters between the two
 compiled_training.py       decoder layers compiled by torch, for training steps
-lora.py, targets.py        adapters by PEFT; target words to module names
+lora.py, targets.py        adapters by PEFT; module names of target words
 delay_pattern.py           the delay pattern
 linears.py, extraction.py  the decoder's weights as plain tensors, adapter included
 decoding/                  steps, kernels, sampling, noise
 token_set.py               codes and text states of a dataset
 memory.py                  free and used memory, out-of-memory errors
-random_model.py            MusicGens with random weights, for tests and benchmarks
 pocket/                    the embedded model
 """
 

@@ -1,4 +1,4 @@
-"""audiocraft, imported only where a spec asks for it, or a clear word on how to get it."""
+"""Import audiocraft if a spec names it, or say how to install it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import logging
 from lora_bench.errors import ModelError
 from lora_bench.models.quiet import keep_numba_folder
 
-# without --inexact it would take out what other extras brought
+# without --inexact it would remove the packages of other extras
 INSTALL = "uv sync --inexact --extra audiocraft"
 
 
 def require_audiocraft() -> None:
-    """Import audiocraft; seconds, the first time.
+    """Import audiocraft, which takes seconds the first time.
 
     Raises:
-        ModelError: it is not installed, or cannot be imported; says what installs it.
+        ModelError: it is not installed, or cannot be imported; says how to install it.
     """
-    # xformers says that its compiled part does not fit this torch; attention is torch's own here
+    # xformers warns that its compiled part does not fit this torch, but attention is torch's own here
     logging.getLogger("xformers").setLevel(logging.ERROR)
     try:
         with keep_numba_folder():

@@ -1,12 +1,12 @@
-"""What MusicGens share whichever library's classes run them: adapters, channels, text, the training loss.
+"""The part of a MusicGen that all backends share: adapters, channels, text, the training loss.
 
-`network` has its decoder under transformers' names, so that targets, the initial A of an adapter, saved
-adapters and the extraction of weights are the same for every library:
+`network` has its decoder under transformers' names, so that targets, the initial A of an adapter, saved adapters and
+the extraction of weights are the same for every library:
 `decoder.model.decoder.layers.N.{self_attn,encoder_attn}.{q,k,v,out}_proj`, `fc1`, `fc2`,
 `decoder.lm_heads.K`, and `enc_to_dec_proj` where text and decoder differ in width.
 
-The null condition is zero states behind the projection with an open attention mask, which gives exactly what
-a zero mask gives (keys and values have no bias) and leaves no row of the attention fully masked.
+The null condition is zero states after the projection with an open attention mask.  It gives exactly the result of a
+zero mask (keys and values have no bias), and no row of the attention is fully masked.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ DROPOUT_ATTRIBUTES = ("dropout", "activation_dropout", "layerdrop")
 
 
 class AdaptableMusicGen(ABC):
-    """A frozen MusicGen with at most one adapter in it.
+    """A frozen MusicGen with at most one adapter.
 
     Args:
         network: under transformers' names (see above); on `device`, its decoder in `dtype`.
-        info: what is fixed about it.
-        text_width: of the text encoder's states.
+        info: fixed facts about it.
+        device: of the whole network.
+        dtype: arithmetic of the decoder.
+        text_width: width of the text encoder's states.
         hub_id: for the adapter's config; None if the model is not on the hub.
     """
 
@@ -77,17 +79,17 @@ class AdaptableMusicGen(ABC):
 
     @property
     def network(self) -> Any:
-        """The network, whole."""
+        """The whole network."""
         return self._network
 
     @property
     def info(self) -> ModelInfo:
-        """What is fixed about the model."""
+        """Fixed facts about the model."""
         return self._info
 
     @property
     def device(self) -> torch.device:
-        """Where everything runs."""
+        """Device of the whole network."""
         return self._device
 
     @property
@@ -99,15 +101,15 @@ class AdaptableMusicGen(ABC):
 
     @abstractmethod
     def _encode_mono(self, audio: Tensor) -> Tensor:
-        """Codes [N, K / C, F] of mono clips [N, 1, S]."""
+        """Encode mono clips [N, 1, S] to codes [N, K / C, F]."""
 
     @abstractmethod
     def _decode_mono(self, codes: Tensor) -> Tensor:
-        """Audio [N, 1, at least F * hop_samples] of codes [N, K / C, F]."""
+        """Decode codes [N, K / C, F] to audio [N, 1, at least F * hop_samples]."""
 
     @abstractmethod
     def _find_latents(self, audio: Tensor) -> Tensor:
-        """The codec's output before its quantiser, [N, D, F], of mono clips [N, 1, S]."""
+        """Return the codec's output before its quantiser, [N, D, F], for mono clips [N, 1, S]."""
 
     @abstractmethod
     def encode_text(self, texts: Sequence[str]) -> list[TextState]:
@@ -119,20 +121,20 @@ class AdaptableMusicGen(ABC):
 
     @abstractmethod
     def _find_layers(self) -> Sequence[nn.Module]:
-        """The decoder's layers."""
+        """Return the decoder's layers."""
 
     @abstractmethod
     def _switch_checkpointing(self, on: bool) -> None:
-        """Gradient checkpointing of the decoder's layers while training."""
+        """Switch gradient checkpointing of the decoder's layers in training on or off."""
 
     @abstractmethod
     def _run_decoder(self, inputs: Tensor, text: Tensor, text_mask: Tensor | None) -> Tensor:
-        """Normalised hidden states [B, T, D].
+        """Return normalised hidden states [B, T, D].
 
         Args:
             inputs: int64 [B, K, T], delayed.
             text: projected states [B, L, D] in the decoder's dtype.
-            text_mask: int64 [B, L], 0 where padded; None if nothing was.
+            text_mask: int64 [B, L], 0 at padding; None without padding.
         """
 
     # audio
@@ -165,7 +167,7 @@ class AdaptableMusicGen(ABC):
         return latents.transpose(1, 2).float().cpu().numpy()
 
     def _split_channels(self, audio: NDArray[np.float32]) -> Tensor:
-        """Audio [B, C, S] as mono clips [B * C, 1, S] on the device."""
+        """Return audio [B, C, S] as mono clips [B * C, 1, S] on the device."""
         channels = self._info.audio_format.channels
         if audio.ndim != 3 or audio.shape[1] != channels:
             raise ModelError(
@@ -177,7 +179,7 @@ class AdaptableMusicGen(ABC):
     # adapters
 
     def linear_module_names(self) -> tuple[str, ...]:
-        """See `MusicModel.linear_module_names`; text encoder and codec are left out."""
+        """See `MusicModel.linear_module_names`; modules of text encoder and codec are not included."""
         suffix = ".base_layer"  # of adapted layers
         found = [name for name, module in self._network.named_modules() if isinstance(module, nn.Linear)]
         names = [name.removesuffix(suffix) for name in found if ".lora_" not in name]
@@ -193,7 +195,7 @@ class AdaptableMusicGen(ABC):
         return LoraInjection(*adapters.count_adapter(self._peft))
 
     def load_adapter(self, folder: Path) -> None:
-        """See `MusicModel.load_adapter`; an adapter under audiocraft's names will do as well."""
+        """See `MusicModel.load_adapter`; the adapter may have audiocraft's names."""
         adapters.check_adapter(folder, model_name=self._info.name, weights_hash=self._info.weights_hash)
         self.remove_adapter()
         if is_audiocraft_adapter(folder):
@@ -246,7 +248,7 @@ class AdaptableMusicGen(ABC):
     ) -> Tensor:
         """See `MusicModel.training_loss`."""
         n_frames = int(valid_frames.max())
-        is_padded = bool((valid_frames < n_frames).any())  # asked here: a GPU would have to be waited for
+        is_padded = bool((valid_frames < n_frames).any())  # on the CPU: no need to wait for a GPU
         codes = codes[..., :n_frames].to(self._device)
         valid_frames = valid_frames.to(self._device)
         start_id, delays = self._info.codebook_size, self._info.delays
@@ -258,14 +260,14 @@ class AdaptableMusicGen(ABC):
         losses: list[Tensor] = []
         for codebook, delay in enumerate(delays):
             states, wanted = hidden[:, delay : delay + n_frames], codes[:, codebook]
-            # heads see the frames that count, and no others: padding costs neither memory nor gradient
+            # heads see only valid frames: padding costs neither memory nor gradient
             states = states.flatten(0, 1) if in_clip is None else states[in_clip]
             wanted = wanted.flatten() if in_clip is None else wanted[in_clip]
             losses.append(F.cross_entropy(self._network.decoder.lm_heads[codebook](states).float(), wanted))
         return torch.stack(losses).mean()
 
     def _batch_text(self, text_states: Sequence[TextState | None]) -> tuple[Tensor, Tensor | None]:
-        """Projected states [B, L, D] and a mask [B, L] (None if no state was padded)."""
+        """Return projected states [B, L, D] and a mask [B, L] (None if no state is padded)."""
         given = [state for state in text_states if state is not None]
         length = max((len(state) for state in given), default=1)
         width = given[0].shape[-1] if given else self._text_width

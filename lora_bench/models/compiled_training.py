@@ -14,7 +14,7 @@ COMPILER = "inductor"
 class CompiledLayers:
     """Switches layers between their own forward pass and a compiled one.
 
-    Layer by layer, because all of a decoder's are alike and share what is compiled; the rest of a step is small.
+    It compiles layer by layer, because all layers of a decoder share the compiled code; the rest of a step is small.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class CompiledLayers:
         self._forwards: Sequence[Callable[..., Any]] = ()
 
     def use(self, layers: Sequence[nn.Module]) -> None:
-        """Compiled passes from here on; they are compiled when they are first called."""
+        """Switch to compiled passes; torch compiles them at their first call."""
         if not self._forwards:
             self._layers = layers
             self._forwards = [torch.compile(layer.forward, backend=COMPILER) for layer in layers]
@@ -30,11 +30,11 @@ class CompiledLayers:
             layer.forward = forward  # before the class's; checkpointing stays around it
 
     def leave(self) -> None:
-        """The layers' own passes."""
+        """Switch back to the layers' own passes."""
         for layer in self._layers:
             vars(layer).pop("forward", None)
 
     def forget(self) -> None:
-        """Leave them, and compile anew next time: modules have changed."""
+        """Switch back, and compile again next time, because modules have changed."""
         self.leave()
         self._layers = self._forwards = ()

@@ -1,6 +1,6 @@
-"""The delay pattern: codebook k is spoken `delays[k]` positions later than codebook 0.
+"""The delay pattern: codebook k comes `delays[k]` positions later than codebook 0.
 
-With delays 0, 1, 2, 3 and frames a, b, c the decoder's positions hold (P is start and padding)::
+With delays 0, 1, 2, 3 and frames a, b, c the decoder's positions are (P is start and padding)::
 
     position    0   1   2   3   4   5
     codebook 0  a0  b0  c0  P   P   P
@@ -20,18 +20,18 @@ from torch import Tensor
 
 
 def find_delays(n_codebooks: int, channels: int) -> tuple[int, ...]:
-    """Delays of MusicGen: 0, 1, 2, 3; a stereo pair (left, right) shares its delay: 0, 0, 1, 1, ..."""
+    """Return MusicGen's delays: 0, 1, 2, 3; a stereo pair (left, right) shares its delay: 0, 0, 1, 1, ..."""
     return tuple(codebook // channels for codebook in range(n_codebooks))
 
 
 def delay_codes(codes: Tensor, valid_frames: Tensor, delays: Sequence[int], pad_id: int) -> Tensor:
-    """Codes in the delay pattern, padding frames replaced by `pad_id`.
+    """Put codes into the delay pattern, with `pad_id` in place of padding frames.
 
     Args:
         codes: int64 [B, K, F].
         valid_frames: int64 [B].
         delays: K delays.
-        pad_id: token where a codebook has not begun or is over.
+        pad_id: token before a codebook's first and after its last frame.
 
     Returns:
         int64 [B, K, F + max(delays)].
@@ -46,7 +46,7 @@ def delay_codes(codes: Tensor, valid_frames: Tensor, delays: Sequence[int], pad_
 
 
 def undelay_codes(delayed: Tensor, delays: Sequence[int]) -> Tensor:
-    """Codes [B, K, F] from the delay pattern [B, K, F + max(delays)]."""
+    """Return codes [B, K, F] from the delay pattern [B, K, F + max(delays)]."""
     n_frames = delayed.shape[-1] - max(delays)
     return torch.stack(
         [delayed[:, codebook, delay : delay + n_frames] for codebook, delay in enumerate(delays)], dim=1
@@ -54,5 +54,5 @@ def undelay_codes(delayed: Tensor, delays: Sequence[int]) -> Tensor:
 
 
 def decoder_inputs(delayed: Tensor, start_id: int) -> Tensor:
-    """What the decoder reads to predict `delayed`: the same, one position later, `start_id` first."""
+    """Return the decoder's inputs to predict `delayed`: the same one position later, `start_id` first."""
     return torch.cat([torch.full_like(delayed[..., :1], start_id), delayed[..., :-1]], dim=-1)

@@ -1,4 +1,4 @@
-"""Choose devices and arithmetic; measure what the hardware computes fast."""
+"""Choose device and arithmetic; measure whether the hardware is fast in bfloat16."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lora_bench.errors import ResourceError
 
 _SIZE, _N_ROUNDS = 384, 5
 _FASTER = 0.8
-"""Time in bfloat16 over time in float32 below which bfloat16 is called fast."""
+"""Time in bfloat16 over time in float32 below which bfloat16 counts as fast."""
 
 
 def choose_device(device: str) -> torch.device:
-    """The device of a name; `auto` is a GPU if there is one.
+    """Return the device of a name; `auto` is a GPU if there is one.
 
     Raises:
         ResourceError: there is no such device.
@@ -37,7 +37,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The decoder's arithmetic; `auto` is bfloat16 where the hardware has it, else float32."""
+    """Return the decoder's arithmetic; `auto` is bfloat16 on GPUs that support it, else float32."""
     if name == "auto":
         is_gpu = device.type == "cuda"
         return torch.bfloat16 if is_gpu and has_fast_bfloat16(device) else torch.float32
@@ -45,7 +45,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether products in bfloat16 are faster than in float32; on a CPU without them they are many times slower."""
+    """Return whether bfloat16 products are faster than float32; on a CPU without support they are much slower."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and _measure_bfloat16() < _FASTER
@@ -53,11 +53,11 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 @cache
 def _measure_bfloat16() -> float:
-    """Time of a product in bfloat16 over that in float32, best of some rounds, once per process."""
+    """Measure the time of a bfloat16 product over that of a float32 one, best of some rounds, once per process."""
     sides = {dtype: torch.ones(_SIZE, _SIZE, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)}
     best_s = dict.fromkeys(sides, float("inf"))
     with torch.inference_mode():
-        for _ in range(_N_ROUNDS):  # in turn, so that a busy moment meets both
+        for _ in range(_N_ROUNDS):  # in turn, so that a busy moment affects both
             for dtype, side in sides.items():
                 begin_s = time.perf_counter()
                 torch.mm(side, side)

@@ -1,4 +1,4 @@
-"""A transformers MusicGen decoder's weights as plain tensors, with the adapter in them."""
+"""Extract a MusicGen decoder's weights as plain tensors that include the adapter."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _read_layer(layer: Any) -> DecoderLayerWeights:
 
 
 class _LayersOnDemand(Sequence[DecoderLayerWeights]):
-    """Reads a layer each time that it is asked for."""
+    """A sequence that reads a layer at each access."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self._layers = layers
@@ -61,9 +61,9 @@ class _LayersOnDemand(Sequence[DecoderLayerWeights]):
 
 @torch.no_grad()
 def extract_decoder_weights(network: MusicgenForConditionalGeneration, *, start_id: int) -> DecoderWeights:
-    """Weights for decoding.
+    """Extract the weights for decoding.
 
-    Packed matrices and layers with an adapter are copies; everything else is shared with `network`.
+    Packed matrices and layers with an adapter are copies; all other tensors are shared with `network`.
     """
     causal_lm = cast("Any", network.decoder)
     decoder = causal_lm.model.decoder

@@ -1,7 +1,7 @@
-"""Hashes of large files and of models, kept between runs in the user's cache folder.
+"""A cache of the hashes of large files and models, in the user's cache folder.
 
-`$XDG_CACHE_HOME/lora_bench/hashes.json`, or below `~/.cache`.  Nothing depends on it: what is not there, or cannot be
-written, is computed again.
+`$XDG_CACHE_HOME/lora_bench/hashes.json`, or below `~/.cache`.  A hash that is missing, or cannot be written, is
+computed again.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ MAX_ENTRIES = 500
 
 
 def cache_file() -> Path:
-    """Where the hashes are kept."""
+    """Return the path of the cache."""
     root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  (never raises)
     return Path(root) / "lora_bench" / "hashes.json"
 
 
 def recall(facts: object) -> str | None:
-    """What was remembered under `facts`; None if nothing was."""
+    """Return the value stored under `facts`; None if there is none."""
     return _read().get(hash_json(facts, length=32))
 
 
 def remember(facts: object, value: str) -> None:
-    """Keep a value; the oldest of many are dropped."""
+    """Store a value; drop the oldest of too many."""
     known = _read() | {hash_json(facts, length=32): value}
     try:
         write_json(cache_file(), dict(list(known.items())[-MAX_ENTRIES:]))

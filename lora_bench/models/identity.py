@@ -1,13 +1,13 @@
-"""The identity of a model: the numbers that load and the settings that they are used with, not the files.
+"""The identity of a model: its loaded numbers and the settings for them, not its files.
 
-A model's weights come in one file or several, as safetensors or pickles, in half precision, under older names, next
-to files that nobody reads, or in audiocraft's form.  All of them are read into the same tensors under the same names,
-and their identity is the hash of these: of every name, shape, and value **in float32**.  Float32 is what every form is
-loaded in, before a run rounds it to its own `dtype`.  A file in float16 thus equals one in float32 that holds the same
-numbers, and differs from the float32 file that it was rounded from.
+A model's weights come in one file or several, as safetensors or pickles, in half precision, under older names, next to
+unused files, or in audiocraft's form.  All forms load as the same tensors under the same names, and the identity is
+the hash of every name, shape, and value **in float32**.  Every form is loaded in float32 before a run rounds it to its
+own `dtype`.  A float16 file therefore equals a float32 file with the same numbers, and differs from the float32 file
+that it was rounded from.
 
 Tensors are hashed one after the other, and parts that the caller has not loaded are read one at a time.  The result is
-kept under the hash of the files that load (see `hash_cache.py`), so that a model is hashed once.
+cached under the hash of the files (see `hash_cache.py`), so that a model is hashed once.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from lora_bench.models.network_parts import ENCODERS, PARTS, read_network
 from lora_bench.store import hash_json
 
 VERSION = 1  # raise it when the same model gets another hash
-# computed, or statistics of the codebooks' training: neither changes a result
+# computed tensors, and statistics of the codebooks' training: neither changes a result
 _UNREAD = re.compile(r"(^|\.)embed_positions\.|\.codebook\.(inited|cluster_size|embed_avg)$")
-# what the shapes of the tensors do not say
+# settings that the shapes of the tensors do not show
 _SETTINGS = {
     "text_encoder": (
         "num_heads", "feed_forward_proj", "layer_norm_epsilon", "relative_attention_num_buckets",
@@ -49,19 +49,19 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Hashes of a model: of the whole, and of its codec alone, by which `encodec` scores are compared."""
+    """Hashes of the whole model, and of its codec alone, which decides whether `encodec` scores are comparable."""
 
     weights: str
     codec: str
 
 
 def identify_folder(folder: Path, name: str, network: Any = None) -> ModelIdentity:
-    """The identity of a model in transformers' form.
+    """Compute the identity of a model in transformers' form.
 
     Args:
         folder: its files.
         name: of the model, for errors.
-        network: the loaded model; parts that it lacks are read from the folder, one at a time.
+        network: the loaded model; missing parts are read from the folder, one at a time.
 
     Raises:
         ModelError: the files are damaged or incomplete.
@@ -82,11 +82,11 @@ def identify_folder(folder: Path, name: str, network: Any = None) -> ModelIdenti
 
 
 def identify_parts(parts: MusicGenParts, files: Iterable[Path]) -> ModelIdentity:
-    """The identity of a model in audiocraft's form: that of the same model in transformers' form.
+    """Compute the identity of a model in audiocraft's form, equal to that of the same model in transformers' form.
 
     Args:
         parts: the model.
-        files: what its weights came from.
+        files: the files of its weights.
     """
     key = hash_files(files)
     text, codec = cast("nn.Module", parts.text_encoder).state_dict(), parts.codec_state

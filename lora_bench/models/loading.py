@@ -1,4 +1,4 @@
-"""A spec's model becomes a loaded one: the embedded model, a local folder or a hub id."""
+"""Load the model of a spec: the embedded model, a local folder or a hub id."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lora_bench.spec.schema import ModelSpec
 
 
 def load_model(spec: ModelSpec, *, device: str = "auto") -> AdaptableMusicGen:
-    """Load a model, quietly and frozen; on transformers' classes text encoder and codec when they are first used.
+    """Load a frozen model without output; on transformers' classes text encoder and codec load at their first use.
 
     Args:
         spec: id, revision, backend, arithmetic.
@@ -37,7 +37,7 @@ def load_model(spec: ModelSpec, *, device: str = "auto") -> AdaptableMusicGen:
     set_token_ids(network)
     identity = identify_folder(folder.path, spec.id, network)
     info = describe_network(
-        network,
+        network.config,
         name=spec.id,
         weights_hash=identity.weights,
         codec_hash=identity.codec,

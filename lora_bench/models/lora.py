@@ -1,8 +1,8 @@
-"""LoRA by PEFT: inject, save, load and take out adapters of a transformers MusicGen.
+"""LoRA by PEFT: inject, save, load and remove adapters of a transformers MusicGen.
 
-What PEFT leaves open is settled here: targets are full module names, so that nothing outside the decoder
-is ever matched; the initial A depends on the seed and the module's name only, not on the device or on which
-other modules are adapted; saved files do not depend on the process (sorted targets, no path of this machine).
+In addition to PEFT: targets are full module names, so that nothing outside the decoder matches; the initial A depends
+only on the seed and the module's name, not on the device or on other adapted modules; saved files do not depend on the
+process (sorted targets, no path of this machine).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PROVENANCE_FILE = "lora_bench.json"
 
 
 def add_adapter(model: nn.Module, names: Sequence[str], lora: LoraSpec, seed: int) -> PeftModel:
-    """Put a fresh adapter on the modules `names`; its update is zero.
+    """Add a fresh adapter, whose update is zero, to the modules `names`.
 
     Args:
         model: changed in place; all its own parameters are frozen.
@@ -54,9 +54,8 @@ def add_adapter(model: nn.Module, names: Sequence[str], lora: LoraSpec, seed: in
         use_rslora=lora.use_rslora,
         bias="none",
     )
-    # PEFT asks transformers by names that are on their way out, and draws an A that is not kept
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")
+    # PEFT uses deprecated names of transformers, and draws an A that is not kept
+    with warnings.catch_warnings(action="ignore"), torch.random.fork_rng(devices=[]):
         peft_model = cast("PeftModel", get_peft_model(cast("Any", model), config))
     _seed_adapter(peft_model, seed)
     return peft_model
@@ -74,19 +73,19 @@ def _seed_adapter(peft_model: PeftModel, seed: int) -> None:
 
 
 def adapted_modules(peft_model: PeftModel) -> dict[str, LoraLayer]:
-    """Adapted modules by their name in the base model."""
+    """Return the adapted modules by their name in the base model."""
     base = peft_model.get_base_model()
     return {name: module for name, module in base.named_modules() if isinstance(module, LoraLayer)}
 
 
 def count_adapter(peft_model: PeftModel) -> tuple[dict[str, int], int]:
-    """Adapted modules per target group, and the number of the adapter's parameters."""
+    """Count the adapted modules per target group, and the adapter's parameters."""
     names = adapted_modules(peft_model)
     return count_by_group(names), sum(p.numel() for p in adapter_parameters(peft_model).values())
 
 
 def adapter_parameters(peft_model: PeftModel) -> dict[str, nn.Parameter]:
-    """The adapter's parameters under the names that they have in the saved file."""
+    """Return the adapter's parameters under their names in the saved file."""
     found: dict[str, nn.Parameter] = {}
     for name, module in adapted_modules(peft_model).items():
         for part, parameter in cast("nn.Module", module).named_parameters():
@@ -97,7 +96,7 @@ def adapter_parameters(peft_model: PeftModel) -> dict[str, nn.Parameter]:
 
 
 def remove_adapter(peft_model: PeftModel) -> None:
-    """Give the base model its own modules back, bit for bit (nothing was ever merged into them)."""
+    """Restore the base model's own modules bit for bit (nothing is ever merged into them)."""
     base = peft_model.get_base_model()
     cast("Any", peft_model.base_model).unload()
     # PEFT warns about a second adapter as long as this stays on the base model
@@ -113,8 +112,8 @@ def save_adapter(
 
     Args:
         peft_model: model with the adapter.
-        folder: replaced if it is there.
-        provenance: goes into `lora_bench.json`.
+        folder: replaced if it exists.
+        provenance: content of `lora_bench.json`.
         base_name: hub id of the base model, None if it is not on the hub.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +123,7 @@ def save_adapter(
             config = peft_model.peft_config[ADAPTER]
             config.base_model_name_or_path = base_name
             peft_model.save_pretrained(str(draft), save_embedding_layers=False)
-            (draft / "README.md").unlink(missing_ok=True)  # a form with nothing filled in
+            (draft / "README.md").unlink(missing_ok=True)  # an empty template
             saved = read_json(draft / CONFIG_FILE)
             # `target_modules` is a set, in an order that changes from process to process; PEFT also fills
             # an empty name with the folder that the model was loaded from
@@ -151,7 +150,7 @@ def _replace_folder(draft: Path, folder: Path) -> None:
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:
-    """What `save_adapter` was told about the adapter; None if another program wrote it."""
+    """Read the provenance that `save_adapter` wrote; None if another program wrote the adapter."""
     try:
         return cast("dict[str, Any]", read_json(folder / PROVENANCE_FILE))
     except StoreError:
@@ -159,7 +158,7 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
 
 
 def check_adapter(folder: Path, *, model_name: str, weights_hash: str) -> None:
-    """Whether `folder` holds an adapter, and one of this very model.
+    """Check that `folder` holds an adapter of this model.
 
     Raises:
         ModelError: it does not.
@@ -181,7 +180,7 @@ def check_adapter(folder: Path, *, model_name: str, weights_hash: str) -> None:
 
 
 def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
-    """Put the adapter in `folder` on `model`, in eval mode.
+    """Load the adapter in `folder` into `model`, in eval mode.
 
     Raises:
         ModelError: damaged files, or modules and shapes that this model does not have.
@@ -189,8 +188,7 @@ def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
     try:
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as stored:
             names = set(stored.keys())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what PEFT warns of is checked below
+        with warnings.catch_warnings(action="ignore"):  # PEFT's warnings are checked below
             peft_model = PeftModel.from_pretrained(cast("Any", model), str(folder), low_cpu_mem_usage=False)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         _discard_injected(model)
@@ -210,7 +208,7 @@ def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
 
 
 def _discard_injected(model: nn.Module) -> None:
-    """Take out LoRA layers that a failed load left behind."""
+    """Remove LoRA layers that a failed load left behind."""
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLayer):
             parent, _, leaf = name.rpartition(".")
@@ -226,7 +224,7 @@ def _first_line(error: BaseException) -> str:
 
 @torch.no_grad()
 def read_linear(module: nn.Module) -> PackedLinear:
-    """A linear layer's tensors, with the update of its adapter if it has one."""
+    """Read a linear layer's tensors, with the update of its adapter if it has one."""
     if not isinstance(module, LoraLayer):
         linear = cast("nn.Linear", module)
         return PackedLinear(linear.weight.detach(), _detached(linear.bias))

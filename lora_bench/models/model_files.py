@@ -1,4 +1,4 @@
-"""Where a model's files lie: the embedded folder, a local one, or the hub's cache; and their hash."""
+"""Find and hash the files of a model: in the embedded folder, a local one, or the hub's cache."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ POCKET = "pocket"
 CONFIG_FILES = ("*.json", "*.model", "*.txt")
 SAFE_WEIGHTS = "*.safetensors"
 PICKLED_WEIGHTS = "pytorch_model*.bin"  # read with torch's weights_only, as transformers does
-# what is fetched from the hub, in this order, until weights are complete; the last takes `model.fp32.safetensors`
+# fetched from the hub in this order until the weights are complete; the last one matches `model.fp32.safetensors`
 FETCHED = (("model.safetensors", "model-*-of-*.safetensors"), (PICKLED_WEIGHTS,), (SAFE_WEIGHTS,))
-SMALL_FILE = 2**20  # bytes; hashes of smaller files are not kept between runs
+SMALL_FILE = 2**20  # bytes; hashes of smaller files are not cached between runs
 SHA256_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """Where a model's files lie; `hub_id` is None if they did not come from the hub."""
+    """The folder of a model; `hub_id` is None if it did not come from the hub."""
 
     path: Path
     hub_id: str | None
 
 
 def find_model_folder(spec: ModelSpec) -> ModelFolder:
-    """The folder with a model's files; a hub model is fetched if it is not in the cache.
+    """Find the folder with a model's files; fetch a hub model that is not in the cache.
 
     Raises:
-        ModelError: there is none; says what was looked for and how to get it.
+        ModelError: there is none; says what was searched and how to get it.
     """
     if spec.id == POCKET:
         try:
@@ -118,20 +118,19 @@ def _download(spec: ModelSpec, patterns: list[str]) -> Path:
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """The files of a folder that load, and what transformers has to be told to take them."""
+    """The weight files of a folder that load, and the options that make transformers take them."""
 
     files: tuple[Path, ...]
     options: Mapping[str, Any]
 
 
 def find_weight_files(folder: Path) -> WeightFiles:
-    """The first complete form of a model's weights: safetensors, then pickles, then a variant such as `fp32`.
+    """Find the first complete form of a model's weights: safetensors, then pickles, then a variant such as `fp32`.
 
-    The order is that of transformers, which looks for names alone and fails at a file that an index promises and
-    nobody fetched.
+    The order is that of transformers, which looks at names only and fails if a file of an index is missing.
 
     Raises:
-        ModelError: there is none; names what is missing.
+        ModelError: there is none; names the missing files.
     """
     variants = {path.name.split(".")[1] for path in folder.glob("model.*.safetensors")}
     variants |= {path.name.split(".")[3] for path in folder.glob("model.safetensors.index.*.json")}
@@ -166,7 +165,7 @@ def _list_shards(index: Path) -> list[Path]:
 
 
 def hash_weights(folder: Path) -> str:
-    """SHA-256 over names and contents of the config and of the weight files that load, in hex.
+    """Return the SHA-256 over names and contents of the config and of the weight files that load, in hex.
 
     Raises:
         ModelError: the weights are incomplete.
@@ -176,11 +175,11 @@ def hash_weights(folder: Path) -> str:
 
 
 def hash_all_weights(folder: Path) -> str:
-    """The same over every weight file that lies there: what earlier versions took for a model's identity."""
+    """Return the hash over every weight file in the folder, which earlier versions used as a model's identity."""
     found = [sorted(folder.glob(pattern)) for pattern in (SAFE_WEIGHTS, PICKLED_WEIGHTS)]
     files = next((group for group in found if group), [])
     if not all(file.is_file() for file in files):
-        return hash_weights(folder)  # earlier versions could not read it either
+        return hash_weights(folder)  # earlier versions could not read this folder either
     return hash_files([folder / "config.json", *files])
 
 
@@ -188,17 +187,17 @@ _former: dict[str, set[str]] = {}
 
 
 def note_former_hashes(weights_hash: str, former: Iterable[str]) -> None:
-    """Remember what earlier versions called the model `weights_hash`."""
+    """Remember the hashes that earlier versions gave to the model `weights_hash`."""
     _former.setdefault(weights_hash, set()).update(former)
 
 
 def former_hashes(weights_hash: str) -> tuple[str, ...]:
-    """What earlier versions called a model that was loaded in this process."""
+    """Return the hashes that earlier versions gave to a model that this process loaded."""
     return tuple(sorted(_former.get(weights_hash, ())))
 
 
 def hash_files(paths: Iterable[Path]) -> str:
-    """SHA-256 over names and contents of files, in hex."""
+    """Return the SHA-256 over names and contents of files, in hex."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.name}\0{hash_once(path)}\n".encode())

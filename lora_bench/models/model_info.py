@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from transformers import MusicgenForConditionalGeneration
+from transformers import MusicgenConfig, MusicgenForConditionalGeneration
 
 from lora_bench.artifacts import AudioFormat
 from lora_bench.errors import ModelError
@@ -15,7 +15,7 @@ from lora_bench.models.protocol import ModelInfo
 
 
 def set_token_ids(network: MusicgenForConditionalGeneration) -> None:
-    """Token ids that transformers 5 loses on the way and reads later."""
+    """Set token ids that transformers 5 drops when it loads a config, but reads later."""
     decoder = cast("Any", network.config).decoder
     start_id = decoder.vocab_size if decoder.pad_token_id is None else decoder.pad_token_id
     # `forward(labels=...)` reads this attribute, which the config class does not define
@@ -27,20 +27,19 @@ def set_token_ids(network: MusicgenForConditionalGeneration) -> None:
 
 
 def describe_network(
-    network: MusicgenForConditionalGeneration,
+    config: MusicgenConfig,
     *,
     name: str,
     weights_hash: str,
     trained: bool,
     codec_hash: str | None = None,
 ) -> ModelInfo:
-    """What is fixed about a network, from its configs.
+    """Return the fixed facts about a network, from its config.
 
     Raises:
         ModelError: its codec or its tokens are not those of a MusicGen.
     """
-    decoder = cast("Any", network.config).decoder
-    codec = cast("Any", network.config).audio_encoder
+    decoder, codec = cast("Any", config).decoder, cast("Any", config).audio_encoder
     channels = int(decoder.audio_channels)
     if codec.audio_channels != 1 or codec.normalize or codec.chunk_length_s is not None:
         raise ModelError(
@@ -69,6 +68,6 @@ def describe_network(
 
 
 def is_trained(folder: Path) -> bool:
-    """False if the folder itself says that its weights are random."""
+    """Return False if a note in the folder says that its weights are random."""
     note = folder / "pocket.json"
     return bool(json.loads(note.read_text(encoding="utf-8")).get("trained", True)) if note.is_file() else True

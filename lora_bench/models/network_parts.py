@@ -1,9 +1,9 @@
-"""A transformers MusicGen whole, or without the text encoder and the codec until they are asked for.
+"""Load a transformers MusicGen whole, or without text encoder and codec until they are needed.
 
-Training needs neither: codes and text states are cached.  Of published MusicGen small's 2.2 GiB of weights they are
-0.6 GiB, which a GPU then has free.  On a CPU less is won: safetensors maps its files, and what is loaded but never used
-stays on the disk.  Parts are read by transformers' own `from_pretrained`, so that every form of a checkpoint that
-it knows (in several files, in pickles, with older names) gives the same tensors as when all is read at once.
+Training needs neither: codes and text states are cached.  In published MusicGen small they are 0.6 of 2.2 GiB, which
+stay free on a GPU.  On a CPU the gain is smaller: safetensors maps its files, and unused weights stay on the disk.
+transformers' own `from_pretrained` reads the parts, so that every form of a checkpoint (several files, pickles, older
+names) gives the same tensors as when it is read whole.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ PARTS = (*ENCODERS, "decoder", "enc_to_dec_proj")
 
 
 class _PartialMusicgen(MusicgenForConditionalGeneration):
-    """Made whole on torch's meta device, where it takes no memory, then only what is kept is filled.
+    """A MusicGen on torch's meta device, where it takes no memory; only its kept parts are filled.
 
     Args:
-        config: of the whole.
-        kept: parts; the others are None.
+        config: of the whole model.
+        kept: names of the parts; the others are None.
     """
 
     def __init__(self, config: MusicgenConfig, *, kept: Collection[str]) -> None:
@@ -54,7 +54,7 @@ def _part_of(name: str) -> str:
 
 
 def load_network(folder: Path, name: str) -> tuple[MusicgenForConditionalGeneration, Any]:
-    """A whole transformers MusicGen in float32 and its tokenizer.
+    """Load a whole transformers MusicGen in float32 and its tokenizer.
 
     Raises:
         ModelError: not a MusicGen, damaged or incomplete.
@@ -63,30 +63,30 @@ def load_network(folder: Path, name: str) -> tuple[MusicgenForConditionalGenerat
 
 
 def load_without_encoders(folder: Path, name: str) -> tuple[MusicgenForConditionalGeneration, Any]:
-    """The same, but `text_encoder` and `audio_encoder` are None and were not read; that they are there is checked.
+    """Load a MusicGen whose `text_encoder` and `audio_encoder` are None; check that their weights exist.
 
     Raises:
         ModelError: not a MusicGen, damaged or incomplete.
     """
     network, absent = read_network(folder, name, [part for part in PARTS if part not in ENCODERS])
     if absent:
-        # by names alone; only reading them tells whether they are really lacking
+        # these names seem to be missing; only reading the parts shows whether they are
         for part in sorted({_part_of(key) for key in absent}):
             read_network(folder, name, [part])
     return network, _read_tokenizer(folder, name)
 
 
 def load_encoder(folder: Path, name: str, weights_hash: str, part: str) -> nn.Module:
-    """One of `ENCODERS` in float32, in eval mode.
+    """Load one of `ENCODERS` in float32, in eval mode.
 
     Args:
-        folder: as it was when the rest of the model was loaded.
+        folder: unchanged since the rest of the model was loaded.
         name: of the model, for errors.
         weights_hash: of the rest of the model.
-        part: which.
+        part: its name.
 
     Raises:
-        ModelError: the files are gone, are others by now, or are damaged.
+        ModelError: the files are gone, have changed, or are damaged.
     """
     try:
         is_same = hash_weights(folder) == weights_hash
@@ -106,7 +106,7 @@ def load_encoder(folder: Path, name: str, weights_hash: str, part: str) -> nn.Mo
 def read_network(
     folder: Path, name: str, kept: Collection[str]
 ) -> tuple[MusicgenForConditionalGeneration, list[str]]:
-    """A network with some parts, and names of tensors of the others that the files seem to lack.
+    """Read a network with some parts, and list tensors of the other parts that the files seem to lack.
 
     Raises:
         ModelError: not a MusicGen, damaged or incomplete.
@@ -142,7 +142,7 @@ def read_network(
     absent = sorted({*network.left_out} - {*notes["unexpected_keys"]} - tied)
     network.all_tied_weights_keys = network.tied
     del network.tied, network.left_out
-    network.__class__ = MusicgenForConditionalGeneration  # PEFT writes the class's name beside an adapter
+    network.__class__ = MusicgenForConditionalGeneration  # PEFT writes the class's name next to an adapter
     return network, absent
 
 

@@ -1,4 +1,4 @@
-"""The seam to MusicGen: what stages may ask of a model, whichever library's classes run it.
+"""The interface of a MusicGen, independent of the library that runs it.
 
 Axes: `B` batch, `K` codebook, `F` codec frame, `C` channel, `S` audio sample, `L` text token, `D` width.
 A stereo model's `K` counts both channels' codebooks, interleaved (left, right, left, ...).
@@ -29,18 +29,18 @@ TextState = Tensor
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is fixed about a model.
+    """Fixed facts about a model.
 
     Attributes:
         name: the spec's model id.
-        weights_hash: over the tensors that load; two models with the same hash are the same (see `identity.py`).
+        weights_hash: over the loaded tensors; models with equal hashes are equal (see `identity.py`).
         hop_samples: audio samples per codec frame.
         n_codebooks: `K`; for stereo both channels' together.
         codebook_size: codes run from 0 to `codebook_size - 1`; the start token is `codebook_size`.
         delays: frames by which each codebook is delayed, `K` of them.
-        max_frames: longest clip that the position table was made for.
-        trained: False for random weights (a stand-in): results mean nothing musically.
-        codec_hash: the same over the codec alone; None if it was not hashed by itself.
+        max_frames: longest clip that the position table covers.
+        trained: False for random weights, whose results mean nothing musically.
+        codec_hash: the hash of the codec alone; None if it was not computed.
     """
 
     name: str
@@ -60,13 +60,13 @@ class ModelInfo:
         return self.audio_format.sample_rate_hz / self.hop_samples
 
     def count_frames(self, n_samples: int) -> int:
-        """Frames that cover `n_samples`; the last may reach beyond them."""
+        """Return the number of frames that cover `n_samples`; the last may reach beyond them."""
         return math.ceil(n_samples / self.hop_samples)
 
 
 @dataclass(frozen=True)
 class LoraInjection:
-    """What an injection did: adapted modules per target group, and the trainable parameters."""
+    """Result of an injection: adapted modules per target group, and the number of trainable parameters."""
 
     matched_modules: Mapping[str, int]
     trainable_params: int
@@ -83,7 +83,7 @@ class LayerNormWeights:
 
 @dataclass(frozen=True)
 class DecoderLayerWeights:
-    """One decoder layer; every projection with the adapter already in it.
+    """One decoder layer; every projection includes the adapter.
 
     Attributes:
         self_qkv: [3 D, D], queries, keys and values in this order.
@@ -104,16 +104,16 @@ class DecoderLayerWeights:
 
 @dataclass(frozen=True)
 class DecoderWeights:
-    """Everything that decoding needs, as plain tensors on one device.
+    """All weights for decoding, as plain tensors on one device.
 
     Attributes:
         embeddings: [K, codebook_size + 1, D].
-        positions: [n_positions, D] float32, sinusoidal; computed in float32 whatever the dtype is.
+        positions: [n_positions, D] float32, sinusoidal; computed in float32 for any dtype.
         text_projection: from the text encoder's width to the decoder's; None if they are equal.
-        layers: put together when one is asked for, so that copies of all are never there at once.
-        heads: [K * codebook_size, D], bias-free, so that guidance may be applied before them.
+        layers: each is assembled when it is read, so that memory never holds copies of all.
+        heads: [K * codebook_size, D], without bias, so that guidance may be applied before them.
         activation: of the feed-forward part.
-        start_id: token of codebooks that have not begun or are over.
+        start_id: token of codebooks before their first and after their last frame.
     """
 
     embeddings: Tensor
@@ -147,16 +147,16 @@ class DecoderWeights:
 
 
 class MusicModel(Protocol):
-    """A MusicGen with at most one LoRA adapter in it."""
+    """A MusicGen with at most one LoRA adapter."""
 
     @property
     def info(self) -> ModelInfo:
-        """What is fixed about the model."""
+        """Fixed facts about the model."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where the decoder computes."""
+        """Device of the decoder."""
         ...
 
     @property
@@ -165,7 +165,7 @@ class MusicModel(Protocol):
         ...
 
     def encode_audio(self, audio: NDArray[np.float32]) -> Tensor:
-        """Codes int64 [B, K, F] on the CPU from audio [B, C, S]: clips of equal length only.
+        """Encode audio [B, C, S], clips of equal length, to codes int64 [B, K, F] on the CPU.
 
         Raises:
             ModelError: wrong number of channels.
@@ -173,31 +173,31 @@ class MusicModel(Protocol):
         ...
 
     def decode_audio(self, codes: Tensor) -> NDArray[np.float32]:
-        """Audio float32 [B, C, F * hop_samples] from codes [B, K, F]."""
+        """Decode codes [B, K, F] to audio float32 [B, C, F * hop_samples]."""
         ...
 
     def audio_latents(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The codec's output before its quantiser, float32 [B, F, D]; the mean over channels."""
+        """Return the codec's output before its quantiser, float32 [B, F, D], the mean over channels."""
         ...
 
     def encode_text(self, texts: Sequence[str]) -> list[TextState]:
-        """Text states, one by one and unpadded, so that none depends on its neighbours."""
+        """Encode texts one by one and unpadded, so that no state depends on other texts."""
         ...
 
     def release_encoders(self) -> None:
-        """Let text encoder and codec go, so that training has their memory; what needs them reads them again.
+        """Release text encoder and codec, so that training has their memory; they are read again when needed.
 
-        Nothing else changes: what they make afterwards is the same.  Reading them again may raise ModelError
-        if the model's files are gone or have changed.  A backend that cannot read them again keeps them.
+        Their later results are the same.  Reading them again raises ModelError if the model's files are gone or have
+        changed.  A backend that cannot read them again keeps them.
         """
         ...
 
     def linear_module_names(self) -> tuple[str, ...]:
-        """Full names of the modules that may be adapted, in the model's order."""
+        """Return the full names of the modules that may be adapted, in the model's order."""
         ...
 
     def inject_lora(self, lora: LoraSpec, seed: int) -> LoraInjection:
-        """Add a fresh adapter (its update is zero); an earlier one is removed.
+        """Add a fresh adapter, whose update is zero, in place of an earlier one.
 
         Raises:
             NoModulesMatchedError: a target matched nothing.
@@ -205,7 +205,7 @@ class MusicModel(Protocol):
         ...
 
     def load_adapter(self, folder: Path) -> None:
-        """Put a saved adapter in; an earlier one is removed.
+        """Load a saved adapter in place of an earlier one.
 
         Raises:
             ModelError: not an adapter, or one of another model.
@@ -213,48 +213,47 @@ class MusicModel(Protocol):
         ...
 
     def save_adapter(self, folder: Path, notes: Mapping[str, Any] | None = None) -> None:
-        """Write the adapter so that plain `peft.PeftModel.from_pretrained` loads it; atomic.
+        """Write the adapter atomically, for plain `peft.PeftModel.from_pretrained`.
 
         Args:
-            folder: replaced if it is there.
-            notes: kept in its `lora_bench.json` beside model and LoRA settings.
+            folder: replaced if it exists.
+            notes: saved in its `lora_bench.json` next to model and LoRA settings.
         """
         ...
 
     def remove_adapter(self) -> None:
-        """Back to the base model, bit for bit; nothing happens if there is no adapter."""
+        """Restore the base model bit for bit; without an adapter do nothing."""
         ...
 
     def adapter_parameters(self) -> dict[str, torch.nn.Parameter]:
-        """The adapter's float32 parameters by name; empty without an adapter."""
+        """Return the adapter's float32 parameters by name; empty without an adapter."""
         ...
 
     def set_training(
         self, training: bool, *, gradient_checkpointing: bool = False, compiled: bool = False
     ) -> None:
-        """Adapter dropout on or off; text encoder and codec stay in eval mode always.
+        """Switch adapter dropout on or off; text encoder and codec always stay in eval mode.
 
         Args:
-            training: whether the passes that follow are learnt from.
-            gradient_checkpointing: less memory for more time.
-            compiled: run decoder layers as compiled by torch, which happens when they are first called; an adapter
-                that is put in later begins anew.  Without `training` they never are.
+            training: whether the following passes train the adapter.
+            gradient_checkpointing: save memory for more time.
+            compiled: let torch compile the decoder layers at their first call, and again after a new adapter; only
+                with `training`.
         """
         ...
 
     def training_loss(
         self, codes: Tensor, valid_frames: Tensor, text_states: Sequence[TextState | None]
     ) -> Tensor:
-        """Cross-entropy in nats per code, mean over the valid frames of all codebooks.
+        """Return the cross-entropy in nats per code, the mean over the valid frames of all codebooks.
 
         Args:
             codes: int64 [B, K, F], not delayed.
-            valid_frames: int64 [B]; frames from there on are padding and count neither as targets
-                nor as inputs.
+            valid_frames: int64 [B]; later frames are padding, neither targets nor inputs.
             text_states: one per clip; None is the null condition.
         """
         ...
 
     def decoder_weights(self) -> DecoderWeights:
-        """Weights for decoding with the present adapter in them; the model is left as it is."""
+        """Return weights for decoding that include the current adapter; the model does not change."""
         ...

@@ -1,4 +1,4 @@
-"""Libraries that leave alone what is not theirs: transformers without bars and warnings, imports that set nothing."""
+"""Keep libraries quiet: transformers without bars and warnings, imports without side effects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 @contextmanager
 def quiet_transformers() -> Generator[None]:
-    """Only errors, no bars; the settings found are put back."""
+    """Show only errors and no bars; restore the settings afterwards."""
     level = transformers_logging.get_verbosity()
     had_bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -26,7 +26,7 @@ def quiet_transformers() -> Generator[None]:
 
 @contextmanager
 def keep_numba_folder() -> Generator[None]:
-    """Numba's cache stays where it is: importing laion_clap moves it to a folder that everybody can write."""
+    """Keep numba's cache folder: importing laion_clap moves it to a folder that everybody can write."""
     name = "NUMBA_CACHE_DIR"
     before = os.environ.get(name)
     try:

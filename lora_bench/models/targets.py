@@ -1,7 +1,7 @@
-"""LoRA targets: the words of the spec resolved to full module names, and counted.
+"""Resolve LoRA targets of the spec to full module names, and count them.
 
-PEFT matches suffixes, so that `q_proj` means self- and cross-attention alike and a name that matches
-nothing goes unnoticed beside one that does.  Here each term is resolved and counted by itself.
+PEFT matches suffixes, so that `q_proj` means self- and cross-attention alike, and a name without a match goes unnoticed
+next to one with a match.  Here each term is resolved and counted separately.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ SUMS: dict[str, tuple[str, ...]] = {
 
 
 def find_group(name: str) -> str | None:
-    """The group of a module, None if it belongs to none."""
+    """Return the group of a module; None if it has none."""
     return next((group for group, pattern in GROUPS.items() if pattern.search(name)), None)
 
 
 def count_by_group(names: Iterable[str]) -> dict[str, int]:
-    """Number of modules per group, in the order of `GROUPS`; groups without a module are left out."""
+    """Count modules per group, in the order of `GROUPS`; groups without a module do not appear."""
     groups = [find_group(name) or "other" for name in names]
     return {group: groups.count(group) for group in (*GROUPS, "other") if group in groups}
 
 
 def split_targets(targets: str | Sequence[str]) -> tuple[str, ...]:
-    """Terms of a target: the list as it is, one pattern, or the terms of a sum."""
+    """Return the terms of a target: the list as it is, one pattern, or the terms of a sum."""
     if not isinstance(targets, str):
         return tuple(targets)
     if targets.startswith(PATTERN_PREFIX):
@@ -71,16 +71,16 @@ def _describe(names: Sequence[str]) -> str:
 
 
 def resolve_targets(targets: str | Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """Full names of the modules that `targets` means, in the order of `names`.
+    """Return the full names of the modules that `targets` selects, in the order of `names`.
 
     Args:
-        targets: a group, a sum of groups (`attention+ffn`), a list of groups or module names (a name
-            matches where its dotted parts stand in a full name: `q_proj`, `self_attn.q_proj`,
-            `layers.0`), or `re:` and an expression that must match the whole name.
+        targets: a group, a sum of groups (`attention+ffn`), a list of groups or module names (a name matches if its
+            dotted parts appear in a full name: `q_proj`, `self_attn.q_proj`, `layers.0`), or `re:` and an expression
+            that must match the whole name.
         names: full names of the adaptable modules.
 
     Raises:
-        NoModulesMatchedError: a term, be it one of many, matches nothing; lists what exists.
+        NoModulesMatchedError: a term matches nothing; lists the existing modules.
     """
     terms = split_targets(targets)
     matched: set[str] = set()

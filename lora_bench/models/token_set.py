@@ -1,4 +1,4 @@
-"""A dataset as the model reads it: codes and text states."""
+"""Codes and text states of a dataset, the model's input in training."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class TokenSet:
     """Codes and text states of a dataset's slices, `n` of them in the manifest's order.
 
     Attributes:
-        key: hash of what they were made from.
+        key: hash of their sources.
         codes: int16 [n, K, F], not delayed.
-        valid_frames: int64 [n]; from there on a slice is padding.
+        valid_frames: int64 [n]; later frames of a slice are padding.
         splits: n times `train` or `eval`.
         track_ids: n ids.
         caption_index: int64 [n], into `captions` and `text_states`.
@@ -56,11 +56,11 @@ class TokenSet:
         return len(self.codes)
 
     def find_split(self, split: Split) -> NDArray[np.int64]:
-        """Indices of one side's slices."""
+        """Return the indices of a split's slices."""
         return np.flatnonzero(np.array(self.splits) == split)
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> tuple[Tensor, Tensor, list[TextState]]:
-        """Codes int64 [B, K, F], valid frames int64 [B] and text states of some slices."""
+        """Return codes int64 [B, K, F], valid frames int64 [B] and text states of some slices."""
         index = np.asarray(rows)
         states = [torch.from_numpy(self.text_states[i]) for i in self.caption_index[index]]
         codes = torch.from_numpy(self.codes[index].astype(np.int64))

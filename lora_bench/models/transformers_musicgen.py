@@ -1,13 +1,13 @@
-"""MusicGen on transformers' classes, behind the `MusicModel` protocol.
+"""MusicGen on transformers' classes, behind the `MusicModel` interface.
 
 Decisions:
 
-- Text encoder, codec and text projection stay float32; only the decoder takes a lower precision.
-- The decoder's own dropout (0.1 in published configs) is off, in training too: the frozen base was chosen
-  as it is sampled, and `lora.dropout` is then the only dropout, so that the spec says all there is.
-- The decoder is called directly rather than through `MusicgenForConditionalGeneration.forward`, which would
-  encode the null condition with a mask of zeros.
-- Text encoder and codec are read when they are first used, and may be let go: training needs neither.
+- Text encoder, codec and text projection stay float32; only the decoder may have a lower precision.
+- The decoder's own dropout (0.1 in published configs) is off, also in training, so that `lora.dropout` in the spec is
+  the only dropout.
+- The decoder is called directly, because `MusicgenForConditionalGeneration.forward` encodes the null condition with a
+  mask of zeros.
+- Text encoder and codec are read at their first use, and may be released: training needs neither.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 
 class TransformersMusicGen(AdaptableMusicGen):
-    """A transformers MusicGen, frozen, with at most one adapter in it.
+    """A frozen transformers MusicGen with at most one adapter.
 
     Args:
         network: moved to `device`; its decoder becomes `dtype`; `text_encoder` and `audio_encoder` may be None.
         tokenizer: of the text encoder.
-        info: what is fixed about it.
-        device: where everything runs.
+        info: fixed facts about it.
+        device: of the whole network.
         dtype: arithmetic of the decoder.
         hub_id: for the adapter's config; None if the model is not on the hub.
-        load_encoder: reads `text_encoder` or `audio_encoder` by its name; None for a network made in memory, whose
-            encoders are there and stay.
+        load_encoder: reads `text_encoder` or `audio_encoder` by name; None for a network in memory, whose encoders
+            are never released.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class TransformersMusicGen(AdaptableMusicGen):
     ) -> None:
         self._tokenizer = tokenizer
         self._load_encoder = load_encoder
-        # the decoder first: a whole model in float32 may not fit where it does in half of that
+        # the decoder first: the whole model may fit in half precision but not in float32
         cast("nn.Module", network.decoder).to(device=device, dtype=dtype)
         cast("nn.Module", network).to(device)
         text_width = int(cast("Any", network.config).text_encoder.hidden_size)
@@ -65,13 +65,13 @@ class TransformersMusicGen(AdaptableMusicGen):
 
     @property
     def network(self) -> MusicgenForConditionalGeneration:
-        """The network, whole: what of it is not there is read first."""
+        """The whole network; missing encoders are read first."""
         for part in ENCODERS:
             self._find_encoder(part)
         return self._network
 
     def _find_encoder(self, part: str) -> Any:
-        """One of `ENCODERS`, read if it is not there.
+        """Return one of `ENCODERS`; read it if it is missing.
 
         Raises:
             ModelError: the model's files are gone, changed or damaged.
@@ -119,7 +119,7 @@ class TransformersMusicGen(AdaptableMusicGen):
 
     def _switch_checkpointing(self, on: bool) -> None:
         decoder = self._network.decoder
-        # not `..._enable`, which has a new name in transformers 5 and warns under the old one
+        # `..._enable` was renamed in transformers 5 and warns under its old name
         decoder._set_gradient_checkpointing(on, partial(checkpoint, use_reentrant=False))
 
     def _run_decoder(self, inputs: Tensor, text: Tensor, text_mask: Tensor | None) -> Tensor:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.random_model import TINY, TINY_STEREO, save_random_musicgen
 from lora_bench.models import load_model
-from lora_bench.models.random_model import TINY, TINY_STEREO, save_random_musicgen
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.spec.schema import LoraSpec, ModelSpec
 

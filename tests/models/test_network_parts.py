@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from support.older_names import give_older_names
 from transformers import MusicgenForConditionalGeneration
 
+from benchmarks.random_model import TINY, build_random_musicgen, build_tokenizer
 from lora_bench.errors import ModelError
 from lora_bench.models import load_model
 from lora_bench.models.base import AdaptableMusicGen
@@ -23,7 +24,6 @@ from lora_bench.models.model_info import describe_network
 from lora_bench.models.network_parts import ENCODERS, load_encoder, load_network, load_without_encoders
 from lora_bench.models.pocket import pocket_folder
 from lora_bench.models.quiet import quiet_transformers
-from lora_bench.models.random_model import TINY, build_random_musicgen, build_tokenizer
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.spec.schema import LoraSpec, ModelSpec
 
@@ -220,7 +220,7 @@ def test_training_and_adapters_do_not_depend_on_the_encoders(tiny_folder: Path, 
 
 def test_a_network_made_in_memory_keeps_its_encoders() -> None:
     network: Any = build_random_musicgen(TINY)
-    info = describe_network(network, name="random", weights_hash="random", trained=False)
+    info = describe_network(network.config, name="random", weights_hash="random", trained=False)
     device, dtype = torch.device("cpu"), torch.float32
     model = TransformersMusicGen(network, build_tokenizer(), info, device=device, dtype=dtype)
     codec = network.audio_encoder

@@ -1,10 +1,9 @@
 """audiocraft's attention with real q, k and v modules instead of one packed matrix.
 
-audiocraft multiplies by a bare parameter, `in_proj_weight`, which PEFT cannot adapt part by part.  The class of
-each attention is replaced by one that holds the same numbers in three linear layers; the streaming cache, with
-which audiocraft generates, goes on working.  A text mask leaves padding out of cross-attention, as
-transformers does; audiocraft by itself attends to padding's zeros, so that a caption's loss would depend on
-its neighbours' length.
+audiocraft multiplies by a bare parameter, `in_proj_weight`, which PEFT cannot adapt part by part.  The class of each
+attention is replaced by one with the same numbers in three linear layers; the streaming cache, which audiocraft uses
+to generate, still works.  A text mask excludes padding from cross-attention, as in transformers; audiocraft itself
+attends to the zeros of padding, so that a caption's loss would depend on the length of the other captions.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from torch.nn import functional as F
 
 
 class SplitAttention(StreamingMultiheadAttention):
-    """Attention of audiocraft, its projections in `q_proj`, `k_proj`, `v_proj`, `out_proj`."""
+    """audiocraft's attention with its projections in `q_proj`, `k_proj`, `v_proj`, `out_proj`."""
 
     k_proj: nn.Module
     v_proj: nn.Module
     q_proj: nn.Module
     text_mask: Tensor | None
-    """Bool [B, 1, 1, L], False where text is padded; set around a forward pass, None otherwise."""
+    """Bool [B, 1, 1, L], False at padding; set during a forward pass, None otherwise."""
 
     def forward(
         self,
@@ -37,10 +36,10 @@ class SplitAttention(StreamingMultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, None]:
-        """Attend; queries [B, T, D], keys and values [B, L, D].  Masks are the class's own affair.
+        """Attend with queries [B, T, D] to keys and values [B, L, D]; only `text_mask` masks.
 
         Raises:
-            ValueError: a mask or weights were asked for.
+            ValueError: the caller passes a mask or wants weights.
         """
         if key_padding_mask is not None or attn_mask is not None or need_weights or is_causal:
             raise ValueError("split attention takes no masks and returns no weights")
@@ -52,7 +51,7 @@ class SplitAttention(StreamingMultiheadAttention):
         n_new = q.shape[2]
         k, v = cast("tuple[Tensor, Tensor]", self._complete_kv(k, v))
         if self.causal and n_new not in (1, k.shape[2]):
-            raise ValueError("split attention goes on from a cache one step at a time")
+            raise ValueError("split attention continues from a cache one step at a time")
         if self.attention_as_float32:
             q, k, v = q.float(), k.float(), v.float()
         x = F.scaled_dot_product_attention(
@@ -65,7 +64,7 @@ def split_attentions(model: nn.Module) -> int:
     """Replace every packed attention in `model`, in place.
 
     Returns:
-        How many were replaced.
+        The number of replaced modules.
     """
     packed = [m for m in model.modules() if type(m) is StreamingMultiheadAttention]
     for module in packed:

@@ -1,10 +1,9 @@
-"""A spec's model on audiocraft's classes, from audiocraft's files or from those of transformers."""
+"""Load a spec's model on audiocraft's classes, from audiocraft's files or from those of transformers."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -14,7 +13,7 @@ from lora_bench.models.audiocraft_backend.networks import build_codec, build_lm
 from lora_bench.models.bridges.exports import find_audiocraft_files, read_parts
 from lora_bench.models.bridges.parts import MusicGenParts, take_apart
 from lora_bench.models.device import choose_dtype
-from lora_bench.models.identity import ModelIdentity, identify_folder, identify_parts
+from lora_bench.models.identity import identify_folder, identify_parts
 from lora_bench.models.model_files import find_model_folder, hash_weights
 from lora_bench.models.model_info import describe_network, is_trained
 from lora_bench.models.network_parts import ENCODERS, load_encoder, load_network
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
 
 
 def load_audiocraft_model(spec: ModelSpec, device: torch.device) -> AudiocraftMusicGen:
-    """Load a model, quietly and frozen.
+    """Load a frozen model without output.
 
-    A model has the same `weights_hash` in either form, so that adapters go from one backend to the other.
+    A model has the same `weights_hash` in either form, so that adapters work on both backends.
 
     Raises:
-        ModelError: not found, not a supported MusicGen, or damaged.
+        ModelError: the model is not found, not a supported MusicGen, or damaged.
     """
     files = find_audiocraft_files(spec)
     if files is None:
@@ -41,15 +40,22 @@ def load_audiocraft_model(spec: ModelSpec, device: torch.device) -> AudiocraftMu
         parts = take_apart(network, tokenizer)
         place, hub_id, files_hash = folder.path, folder.hub_id, hash_weights(folder.path)
         identity = identify_folder(place, spec.id, network)
-        # not `parts` as a whole, which would keep what is to be let go
+        # not all of `parts`, which would keep the encoders in memory
         read_encoders = partial(_read_encoders, place, spec.id, files_hash, parts.config, tokenizer)
     else:
         parts, used = read_parts(files)
         place, hub_id, identity = files.folder, files.hub_id, identify_parts(parts, used)
         read_encoders = None
+    info = describe_network(
+        parts.config,
+        name=spec.id,
+        weights_hash=identity.weights,
+        codec_hash=identity.codec,
+        trained=is_trained(place),
+    )
     return make_model(
         parts,
-        _describe(parts, spec, place, identity),
+        info,
         device=device,
         dtype=choose_dtype(spec.dtype, device),
         hub_id=hub_id,
@@ -65,17 +71,6 @@ def _read_encoders(
     return text, build_codec(MusicGenParts(config, {}, codec.state_dict(), text, tokenizer), name)
 
 
-def _describe(parts: MusicGenParts, spec: ModelSpec, place: Path, identity: ModelIdentity) -> ModelInfo:
-    network = cast("Any", SimpleNamespace(config=parts.config))
-    return describe_network(
-        network,
-        name=spec.id,
-        weights_hash=identity.weights,
-        codec_hash=identity.codec,
-        trained=is_trained(place),
-    )
-
-
 def make_model(
     parts: MusicGenParts,
     info: ModelInfo,
@@ -85,7 +80,7 @@ def make_model(
     hub_id: str | None = None,
     read_encoders: ReadEncoders | None = None,
 ) -> AudiocraftMusicGen:
-    """Audiocraft's networks around a MusicGen's parts, which are read again by `read_encoders` (see there).
+    """Build audiocraft's networks around a MusicGen's parts; for `read_encoders` see `AudiocraftMusicGen`.
 
     Raises:
         ModelError: the weights do not fit the config.

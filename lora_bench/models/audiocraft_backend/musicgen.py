@@ -1,10 +1,10 @@
-"""MusicGen on audiocraft's classes, behind the `MusicModel` protocol.
+"""MusicGen on audiocraft's classes, behind the `MusicModel` interface.
 
-Decisions, beyond those that all libraries share (see `base.py`):
+Decisions, in addition to those that all libraries share (see `base.py`):
 
-- The language model's layers are called one by one: positions are added in float32 first, padding of the
-  text is masked in cross-attention, and gradient checkpointing recomputes with the same mask.
-- Left and right of a stereo model go through the codec of one channel, as audiocraft's own wrapper does.
+- The language model's layers are called one by one: positions are added in float32 first, padding of the text is
+  masked in cross-attention, and gradient checkpointing recomputes with the same mask.
+- Left and right of a stereo model pass through the codec of one channel, as in audiocraft's own wrapper.
 - audiocraft's condition dropouts stay off; the training stage drops captions.
 """
 
@@ -31,21 +31,21 @@ ReadEncoders = Callable[[], tuple[T5EncoderModel, EncodecModel]]
 
 
 class AudiocraftMusicGen(AdaptableMusicGen):
-    """An audiocraft MusicGen, frozen, with at most one adapter in it.
+    """A frozen audiocraft MusicGen with at most one adapter.
 
     Args:
         lm: with its text conditioner; moved to `device`, all but the text projection becomes `dtype`.
         codec: of one channel.
         config: transformers' config of the model.
-        info: what is fixed about it.
-        device: where everything runs.
+        info: fixed facts about it.
+        device: of the whole network.
         dtype: arithmetic of the decoder.
         has_projection: see `MusicgenView`.
         hub_id: for the adapter's config; None if the model is not on the hub.
 
     Attributes:
-        read_encoders: reads text encoder and codec again; None keeps them (a model in memory, an export of
-            audiocraft, whose files are read as one).
+        read_encoders: reads text encoder and codec again; None keeps them (for a model in memory, or an export of
+            audiocraft, which is read as a whole).
     """
 
     read_encoders: ReadEncoders | None = None
@@ -78,12 +78,12 @@ class AudiocraftMusicGen(AdaptableMusicGen):
         self._checkpointing = False
 
     def _place_encoders(self, text_encoder: Any, codec: EncodecModel, device: torch.device) -> None:
-        # past `nn.Module`, as in the conditioner's own constructor
+        # bypasses `nn.Module`, like the conditioner's own constructor
         self._conditioner.__dict__["t5"] = text_encoder.eval().requires_grad_(False).to(device)
         self._codec = codec.eval().requires_grad_(False).to(device)
 
     def _restore_encoders(self) -> None:
-        """Read text encoder and codec if they were let go.
+        """Read text encoder and codec if they were released.
 
         Raises:
             ModelError: the model's files are gone, changed or damaged.
@@ -93,7 +93,7 @@ class AudiocraftMusicGen(AdaptableMusicGen):
 
     @property
     def codec(self) -> EncodecModel:
-        """Of one channel."""
+        """The codec, of one channel."""
         self._restore_encoders()
         return cast("EncodecModel", self._codec)
 

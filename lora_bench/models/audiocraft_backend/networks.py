@@ -1,4 +1,4 @@
-"""audiocraft's own networks, built by its own builders from a MusicGen's parts."""
+"""Build audiocraft's networks from a MusicGen's parts, with audiocraft's own builders."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class GivenT5Conditioner(T5Conditioner):
-    """audiocraft's text conditioner around a T5 that is already loaded; the original fetches one by its name.
+    """audiocraft's text conditioner around a loaded T5; the original fetches one by its name.
 
-    T5 runs in float32 whatever the decoder does.
+    T5 always runs in float32.
     """
 
     def __init__(self, encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerBase, output_dim: int) -> None:
@@ -39,13 +39,13 @@ class GivenT5Conditioner(T5Conditioner):
         self.autocast = TorchAutocast(enabled=False)
         self.normalize_text = False
         self.t5_tokenizer = cast("Any", tokenizer)
-        # not a submodule, as in the original: it is neither saved nor trained with the rest
+        # not a submodule, as in the original: it is not saved or trained with the rest
         self.__dict__["t5"] = encoder
 
 
 @contextmanager
 def _given_text_encoder(parts: MusicGenParts) -> Generator[None]:
-    """Let audiocraft's builder use the parts' T5."""
+    """Make audiocraft's builder use the parts' T5."""
 
     def make(*, output_dim: int, **_: Any) -> GivenT5Conditioner:
         return GivenT5Conditioner(parts.text_encoder, parts.tokenizer, output_dim)
@@ -59,12 +59,12 @@ def _given_text_encoder(parts: MusicGenParts) -> Generator[None]:
 
 
 def build_lm(parts: MusicGenParts, name: str, *, is_split: bool = False) -> LMModel:
-    """Audiocraft's language model with the parts' weights, float32, in eval mode.
+    """Build audiocraft's language model with the parts' weights, float32, in eval mode.
 
     Args:
         parts: the model.
         name: for errors.
-        is_split: with split attentions, which share the parts' tensors; otherwise packed, as audiocraft has them.
+        is_split: split attentions, which share the parts' tensors; else packed ones, as in audiocraft.
 
     Raises:
         ModelError: the weights do not fit.
@@ -72,7 +72,7 @@ def build_lm(parts: MusicGenParts, name: str, *, is_split: bool = False) -> LMMo
     decoder, codec = cast("Any", parts.config).decoder, cast("Any", parts.config).audio_encoder
     frame_rate_hz = codec.sampling_rate / codec.hop_length
     config = OmegaConf.create(decoder_config_to_audiocraft(decoder, frame_rate_hz, "given"))
-    config.device = "meta"  # neither time nor memory for random weights
+    config.device = "meta"  # no time or memory for random weights
     with _given_text_encoder(parts), torch.device("meta"):
         lm = builders.get_lm_model(cast("Any", config))
     if is_split:
@@ -85,7 +85,7 @@ def build_lm(parts: MusicGenParts, name: str, *, is_split: bool = False) -> LMMo
 
 
 def build_codec(parts: MusicGenParts, name: str) -> EncodecModel:
-    """Audiocraft's EnCodec of one channel with the parts' weights, float32, in eval mode.
+    """Build audiocraft's EnCodec of one channel with the parts' weights, float32, in eval mode.
 
     Raises:
         ModelError: the weights do not fit.
@@ -93,20 +93,13 @@ def build_codec(parts: MusicGenParts, name: str) -> EncodecModel:
     decoder, codec = cast("Any", parts.config).decoder, cast("Any", parts.config).audio_encoder
     n_codebooks = decoder.num_codebooks // decoder.audio_channels
     config = OmegaConf.create(codec_config_to_audiocraft(codec, n_codebooks))
-    with _without_warnings(), torch.random.fork_rng(devices=[]):
+    # torch warns about the older weight norm of every convolution
+    with warnings.catch_warnings(action="ignore", category=FutureWarning), torch.random.fork_rng(devices=[]):
         made = cast("EncodecModel", builders.get_compression_model(cast("Any", config)))
     load_weights(made, codec_to_audiocraft(parts.codec_state), name)
     return made.eval()
 
 
-@contextmanager
-def _without_warnings() -> Generator[None]:
-    """Torch says of every convolution that its weight norm has a newer form."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
-
-
 def find_conditioner(lm: LMModel) -> GivenT5Conditioner:
-    """The text conditioner."""
+    """Return the text conditioner."""
     return cast("GivenT5Conditioner", lm.condition_provider.conditioners["description"])

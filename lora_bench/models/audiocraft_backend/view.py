@@ -1,7 +1,7 @@
-"""audiocraft's decoder under the names of transformers: the very same modules in another tree.
+"""audiocraft's decoder under transformers' names: the same modules in another tree.
 
-So targets mean the same, an adapter begins with the same numbers and is saved under the same names, and
-what reads weights needs no second version.
+Targets then mean the same, an adapter starts with the same numbers and is saved under the same names, and the
+extraction of weights needs no second version.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ LAYER = {
 
 
 class AliasedModules(nn.Module):
-    """Modules of an owner under other names; one that is replaced here is replaced there.
+    """Modules of an owner under other names; replacing one here replaces it there.
 
     Args:
-        owner: whose modules they are; it is not itself part of this tree.
+        owner: of the modules; not itself part of this tree.
         names: name here -> name there.
     """
 
@@ -44,7 +44,7 @@ class AliasedModules(nn.Module):
             self.alias(alias, name)
 
     def alias(self, alias: str, name: str) -> None:
-        """Add the owner's module `name` as `alias`; the order of the tree is that of adding."""
+        """Add the owner's module `name` as `alias`, at the end of the tree."""
         owner, names = self.__dict__["_aliased"]
         self.add_module(alias, cast("nn.Module", getattr(owner, name)))
         names[alias] = name
@@ -57,11 +57,11 @@ class AliasedModules(nn.Module):
 
 
 class SinusoidalPositions:
-    """The positions, in float32 whatever the decoder's arithmetic is, and rounded as transformers rounds them.
+    """The positions in float32, for any arithmetic of the decoder, and rounded as in transformers.
 
-    audiocraft computes them in the decoder's arithmetic: in bfloat16 they are off by more than 1 from step 500
-    on.  Its order of operations differs by up to 6e-5 even in float32, enough to draw another code now and
-    then; with one table, the same noise gives the same clip whichever library runs the model.
+    audiocraft computes them in the decoder's arithmetic: in bfloat16 the error exceeds 1 from step 500 on.  Even in
+    float32 its order of operations gives differences up to 6e-5, which sometimes change a code.  With one table, the
+    same noise gives the same clip on both libraries.
     """
 
     def __init__(self, num_positions: int, embedding_dim: int) -> None:
@@ -69,7 +69,7 @@ class SinusoidalPositions:
         self.embedding_dim = embedding_dim
 
     def get_embedding(self, num_positions: int, embedding_dim: int) -> Tensor:
-        """Float32 [num_positions, embedding_dim]."""
+        """Return the table, float32 [num_positions, embedding_dim]."""
         return MusicgenSinusoidalPositionalEmbedding.get_embedding(num_positions, embedding_dim)
 
 
@@ -77,9 +77,9 @@ class MusicgenView(AliasedModules):
     """The decoder and the text projection of audiocraft's model.
 
     Args:
-        lm: audiocraft's language model; its attentions are split, if they are not yet.
+        lm: audiocraft's language model; packed attentions are split.
         config: transformers' config of the model.
-        has_projection: whether `enc_to_dec_proj` is there; audiocraft always has one, maybe the identity.
+        has_projection: whether `enc_to_dec_proj` exists; audiocraft always has one, perhaps the identity.
     """
 
     def __init__(self, lm: LMModel, config: MusicgenConfig, *, has_projection: bool) -> None:
@@ -103,10 +103,10 @@ class MusicgenView(AliasedModules):
 
     @property
     def device(self) -> torch.device:
-        """Where the decoder is."""
+        """Device of the decoder."""
         return next(self.decoder.parameters()).device
 
 
-# PEFT writes the base model's class into an adapter's config: it is an adapter of transformers' class
+# PEFT writes the base model's class into an adapter's config, which shall name transformers' class
 MusicgenView.__name__ = "MusicgenForConditionalGeneration"
 MusicgenView.__module__ = "transformers.models.musicgen.modeling_musicgen"

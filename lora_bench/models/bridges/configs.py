@@ -1,7 +1,7 @@
-"""The shape of a MusicGen in audiocraft's config and in transformers', and what is refused.
+"""Convert configs of a MusicGen between audiocraft and transformers, and refuse unsupported settings.
 
-audiocraft's config is the tree of its YAML, as plain dictionaries; `${a.b}` in it is followed.  A setting that
-is not there has the default of audiocraft's constructor, which is not always what MusicGen uses.
+audiocraft's config is the tree of its YAML, as plain dictionaries; references `${a.b}` are followed.  A missing setting
+has the default of audiocraft's constructor, which is not always MusicGen's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 MAX_REFERENCES = 20  # in a chain
 CONDITION = "description"
 
-# path, audiocraft's default where it is left out, what is supported
+# path, audiocraft's default, supported values
 LM_SETTINGS: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
     ("lm_model", "transformer_lm", ("transformer_lm",)),
     ("transformer_lm.norm", "layer_norm", ("layer_norm",)),
@@ -65,10 +65,10 @@ CODEC_SETTINGS: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
 
 
 def parse_config(text: str) -> dict[str, Any]:
-    """Audiocraft's YAML as a tree.
+    """Parse audiocraft's YAML.
 
     Raises:
-        ModelError: it is none.
+        ModelError: it is not a tree of settings.
     """
     try:
         found = yaml.safe_load(text)
@@ -82,10 +82,10 @@ def parse_config(text: str) -> dict[str, Any]:
 
 
 def look_up(config: Json, path: str, default: Any = None) -> Any:
-    """A setting by its dotted path, references followed; `default` if it is not there.
+    """Return a setting by its dotted path, after following references; `default` if it is missing.
 
     Raises:
-        ModelError: references go round in a circle.
+        ModelError: references form a cycle.
     """
     return _look_up(config, path, default, n_left=MAX_REFERENCES)
 
@@ -116,7 +116,7 @@ def _check(config: Json, settings: tuple[tuple[str, Any, tuple[Any, ...]], ...],
 
 
 def check_conditioners(config: Json, name: str) -> None:
-    """Refuse models that hear more than text.
+    """Refuse models with conditioners other than text.
 
     Raises:
         ModelError: names the conditioner.
@@ -139,7 +139,7 @@ def check_conditioners(config: Json, name: str) -> None:
 
 
 def decoder_config_from_audiocraft(config: Json, frame_rate_hz: float, name: str) -> dict[str, Any]:
-    """Arguments of transformers' `MusicgenDecoderConfig`.
+    """Return the arguments of transformers' `MusicgenDecoderConfig`.
 
     Args:
         config: of the language model.
@@ -147,7 +147,7 @@ def decoder_config_from_audiocraft(config: Json, frame_rate_hz: float, name: str
         name: for errors.
 
     Raises:
-        ModelError: a setting that is not supported.
+        ModelError: a setting is not supported.
     """
     check_conditioners(config, name)
     _check(config, LM_SETTINGS, name)
@@ -180,7 +180,7 @@ def decoder_config_from_audiocraft(config: Json, frame_rate_hz: float, name: str
 
 
 def decoder_config_to_audiocraft(decoder: MusicgenDecoderConfig, frame_rate_hz: float, text_name: str) -> Any:
-    """Audiocraft's config of a language model, complete for its own loader.
+    """Return audiocraft's config of a language model, complete for its own loader.
 
     Args:
         decoder: transformers' config.
@@ -239,16 +239,16 @@ def decoder_config_to_audiocraft(decoder: MusicgenDecoderConfig, frame_rate_hz: 
 
 
 def _find_scale(ffn_width: int, width: int) -> float:
-    """The factor from which audiocraft computes `ffn_width` (it multiplies, and drops the fraction)."""
+    """Return the factor from which audiocraft computes `ffn_width` (it multiplies and truncates)."""
     scale = ffn_width / width
     return scale if int(scale * width) == ffn_width else math.nextafter(scale, math.inf)
 
 
 def codec_config_from_audiocraft(config: Json, name: str) -> EncodecConfig:
-    """Transformers' config of audiocraft's EnCodec.
+    """Return transformers' config of audiocraft's EnCodec.
 
     Raises:
-        ModelError: a setting that is not supported.
+        ModelError: a setting is not supported.
     """
     _check(config, CODEC_SETTINGS, name)
 
@@ -286,7 +286,7 @@ def codec_config_from_audiocraft(config: Json, name: str) -> EncodecConfig:
 
 
 def _find_bandwidth_kbps(codec: EncodecConfig, n_codebooks: int) -> float:
-    """The bandwidth from which transformers counts `n_codebooks` (it divides, and drops the fraction)."""
+    """Return the bandwidth from which transformers computes `n_codebooks` (it divides and truncates)."""
     rate_bps = codec.frame_rate * codec.codebook_nbits * n_codebooks
     return (
         rate_bps / 1000 if rate_bps / 1000 * 1000 >= rate_bps else math.nextafter(rate_bps / 1000, math.inf)
@@ -294,7 +294,7 @@ def _find_bandwidth_kbps(codec: EncodecConfig, n_codebooks: int) -> float:
 
 
 def codec_config_to_audiocraft(codec: EncodecConfig, n_codebooks: int) -> Any:
-    """Audiocraft's config of an EnCodec, complete for its own loader.
+    """Return audiocraft's config of an EnCodec, complete for its own loader.
 
     Args:
         codec: transformers' config.
@@ -346,7 +346,7 @@ def codec_config_to_audiocraft(codec: EncodecConfig, n_codebooks: int) -> Any:
 
 
 def join_configs(decoder: Json, codec: EncodecConfig, text: Any) -> MusicgenConfig:
-    """Transformers' config of a whole MusicGen."""
+    """Return transformers' config of a whole MusicGen."""
     parts: dict[str, Any] = {
         "text_encoder": text.to_dict(),
         "audio_encoder": codec.to_dict(),

@@ -1,4 +1,4 @@
-"""One folder to another: a model or an adapter in the form of the other library, an adapter folded in."""
+"""Convert a folder: a model or an adapter into the other library's form, or a model with an adapter folded in."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def convert(
 
     Args:
         source: a model as a spec names it, or an adapter's folder.
-        folder: must not be there, or be empty.
-        library: whose form to write; None is the other one's than the source's.
-        adapter: of a model: folded into its weights.
-        base: of an adapter: the model that it is for from now on.
+        folder: must not exist, or be empty.
+        library: whose form to write; None is the other library's.
+        adapter: for a model: folded into its weights.
+        base: for an adapter: the model that it is for from now on.
 
     Returns:
-        The files, by name.
+        The files, sorted by name.
 
     Raises:
-        UsageError: the folder holds something, or the options do not fit the source.
+        UsageError: the folder is not empty, or the options do not fit the source.
         ModelError: the source cannot be read, is not supported, or the adapter is another model's.
         StoreError: the disk is full.
     """
@@ -80,12 +80,14 @@ def _convert_model(source: str, folder: Path, library: Library | None, adapter: 
 
 
 def write_merged(model: ModelSpec, adapter: Path, folder: Path) -> None:
-    """Write a model with an adapter in its weights, in transformers' form and float32, whichever form it has.
+    """Write a model of either form with an adapter in its weights, in transformers' form and float32.
+
+    Half precision would lose part of the update.
 
     Args:
-        model: id and revision; its arithmetic does not matter, half precision would lose part of the update.
-        adapter: trained on this very model.
-        folder: is there.
+        model: id and revision; its arithmetic does not matter.
+        adapter: trained on this model.
+        folder: exists.
 
     Raises:
         ModelError: the model is unavailable, or the adapter is another model's.
@@ -95,7 +97,7 @@ def write_merged(model: ModelSpec, adapter: Path, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _OpenModel:
-    """A model in memory, the folder it came from, and whose form that has."""
+    """A model in memory, its folder, and the library whose form the folder has."""
 
     network: MusicgenForConditionalGeneration
     tokenizer: PreTrainedTokenizerBase
@@ -138,7 +140,7 @@ def _hash_model(source: str) -> str:
 
 
 def _fold_in(network: MusicgenForConditionalGeneration, adapter: Path) -> MusicgenForConditionalGeneration:
-    """The network with an adapter's update in its weights, under either library's names."""
+    """Fold an adapter, under either library's names, into the network's weights."""
     with tempfile.TemporaryDirectory() as parent, quiet_transformers():
         if is_audiocraft_adapter(adapter):
             adapter = rename_adapter(adapter, Path(parent) / "adapter", "transformers")

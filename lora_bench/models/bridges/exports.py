@@ -1,7 +1,7 @@
 """audiocraft's files: an export's `state_dict.bin` and `compression_state_dict.bin`, or a solver's checkpoint.
 
-Nothing is unpickled that could run code: torch reads exports with `weights_only`, and of the solver's
-checkpoints, which hold OmegaConf's objects too, those of its classes that are plain containers.
+Nothing is unpickled that could run code: torch reads exports with `weights_only`.  The solver's checkpoints also
+contain OmegaConf's objects; only its plain containers are allowed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from lora_bench.spec.schema import ModelSpec
 LM_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"
 CHECKPOINT_FILE = "checkpoint.th"
-VERSION = "1.3.0"  # of audiocraft, whose form is written
+VERSION = "1.3.0"  # of audiocraft's form
 PRETRAINED = "//pretrained/"
 
 Json = dict[str, Any]
@@ -52,7 +52,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class AudiocraftFiles:
-    """Where a model's files lie; `codec` is None if the language model's config has to name it."""
+    """The files of a model; `codec` is None if the language model's config names the codec."""
 
     folder: Path
     lm: Path
@@ -61,9 +61,9 @@ class AudiocraftFiles:
 
 
 def find_audiocraft_files(spec: ModelSpec) -> AudiocraftFiles | None:
-    """Audiocraft's files of a model, None if it is not in audiocraft's form.
+    """Find audiocraft's files of a model; None if it is not in audiocraft's form.
 
-    Of a model on the hub they are used if the cache has them and not the ones of transformers.
+    For a model on the hub they are used if the cache has them but not those of transformers.
     """
     if spec.id == POCKET:
         return None
@@ -97,10 +97,10 @@ def _files_in(folder: Path, name: str) -> AudiocraftFiles:
 
 
 def read_parts(files: AudiocraftFiles) -> tuple[MusicGenParts, list[Path]]:
-    """A model from audiocraft's files, and the files that its weights came from.
+    """Read a model from audiocraft's files; return it and the files of its weights.
 
     Raises:
-        ModelError: damaged files, or a model that is not supported.
+        ModelError: the files are damaged, or the model is not supported.
     """
     name = files.hub_id or str(files.folder)
     lm_state, lm_config = read_package(files.lm)
@@ -124,21 +124,21 @@ def read_parts(files: AudiocraftFiles) -> tuple[MusicGenParts, list[Path]]:
 
 
 def check_export(path: Path, name: str) -> None:
-    """Refuse a language model that is not supported, by its config alone: no weights are read.
+    """Refuse an unsupported language model by its config, without reading weights.
 
     Args:
         path: an export or a solver's checkpoint.
         name: of the model, for errors.
 
     Raises:
-        ModelError: a damaged file, or what is not supported.
+        ModelError: the file is damaged, or the model is not supported.
     """
     _, config = _split_package(_load(path, is_mapped=True), path)
     decoder_config_from_audiocraft(config, 50.0, name)  # the frame rate only sizes the positions
 
 
 def _check_codes(decoder: Json, codec: EncodecConfig, name: str) -> None:
-    """A model may be trained on the first codebooks of a codec that has more (`compression_model_n_q`)."""
+    """Refuse a model trained on only the first codebooks of its codec (`compression_model_n_q`)."""
     wanted = decoder["num_codebooks"] // decoder["audio_channels"], decoder["vocab_size"]
     found = codec.num_quantizers, codec.codebook_size
     if wanted != found:
@@ -177,13 +177,13 @@ def _read_codec(
 
 
 def _find_codec_checkpoint(place: Path) -> Path | None:
-    """A file, or what the codec's solver left in its folder."""
+    """Return a checkpoint file, or the one in the folder of the codec's solver."""
     found = place / CHECKPOINT_FILE if place.is_dir() else place
     return found if found.is_file() else None
 
 
 def _read_published_codec(published: str, name: str) -> tuple[EncodecConfig, dict[str, Tensor]]:
-    """A codec that is only named: transformers' own, such as facebook/encodec_32khz."""
+    """Read a codec by its published name in transformers' form, such as facebook/encodec_32khz."""
     with quiet_transformers():
         try:
             codec: Any = EncodecModel.from_pretrained(published, dtype=torch.float32)
@@ -196,7 +196,7 @@ def _read_published_codec(published: str, name: str) -> tuple[EncodecConfig, dic
 
 
 def read_package(path: Path) -> tuple[dict[str, Tensor], Json]:
-    """Weights and config of an export, or the best ones of a solver's checkpoint.
+    """Read weights and config of an export, or the best ones of a solver's checkpoint.
 
     Raises:
         ModelError: it is neither, or it is damaged.
@@ -224,7 +224,7 @@ def _split_package(package: Json, path: Path) -> tuple[dict[str, Tensor], Json]:
 
 def _load(path: Path, *, is_mapped: bool = False) -> Json:
     is_checkpoint = path.suffix == ".th"
-    # what nobody uses stays on the disk; a checkpoint is mostly the optimizer's state
+    # unused entries stay on the disk; a checkpoint is mostly the optimizer's state
     mmap = (is_checkpoint or is_mapped) and zipfile.is_zipfile(path)
     try:
         with torch.serialization.safe_globals(_config_classes() if is_checkpoint else []):
@@ -241,7 +241,7 @@ def _load(path: Path, *, is_mapped: bool = False) -> Json:
 
 
 def _config_classes() -> list[Any]:
-    """OmegaConf's containers and leaves, as a solver's checkpoint holds them; none runs code when read."""
+    """List OmegaConf's containers and leaves in a solver's checkpoint; none runs code when read."""
     try:
         from omegaconf import DictConfig, ListConfig, base, nodes
     except ImportError as error:
@@ -252,7 +252,7 @@ def _config_classes() -> list[Any]:
         nodes.AnyNode, nodes.StringNode, nodes.IntegerNode, nodes.FloatNode, nodes.BooleanNode,
         nodes.PathNode, nodes.BytesNode,
     ]  # fmt: skip
-    # torch fills no defaultdict, in which the moving average of the weights is kept
+    # torch cannot fill a defaultdict, which holds the moving average of the weights
     plain: list[Any] = [(_make_dict, "collections.defaultdict"), (Any, "typing.Any")]
     plain += [dict, list, tuple, set, int, float, str, bool]
     return [DictConfig, ListConfig, base.ContainerMetadata, base.Metadata, *leaves, *plain]
@@ -263,11 +263,11 @@ def _make_dict(*_: object) -> Json:
 
 
 def write_export(parts: MusicGenParts, folder: Path) -> None:
-    """Write audiocraft's two files, and the text encoder beside them.
+    """Write audiocraft's two files, and the text encoder next to them.
 
     Args:
         parts: the model.
-        folder: is there.
+        folder: exists.
     """
     decoder, codec = cast("Any", parts.config).decoder, cast("Any", parts.config).audio_encoder
     frame_rate_hz = codec.sampling_rate / codec.hop_length
@@ -284,7 +284,7 @@ def write_export(parts: MusicGenParts, folder: Path) -> None:
 
 
 def _public_name(name: str) -> str:
-    """A name that audiocraft knows, or the folder beside the export; never a path of this machine."""
+    """Return a name that audiocraft knows, or the folder next to the export; never a path of this machine."""
     plain = name.removeprefix("google-t5/")
     return plain if plain.startswith(("t5-", "google/flan-t5-")) else TEXT_FOLDER
 

@@ -1,4 +1,4 @@
-"""A MusicGen as data, in transformers' terms: what every source is read into and every target written from."""
+"""A MusicGen as data in transformers' terms, between reading a source and writing a target."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class MusicGenParts:
     """Configs, weights and text encoder.
 
     Attributes:
-        config: of the whole.
-        decoder_state: `decoder.*`, and `enc_to_dec_proj.*` where states are projected.
+        config: of the whole model.
+        decoder_state: `decoder.*`, and `enc_to_dec_proj.*` if text states are projected.
         codec_state: names within `EncodecModel`.
     """
 
@@ -44,7 +44,7 @@ class MusicGenParts:
 def take_apart(
     network: MusicgenForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> MusicGenParts:
-    """A network's parts; tensors are shared with it."""
+    """Return a network's parts, which share its tensors."""
     whole = cast("nn.Module", network).state_dict()
     decoder = {
         name: tensor
@@ -57,10 +57,10 @@ def take_apart(
 
 
 def put_together(parts: MusicGenParts, name: str) -> MusicgenForConditionalGeneration:
-    """A transformers network from parts, float32, in eval mode.
+    """Build a transformers network from parts, float32, in eval mode.
 
     Raises:
-        ModelError: weights that do not fit the config, or that transformers has no place for.
+        ModelError: the weights do not fit the config, or transformers has no place for them.
     """
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         network = MusicgenForConditionalGeneration(parts.config)
@@ -79,10 +79,10 @@ def put_together(parts: MusicGenParts, name: str) -> MusicgenForConditionalGener
 
 
 def load_weights(module: Any, state: dict[str, Tensor], name: str) -> None:
-    """Load weights, every one of them; the module keeps these tensors, no copies.
+    """Load all weights of a module, which keeps these tensors without copies.
 
     Raises:
-        ModelError: too few, too many, or of other shapes.
+        ModelError: weights are missing, left over, or of other shapes.
     """
     try:
         module.load_state_dict(state, assign=True)
@@ -95,14 +95,14 @@ def load_weights(module: Any, state: dict[str, Tensor], name: str) -> None:
 
 
 def drop_identity(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Decoder weights without a text projection that changes nothing."""
+    """Return decoder weights without a text projection that is the identity."""
     if f"{PROJECTION}.weight" not in state or not is_identity(state):
         return state
     return {name: tensor for name, tensor in state.items() if not name.startswith(PROJECTION)}
 
 
 def add_identity(state: dict[str, Tensor], width: int) -> dict[str, Tensor]:
-    """Decoder weights with a text projection, which audiocraft always has."""
+    """Return decoder weights with a text projection, which audiocraft always has."""
     if f"{PROJECTION}.weight" in state:
         return state
     return state | {f"{PROJECTION}.weight": torch.eye(width), f"{PROJECTION}.bias": torch.zeros(width)}

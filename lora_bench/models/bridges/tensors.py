@@ -1,7 +1,7 @@
-"""The same weights under the names of transformers and of audiocraft; both ways, exact.
+"""Rename weights between transformers and audiocraft, exactly and both ways.
 
-The decoder's differ in names and in one layout: audiocraft packs queries, keys and values, in this order,
-into one `in_proj_weight` [3 D, D].
+Decoder weights differ in names and in one layout: audiocraft packs queries, keys and values, in this order, into one
+`in_proj_weight` [3 D, D].
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ NOT_STORED = re.compile(r"\.embed_positions\.")  # computed, not learnt
 
 
 def name_in_audiocraft(name: str) -> str:
-    """Audiocraft's name (its attention split into q, k and v) of one of transformers' decoder names.
+    """Return audiocraft's name (with split attention) for one of transformers' decoder names.
 
     Raises:
-        KeyError: it is none.
+        KeyError: it is not one.
     """
     for theirs, ours in MODULES:
         if f"{name}.".startswith(theirs):
@@ -50,10 +50,10 @@ def name_in_audiocraft(name: str) -> str:
 
 
 def name_in_transformers(name: str) -> str:
-    """Transformers' name of one of audiocraft's decoder names (its attention split).
+    """Return transformers' name for one of audiocraft's decoder names (with split attention).
 
     Raises:
-        KeyError: it is none.
+        KeyError: it is not one.
     """
     swapped = [(ours, theirs) for theirs, ours in IN_LAYER]
     for theirs, ours in MODULES:
@@ -63,21 +63,21 @@ def name_in_transformers(name: str) -> str:
 
 
 def _replace_in_layer(name: str, old: str, new: str, in_layer: Sequence[tuple[str, str]]) -> str:
-    renamed = f"{new}{f'{name}.'.removeprefix(old)}"  # the dot behind lets modules match like weights
+    renamed = f"{new}{f'{name}.'.removeprefix(old)}"  # the final dot lets modules match like weights
     for before, after in in_layer:
         renamed = renamed.replace(before, after)
     return renamed.removesuffix(".")
 
 
 def decoder_to_audiocraft(state: Mapping[str, Tensor], *, is_packed: bool = True) -> State:
-    """A decoder's weights as audiocraft's `LMModel` stores them.
+    """Rename a decoder's weights for audiocraft's `LMModel`.
 
     Args:
         state: `decoder.*` and `enc_to_dec_proj.*` of transformers.
-        is_packed: as audiocraft has attention; if not, it was split and the tensors stay the same, uncopied.
+        is_packed: pack attention like audiocraft; else it stays split, and tensors are not copied.
 
     Raises:
-        ModelError: a weight that audiocraft has no place for.
+        ModelError: audiocraft has no place for a weight.
     """
     renamed: State = {}
     for name, tensor in state.items():
@@ -107,14 +107,14 @@ def _split_part(name: str) -> tuple[str, str | None]:
 
 
 def decoder_to_transformers(state: Mapping[str, Tensor]) -> State:
-    """Audiocraft's `LMModel` weights under transformers' names.
+    """Rename the weights of audiocraft's `LMModel` for transformers.
 
     Raises:
-        ModelError: a weight that a text-conditioned MusicGen does not have.
+        ModelError: a text-conditioned MusicGen does not have such a weight.
     """
     renamed: State = {}
     for name, tensor in state.items():
-        plain = name.replace(".mha.", ".")  # of the unpacked attention of torch, which audiocraft can use
+        plain = name.replace(".mha.", ".")  # from torch's own attention, which audiocraft can use
         try:
             target = name_in_transformers(plain)
         except KeyError as error:
@@ -132,7 +132,7 @@ def decoder_to_transformers(state: Mapping[str, Tensor]) -> State:
 
 
 def codec_to_transformers(state: Mapping[str, Tensor]) -> State:
-    """Audiocraft's EnCodec weights under the names of transformers' `EncodecModel`."""
+    """Rename audiocraft's EnCodec weights for transformers' `EncodecModel`."""
     return {_codec_name_in_transformers(name): tensor for name, tensor in state.items()}
 
 
@@ -146,14 +146,14 @@ def _codec_name_in_transformers(name: str) -> str:
 
 
 def codec_to_audiocraft(state: Mapping[str, Tensor]) -> State:
-    """Transformers' `EncodecModel` weights under audiocraft's names."""
+    """Rename the weights of transformers' `EncodecModel` for audiocraft."""
     last = max(int(found[1]) for name in state if (found := re.match(r"decoder\.layers\.(\d+)\.", name)))
     return {_codec_name_in_audiocraft(name, last): tensor for name, tensor in state.items()}
 
 
 def _codec_name_in_audiocraft(name: str, last: int) -> str:
     top = re.match(r"decoder\.layers\.(\d+)\.conv\.", name)
-    # the decoder's convolutions are transposed but for the first and the last; inside blocks none is
+    # the decoder's convolutions are transposed, except the first, the last, and those inside blocks
     is_transposed = top is not None and int(top[1]) not in (0, last)
     kind = "convtr" if is_transposed else "conv"
     name = re.sub(r"\.conv\.", f".{kind}.{kind}.", name)
@@ -165,7 +165,7 @@ def _codec_name_in_audiocraft(name: str, last: int) -> str:
 
 
 def is_identity(state: Mapping[str, Tensor], stem: str = "enc_to_dec_proj") -> bool:
-    """Whether a text projection leaves states as they are, as one that was added for audiocraft does."""
+    """Return whether a text projection is the identity, like one that was added for audiocraft."""
     weight, bias = state[f"{stem}.weight"], state[f"{stem}.bias"]
     square = weight.shape[0] == weight.shape[1]
     return square and bool(torch.equal(weight, torch.eye(len(weight)).to(weight))) and not bool(bias.any())

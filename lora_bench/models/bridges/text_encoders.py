@@ -1,4 +1,4 @@
-"""The T5 that an audiocraft config names: beside the export, in a folder, or in the hub's cache."""
+"""Find the T5 that an audiocraft config names: next to the export, in a folder, or in the hub's cache."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from lora_bench.models.quiet import quiet_transformers
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TEXT_FOLDER = "text_encoder"  # beside an export that was converted here
+TEXT_FOLDER = "text_encoder"  # next to an export that was converted here
 FILES = ("*.json", "*.safetensors", "spiece.model")
-WIDTHS_OWNER = "google-t5"  # where the hub keeps what was once called t5-base
+WIDTHS_OWNER = "google-t5"  # the hub's owner of what was once called t5-base
 
 
 def find_text_encoder(name: str, folder: Path) -> Path:
-    """The folder of a T5.
+    """Find the folder of a T5.
 
     Args:
-        name: as the config has it, such as `t5-base`.
+        name: from the config, such as `t5-base`.
         folder: of the export.
 
     Raises:
-        ModelError: it is nowhere; says how to get it.
+        ModelError: there is none; says how to get it.
     """
     for place in (folder / TEXT_FOLDER, folder / name, Path(name).expanduser()):
         if (place / "config.json").is_file():
@@ -51,10 +51,10 @@ def find_text_encoder(name: str, folder: Path) -> Path:
 
 
 def load_text_encoder(folder: Path) -> tuple[T5EncoderModel, PreTrainedTokenizerBase]:
-    """T5's encoder in float32 and its tokenizer.
+    """Load T5's encoder in float32 and its tokenizer.
 
     Raises:
-        ModelError: damaged or incomplete.
+        ModelError: the files are damaged or incomplete.
     """
     with quiet_transformers():
         try:

@@ -1,13 +1,13 @@
-"""Our own decoding loop over a MusicGen decoder's weights.
+"""Decode clips with the weights of a MusicGen decoder.
 
-What makes it fast: keys and values go into a cache that is allocated once; queries, keys and values come
-from one matrix; the text's keys and values are computed once per prompt and shared by all clips; the null
-half of guidance skips cross-attention, which is exactly zero there (no bias, zero states); guidance is
-applied to hidden states, so that the bias-free heads, packed into one matrix, run once; on a CPU steps are
-compiled (`small_batch_step.py`); on a GPU a step is captured once and replayed (`loop.py`).
+Speed: keys and values go into a cache that is allocated once; queries, keys and values come from one matrix; the text's
+keys and values are computed once per prompt and shared by all clips; the null half of guidance skips cross-attention,
+which is exactly zero there (no bias, zero states); guidance is applied to hidden states, so that the bias-free heads,
+packed into one matrix, run once; on a CPU steps are compiled (`small_batch_step.py`); on a GPU a step is captured once
+and replayed (`loop.py`).
 
-What makes it reproducible: a clip's noise depends on nothing but the clip (see `noise.py`), and on a CPU its
-steps do not depend on the batch: they are compiled, or are taken in blocks of one size (see `kernels.py`).
+Reproducibility: a clip's noise depends only on the clip (see `noise.py`), and on a CPU its steps do not depend on the
+batch: they are compiled, or run in blocks of one size (see `kernels.py`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lora_bench.models.decoding.small_batch_step import StreamedStep
 
 MAX_BATCH = {"cpu": 16, "cuda": 256}
-MEMORY_FRAC = 0.5  # of what is free; the rest is for everything else
+MEMORY_FRAC = 0.5  # share of the free memory; the rest stays free
 REPORT_STEPS = 25
 
 
@@ -58,11 +58,11 @@ def generate_codes(
     generation: GenerationSpec,
     progress: Progress,
 ) -> Tensor:
-    """Codes of the clips `clip_ids` of a prompt, int64 [N, K, n_frames] on the CPU.
+    """Generate the codes of the clips `clip_ids` of a prompt, int64 [N, K, n_frames] on the CPU.
 
     Raises:
         ModelError: the clip is longer than the model's positions, or logits are not finite.
-        OutOfMemoryError: not even one clip fits.
+        OutOfMemoryError: even one clip does not fit.
     """
     batches = list(generate_batches(model, prompt, clip_ids, n_frames, generation, progress))
     return torch.cat([batch.codes for batch in batches])
@@ -77,16 +77,16 @@ def generate_batches(
     progress: Progress,
     decoder: Decoder | None = None,
 ) -> Iterator[CodeBatch]:
-    """Like `generate_codes`, batch by batch in order; out of memory halves the batch and goes on.
+    """Generate like `generate_codes`, batch by batch in order; if memory runs out, halve the batch and continue.
 
     Args:
         model: with or without an adapter.
-        prompt: the text; part of every clip's noise.
-        clip_ids: indices of clips; they need not be consecutive.
+        prompt: the text, which also determines every clip's noise.
+        clip_ids: indices of clips, not necessarily consecutive.
         n_frames: length of each clip.
         generation: sampling; `batch_size` None chooses by memory.
-        progress: advanced by codec frames, told of a halved batch.
-        decoder: of this model, as it is now, and these settings; keeps prepared weights from prompt to prompt.
+        progress: advances by codec frames, and logs a halved batch.
+        decoder: of this model in its current state, and of these settings; keeps prepared weights between prompts.
     """
     info = model.info
     if n_frames > info.max_frames:
@@ -100,7 +100,7 @@ def generate_batches(
     asked = generation.batch_size
     size = decoder.choose_batch_size(n_frames) if asked is None else asked
     if asked is None and left:
-        size = math.ceil(len(left) / math.ceil(len(left) / size))  # equal batches, none of a few clips
+        size = math.ceil(len(left) / math.ceil(len(left) / size))  # equal batches, no small last one
     while left:
         batch = _choose_batch(left, size, decoder.block)
         try:
@@ -116,7 +116,7 @@ def generate_batches(
 
 
 def _choose_batch(clips: Sequence[int], size: int, block: int | None) -> tuple[int, ...]:
-    """The first clips that can be decoded together: at most `size`, in a block no two at the same place."""
+    """Choose the first clips to decode together: at most `size`, and in a block no two at the same place."""
     chosen = clips[:size]
     if block is not None:
         places = [clip % block for clip in chosen]
@@ -133,21 +133,21 @@ def _halve(size: int, block: int | None, error: Exception, model: MusicModel, pr
             f"generating {what} did not fit into the memory of {model.device} "
             f"({total_gib(model.device):.1f} GiB); lower generation.clip_s or choose a smaller model"
         ) from error
-    progress.log(f"out of memory while generating {size} clips at once; going on with {size // 2}")
+    progress.log(f"out of memory while generating {size} clips at once; continuing with {size // 2}")
     return size // 2
 
 
 class Decoder:
     """A model's weights, ready to decode batches of clips of one prompt after another.
 
-    What it keeps is void once the model's adapter or weights change.
+    It becomes invalid when the model's adapter or weights change.
 
     Args:
-        model: its weights are read, it is not changed.
+        model: its weights are read; it does not change.
         generation: sampling, and whether weights are rounded.
 
     Raises:
-        ResourceError: this machine cannot decode with the rounded weights that are asked for.
+        ResourceError: this machine cannot decode with the requested rounding.
     """
 
     def __init__(self, model: MusicModel, generation: GenerationSpec) -> None:
@@ -165,12 +165,12 @@ class Decoder:
 
     @property
     def block(self) -> int | None:
-        """Clips that every step takes, a clip at the place that its index gives; None where that does not matter."""
+        """Number of clips in every step, where a clip's index gives its place; None if batches are free."""
         return None if self._is_streamed else self._kernel.block
 
     @property
     def method(self) -> str:
-        """How clips are decoded, in words, for their provenance."""
+        """Decoding method in words, for the clips' provenance."""
         if self._is_streamed:
             return "compiled steps"
         library = f"torch on {self._device.type}"
@@ -205,13 +205,13 @@ class Decoder:
         return StreamedStep(weights, info, n_clips, guidance, is_int8=self._kernel.name == "int8")
 
     def read_prompt(self, prompt: str) -> None:
-        """The prompt of the batches that come."""
+        """Set the prompt of the following batches."""
         if prompt != self._prompt:
             (text,) = self._model.encode_text([prompt])
             self._prompt, self._text = prompt, text
 
     def choose_batch_size(self, n_frames: int) -> int:
-        """Clips that take half of the free memory, at most `MAX_BATCH`."""
+        """Return the number of clips that take half of the free memory, at most `MAX_BATCH`."""
         weights, info, dtype = self._weights, self._info, self._model.dtype
         n_positions = n_frames + max(info.delays)
         halves = 2 if self._generation.guidance > 1.0 else 1
@@ -228,18 +228,18 @@ class Decoder:
 
     @torch.inference_mode()
     def decode(self, clip_ids: Sequence[int], n_frames: int, progress: Progress) -> Tensor:
-        """Codes int64 [N, K, F] of clips of the prompt that was read.
+        """Decode clips of the current prompt to codes int64 [N, K, F].
 
         Args:
-            clip_ids: the clips; with a `block`, no two of the same place in it.
+            clip_ids: the clips; with a `block`, no two at the same place.
             n_frames: length of every clip.
-            progress: advanced by codec frames.
+            progress: advances by codec frames.
         """
         if self.block is None:
             places, rows = list(range(len(clip_ids))), list(clip_ids)
         else:
             places = [clip % self.block for clip in clip_ids]
-            rows = [clip_ids[0]] * self.block  # at places of other clips, anything
+            rows = [clip_ids[0]] * self.block  # unused places may hold any clip
             for place, clip in zip(places, clip_ids, strict=True):
                 rows[place] = clip
         noise = draw_noise(self._generation.seed, self._prompt, rows, n_frames, self._info.delays)
@@ -253,14 +253,14 @@ class Decoder:
         return undelay_codes(steps.delayed, self._info.delays)[places].cpu()
 
     def release(self) -> None:
-        """Give up weights and caches of the last batch; the next one makes its own."""
+        """Release weights and caches of the last batch; the next one prepares its own."""
         self._step = self._made = None
 
     def _make_steps(self, n_clips: int, n_frames: int) -> Steps:
-        """Weights and caches for so many clips at once; kept for the next batch of this size."""
+        """Prepare weights and caches for `n_clips` at once, or return those of the last batch of this size."""
         if self._made is not None and self._made[:2] == (n_clips, n_frames):
             return self._made[2]
-        self._made = None  # before another one is made
+        self._made = None  # frees memory before the next allocation
         generation, info = self._generation, self._info
         if self._step is None or not self._step.adapt(n_clips):
             self._step = None
@@ -288,7 +288,7 @@ class Decoder:
 
 
 class _Clock:
-    """Tells the progress of a batch, and that its logits are finite."""
+    """Reports the progress of a batch, and checks that its logits are finite."""
 
     def __init__(self, info: ModelInfo, n_clips: int, n_frames: int, progress: Progress) -> None:
         self._info = info

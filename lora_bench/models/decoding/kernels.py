@@ -1,17 +1,17 @@
-"""How a linear layer is multiplied while decoding, and how many clips are decoded at once for equal results.
+"""Methods of multiplying linear layers in decoding, and batch sizes that give equal results.
 
-A clip must not depend on the clips next to it.  What a library's product does to a row's last bits depends on the
-number of rows, on the row's place, on the processor and on the library's settings, so nothing is concluded from these:
+A clip must not depend on the other clips of its batch.  The last bits of a row in a library's product depend on the
+number of rows, the row's place, the processor and the library's settings, so the methods do not rely on them:
 
-- **streamed**: float32 on a CPU, if steps are compiled for the decoder (`small_batch_step.py`).  Every output
-  is one dot product in one order, computed by one thread.  A row is the same in any batch because the code never
-  looks at another row.
-- **plain**: everything else.  On a CPU a step always takes a block of `BLOCK` clips, and a clip's index gives its
-  place in it.  All calls then have the same shapes, and a clip is always the same row of them.
-- **int8**: asked for by the spec.  Weights are rounded to 8 bits per output channel, activations to 8 bits per row;
-  sums are exact integers.  Keys and values of the past are kept in bfloat16; the heads, which decide over codes, are
-  not rounded.  Larger batches take the library's products, in blocks, where they are measured to be exact
-  (`has_exact_int8`); everything else is streamed.
+- **streamed**: float32 on a CPU, if the compiled steps support the decoder (`small_batch_step.py`).  Every output is
+  one dot product in one order, computed by one thread.  The code for a row never reads another row, so a row is the
+  same in any batch.
+- **plain**: all other cases.  On a CPU a step always takes a block of `BLOCK` clips, and a clip's index gives its place
+  in the block.  All calls have the same shapes, and a clip is always the same row.
+- **int8**: if the spec says so.  Weights are rounded to 8 bits per output channel, activations to 8 bits per row; sums
+  are exact integers.  Keys and values of the past are bfloat16; the heads, which decide over codes, are not rounded.
+  Larger batches use the library's products, in blocks, if a measurement shows that they are exact (`has_exact_int8`);
+  otherwise steps are streamed.
 
 `benchmarks/row_products.py` measures their speed.
 """
@@ -37,7 +37,7 @@ Product = Callable[[Tensor], Tensor]
 BLOCK = 16
 """Clips of a block."""
 SMALL_INT8_BATCH = 2
-"""Clips at once up to which 8 bits are streamed even if the library is exact: a question of speed only."""
+"""Largest batch that is streamed in 8 bits although the library is exact, because it is faster."""
 INT8_ENGINE = "x86"
 INT8_LEVELS = 127
 _PROBE_ROWS = (1, 2, 7, 2 * BLOCK)
@@ -46,12 +46,12 @@ _PROBE_WIDTH = 256
 
 @dataclass(frozen=True)
 class Kernel:
-    """A way of multiplying.
+    """A method of multiplying.
 
     Attributes:
-        name: see the module.
-        block: clips of every step, at places that their indices give; None leaves the number open.
-        is_streamed: steps are compiled, if the decoder is one that they are compiled for.
+        name: see the module's docstring.
+        block: clips in every step, each at the place that its index gives; None leaves the number open.
+        is_streamed: use compiled steps if they support the decoder.
     """
 
     name: Literal["plain", "int8"]
@@ -59,33 +59,33 @@ class Kernel:
     is_streamed: bool = False
 
     def prepare(self, linear: PackedLinear) -> Product:
-        """A product with a layer's matrix."""
+        """Prepare the product with a layer's matrix."""
         return _Int8Product(linear.folded()) if self.name == "int8" else linear.folded()
 
     def past_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """Type of keys and values of the past, for a decoder with arithmetic `dtype`."""
+        """Return the type of the past's keys and values, for a decoder with arithmetic `dtype`."""
         return torch.bfloat16 if self.name == "int8" else dtype
 
     @property
     def copied_frac(self) -> float:
-        """Memory of prepared products over that of their matrices, at most."""
+        """Upper bound of the memory of prepared products, relative to their matrices."""
         return 0.25 if self.name == "int8" else float(self.is_streamed)
 
 
 def choose_kernel(
     device: torch.device, dtype: torch.dtype, quantization: str | None = None, batch_size: int | None = None
 ) -> Kernel:
-    """The way for a decoder on `device` with arithmetic `dtype`.
+    """Choose the method for a decoder on `device` with arithmetic `dtype`.
 
     Args:
-        device: where the weights are.
+        device: of the weights.
         dtype: of the weights.
         quantization: None or `int8`.
-        batch_size: clips at once that the spec asks for; None leaves it open.
+        batch_size: batch size of the spec; None leaves it open.
 
     Raises:
-        ResourceError: int8 is asked for on another device than a CPU.
-        ModelError: int8 is asked for with another arithmetic than float32.
+        ResourceError: int8 on a device other than a CPU.
+        ModelError: int8 with an arithmetic other than float32.
     """
     if quantization == "int8":
         _check_int8(device, dtype)
@@ -98,7 +98,7 @@ def choose_kernel(
 
 @contextmanager
 def _engine(name: str) -> Iterator[None]:
-    """Torch's library for quantised products while something is packed."""
+    """Use one of torch's libraries for quantised products."""
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = name
     try:
@@ -124,8 +124,7 @@ def _check_int8(device: torch.device, dtype: torch.dtype) -> None:
 def has_exact_int8() -> bool:
     """Measure whether the library's sums of 8-bit products are exact here.
 
-    Where a processor has no instruction for them, pairs of products are cut off at 16 bits; the largest codes
-    show it.
+    Without a processor instruction for them, pairs of products saturate at 16 bits, which the largest codes reveal.
     """
     if INT8_ENGINE not in torch.backends.quantized.supported_engines:
         return False
@@ -145,8 +144,8 @@ class _Int8Product:
 
     def __init__(self, linear: PackedLinear) -> None:
         codes, scale = quantize_rows(linear.weight)
-        with _engine(INT8_ENGINE), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # quantised tensors are on their way out, their products are not
+        # quantised tensors are deprecated, their products are not
+        with _engine(INT8_ENGINE), warnings.catch_warnings(action="ignore"):
             quantized: Any = torch._make_per_channel_quantized_tensor(  # pyright: ignore[reportPrivateUsage]
                 codes, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0
             )
@@ -163,10 +162,10 @@ class _Int8Product:
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of a matrix [O, I] in 8 bits, symmetric around zero.
+    """Round the rows of a matrix [O, I] to 8 bits, symmetric around zero.
 
     Returns:
-        Codes int8 [O, I] from -127 to 127, and float32 [O] that they are to be multiplied by.
+        Codes int8 [O, I] from -127 to 127, and their factors float32 [O].
     """
     peak = weight.float().abs().amax(dim=1)
     scale = torch.where(peak > 0, peak, 1.0) / INT8_LEVELS

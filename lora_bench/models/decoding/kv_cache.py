@@ -1,4 +1,4 @@
-"""Keys and values of the past while decoding: one allocation, and two ways of attending to it."""
+"""Keys and values of the past: one allocation, and two methods of attending to it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class KeyValueCache:
     def allocate(
         cls, weights: DecoderWeights, n_rows: int, n_positions: int, dtype: torch.dtype
     ) -> KeyValueCache:
-        """Room for all positions at once, zeros: what is not yet written must not be NaN under a mask."""
+        """Allocate all positions at once as zeros, because masked positions must not be NaN."""
         like = weights.embeddings
         shape = (len(weights.layers), n_rows, weights.n_heads, n_positions, weights.width // weights.n_heads)
         return cls(like.new_zeros(shape, dtype=dtype), like.new_zeros(shape, dtype=dtype))
 
 
 class Past(Protocol):
-    """What a layer's self-attention sees."""
+    """The past that a layer's self-attention reads."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Write this position's key and value, and attend up to it.
+        """Write this position's key and value, and attend to all positions up to it.
 
         Args:
             layer: index of the layer.
@@ -48,7 +48,7 @@ class Past(Protocol):
 
 
 class GrowingPast:
-    """Attends to the positions that are there: the least work, but other shapes at every step."""
+    """Attends to the written positions: the least work, but shapes change at every step."""
 
     def __init__(self, cache: KeyValueCache) -> None:
         self.cache = cache
@@ -66,12 +66,12 @@ class GrowingPast:
 
 
 class FixedPast:
-    """Attends to the first `n_attended` positions behind a mask: the same shapes at every step.
+    """Attends to the first `n_attended` positions with a mask: shapes stay the same.
 
     Args:
         cache: keys and values.
-        position: int64 [1], on the cache's device; read when a step begins.
-        n_attended: above every position that it is used at.
+        position: int64 [1], on the cache's device; read at the start of a step.
+        n_attended: greater than every position of its use.
     """
 
     def __init__(self, cache: KeyValueCache, position: Tensor, n_attended: int) -> None:

@@ -1,4 +1,4 @@
-"""From one position to the next until clips are complete: step by step, or as replayed CUDA graphs."""
+"""Run decoding steps until clips are complete: one by one, or as replayed CUDA graphs."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from lora_bench.models.decoding.small_batch_step import StreamedStep
 
 BUCKET = 64
-"""Positions by which the attended part of the past grows where shapes are fixed; a multiple of 8, as
-attention kernels with a mask ask for."""
+"""Positions by which the attended part of the past grows if shapes are fixed; a multiple of 8, which attention kernels
+with a mask require."""
 N_WARM_UPS = 2
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How codes are drawn.
+    """Parameters of drawing codes.
 
     Attributes:
         delays: int64 [K] on the model's device.
         n_frames: length of the clips.
-        start_id: token of codebooks that have not begun or are over.
+        start_id: token of codebooks before their first and after their last frame.
         temperature: see `sampling.py`, as is `top_k`.
     """
 
@@ -48,7 +48,7 @@ class Sampling:
         return self.n_frames + int(self.delays.max())
 
     def draw_tokens(self, logits: Tensor, uniform: Tensor, position: int | Tensor) -> Tensor:
-        """Tokens int64 [N, K] after `position`, from logits [N, K, V] and uniform numbers [N, K]."""
+        """Draw tokens int64 [N, K] after `position`, from logits [N, K, V] and uniform numbers [N, K]."""
         frame = position - self.delays
         speaks = (frame >= 0) & (frame < self.n_frames)
         drawn = sample_codes(logits, uniform, temperature=self.temperature, top_k=self.top_k)
@@ -59,7 +59,7 @@ class Steps(Protocol):
     """Decodes batches of one size, a position at a time.
 
     Attributes:
-        delayed: int64 [N, K, positions], filled up to the present position.
+        delayed: int64 [N, K, positions], filled up to the current position.
         finite: bool [], False once a logit was not finite; reading it waits for the device.
     """
 
@@ -71,12 +71,12 @@ class Steps(Protocol):
         ...
 
     def advance(self) -> None:
-        """One position further."""
+        """Take one step."""
         ...
 
 
 class _Batch:
-    """What both ways keep of a batch."""
+    """State of a batch, shared by both kinds of steps."""
 
     def __init__(self, step: TextReader, sampling: Sampling) -> None:
         self.sampling = sampling
@@ -86,13 +86,13 @@ class _Batch:
         self.finite = torch.ones((), dtype=torch.bool, device=device)
 
     def reset(self) -> None:
-        """Before a batch."""
+        """Reset the state before a batch."""
         self.tokens.fill_(self.sampling.start_id)
         self.finite.fill_(True)
 
 
 class EagerSteps(_Batch):
-    """Shapes grow with the position."""
+    """Steps whose shapes grow with the position."""
 
     def __init__(self, step: DecoderStep | StreamedStep, cache: KeyValueCache, sampling: Sampling) -> None:
         super().__init__(step, sampling)
@@ -118,13 +118,13 @@ class EagerSteps(_Batch):
 
 
 class FixedSteps(_Batch):
-    """Shapes and addresses never change within `BUCKET` positions, so that a step can be captured and replayed.
+    """Steps whose shapes and addresses stay the same within `BUCKET` positions, so that they can be replayed.
 
     Args:
         step: the decoder.
         cache: for all positions, rounded up to whole buckets.
-        sampling: how codes are drawn.
-        is_captured: as CUDA graphs; else step by step (slower: for tests, and where there are no graphs).
+        sampling: parameters of drawing codes.
+        is_captured: replay CUDA graphs; else run steps one by one (slower: for tests, and without graphs).
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class FixedSteps(_Batch):
         self._done += 1
 
     def _run(self, past: FixedPast) -> None:
-        """One position, with nothing that the CPU would have to know."""
+        """Run one position without any value that the CPU needs."""
         past.begin_step()
         embedding = self._step.positions.index_select(0, self._position)[0]
         logits = self._step(self.tokens, embedding, past)
@@ -172,7 +172,7 @@ class FixedSteps(_Batch):
         self._position.add_(1)
 
     def _capture(self, past: FixedPast) -> Callable[[], None]:
-        """A CUDA graph of one position.  What the warm-up changed is put back; it wrote to no earlier position."""
+        """Capture a CUDA graph of one position; the state before the warm-up is restored."""
         state = (self.tokens, self.finite, self._position)
         before = [tensor.clone() for tensor in state]
         device = self.tokens.device
@@ -199,5 +199,5 @@ class FixedSteps(_Batch):
 
 
 def round_up(number: int, unit: int) -> int:
-    """The least multiple of `unit` that is not below `number`."""
+    """Round up to a multiple of `unit`."""
     return -(-number // unit) * unit

@@ -1,7 +1,7 @@
-"""The random numbers of a clip: a function of seed, prompt, clip index, frame and codebook, nothing else.
+"""The random numbers of a clip, a function of seed, prompt, clip index, frame and codebook only.
 
-So a fine-tuned model and its base get the same draws (paired comparisons), and batch size, order, resuming
-and the number of clips change none of them.
+A fine-tuned model and its base therefore get the same draws (paired comparisons), and batch size, order, resuming and
+the number of clips do not change them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 def draw_clip_noise(
     seed: int, prompt: str, clip: int, n_frames: int, n_codebooks: int
 ) -> NDArray[np.float64]:
-    """Uniform numbers of one clip, strictly between 0 and 1.
+    """Draw uniform numbers of one clip, strictly between 0 and 1.
 
-    They are taken from Philox (a counter-based generator) by its raw output, which no version of numpy
-    changes.  A longer clip begins with the numbers of a shorter one.
+    They come from the raw output of Philox (a counter-based generator), which is the same in all versions of numpy.  A
+    longer clip starts with the numbers of a shorter one.
 
     Returns:
         [n_frames, n_codebooks].
@@ -37,10 +37,10 @@ def draw_clip_noise(
 def draw_noise(
     seed: int, prompt: str, clips: Sequence[int], n_frames: int, delays: Sequence[int]
 ) -> NDArray[np.float64]:
-    """Numbers of several clips by decoding position.
+    """Draw the numbers of several clips by decoding position.
 
     Returns:
-        [n_frames + max(delays), N, K]; 0.5 where a codebook has not begun or is over.
+        [n_frames + max(delays), N, K]; 0.5 before a codebook's first and after its last frame.
     """
     noise = np.full((n_frames + max(delays), len(clips), len(delays)), 0.5)
     for row, clip in enumerate(clips):

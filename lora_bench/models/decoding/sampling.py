@@ -1,7 +1,7 @@
-"""One code from logits and one uniform number: the inverse of the cumulative distribution.
+"""Draw a code from logits and one uniform number by the inverse of the cumulative distribution.
 
-Codes are summed in their own order, not sorted by probability, so that a small change of the logits moves
-only the borders between codes and the same number mostly gives the same code.
+Codes are summed in their own order, not sorted by probability, so that a small change of the logits only moves the
+borders between codes, and the same number usually gives the same code.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def code_probabilities(logits: Tensor, *, temperature: float, top_k: int | None) -> Tensor:
-    """Probabilities float32 [..., V] after temperature and top-k; ties with the k-th code are kept.
+    """Return probabilities float32 [..., V] after temperature and top-k; ties with the k-th code stay.
 
     Args:
         logits: [..., V].
@@ -32,7 +32,7 @@ def sample_codes(logits: Tensor, uniform: Tensor, *, temperature: float, top_k: 
         logits: [..., V].
         uniform: float64 [...], strictly between 0 and 1.
         temperature: see `code_probabilities`.
-        top_k: see there; 1 is greedy and needs no noise.
+        top_k: see `code_probabilities`; 1 is greedy and needs no noise.
 
     Returns:
         int64 [...].
@@ -42,6 +42,6 @@ def sample_codes(logits: Tensor, uniform: Tensor, *, temperature: float, top_k: 
     probabilities = code_probabilities(logits, temperature=temperature, top_k=top_k)
     cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
     total = cumulative[..., -1:]
-    # rounding must not lift the target to the total, behind which there is no code
+    # rounding must not raise the target to the total, beyond the last code
     target = torch.minimum(uniform[..., None] * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1)

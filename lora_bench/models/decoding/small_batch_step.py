@@ -1,6 +1,7 @@
-"""One decoding step on a CPU, compiled: matrices are read once, and no row depends on another.
+"""One compiled decoding step on a CPU: matrices are read once, and rows do not depend on each other.
 
-The slow reference is `DecoderStep` with plain products.  Import this module where it is needed: numba takes a second.
+The slow reference is `DecoderStep` with plain products.  Import this module only where it is needed: numba takes a
+second.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MATRICES = ("self_qkv", "self_out", "cross_q", "cross_out", "ffn_in", "ffn_out")
 
 
 def can_stream(weights: DecoderWeights) -> bool:
-    """Whether a decoder's shapes and activation are those that are compiled."""
+    """Return whether the compiled code supports a decoder's shapes and activation."""
     first = weights.layers[0]
     shapes = [getattr(first, name).weight.shape for name in MATRICES] + [weights.heads.weight.shape]
     return _find_activation(weights.activation) is not None and all(
@@ -36,15 +37,15 @@ def can_stream(weights: DecoderWeights) -> bool:
 
 
 class StreamedStep(TextReader):
-    """Like `DecoderStep`, in float32 on a CPU, with a past that grows.
+    """A step like `DecoderStep`, in float32 on a CPU, with a growing past.
 
     Args:
-        weights: its layers are read one by one; they are copied, as halves where all of their numbers are halves
-            (float16), and an adapter then stays beside them.
+        weights: layers are copied one by one, in float16 if all of their numbers are float16; an adapter then stays
+            separate.
         info: of the model.
         n_clips: rows of every step.
         guidance: scale; 1 is off.
-        is_int8: layers are rounded to 8 bits, as `kernels.py` says.
+        is_int8: round layers to 8 bits (see `kernels.py`).
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class StreamedStep(TextReader):
         self._attended: tuple[KeyValueCache, Attended] | None = None
 
     def adapt(self, n_clips: int) -> bool:
-        """See `TextReader.adapt`: any number."""
+        """See `TextReader.adapt`; any number is possible."""
         self.n_clips = n_clips
         return True
 
@@ -70,7 +71,7 @@ class StreamedStep(TextReader):
         return is_new
 
     def __call__(self, tokens: Tensor, position: Tensor, past: GrowingPast) -> Tensor:
-        """Logits float32 [N, K, V] after reading tokens int64 [N, K]; see `DecoderStep.__call__`."""
+        """Read tokens int64 [N, K] and return logits float32 [N, K, V]; see `DecoderStep.__call__`."""
         x = self.embed(tokens, position)
         logits = torch.empty(self.n_clips, len(self._heads.matrix.weight[0]))
         attended = self._look_at(past.cache)
@@ -81,7 +82,7 @@ class StreamedStep(TextReader):
         return logits.view(self.n_clips, *self.codebooks)
 
     def _look_at(self, cache: KeyValueCache) -> Attended:
-        """Past and text as arrays; the same until the prompt or the cache changes."""
+        """Return past and text as arrays, cached until the prompt or the cache changes."""
         if self._attended is None or self._attended[0] is not cache:
             past = [
                 part.view(torch.int16) if part.dtype == torch.bfloat16 else part
@@ -94,21 +95,21 @@ class StreamedStep(TextReader):
 
 
 def _take_threads() -> None:
-    """As many threads as torch may have in this thread of Python."""
+    """Use as many threads as torch may use in this Python thread."""
     _start_threads()
     _NUMBA.set_num_threads(min(torch.get_num_threads(), _NUMBA.config.NUMBA_NUM_THREADS))
 
 
 @cache
 def _start_threads() -> None:
-    """Once per process: numba's start sets the default of the OpenMP library, which may be the one that torch uses."""
+    """Start numba's threads once per process, and restore torch's number: both may share one OpenMP library."""
     n_threads = torch.get_num_threads()
     _NUMBA.set_num_threads(1)
     torch.set_num_threads(n_threads)
 
 
 def _find_activation(activation: Callable[[Tensor], Tensor]) -> int | None:
-    """The compiled activation that does the same, by what it does to some numbers."""
+    """Find the compiled activation that gives the same results on some numbers."""
     probe = torch.linspace(-5.0, 5.0, 101)
     found = activation(probe)
     for code, known in ((compiled.GELU, F.gelu), (compiled.RELU, F.relu)):
@@ -140,11 +141,11 @@ def _store_norms(norms: Sequence[Sequence[LayerNormWeights]]) -> Norms:
 
 
 class MatrixStore:
-    """Puts one of the matrices of all layers into one array, layer by layer.
+    """Collects one of the matrices of all layers in one array, layer by layer.
 
     Args:
-        n_layers: that will be put.
-        is_int8: round them, an adapter included; else they are kept exactly, an adapter beside them.
+        n_layers: number of layers.
+        is_int8: round matrices with their adapters; else matrices stay exact, and adapters separate.
     """
 
     def __init__(self, n_layers: int, is_int8: bool) -> None:
@@ -156,7 +157,7 @@ class MatrixStore:
         }
 
     def put(self, linear: PackedLinear) -> None:
-        """The next layer's."""
+        """Add the next layer's matrix."""
         scale = None
         if self._is_int8:
             linear = linear.folded()
@@ -182,7 +183,7 @@ class MatrixStore:
             values.append(found[name])
 
     def finish(self) -> Matrix:
-        """All layers'; parts that no layer has are empty, and those that only some have change nothing in others."""
+        """Return the matrices of all layers; missing parts are empty, or neutral if only some layers have them."""
         weight = cast("Tensor", self._weight)
         n_outputs, n_inputs = weight.shape[1:]
         rank = max((len(down) for down in self._parts["down"] if down is not None), default=0)
@@ -201,7 +202,7 @@ class MatrixStore:
 
 
 def _to_halves(weight: Tensor) -> Tensor:
-    """The bits of a matrix of halves times 2^10, int16; the matrix itself if it holds other numbers."""
+    """Return the bits of a float16 matrix times 2^10 as int16, or the matrix itself if it is not float16."""
     halves = (weight * 2.0**HALF_SHIFT).half()
     is_exact = torch.equal(halves.float() * 2.0**-HALF_SHIFT, weight) and torch.equal(
         weight.half().float(), weight

@@ -1,4 +1,4 @@
-"""One decoding step: from the tokens of a position to the logits of the next."""
+"""One decoding step, from the tokens of a position to the logits of the next."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lora_bench.models.protocol import (
 
 @dataclass(frozen=True)
 class PreparedLayer:
-    """A decoder layer whose matrices are prepared."""
+    """A decoder layer with prepared matrices."""
 
     self_norm: LayerNormWeights
     self_qkv: Product
@@ -35,12 +35,12 @@ class PreparedLayer:
 
 
 class TextReader:
-    """What every way of stepping shares: shapes, embeddings, and the text's keys and values.
+    """Base of all steps: shapes, embeddings, and the text's keys and values.
 
     Args:
         weights: of the decoder.
         info: of the model.
-        n_clips: rows of every step; with guidance twice as many pass through most of the layers.
+        n_clips: rows of every step; with guidance most layers process twice as many.
         guidance: scale; 1 is off.
     """
 
@@ -60,7 +60,7 @@ class TextReader:
 
     @property
     def n_rows(self) -> int:
-        """Rows of the cache: captioned clips, then with guidance their null halves."""
+        """Rows of the cache: captioned clips, and with guidance their null halves."""
         return self.n_clips * (2 if self.is_guided else 1)
 
     @property
@@ -69,11 +69,11 @@ class TextReader:
         return self.guidance > 1.0
 
     def adapt(self, n_clips: int) -> bool:
-        """Whether steps of so many clips can be taken; what is prepared for one number cannot take another."""
+        """Return whether steps of `n_clips` are possible; this class is prepared for one number only."""
         return n_clips == self.n_clips
 
     def read_text(self, state: TextState) -> bool:
-        """Keys and values [1, heads, L, D / heads] of a prompt's state [L, D]; False if they are there already."""
+        """Compute keys and values [1, heads, L, D / heads] of a prompt's state [L, D]; False if it did so before."""
         if self._state is not None and torch.equal(self._state, state):
             return False
         states = state.to(self._embeddings.device)
@@ -88,21 +88,21 @@ class TextReader:
         return True
 
     def embed(self, tokens: Tensor, position: Tensor) -> Tensor:
-        """The first layer's input [rows, D] from tokens int64 [N, K] and the position's embedding float32 [D]."""
+        """Return the first layer's input [rows, D] from tokens int64 [N, K] and the position's embedding [D]."""
         x = F.embedding(tokens + self._offsets, self._embeddings).sum(dim=1)
         x = (x + position).to(self._embeddings.dtype)  # [N, D]
         return x.repeat(2, 1) if self.is_guided else x  # captioned half, null half
 
 
 class DecoderStep(TextReader):
-    """A decoder ready to read tokens of `n_clips` clips of one prompt, once `read_text` has been told which.
+    """A decoder that reads tokens of `n_clips` clips of one prompt, after `read_text`.
 
     Args:
-        weights: its layers are read one by one, so that copies of all are never there at once.
-        info: see `TextReader`, as are `n_clips` and `guidance`.
-        n_clips: see there.
-        guidance: see there.
-        kernel: how matrices are multiplied.
+        weights: layers are read one by one, so that memory never holds copies of all.
+        info: see `TextReader`.
+        n_clips: see `TextReader`.
+        guidance: see `TextReader`.
+        kernel: method of multiplication.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class DecoderStep(TextReader):
         self._norm = weights.norm
         self._activation = weights.activation
         self._layers = [self._prepare(layer, kernel) for layer in weights.layers]
-        self._heads = weights.heads.folded()  # they decide over codes, and are never rounded
+        self._heads = weights.heads.folded()  # never rounded, because they decide over codes
 
     def _prepare(self, layer: DecoderLayerWeights, kernel: Kernel) -> PreparedLayer:
         return PreparedLayer(
@@ -128,12 +128,12 @@ class DecoderStep(TextReader):
         )
 
     def __call__(self, tokens: Tensor, position: Tensor, past: Past) -> Tensor:
-        """Logits float32 [N, K, V] after reading tokens.
+        """Read tokens and return logits float32 [N, K, V].
 
         Args:
             tokens: int64 [N, K].
             position: the position's embedding, float32 [D].
-            past: sees the earlier positions, and gets this one.
+            past: the earlier positions; this one is added.
         """
         n_clips = self.n_clips
         x = self.embed(tokens, position)

@@ -1,12 +1,12 @@
-r"""The pocket model: a very small MusicGen, really trained, that lies in the package and needs no network.
+r"""The pocket model: a very small, trained MusicGen in the package, which needs no network.
 
-It has the architecture of MusicGen (EnCodec of 50 frames a second, T5 text encoder, decoder with the
-delay pattern over four codebooks), one hundredth of its size, and was trained for under two hours on two
-CPU cores on free game music.  ``CARD.md`` says what it is, from what it was made and what it cannot do;
-``pocket_training/TRAINING_LOG.md`` what was tried.
+It has the architecture of MusicGen (EnCodec of 50 frames per second, T5 text encoder, decoder with the delay pattern
+over four codebooks) at one hundredth of the size, and was trained for under two hours on two CPU cores on free game
+music.  ``CARD.md`` describes it, its training data and its limits; ``pocket_training/TRAINING_LOG.md`` describes the
+experiments.
 
-One command per stage trains it (each module's docstring says what it writes and how it resumes); the weights
-here come from the second round of the log, whose options differed::
+One command per stage trains it (each module's docstring says what it writes and how it resumes).  The weights here come
+from the second round of the log, whose options differed::
 
     python -m pocket_training.data  --music DIR --soundfont SF2 --out WORK                 # audio -> memmap
     python -m pocket_training.codec --work WORK --filters 24 --start WEIGHTS --threads 1   # -> WORK/codec
@@ -21,7 +21,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 def pocket_folder() -> Path:
-    """The folder from which `transformers` loads the pocket model.
+    """Return the folder from which `transformers` loads the pocket model.
 
     Returns:
         A folder as `MusicgenForConditionalGeneration.save_pretrained` writes it, with tokenizer and

@@ -313,8 +313,8 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     assert [batch.clip_ids for batch in batches] == [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)]
     assert torch.equal(torch.cat([batch.codes for batch in batches]), expected)
     assert progress.messages == [
-        "out of memory while generating 8 clips at once; going on with 4",
-        "out of memory while generating 4 clips at once; going on with 2",
+        "out of memory while generating 8 clips at once; continuing with 4",
+        "out of memory while generating 4 clips at once; continuing with 2",
     ]
 
 

@@ -14,7 +14,7 @@ from lora_bench.models.decoding.compiled.compiler import compiled
 
 
 def _widened(value: Any) -> Any:
-    """A stored number of the past in float32."""
+    """Convert a stored number of the past to float32."""
     raise NotImplementedError
 
 
@@ -30,7 +30,7 @@ def _widen(value: Any) -> Any:
 
 
 def _narrowed(value: Any, like: Any) -> Any:
-    """A float32 as numbers of the past are stored: bfloat16 is rounded to the nearest, ties to even."""
+    """Convert a float32 to the stored type of the past; bfloat16 rounds to the nearest, ties to even."""
     raise NotImplementedError
 
 
@@ -48,7 +48,7 @@ def _narrow(value: Any, like: Any) -> Any:
 
 @compiled()
 def _attend(query: Any, keys: Any, values: Any, upto: int, out: Any) -> None:
-    """Out [D / H] from a query and the first `upto` keys and values [T, D / H]."""
+    """Attend with a query to the first `upto` keys and values [T, D / H]; write to `out` [D / H]."""
     width = len(query)
     scale = np.float32(1.0) / np.sqrt(np.float32(width))
     scores = np.empty(upto, np.float32)
@@ -72,7 +72,7 @@ def _attend(query: Any, keys: Any, values: Any, upto: int, out: Any) -> None:
 
 @compiled(parallel=True)
 def attend_to_past(qkv: Any, attended: Any, layer: int, position: int, out: Any) -> None:
-    """Out [R, D] from qkv [R, 3 D]; this position's key and value are written first."""
+    """Write this position's key and value, then attend with qkv [R, 3 D]; write to `out` [R, D]."""
     keys, values = attended.keys[layer], attended.values[layer]
     n_rows, n_heads, _, width = keys.shape
     for item in numba.prange(n_rows * n_heads):
@@ -90,7 +90,7 @@ def attend_to_past(qkv: Any, attended: Any, layer: int, position: int, out: Any)
 
 @compiled(parallel=True)
 def attend_to_text(query: Any, attended: Any, layer: int, out: Any) -> None:
-    """Out [N, D] from query [N, D]."""
+    """Attend with query [N, D]; write to `out` [N, D]."""
     keys, values = attended.text_keys[layer], attended.text_values[layer]
     n_heads, n_tokens, width = keys.shape
     for item in numba.prange(len(query) * n_heads):

@@ -13,19 +13,17 @@ import numba
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _PARTS = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
-_LOOPS = {
-    "prange": True,
-    **dict.fromkeys(_PARTS, False),
-}  # only what is written as parallel; the rest takes long
-_FAST = {"reassoc", "contract", "nsz"}  # sums in any order, but NaN and infinity stay what they are
+# Only explicit `prange` loops are parallel; analysing the rest takes long.
+_LOOPS = {"prange": True, **dict.fromkeys(_PARTS, False)}
+_FAST = {"reassoc", "contract", "nsz"}  # sums in any order, but correct NaN and infinity
 _DIGEST_CHARS = 12
 
 
 def compiled(*, parallel: bool = False) -> Callable[[Function], Function]:
-    """Numba's compiler, with its cache where a folder for it can be written.
+    """Return numba's compiler, with its cache if a folder for it is writable.
 
-    A compiled function contains those that it calls, but numba's cache looks at the function's own file only.  Its
-    entries here are named after all sources in the function's folder, so that none outlives a change of any.
+    A compiled function contains the functions that it calls, but numba's cache checks only the function's own file.
+    Entries are therefore named after all sources in the function's folder, so that a change of any invalidates them.
     """
 
     def decorate(function: Function) -> Function:
@@ -39,7 +37,7 @@ def compiled(*, parallel: bool = False) -> Callable[[Function], Function]:
         function.__qualname__ += f".{_digest_sources(folder)}"  # part of the names of its files in the cache
         try:
             made: Any = numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # no folder to be written to: compile in every process
+        except RuntimeError:  # no writable folder: compile in every process
             made = numba.njit(**options)(function)
         return made
 

@@ -13,10 +13,10 @@ from lora_bench.models.decoding.compiled.records import LANES
 
 
 def _dots(n_x: int) -> Any:
-    """Dot products of two rows of a matrix with `n_x` rows of inputs.
+    """Build the function for dot products of two rows of a matrix with `n_x` rows of inputs.
 
-    Written as vectors of `LANES` numbers rather than left to the compiler, which takes half the width and slow
-    integer products for it.
+    It uses explicit vectors of `LANES` numbers, because the compiler itself chooses half the width and slow integer
+    products.
     """
     floats, ints = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(32), LANES)
     stored = {types.int16: ir.IntType(16), types.int8: ir.IntType(8), types.float32: ir.FloatType()}
@@ -35,7 +35,7 @@ def _dots(n_x: int) -> Any:
         if dtype == types.int8:
             return builder.sitofp(wide, floats)
         shifted = builder.shl(wide, ir.Constant(ints, [13] * LANES))
-        # sign and the half's exponent and fraction; the copies of the sign between them go
+        # keep sign, exponent and fraction of the float16; clear the copies of the sign between them
         kept = builder.and_(shifted, ir.Constant(ints, [0x8FFFFFFF - (1 << 32)] * LANES))
         return builder.bitcast(kept, floats)
 

@@ -13,7 +13,7 @@ from lora_bench.models.decoding.compiled.products import multiply
 
 @compiled()
 def _normalize(x: Any, weight: Any, bias: Any, eps: float, out: Any) -> None:
-    """Layer norm of rows [R, D]."""
+    """Apply layer norm to rows [R, D]."""
     width = x.shape[1]
     for r in range(len(x)):
         total = np.float32(0.0)
@@ -30,14 +30,14 @@ def _normalize(x: Any, weight: Any, bias: Any, eps: float, out: Any) -> None:
 
 @compiled()
 def run_layers(x: Any, n_clips: int, layers: Any, attended: Any, position: int) -> None:
-    """All layers, in place.
+    """Run all layers, in place.
 
     Args:
         x: float32 [R, D]; the first N rows see the text, the others (null halves of guidance) do not:
             attention without biases to states of zero gives zero.
         n_clips: N.
         layers: as `Layers`.
-        attended: as `Attended`; gets this position's keys and values.
+        attended: as `Attended`; this position's keys and values are added.
         position: T of this step.
     """
     n_rows, width = x.shape
@@ -63,7 +63,7 @@ def run_layers(x: Any, n_clips: int, layers: Any, attended: Any, position: int) 
 
 @compiled()
 def run_heads(x: Any, n_clips: int, guidance: float, heads: Any, logits: Any) -> None:
-    """Logits [N, O] after the layers; guidance is applied before the heads, which have no bias.
+    """Compute logits [N, O] after the layers; guidance is applied before the heads, which have no bias.
 
     Args:
         x: float32 [R, D].

@@ -1,4 +1,4 @@
-"""A matrix with rows of inputs: scales, adapter, bias, and how outputs are finished."""
+"""A matrix times rows of inputs: scales, adapter, bias, and the final operation."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lora_bench.models.decoding.compiled.dots import dots_of_1, dots_of_2, dots_
 from lora_bench.models.decoding.compiled.records import ADD, GELU, HALF_SHIFT, RELU
 
 INPUT_FACTOR = np.float32(2.0 ** (112 - HALF_SHIFT))
-"""What inputs of halves are multiplied by: the bits of a half, read as float32, are 2^-112 times its value."""
+"""Factor of the inputs of float16 matrices: the bits of a float16, read as float32, are 2^-112 times its value."""
 BLOCK = 32
 """Outputs that a thread takes at a time; even."""
 INT8_LEVELS = np.float32(127.0)
 
 
 def _prepared(row: Any, weight: Any) -> Any:
-    """Bring a row of inputs into the form that a matrix wants; returns what products are to be multiplied by."""
+    """Prepare a row of inputs for a matrix; return the factor of the products."""
     raise NotImplementedError
 
 
@@ -51,7 +51,7 @@ def _prepare(row: Any, weight: Any) -> Any:
 
 @compiled()
 def _put(values: Any, how: int, y: Any) -> None:
-    """Values [n] where outputs belong."""
+    """Write values [n] to the outputs."""
     for j in range(len(values)):
         value = values[j]
         if how == ADD:
@@ -67,7 +67,7 @@ def _put(values: Any, how: int, y: Any) -> None:
 
 @compiled()
 def _finish(total: Any, peak: Any, matrix: Any, layer: int, o: int, lowered: Any) -> None:
-    """Outputs of one row from `o` on: scale, adapter, bias."""
+    """Apply scale, adapter and bias to the outputs of one row from `o` on."""
     for j in range(len(total)):
         total[j] *= peak
     if matrix.scale.shape[1] > 0:
@@ -90,7 +90,7 @@ def _finish(total: Any, peak: Any, matrix: Any, layer: int, o: int, lowered: Any
 
 @compiled()
 def _dot_block(weight: Any, o: int, x: Any, totals: Any) -> None:
-    """Products of outputs from `o` on with all rows into totals [R, BLOCK]; pairs of outputs, fours of rows."""
+    """Multiply outputs from `o` on with all rows, to totals [R, BLOCK], in pairs of outputs and fours of rows."""
     n_rows = len(x)
     for j in range(0, min(BLOCK, weight.shape[0] - o), 2):
         r = 0
@@ -111,7 +111,7 @@ def _dot_block(weight: Any, o: int, x: Any, totals: Any) -> None:
 
 @compiled()
 def _lower(x: Any, down: Any, lowered: Any) -> None:
-    """Write `lowered` [R, r] from x [R, I] and an adapter's A [r, I]."""
+    """Multiply x [R, I] by an adapter's A [r, I]; write to `lowered` [R, r]."""
     for k in range(len(down)):
         for r in range(len(x)):
             total = np.float32(0.0)
@@ -124,7 +124,7 @@ def _lower(x: Any, down: Any, lowered: Any) -> None:
 def _multiply_block(
     x: Any, matrix: Any, layer: int, o: int, lowered: Any, peaks: Any, how: int, y: Any
 ) -> None:
-    """Outputs from `o` on of all rows."""
+    """Compute the outputs of all rows from `o` on."""
     n_rows, weight = len(x), matrix.weight[layer]
     count = min(BLOCK, len(weight) - o)
     totals = np.empty((n_rows, BLOCK), np.float32)
@@ -136,7 +136,7 @@ def _multiply_block(
 
 @compiled(parallel=True)
 def multiply(x: Any, matrix: Any, layer: int, y: Any, how: int) -> None:
-    """Write y [R, O] from x [R, I], which is overwritten; `how` is `WRITE`, `ADD` or an activation."""
+    """Multiply x [R, I], which is overwritten, and write to y [R, O]; `how` is `WRITE`, `ADD` or an activation."""
     n_rows = len(x)
     lowered = np.empty((n_rows, matrix.down.shape[1]), np.float32)
     _lower(x, matrix.down[layer], lowered)

@@ -1,4 +1,4 @@
-"""What crosses from Python into compiled functions."""
+"""Arguments of compiled functions."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 LANES = 16
-"""Numbers of inputs must be multiples of this."""
+"""The number of inputs must be a multiple of this."""
 HALF_SHIFT = 10
-"""Halves are stored times 2 to this, which leaves none of them denormal."""
+"""float16 numbers are stored times 2 to this power, so that none is denormal."""
 WRITE, ADD, GELU, RELU = range(4)
-"""What becomes of a product: it is written, added to what is there, or written through an activation."""
+"""Final operation of a product: write it, add it to the output, or write it through an activation."""
 
 
 class Matrix(NamedTuple):
-    """One of the matrices of all layers; an array of length 0 along its last axis is not there.
+    """One of the matrices of all layers; an array of length 0 along its last axis means that the part is missing.
 
     Attributes:
-        weight: [L, O, I]; int16 are halves times `2 ** HALF_SHIFT`, int8 codes, float32 themselves.
+        weight: [L, O, I]; int16 is float16 times `2 ** HALF_SHIFT`, int8 is codes, float32 is plain.
         scale: of int8 codes, float32 [L, O].
         down: an adapter's A, float32 [L, r, I].
         up: its B, float32 [L, O, r].
@@ -46,7 +46,7 @@ class Norms(NamedTuple):
 
 
 class Ways(NamedTuple):
-    """What becomes of products.  Handed over, as numba compiles once more for every constant that it sees."""
+    """Final operations of products, passed as arguments because numba compiles again for every constant."""
 
     activation: int
     write: int = WRITE
@@ -67,7 +67,7 @@ class Layers(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """What follows the layers: a norm [1, 1, D] and the heads of all codebooks [1, O, D]."""
+    """The norm [1, 1, D] and the heads of all codebooks [1, O, D] after the layers."""
 
     norm: Norms
     matrix: Matrix
@@ -75,7 +75,7 @@ class Heads(NamedTuple):
 
 
 class Attended(NamedTuple):
-    """What attention sees.
+    """Keys and values for attention.
 
     Attributes:
         keys, values: of the past, float32 or int16 (the bits of bfloat16) [L, R, H, T, D / H].
