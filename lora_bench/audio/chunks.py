@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lora_bench.audio.pcm import SUBTYPES_OF_AU, Order, Samples, describe_samples
+from lora_bench.audio.window import MAX_LOST_FRAC
 from lora_bench.errors import AudioFileError
 
-MAX_LOST_FRAC = 0.01
 MAX_LOST_BYTES = 256
 MAX_CHUNKS = 10_000
 W64_GUIDS = {b"fmt \xf3\xac\xd3\x11": b"fmt ", b"data\xf3\xac\xd3\x11": b"data"}

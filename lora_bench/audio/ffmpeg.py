@@ -11,14 +11,12 @@ import av
 import av.error
 import numpy as np
 
-from lora_bench.audio.window import Window
+from lora_bench.audio.window import MAX_LOST_FRAC, Window
 from lora_bench.errors import AudioFileError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_LOST_FRAC = 0.01
-"""Share of a file that may be junk between frames (tags, a cut first frame), which every player skips."""
 TAIL_S = 2.0
 # raw streams: FFmpeg guesses their length from the bitrate
 WITHOUT_LENGTH = frozenset({"mp3", "aac", "ac3", "eac3", "dts", "amr", "loas", "mpeg", "mpegts"})

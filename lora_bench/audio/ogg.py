@@ -6,11 +6,11 @@ import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_bench.audio.window import MAX_LOST_FRAC
 from lora_bench.errors import AudioFileError
 
 HEAD_BYTES = 27
 BEGINS, ENDS = 2, 4  # flags of a page
-MAX_LOST_FRAC = 0.01
 
 
 @dataclass(frozen=True)

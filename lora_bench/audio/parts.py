@@ -14,13 +14,12 @@ import soundfile
 
 from lora_bench.audio.chunks import Samples
 from lora_bench.audio.ffmpeg import decode_with_ffmpeg, measure_with_ffmpeg
-from lora_bench.audio.window import Window
+from lora_bench.audio.window import MAX_LOST_FRAC, Window
 from lora_bench.errors import AudioFileError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_LOST_FRAC = 0.01
 BLOCK = 1 << 18
 
 

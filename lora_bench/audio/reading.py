@@ -21,13 +21,12 @@ from lora_bench.audio.ffmpeg import find_end_with_ffmpeg
 from lora_bench.audio.mpeg import Frames, count_frames
 from lora_bench.audio.ogg import read_links
 from lora_bench.audio.parts import AudioHeader, Part, decode_part, measure_part
-from lora_bench.audio.window import Window
+from lora_bench.audio.window import MAX_LOST_FRAC, Window
 from lora_bench.errors import AudioFileError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_LOST_FRAC = 0.01
 RATES_HZ = range(1_000, 1_000_001)
 MAX_CHANNELS = 64
 FLAC_TOTAL = slice(21, 26)  # bytes of `fLaC`, a block head and STREAMINFO that hold the number of samples

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+MAX_LOST_FRAC = 0.01
+"""Share of a file that may be missing or junk (tags between frames, a cut first frame), which every player skips."""
+
 
 class Window(io.RawIOBase):
     """Bytes `start` to `end` of a file, with `head` in place of the first ones."""
