@@ -141,12 +141,8 @@ class MusicnnEncoder:
         """One vector per window; see `Encoder.embed`."""
         return self.embed_and_tag(clips)[0]
 
-    def tag_clips(self, clips: Iterable[AudioClip]) -> NDArray[np.float32]:
-        """Return the mean probability of each tag over the windows of each clip, [N, 50], as in `tags`."""
-        return self.embed_and_tag(clips)[1]
-
     def embed_and_tag(self, clips: Iterable[AudioClip]) -> tuple[Embeddings, NDArray[np.float32]]:
-        """Return vectors and tag probabilities from one pass."""
+        """Return vectors, and each clip's mean probability of each of `tags` over its windows, [N, 50]."""
         both = embed_pieces(
             clips, self._cut, self._run, self.provenance, max_samples=BATCH_WINDOWS * WINDOW_FRAMES * N_MELS
         )

@@ -47,11 +47,6 @@ class Metric:
     distance: Distance
 
     @property
-    def canonical(self) -> str:
-        """One spelling per metric: `fad/mfcc20` is `mfcc20`."""
-        return self.name.removeprefix("fad/")
-
-    @property
     def lower_is_better(self) -> bool:
         """True for distances, False for the text score."""
         return self.distance != "text"

@@ -91,8 +91,7 @@ def pair_prompts(
         common = [place for place, name in enumerate(one.clip_names) if name in rows]
         if len(common) < MIN_PAIRS:
             raise UnscoredError(
-                f"{len(common)} clip(s) are in both sets, whether control is kept needs at least {MIN_PAIRS} "
-                "of each prompt"
+                f"{len(common)} clip(s) are in both sets; text control needs at least {MIN_PAIRS} of each prompt"
             )
         ours.append(np.asarray(average_clips(one).values, dtype=np.float64)[common])
         partners = [rows[one.clip_names[place]] for place in common]
@@ -114,7 +113,7 @@ def measure_separation(
         UnscoredError: one prompt only, or all clips of every prompt are equal.
     """
     if len(sets) < 2:
-        raise UnscoredError("one prompt only: there is none that it could be told from")
+        raise UnscoredError("one prompt only; prompt separation needs at least two")
     origin = np.concatenate(sets).mean(axis=0)
     centred = [vectors - origin for vectors in sets]
     means = np.stack([vectors.mean(axis=0) for vectors in centred])

@@ -124,13 +124,13 @@ def test_tags_name_simple_sounds(encoders):
         for name, wave in (("flute-like", 0.5 * np.sin(2 * np.pi * 440 * t)), ("beat", beat))
     ]
     encoder = encoders["musicnn-mtt"]
-    best = [encoder.tags[row.argmax()] for row in encoder.tag_clips(clips)]
+    best = [encoder.tags[row.argmax()] for row in encoder.embed_and_tag(clips)[1]]
     assert best == ["flute", "drums"]
 
 
 def test_tags_are_probabilities_under_the_packages_names(encoders):
     encoder = encoders["musicnn"]
-    tags = encoder.tag_clips([make_loud("a")])
+    tags = encoder.embed_and_tag([make_loud("a")])[1]
     assert tags.shape == (1, 50)
     assert ((tags > 0) & (tags < 1)).all()
     assert encoder.tags == read_tags("MSD_musicnn")
