@@ -1,8 +1,8 @@
-"""Captions for crops of music: what is known of a track, and what is heard in the crop.
+"""Captions for crops of music, from facts about the track and from analysis of the crop.
 
-Known: words of package, file name and, for rendered scores, instruments, tempo and key.  Heard: loudness
-against the track's own mean, brightness and rhythm per window of five seconds; tempo and key per track.
-The words for what is heard are cut at quantiles over all training windows, so each is used equally often.
+Facts: words of package, file name and, for rendered scores, instruments, tempo and key.  Analysis: loudness against
+the track's own mean, brightness and rhythm per window of five seconds; tempo and key per track.  Quantiles over all
+training windows choose the words for loudness, brightness and rhythm, so that each word is used equally often.
 """
 
 import random
@@ -46,7 +46,7 @@ RHYTHM = (
 
 @dataclass
 class Heard:
-    """What analysis says of one track."""
+    """Result of the analysis of one track."""
 
     tempo_bpm: float
     key: str
@@ -55,7 +55,7 @@ class Heard:
 
 
 def analyse_track(audio: np.ndarray) -> Heard:
-    """Tempo, key and windows of one track.
+    """Analyse tempo, key and windows of one track.
 
     Args:
         audio: int16, shape (samples,), 16 kHz.
@@ -82,7 +82,7 @@ def analyse_track(audio: np.ndarray) -> Heard:
 
 
 def find_key(power: np.ndarray, frequency: np.ndarray) -> str:
-    """The key whose profile fits the chroma best, e.g. `a minor`.
+    """Find the key whose profile fits the chroma best, for example `a minor`.
 
     Args:
         power: (bins, frames).
@@ -112,14 +112,14 @@ class Captioner:
         self.cuts = np.quantile(train, (0.15, 0.35, 0.65, 0.85), axis=0)  # (4, 3)
 
     def write(self, i: int, start_s: float, length_s: float, rng: random.Random, full: bool = False) -> str:
-        """A caption of a crop of track `i`.
+        """Write a caption of a crop of track `i`.
 
         Args:
             i: Index of the track.
             start_s: Of the crop, in the track.
             length_s: Of the crop.
             rng: Picks words, order and template.
-            full: Keep everything that is known, in a fixed order: for evaluation.
+            full: Use all words, in a fixed order: for evaluation.
         """
         track, heard = self.tracks[i], self.heard[i]
         first = min(int(start_s / WINDOW_S + 0.5), len(heard.windows) - 1)

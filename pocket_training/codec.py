@@ -53,7 +53,7 @@ Phase = Literal["warm_up", "joint", "adversarial", "frozen"]
 
 
 def get_phase(seen_s: float, now: Phase, args: argparse.Namespace) -> Phase:
-    """The phase after `seen_s` audio-seconds, if it was `now` until then."""
+    """Return the phase after `seen_s` audio-seconds, given the phase until now."""
     if seen_s >= args.frozen_from_s:
         return "frozen"
     if seen_s >= args.adversarial_from_s:
@@ -62,12 +62,12 @@ def get_phase(seen_s: float, now: Phase, args: argparse.Namespace) -> Phase:
 
 
 def get_rate_frac(seen_s: float, audio_s: float) -> float:
-    """Warm up, hold until 80 % of `audio_s`, fall linearly to 3 %."""
+    """Return the learning rate's factor: it warms up, holds until 80 % of `audio_s`, falls linearly to 3 %."""
     return min(1.0, seen_s / RATE_WARM_UP_S + 0.01, max(0.03, (1 - seen_s / audio_s) / 0.2))
 
 
 class CodecTraining:
-    """Networks, optimizer and samplers, at some step of the training."""
+    """Networks, optimizer and samplers at some step of the training."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         """Start, or resume from `WORK/codec/training.pt`."""
@@ -97,7 +97,7 @@ class CodecTraining:
             self._load()
 
     def _start(self) -> None:
-        """Fresh weights, or those of `--start`, widened; its codebooks are kept if they have the right size."""
+        """Set fresh weights, or widened ones of `--start`, whose codebooks stay if they have the right size."""
         start_weights(self.codec)
         if self.args.start is None:
             return
@@ -115,7 +115,7 @@ class CodecTraining:
         return audio.to(self.device)
 
     def _enter(self, phase: Phase) -> None:
-        """Build what a phase needs and change what it freezes; also after a resumption."""
+        """Enter a phase, also after a resumption: build its networks and freeze the others."""
         if phase == "joint" and self.phase == "warm_up":
             self._start_codebooks()
         if phase == "frozen" and self.phase != "frozen":
@@ -126,7 +126,7 @@ class CodecTraining:
         self.phase = phase
 
     def take_step(self) -> dict[str, float]:
-        """One batch; returns its losses."""
+        """Learn from one batch; return its losses."""
         phase = get_phase(self.seen_s, self.phase, self.args)
         if phase != self.phase:
             self._enter(phase)
@@ -153,7 +153,7 @@ class CodecTraining:
         return {name: float(loss.detach()) for name, loss in (losses | {"commit": commit}).items()}
 
     def _reconstruct(self, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction (B, 1, samples) and commitment loss, as the phase has it."""
+        """Return reconstruction (B, 1, samples) and commitment loss of this phase."""
         codec, nothing = self.codec, real.new_zeros(())
         if self.phase == "frozen":
             with torch.no_grad():
@@ -168,7 +168,7 @@ class CodecTraining:
         return codec.decoder(result.x), result.penalty
 
     def save(self) -> None:
-        """Keep everything that the next step depends on, and the averaged codec."""
+        """Save the state of the training, and the averaged codec."""
         state = {
             "codec": self.codec.state_dict(), "average": self.average.model.state_dict(),
             "average_n": self.average.n, "optimizer": self.optimizer.state_dict(),
@@ -201,7 +201,7 @@ def train_codec(args: argparse.Namespace) -> CodecTraining:
     training, checks = CodecTraining(args), cut_checks(args.work)
 
     def check(training: CodecTraining, recent: list[dict[str, float]]) -> dict[str, Any]:
-        """Figures of the averaged codec on held-out music, and the mean losses since the last check."""
+        """Measure the averaged codec on held-out music, and the mean losses since the last check."""
         last = [losses for losses in recent if losses.keys() == recent[-1].keys()]
         means = {name: round(sum(losses[name] for losses in last) / len(last), 4) for name in recent[-1]}
         return {

@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 from pocket_training.shapes import SAMPLE_RATE_HZ
 
-LOG_FLOORS = (1e-5, 1e-7)  # the card's; and one below quiet bands, which the first does not see
+LOG_FLOORS = (1e-5, 1e-7)  # the card's, and a lower one for quiet bands
 
 
 class MelLoss(nn.Module):
-    """L1 of linear and log10 mel spectrograms at four scales: audiocraft's transforms, each taken once."""
+    """L1 of linear and log10 mel spectrograms at four scales, with audiocraft's transforms."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class MelLoss(nn.Module):
         )
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Distance of two signals (B, 1, samples)."""
+        """Return the distance of two signals (B, 1, samples)."""
         loss = fake.new_zeros(())
         for transform in self.transforms:
             a, b = transform(fake), transform(real)
@@ -43,7 +43,7 @@ class MelLoss(nn.Module):
 
 
 class GradientNorms:
-    """Moving averages of the losses' gradient norms, as flashy's `averager`, with a state to keep."""
+    """Moving averages of the losses' gradient norms, like flashy's `averager`, with a state to save."""
 
     def __init__(self, decay: float = 0.999) -> None:
         self.decay = decay
@@ -51,7 +51,7 @@ class GradientNorms:
         self.weight: dict[str, float] = {}
 
     def __call__(self, norms: dict[str, Any]) -> dict[str, float]:
-        """Take one step's norms in, return the averages of these losses."""
+        """Add one step's norms; return the averages of these losses."""
         for name, norm in norms.items():
             self.total[name] = self.total.get(name, 0.0) * self.decay + float(norm)
             self.weight[name] = self.weight.get(name, 0.0) * self.decay + 1
@@ -59,7 +59,7 @@ class GradientNorms:
 
 
 def build_balancer(weights: dict[str, float], norms: GradientNorms) -> Any:
-    """Audiocraft's balancer: `weights` are the losses' shares of the gradient."""
+    """Build audiocraft's balancer; `weights` are the losses' shares of the gradient."""
     from audiocraft.losses import Balancer
 
     balancer = Balancer(weights)
@@ -68,7 +68,7 @@ def build_balancer(weights: dict[str, float], norms: GradientNorms) -> Any:
 
 
 def build_adversary(learning_rate: float, device: torch.device) -> Any:
-    """A light multi-scale STFT discriminator with its optimizer and losses."""
+    """Build a light multi-scale STFT discriminator with its optimizer and losses."""
     from audiocraft.adversarial.discriminators import MultiScaleSTFTDiscriminator
     from audiocraft.adversarial.losses import (
         AdversarialLoss,

@@ -189,7 +189,7 @@ def widen_weights(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, T
 
 
 def check_conversion(codec: PocketCodec, model: EncodecModel, audio: Tensor) -> float:
-    """Largest difference of the two reconstructions of (N, 1, samples).
+    """Return the largest difference of the two reconstructions of (N, 1, samples).
 
     Raises:
         ValueError: The codes differ.

@@ -1,4 +1,4 @@
-"""Read the working folder that `data.py` wrote: tracks, and crops of them."""
+"""Read tracks and crops from the working folder of `data.py`."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,10 @@ from pocket_training.data import Track
 
 
 def load_tracks(work: Path) -> list[Track]:
-    """The index of all tracks.
+    """Load the index of all tracks.
 
     Raises:
-        FileNotFoundError: The data stage has not been run there.
+        FileNotFoundError: The data stage has not run there.
     """
     index = work / "tracks.json"
     if not index.is_file():
@@ -24,7 +24,7 @@ def load_tracks(work: Path) -> list[Track]:
 
 
 def open_audio(work: Path) -> np.ndarray:
-    """All samples, int16, shape (samples,), read lazily."""
+    """Map all samples, int16, shape (samples,), without reading them."""
     return np.memmap(work / "audio.i16", np.int16, mode="r")
 
 
@@ -64,7 +64,7 @@ class CropSampler:
 
 
 def cut_held_out(work: Path, tracks: list[Track], crop: int, n: int) -> torch.Tensor:
-    """Fixed crops of held-out tracks, spread evenly: float32, shape (n, 1, crop)."""
+    """Cut fixed, evenly spread crops of held-out tracks: float32, shape (n, 1, crop)."""
     audio = open_audio(work)
     held_out = [t for t in tracks if t.split == "heldout" and t.length > crop]
     crops = []

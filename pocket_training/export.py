@@ -1,4 +1,4 @@
-"""Write the model as the ordinary `from_pretrained` reads it, so that readers never see half of it."""
+"""Write the model for plain `from_pretrained`, whole or not at all."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def export_model(
     Args:
         model: In fp32; it is left as it is.
         tokenizer: The text encoder's.
-        folder: Written beside itself first, then swapped by rename.
+        folder: Written under a temporary name first, then renamed.
         facts: For `pocket.json`; must hold `trained`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def export_model(
 
 
 def _state_dtype(config_file: Path) -> None:
-    """Say float32 in config.json: the halves are storage only, and half precision is slow on a CPU."""
+    """Write float32 into config.json: float16 is for storage only, and slow on a CPU."""
 
     def visit(node: Any) -> None:
         if isinstance(node, dict):

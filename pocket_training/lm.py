@@ -119,7 +119,7 @@ class LmTraining:
                 group["lr"] = optimizer.defaults["lr"] * frac
         opens = args.opening_every > 0 and self.step % args.opening_every == args.opening_every - 1
         crops = self.openings if opens else self.crops
-        # about as many frames, whatever the crops' length
+        # about the same number of frames for any length of crop
         codes, captions = crops.draw(max(1, round(args.batch * self.crops.n_frames / crops.n_frames)))
         text: Any = self.tokenizer(captions, return_tensors="pt", padding=True, truncation=True)
         drop = torch.rand(len(codes)) < (0.0 if args.text_only else CAPTION_DROPOUT)

@@ -1,4 +1,4 @@
-"""The language model while it is trained: its losses, how it starts, its optimizers and averages."""
+"""The language model in training: losses, first weights, optimizers and averages."""
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ def compute_losses(
     text: dict[str, Tensor],
     drop: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of each crop and codebook in nats.
+    """Compute the cross-entropy of each crop and codebook in nats.
 
     Args:
         model: The whole model; its codec is not used.
@@ -33,7 +33,7 @@ def compute_losses(
     attention = text["attention_mask"]
     if drop is not None:
         attention = attention * (~drop)[:, None]
-    # the encoder must see its tokens even where the decoder does not: attention over nothing is not a number
+    # the encoder must see its tokens even if the decoder does not: attention over nothing gives NaN
     states = model.text_encoder(input_ids=text["input_ids"], attention_mask=text["attention_mask"])[0]
     states = model.enc_to_dec_proj(states) * attention[..., None]
     logits = model.decoder(
@@ -54,7 +54,7 @@ def evaluate_model(
     captions: list[str],
     batch: int = 8,
 ) -> Tensor:
-    """Losses (N, K) of crops (N, K, T) under their captions."""
+    """Compute the losses (N, K) of crops (N, K, T) with their captions."""
     was_training = model.training
     model.eval()
     losses = []
@@ -69,8 +69,8 @@ def evaluate_model(
 def start_embeddings(model: MusicgenForConditionalGeneration) -> None:
     """Start embeddings and heads at the codec's own code vectors, each codebook in its own quarter of the space.
 
-    From random rows of 0.02, as MusicGen starts, the codes are drowned by the sinusoidal positions (about
-    0.7), and which codes sound alike must be learnt code by code: 80 steps ended at the unigram.
+    With random rows of 0.02, as in MusicGen, the sinusoidal positions (about 0.7) drown the codes, and similar codes
+    must be learnt one by one: 80 steps reached only the unigram.
     """
     width = model.decoder.config.hidden_size
     rotation = torch.linalg.qr(torch.randn(width, width))[0] * (width / N_CODEBOOKS) ** 0.5
@@ -86,12 +86,12 @@ def start_embeddings(model: MusicgenForConditionalGeneration) -> None:
 def start_text(model: MusicgenForConditionalGeneration, out_scale: float = 0.3) -> None:
     """Start text encoder, projection and cross-attention so that words reach the decoder at full strength.
 
-    As transformers starts them, the states that the decoder attends to are about 0.03: the decoder never
-    notices them, the text encoder gets no gradient, and captions have no effect after 490 steps.
+    With transformers' initial weights the states are about 0.03: the decoder ignores them, the text encoder gets no
+    gradient, and captions have no effect after 490 steps.
 
     Args:
         model: Changed in place.
-        out_scale: Of cross-attention's output at first; at 0 the model starts as it is without text.
+        out_scale: Initial scale of cross-attention's output; with 0 the model starts as if without text.
     """
     nn.init.normal_(model.text_encoder.shared.weight, std=1.0)
     for module in model.text_encoder.modules():
@@ -116,7 +116,7 @@ def freeze_music(model: MusicgenForConditionalGeneration) -> None:
 def measure_gain(
     model: MusicgenForConditionalGeneration, tokenizer: T5Tokenizer, codes: Tensor, captions: list[str]
 ) -> float:
-    """How many nats a code the right caption is better than another's, on (N, K, T)."""
+    """Measure by how many nats per code the right caption beats another one, on codes (N, K, T)."""
     wrong = captions[len(captions) // 2 :] + captions[: len(captions) // 2]
     right_loss = evaluate_model(model, tokenizer, codes, captions)
     return round(float((evaluate_model(model, tokenizer, codes, wrong) - right_loss).mean()), 4)
@@ -125,9 +125,9 @@ def measure_gain(
 def build_optimizers(
     model: MusicgenForConditionalGeneration, text_only: bool = False
 ) -> list[torch.optim.Optimizer]:
-    """Muon for self-attention and feed-forward, AdamW for all else that is trained.
+    """Build Muon for self-attention and feed-forward, AdamW for all other trained weights.
 
-    Cross-attention is AdamW's: Muon's full-rank steps drive the weak signal of the captions out.
+    Cross-attention belongs to AdamW: Muon's full-rank steps suppress the weak signal of the captions.
     """
     if text_only:
         text = [p for p in model.parameters() if p.requires_grad]
@@ -154,7 +154,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step of all matrices that have a gradient."""
+        """Take one step for all matrices with a gradient."""
         for group in self.param_groups:
             lr, momentum = group["lr"], group["momentum"]
             for matrix in (p for p in group["params"] if p.grad is not None):
@@ -166,7 +166,7 @@ class Muon(torch.optim.Optimizer):
 
     @staticmethod
     def _orthogonalise(matrix: Tensor) -> Tensor:
-        """Newton and Schulz's iteration: singular values near one."""
+        """Bring singular values near one by Newton and Schulz's iteration."""
         is_tall = matrix.shape[0] > matrix.shape[1]
         x = matrix.T if is_tall else matrix
         x = x / x.norm().clamp(min=1e-7)
@@ -185,10 +185,10 @@ class Average:
         self.model.requires_grad_(False)
 
     def update(self, model: nn.Module) -> None:
-        """Take one step's weights in; the first steps count less of the start."""
+        """Add one step's weights; in the first steps the initial weights count less."""
         self.n += 1
         decay = min(self.decay, self.n / (self.n + 9))
-        # buffers too: codebooks that are ahead of the averaged encoder do not fit it
+        # buffers too: the averaged encoder needs averaged codebooks
         tensors = [(*one.parameters(), *one.buffers()) for one in (self.model, model)]
         for ours, theirs in zip(*tensors, strict=True):
             if ours.is_floating_point():

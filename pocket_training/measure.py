@@ -1,4 +1,4 @@
-"""What the card states, measured: codec, language model, samples, speed.  Numbers only: see `card.py`."""
+"""Measure the figures of the card: codec, language model, samples, speed.  `card.py` writes the text."""
 
 import math
 import time
@@ -24,7 +24,7 @@ SAMPLE_PROMPTS = (
 
 
 def compute_log_mel(audio: Tensor) -> Tensor:
-    """log10 mel spectrogram, 80 bands, floor 1e-5: (N, 1, samples) -> (N, 80, frames)."""
+    """Compute the log10 mel spectrogram, 80 bands, floor 1e-5: (N, 1, samples) -> (N, 80, frames)."""
     from torchaudio.transforms import MelSpectrogram
 
     transform = MelSpectrogram(SAMPLE_RATE_HZ, n_fft=1024, hop_length=256, n_mels=80, normalized=True)
@@ -37,7 +37,7 @@ def compute_si_sdr(estimate: Tensor, target: Tensor) -> Tensor:
 
 
 def measure_reconstruction(codec: EncodecModel, audio: Tensor, train_audio: Tensor) -> dict[str, Any]:
-    """Mel distance and SI-SDR of the codec and of three baselines.
+    """Measure mel distance and SI-SDR of the codec and of three baselines.
 
     Args:
         codec: In eval mode.
@@ -78,7 +78,7 @@ def measure_reconstruction(codec: EncodecModel, audio: Tensor, train_audio: Tens
 
 
 def compute_perplexity(codes: Tensor) -> list[float]:
-    """Exponential of the entropy of each codebook's use: (N, K, T) -> K values, at most the codebook's size."""
+    """Compute the exponential of the entropy of each codebook's use: (N, K, T) -> K values, at most its size."""
     result = []
     for k in range(codes.shape[1]):
         p = torch.bincount(codes[:, k].flatten()).double()
@@ -88,7 +88,7 @@ def compute_perplexity(codes: Tensor) -> list[float]:
 
 
 def measure_baselines(train: Segments, codes: Tensor, size: int) -> dict[str, list[float]]:
-    """Cross-entropy (nats) of held-out codes (N, K, T) under models that count training codes.
+    """Measure the cross-entropy (nats) of held-out codes (N, K, T) under models that count training codes.
 
     The unigram adds one to each count.  The bigram of codebook k conditions on its own previous code,
     smoothed by the unigram: (count + w x unigram) / (total + w), with the best w of 5, 20, 80, 320.
@@ -122,7 +122,7 @@ def measure_captions(
     tracks: list[int],
     seed: int,
 ) -> dict[str, Any]:
-    """Held-out loss with the right caption and with another track's, and the gain with its standard error.
+    """Measure held-out losses with the right caption and with another track's, and the gain with its error.
 
     Args:
         model: In eval mode.
@@ -157,7 +157,7 @@ def measure_samples(
     seed: int,
     clip_s: float = 8.0,
 ) -> tuple[dict[str, Any], Tensor]:
-    """Sample one clip a prompt as one batch (top-k 250, T=1, guidance 3) and describe the clips.
+    """Sample one clip per prompt in one batch (top-k 250, T=1, guidance 3), and describe the clips.
 
     Args:
         model: In eval mode.
@@ -192,7 +192,7 @@ def measure_samples(
 
 
 def describe_clips(clips: Tensor) -> dict[str, Any]:
-    """Level (dBFS), centroid (Hz), share of 50 ms frames below -60 dBFS, flatness of (N, 1, samples)."""
+    """Measure level (dBFS), centroid (Hz), share of 50 ms frames below -60 dBFS and flatness of (N, 1, samples)."""
     frames = clips[:, 0].unfold(-1, 800, 800)
     level = 10 * torch.log10(frames.pow(2).mean(-1) + 1e-12)
     spectrum = torch.fft.rfft(clips[:, 0].unfold(-1, 1024, 512) * torch.hann_window(1024)).abs()

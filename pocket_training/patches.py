@@ -1,7 +1,7 @@
-"""Random synthetic notes over silence: the codec's training diet beside music.
+"""Random synthetic notes over silence, which the codec is trained on in addition to music.
 
-Sharp harmonics over silence are what a codec trained on dense music draws worst.  Nothing here is taken from
-the built-in genre: no song, scale, rhythm or wave table of it.
+A codec trained on dense music is worst at sharp harmonics over silence.  Nothing here comes from the built-in genre:
+no song, scale, rhythm or wave table.
 """
 
 import numpy as np
@@ -35,7 +35,7 @@ class PatchSampler:
         return out * (10 ** (rng.uniform(-26, -1) / 20) / peak) if peak > 1e-6 else out
 
     def _add_voice(self, out: np.ndarray) -> None:
-        """One voice: the same timbre and envelope for all its notes, repeated pitches likely."""
+        """Add a voice with one timbre and envelope for all notes, and often repeated pitches."""
         rng = self.rng
         kind, level = KINDS[rng.integers(len(KINDS))], 10 ** (rng.uniform(-18, 0) / 20)
         spacing_s = 2 ** rng.uniform(-4, 1)  # 1/16 s to 2 s
@@ -59,7 +59,7 @@ class PatchSampler:
             out[start + skip : start + end] += note[skip:end]
 
     def _make_tone(self, kind: str, pitch_hz: float, time: np.ndarray, shape: np.ndarray) -> np.ndarray:
-        """A tone of about unit level; `shape` holds the four numbers of its timbre, each in 0..1."""
+        """Make a tone of about unit level; `shape` holds the four numbers of its timbre, each in 0..1."""
         if kind == "noise":
             held = 1 + int(40 * shape[0] ** 3)  # the longer each value is held, the darker
             return np.repeat(self.rng.uniform(-1, 1, len(time) // held + 1), held)[: len(time)]

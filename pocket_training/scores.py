@@ -1,8 +1,8 @@
-"""Scores of our own, written as MIDI: their tempo, key and instruments are known, so captions can be right.
+"""Write scores as MIDI, whose tempo, key and instruments are known, so that captions are correct.
 
-A piece is a chord progression, a melody that walks over it, a bass, an accompaniment and, in some styles,
-drums.  Twelve styles pick from General MIDI's instruments.  The music is plain; it is there to tie words
-such as "harp", "a minor" or "fast tempo" to sounds.  Deterministic: a seed gives the same bytes.
+A piece is a chord progression, a melody over it, a bass, an accompaniment and, in some styles, drums.  Twelve styles
+choose from General MIDI's instruments.  The music is plain; it connects words such as "harp", "a minor" or "fast
+tempo" with sounds.  A seed always gives the same bytes.
 """
 
 import random
@@ -39,7 +39,7 @@ PROGRAMS = {
 
 @dataclass(frozen=True)
 class Style:
-    """What a style draws from."""
+    """The choices of a style."""
 
     words: tuple[str, ...]
     lead: tuple[str, ...]
@@ -49,7 +49,7 @@ class Style:
     drums: str | None
     minor_frac: float
     pattern: tuple[str, ...]
-    """How the accompaniment plays: `block`, `arpeggio`, `offbeat`, `waltz`."""
+    """Patterns of the accompaniment: `block`, `arpeggio`, `offbeat`, `waltz`."""
 
 
 STYLES: tuple[Style, ...] = (
@@ -107,7 +107,7 @@ DRUMS: dict[str, tuple[tuple[float, int, int], ...]] = {
 
 @dataclass(frozen=True)
 class Score:
-    """One written piece and what is known of it."""
+    """One written piece and its facts."""
 
     path: Path
     words: list[str]
@@ -174,7 +174,7 @@ def _get_pitch(degree: int, tonic: int, scale: tuple[int, ...], base: int) -> in
 def _write_melody(
     bars: list[int], beats: int, tonic: int, scale: tuple[int, ...], rng: random.Random
 ) -> list[Note]:
-    """A walk over the scale that lands on chord notes on the first beat; two-bar motifs return."""
+    """Write a walk over the scale with chord notes on first beats, and two-bar motifs that return."""
     rhythms = [
         [1.0] * beats,
         [0.5] * (2 * beats),
@@ -251,10 +251,10 @@ def _write_bass(
 
 
 def encode_midi(tempo_bpm: int, tracks: list[tuple[int, int, list[Note]]]) -> bytes:
-    """A standard MIDI file of format 1.
+    """Encode a standard MIDI file of format 1.
 
     Args:
-        tempo_bpm: Quarter notes a minute.
+        tempo_bpm: Quarter notes per minute.
         tracks: (channel, program, notes).
     """
     chunks = [_encode_track([(0, b"\xff\x51\x03" + round(60_000_000 / tempo_bpm).to_bytes(3, "big"))])]

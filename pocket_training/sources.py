@@ -1,8 +1,8 @@
-"""Where the training music comes from: Debian packages, their licences, and what is known of their character.
+"""Sources of the training music: Debian packages, their licences, and words about their character.
 
-Wesnoth's music, drascula-music, asc-music and the planetblupi packages are held out for evaluation and must
-not be added here; nor the project's own chiptune genre.  fillets-ng-data is the final test: nothing is measured on
-it, and nobody listens to it, before the weights are final.
+Do not add Wesnoth's music, drascula-music, asc-music, the planetblupi packages or the project's own chiptune genre:
+they are held out for evaluation.  fillets-ng-data is the final test: do not measure on it, or listen to it, before the
+weights are final.
 """
 
 from dataclasses import dataclass, field

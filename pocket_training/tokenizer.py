@@ -1,4 +1,4 @@
-"""The text tokenizer: a unigram vocabulary learnt from captions, with every character as a fallback."""
+"""The text tokenizer: a unigram vocabulary learnt from captions, with single characters as a fallback."""
 
 import io
 import string
@@ -11,7 +11,7 @@ from transformers import T5Tokenizer
 from pocket_training.shapes import TEXT_VOCAB_SIZE
 from pocket_training.vocabulary import GENERAL_TEXT
 
-# Any text in these characters tokenizes without <unk>
+# Text in these characters never gives <unk>
 CHARACTERS = string.ascii_letters + string.digits + string.punctuation
 
 
@@ -51,5 +51,5 @@ def train_tokenizer(captions: Iterable[str], size: int = 960) -> T5Tokenizer:
 
 
 def load_tokenizer(folder: Path) -> T5Tokenizer:
-    """Read back what `save_pretrained` wrote."""
+    """Load a tokenizer that `save_pretrained` wrote."""
     return T5Tokenizer.from_pretrained(folder)

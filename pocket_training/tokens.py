@@ -1,4 +1,4 @@
-"""Codes of the training music, in segments, with what captions need: the language model's data."""
+"""The language model's data: codes of the training music in segments, with the facts for captions."""
 
 import random
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Segments:
     """(N, K, T), uint16."""
 
     def take(self, keep: np.ndarray) -> "Segments":
-        """The segments where `keep` (N,) is true."""
+        """Return the segments where `keep` (N,) is true."""
         return Segments(self.track[keep], self.start_s[keep], self.codes[keep])
 
 
@@ -40,7 +40,7 @@ def encode_segments(work: Path, tracks: list[Track], codec: EncodecModel) -> Non
     spots: list[tuple[int, int]] = []
     for i, track in enumerate(tracks):
         if track.length >= n_samples:
-            # the last one ends where the track does: it may overlap the one before
+            # the last one ends with the track, and may overlap the previous one
             spots += [(i, start) for start in range(0, track.length - n_samples, n_samples)]
             spots.append((i, track.length - n_samples))
     audio, codes = open_audio(work), []
@@ -61,7 +61,7 @@ def encode_segments(work: Path, tracks: list[Track], codec: EncodecModel) -> Non
 
 
 def load_segments(work: Path) -> Segments:
-    """Read what `encode_segments` kept."""
+    """Load the segments that `encode_segments` wrote."""
     with np.load(work / "segments.npz") as file:
         return Segments(file["track"], file["start_s"], file["codes"])
 
@@ -92,7 +92,7 @@ class CodeCrops:
         self.rng = random.Random(seed)
 
     def draw(self, n: int) -> tuple[Tensor, list[str]]:
-        """Codes (n, K, n_frames) and captions; the caption's own words vary from draw to draw."""
+        """Draw codes (n, K, n_frames) and captions, whose words vary between draws."""
         codes, captions = [], []
         for _ in range(n):
             i = self.rng.randrange(len(self.segments.track))
@@ -110,7 +110,7 @@ class CodeCrops:
 def cut_codes(
     segments: Segments, captioner: Captioner, n_frames: int, n: int, seed: int
 ) -> tuple[Tensor, list[str], list[int]]:
-    """A fixed set: at most `n` crops, one per segment, with full captions, and their tracks."""
+    """Cut a fixed set of at most `n` crops, one per segment; return codes, full captions and tracks."""
     rng = random.Random(seed)
     picks = rng.sample(range(len(segments.track)), min(n, len(segments.track)))
     captions = [

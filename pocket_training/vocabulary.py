@@ -1,4 +1,4 @@
-"""Words about music that a prompt may hold though no training caption does: for the tokenizer only."""
+"""Words about music that are in no training caption but may be in a prompt, for the tokenizer only."""
 
 GENRES = (
     "ambient, blues, bossa nova, celtic, chiptune, cinematic, classical, country, dance, disco, drum "

@@ -1,4 +1,4 @@
-"""Blocks as GitHub-flavoured markdown; everything that was not written here is escaped."""
+"""A report as GitHub-flavoured markdown; all text of the blocks is escaped."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ from lora_bench.report.writers.document import (
 )
 
 MAX_COLUMNS = 8
-# Within words an underscore means nothing, and a tilde, dollar or asterisk alone little; but together with
-# others in one paragraph they do, so all of them are escaped.
+# A single underscore, tilde, dollar or asterisk is harmless, but several in one paragraph are not, so all are escaped.
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$#])")
 
 
 def write_markdown(blocks: Iterable[Block]) -> str:
-    """The whole document, one blank line between blocks."""
+    """Return the whole document, with one blank line between blocks."""
     shown = (b for b in blocks if not (isinstance(b, Paragraph) and b.only_in == "page"))
     parts = [part for block in shown if (part := _write_block(block))]
     return "\n\n".join(parts) + "\n"
 
 
 def escape_markdown(text: str) -> str:
-    """Text that shows as it is wherever it stands in a line."""
+    """Escape text so that it shows as it is anywhere in a line."""
     escaped = _SPECIAL.sub(r"\\\1", clean_text(text).replace("&", "&amp;"))
     return escaped.replace("\\<", "&lt;").replace("\\>", "&gt;")
 
@@ -65,7 +64,7 @@ def _write_text(text: Text) -> str:
 
 
 def _write_plain(text: Text) -> str:
-    """Text without markup of its own, to stand within bold."""
+    """Return text without markup of its own, for use within bold."""
     spans = (text,) if isinstance(text, str) else text
     return escape_markdown("".join(span if isinstance(span, str) else span.text for span in spans))
 
@@ -73,7 +72,7 @@ def _write_plain(text: Text) -> str:
 def _write_span(span: Span) -> str:
     match span:
         case str():
-            # clean_text would drop the blanks at the ends, which part this span from its neighbours.
+            # clean_text would drop the blanks at the ends, which separate this span from its neighbours.
             lead = " " if span[:1].isspace() else ""
             tail = " " if len(span) > 1 and span[-1:].isspace() else ""
             return f"{lead}{escape_markdown(span)}{tail}"
@@ -86,7 +85,7 @@ def _write_span(span: Span) -> str:
 
 
 def _write_code(text: str) -> str:
-    """A code span; its fence is longer than any run of backticks within."""
+    """Return a code span, whose fence is longer than any run of backticks inside."""
     text = clean_text(text)
     fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
     pad = " " if text.startswith("`") or text.endswith("`") else ""
@@ -110,7 +109,7 @@ def _escape_target(href: str) -> str:
 
 
 def _write_table(table: Table) -> str:
-    """The table; a wide one is divided into several that repeat the fixed columns."""
+    """Return the table; a wide one is divided into several that repeat the fixed columns."""
     caption = f"*{escape_markdown(table.caption)}*"
     n_columns = len(table.columns)
     if n_columns <= MAX_COLUMNS + 2:
@@ -137,7 +136,7 @@ def _write_columns(table: Table, chosen: Sequence[int]) -> str:
 
 
 def _write_cell(cell: Cell) -> str:
-    """A pipe divides cells even within code, so it is escaped there too."""
+    """Return a cell; pipes are escaped even within code, because they divide cells there too."""
     spans = (cell.text,) if isinstance(cell.text, str) else cell.text
     return "".join(
         _write_code(span.text).replace("|", "\\|") if isinstance(span, Code) else _write_span(span)
