@@ -56,9 +56,9 @@ def measure_model(work: Path, seed: int, clips_folder: Path | None) -> dict[str,
         clips_folder.mkdir(parents=True, exist_ok=True)
         for i, clip in enumerate(clips):
             soundfile.write(clips_folder / f"sample_{i}.wav", clip[0].numpy(), SAMPLE_RATE_HZ)
+    parts = {name: getattr(model, name) for name in ("text_encoder", "audio_encoder", "decoder")}
     return {
-        "parameters": {name: sum(p.numel() for p in getattr(model,
-            name).parameters()) for name in ("text_encoder", "audio_encoder", "decoder")},
+        "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()},
         "disk_mb": round(sum(f.stat().st_size for f in pocket_folder().iterdir()) / 1e6, 1),
         "load_s": round(load_s, 2),
         "sources": count_hours(tracks, segments.track),
@@ -115,12 +115,13 @@ def render_card(figures: dict[str, Any], template: str) -> str:
     losses = [
         f"| {name} | " + " | ".join(f"{v:.2f}" for v in values) + f" | {mean(values):.3f} |"
         for name, values in (
-            ("uniform", [6.931] * 4), ("unigram", lm["baselines"]["unigram"]), ("bigram, smoothed",
-                lm["baselines"]["bigram"]),
-            ("pocket, right caption", lm["captions"]["right"]), ("pocket, another track's caption",
-                lm["captions"]["shuffled"]),
+            ("uniform", [6.931] * 4),
+            ("unigram", lm["baselines"]["unigram"]),
+            ("bigram, smoothed", lm["baselines"]["bigram"]),
+            ("pocket, right caption", lm["captions"]["right"]),
+            ("pocket, another track's caption", lm["captions"]["shuffled"]),
         )
-    ]  # fmt: skip
+    ]
     sampled, real = samples["sampled"], samples["heldout_music"]
     speed = "\n".join(
         [
@@ -133,22 +134,21 @@ def render_card(figures: dict[str, Any], template: str) -> str:
     values = {
         "SOURCES": "\n".join(rows), "MEL": "\n".join(mel), "LOSSES": "\n".join(losses), "SAMPLES": speed,
         "HOURS": f"{sum(r['hours'] for r in figures['sources']):.1f}",
-            "ENCODED": f"{sum(r['encoded_hours'] for r in figures['sources']):.1f}",
+        "ENCODED": f"{sum(r['encoded_hours'] for r in figures['sources']):.1f}",
         "SI_SDR": f"{codec['si_sdr_db']['codec']} ± {codec['si_sdr_db']['se']}",
-            "SI_SDR_NOISE": str(codec["si_sdr_db"]["noise"]),
-        "PERPLEXITY": ", ".join(map(str, codec["perplexity"])), "USED": ", ".join(map(str,
-            codec["codes_used"])),
+        "SI_SDR_NOISE": str(codec["si_sdr_db"]["noise"]),
+        "PERPLEXITY": ", ".join(map(str, codec["perplexity"])),
+        "USED": ", ".join(map(str, codec["codes_used"])),
         "N_CODEC": str(codec["n_clips"]), "LEVEL": str(codec["level_db_change"]),
         "GAIN": f"{lm['captions']['gain']:.4f} ± {lm['captions']['gain_se']:.4f}",
-            "N_LM": str(lm["captions"]["n_clips"]),
+        "N_LM": str(lm["captions"]["n_clips"]),
         "GAIN_CLIP": f"{lm['captions']['gain'] * CROP_FRAMES * N_CODEBOOKS:.1f}",
         "OPENING": "{gain:.4f} ± {gain_se:.4f}".format(**lm["captions_opening"]),
         "OPENING_CLIP": f"{lm['captions_opening']['gain'] * OPENING_FRAMES * N_CODEBOOKS:.1f}",
-        "N_TRACKS": str(lm["captions"]["n_tracks"]), "DISTINCT": ", ".join(map(str,
-            samples["distinct_codes_per_clip"])),
+        "N_TRACKS": str(lm["captions"]["n_tracks"]),
+        "DISTINCT": ", ".join(map(str, samples["distinct_codes_per_clip"])),
         "WALL": str(samples["wall_s"]), "SPEED": str(samples["audio_s_per_s"]),
-            "THREADS": str(samples["threads"]),
-        "LOAD": str(figures["load_s"]), "DISK": str(figures["disk_mb"]),
+        "THREADS": str(samples["threads"]), "LOAD": str(figures["load_s"]), "DISK": str(figures["disk_mb"]),
         **{name.upper(): f"{n / 1e6:.2f} M" for name, n in figures["parameters"].items()},
     }  # fmt: skip
     for name, value in values.items():

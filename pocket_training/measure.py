@@ -15,12 +15,15 @@ from pocket_training.shapes import FRAME_RATE_HZ, N_CODEBOOKS, SAMPLE_RATE_HZ
 from pocket_training.tokens import Segments
 
 SAMPLE_PROMPTS = (
-    "upbeat orchestral piece with jazz influences", "maplestory background music",
-        "calm piano music, slow tempo",
-    "rock, electric guitar, drums, loud, fast tempo", "dark ambient, sustained, deep",
-        "electronic, dance, driving beat, 130 bpm",
-    "folk, village, acoustic guitar and flute", "epic orchestral battle theme, brass, percussion",
-)  # fmt: skip
+    "upbeat orchestral piece with jazz influences",
+    "maplestory background music",
+    "calm piano music, slow tempo",
+    "rock, electric guitar, drums, loud, fast tempo",
+    "dark ambient, sustained, deep",
+    "electronic, dance, driving beat, 130 bpm",
+    "folk, village, acoustic guitar and flute",
+    "epic orchestral battle theme, brass, percussion",
+)
 
 
 def compute_log_mel(audio: Tensor) -> Tensor:
@@ -66,11 +69,12 @@ def measure_reconstruction(codec: EncodecModel, audio: Tensor, train_audio: Tens
         "log_mel_l1": {
             "codec": distance(compute_log_mel(fake)), "silence": distance(torch.full_like(real, -5.0)),
             "noise_of_equal_level": distance(compute_log_mel(noise)),
-                "mean_spectrum": distance(mean.expand_as(real)),
+            "mean_spectrum": distance(mean.expand_as(real)),
         },
-        "si_sdr_db": {"codec": round(float(sdr.mean()), 2), "se": round(float(sdr.std() / len(sdr) ** 0.5),
-            2),
-                      "noise": round(float(compute_si_sdr(noise, audio).mean()), 1)},
+        "si_sdr_db": {
+            "codec": round(float(sdr.mean()), 2), "se": round(float(sdr.std() / len(sdr) ** 0.5), 2),
+            "noise": round(float(compute_si_sdr(noise, audio).mean()), 1),
+        },
         "level_db_change": round(float(20 * (fake.std(-1) / audio.std(-1)).log10().mean()), 1),
         "perplexity": [round(p, 1) for p in compute_perplexity(codes)],
         "codes_used": [len(codes[:, k].unique()) for k in range(N_CODEBOOKS)],
@@ -142,11 +146,11 @@ def measure_captions(
     by_track = np.array([gain[np.array(tracks) == t].mean() for t in sorted(set(tracks))])
     return {
         "n_clips": len(captions), "n_tracks": len(by_track),
-        "right": [round(float(v), 4) for v in right.mean(0)], "shuffled": [round(float(v),
-            4) for v in wrong.mean(0)],
+        "right": [round(float(v), 4) for v in right.mean(0)],
+        "shuffled": [round(float(v), 4) for v in wrong.mean(0)],
         "right_mean": round(float(right.mean()), 4), "shuffled_mean": round(float(wrong.mean()), 4),
         "gain": round(float(by_track.mean()), 4),
-            "gain_se": round(float(by_track.std(ddof=1) / math.sqrt(len(by_track))), 4),
+        "gain_se": round(float(by_track.std(ddof=1) / math.sqrt(len(by_track))), 4),
     }  # fmt: skip
 
 
@@ -182,10 +186,11 @@ def measure_samples(
     figures = {
         "n_clips": len(clips), "clip_s": clips.shape[-1] / SAMPLE_RATE_HZ, "wall_s": round(wall_s, 1),
         "audio_s_per_s": round(clips.shape[0] * clips.shape[-1] / SAMPLE_RATE_HZ / wall_s, 2),
-            "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads(),
         "sampled": describe_clips(clips), "heldout_music": describe_clips(reference),
-        "distinct_codes_per_clip": [round(float(np.mean([len(c[k].unique()) for c in codes])),
-            1) for k in range(N_CODEBOOKS)],
+        "distinct_codes_per_clip": [
+            round(float(np.mean([len(c[k].unique()) for c in codes])), 1) for k in range(N_CODEBOOKS)
+        ],
         "prompts": list(SAMPLE_PROMPTS),
     }  # fmt: skip
     return figures, clips

@@ -13,26 +13,20 @@ TICKS = 480  # a quarter note
 KEYS = ("c", "c sharp", "d", "e flat", "e", "f", "f sharp", "g", "a flat", "a", "b flat", "b")
 MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
 PROGRESSIONS = (  # scale degrees, one a bar
-    (0, 4, 5, 3), (0, 5, 3, 4), (0, 3, 4, 0), (5, 3, 0, 4), (0, 3, 0, 4), (1, 4, 0, 0), (0, 2, 3, 4), (0, 6,
-        5, 4),
-    (0, 5, 1, 4), (0, 0, 3, 4), (0, 4, 3, 3), (3, 4, 2, 5),
+    (0, 4, 5, 3), (0, 5, 3, 4), (0, 3, 4, 0), (5, 3, 0, 4), (0, 3, 0, 4), (1, 4, 0, 0), (0, 2, 3, 4),
+    (0, 6, 5, 4), (0, 5, 1, 4), (0, 0, 3, 4), (0, 4, 3, 3), (3, 4, 2, 5),
 )  # fmt: skip
 # General MIDI programs by the names that captions use
 PROGRAMS = {
     "piano": (0, 1), "electric piano": (4, 5), "harpsichord": (6,), "celesta": (8,), "glockenspiel": (9,),
-        "music box": (10,),
-    "vibraphone": (11,), "marimba": (12,), "xylophone": (13,), "bells": (14,), "organ": (16, 17, 19),
-        "accordion": (21,),
-    "harmonica": (22,), "acoustic guitar": (24, 25), "electric guitar": (26, 27), "distorted guitar": (29,
-        30),
-    "double bass": (32,), "bass guitar": (33, 34), "synth bass": (38, 39), "violin": (40,), "cello": (42,),
-        "strings": (48, 49),
+    "music box": (10,), "vibraphone": (11,), "marimba": (12,), "xylophone": (13,), "bells": (14,),
+    "organ": (16, 17, 19), "accordion": (21,), "harmonica": (22,), "acoustic guitar": (24, 25),
+    "electric guitar": (26, 27), "distorted guitar": (29, 30), "double bass": (32,),
+    "bass guitar": (33, 34), "synth bass": (38, 39), "violin": (40,), "cello": (42,), "strings": (48, 49),
     "pizzicato strings": (45,), "harp": (46,), "choir": (52, 53), "trumpet": (56,), "trombone": (57,),
-        "french horn": (60,),
-    "brass": (61,), "saxophone": (65, 66), "oboe": (68,), "clarinet": (71,), "bassoon": (70,),
-        "flute": (73,), "piccolo": (72,),
-    "recorder": (74,), "pan flute": (75,), "whistle": (78,), "synth lead": (84, 87), "synth pad": (88, 89,
-        90, 94), "sitar": (104,),
+    "french horn": (60,), "brass": (61,), "saxophone": (65, 66), "oboe": (68,), "clarinet": (71,),
+    "bassoon": (70,), "flute": (73,), "piccolo": (72,), "recorder": (74,), "pan flute": (75,),
+    "whistle": (78,), "synth lead": (84, 87), "synth pad": (88, 89, 90, 94), "sitar": (104,),
     "banjo": (105,), "fiddle": (110,), "steel drums": (114,), "kalimba": (108,), "timpani": (47,),
 }  # fmt: skip
 
@@ -53,33 +47,59 @@ class Style:
 
 
 STYLES: tuple[Style, ...] = (
-    Style(("orchestral", "epic", "cinematic"), ("trumpet", "french horn", "violin", "brass"), ("strings",
-        "brass", "choir"), ("cello", "timpani"), (90, 150), "march", 0.6, ("block", "arpeggio")),
-    Style(("orchestral", "gentle", "romantic"), ("flute", "oboe", "violin", "clarinet"), ("strings",
-        "harp"), ("cello", "double bass"), (60, 95), None, 0.4, ("arpeggio", "block")),
-    Style(("jazz", "swing"), ("saxophone", "trumpet", "clarinet", "vibraphone"), ("piano",
-        "electric guitar"), ("double bass",), (90, 190), "swing", 0.4, ("offbeat",)),
-    Style(("folk", "celtic", "village"), ("fiddle", "whistle", "recorder", "accordion", "flute"),
+    Style(
+        ("orchestral", "epic", "cinematic"), ("trumpet", "french horn", "violin", "brass"),
+        ("strings", "brass", "choir"), ("cello", "timpani"), (90, 150), "march", 0.6, ("block", "arpeggio"),
+    ),
+    Style(
+        ("orchestral", "gentle", "romantic"), ("flute", "oboe", "violin", "clarinet"), ("strings", "harp"),
+        ("cello", "double bass"), (60, 95), None, 0.4, ("arpeggio", "block"),
+    ),
+    Style(
+        ("jazz", "swing"), ("saxophone", "trumpet", "clarinet", "vibraphone"), ("piano", "electric guitar"),
+        ("double bass",), (90, 190), "swing", 0.4, ("offbeat",),
+    ),
+    Style(
+        ("folk", "celtic", "village"), ("fiddle", "whistle", "recorder", "accordion", "flute"),
         ("acoustic guitar", "harp", "accordion"), ("double bass", "cello"), (90, 150), "shaker", 0.4,
-        ("arpeggio", "waltz")),
-    Style(("rock", "band"), ("distorted guitar", "electric guitar", "organ"), ("distorted guitar", "organ",
-        "electric guitar"), ("bass guitar",), (100, 170), "rock", 0.6, ("block",)),
-    Style(("electronic", "dance"), ("synth lead",), ("synth pad",), ("synth bass",), (110, 150), "house",
-        0.6, ("offbeat", "arpeggio")),
-    Style(("ambient", "calm", "atmospheric"), ("synth pad", "choir", "pan flute", "kalimba"), ("synth pad",
-        "strings"), ("synth bass", "cello"), (55, 80), None, 0.5, ("block",)),
-    Style(("solo", "piano", "classical"), ("piano",), ("piano",), ("piano",), (60, 140), None, 0.5,
-        ("arpeggio", "waltz", "block")),
-    Style(("cute", "playful", "happy"), ("xylophone", "glockenspiel", "marimba", "piccolo", "music box"),
+        ("arpeggio", "waltz"),
+    ),
+    Style(
+        ("rock", "band"), ("distorted guitar", "electric guitar", "organ"),
+        ("distorted guitar", "organ", "electric guitar"), ("bass guitar",), (100, 170), "rock", 0.6,
+        ("block",),
+    ),
+    Style(
+        ("electronic", "dance"), ("synth lead",), ("synth pad",), ("synth bass",), (110, 150), "house", 0.6,
+        ("offbeat", "arpeggio"),
+    ),
+    Style(
+        ("ambient", "calm", "atmospheric"), ("synth pad", "choir", "pan flute", "kalimba"),
+        ("synth pad", "strings"), ("synth bass", "cello"), (55, 80), None, 0.5, ("block",),
+    ),
+    Style(
+        ("solo", "piano", "classical"), ("piano",), ("piano",), ("piano",), (60, 140), None, 0.5,
+        ("arpeggio", "waltz", "block"),
+    ),
+    Style(
+        ("cute", "playful", "happy"), ("xylophone", "glockenspiel", "marimba", "piccolo", "music box"),
         ("pizzicato strings", "marimba", "acoustic guitar"), ("pizzicato strings", "bassoon"), (100, 160),
-        "shaker", 0.15, ("offbeat", "waltz")),
-    Style(("latin", "tropical", "summer"), ("steel drums", "trumpet", "flute", "saxophone"),
-        ("acoustic guitar", "piano", "marimba"), ("bass guitar",), (95, 135), "latin", 0.3, ("offbeat",)),
-    Style(("medieval", "fantasy"), ("recorder", "oboe", "flute", "whistle"), ("harpsichord", "harp",
-        "acoustic guitar"), ("cello", "bassoon"), (70, 130), "march", 0.6, ("arpeggio", "waltz")),
-    Style(("dark", "spooky", "mysterious"), ("celesta", "bells", "music box", "violin", "organ"),
-        ("strings", "choir", "organ"), ("cello", "bassoon", "timpani"), (55, 110), None, 1.0, ("block",
-        "arpeggio")),
+        "shaker", 0.15, ("offbeat", "waltz"),
+    ),
+    Style(
+        ("latin", "tropical", "summer"), ("steel drums", "trumpet", "flute", "saxophone"),
+        ("acoustic guitar", "piano", "marimba"), ("bass guitar",), (95, 135), "latin", 0.3, ("offbeat",),
+    ),
+    Style(
+        ("medieval", "fantasy"), ("recorder", "oboe", "flute", "whistle"),
+        ("harpsichord", "harp", "acoustic guitar"), ("cello", "bassoon"), (70, 130), "march", 0.6,
+        ("arpeggio", "waltz"),
+    ),
+    Style(
+        ("dark", "spooky", "mysterious"), ("celesta", "bells", "music box", "violin", "organ"),
+        ("strings", "choir", "organ"), ("cello", "bassoon", "timpani"), (55, 110), None, 1.0,
+        ("block", "arpeggio"),
+    ),
 )  # fmt: skip
 
 # (beat, General MIDI drum, velocity) in a bar of four
