@@ -1,8 +1,9 @@
-"""Memory: free, peak, and errors that mean that it ran out."""
+"""Free memory, peak memory, and the errors that mean that memory ran out."""
 
 from __future__ import annotations
 
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -23,23 +24,23 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_cached(device: torch.device) -> None:
-    """Give unused GPU memory back after something large was dropped."""
+    """Return unused GPU memory to the system."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def available_bytes(device: torch.device) -> int:
-    """Return the free memory of the GPU, or of the machine and this process's control group."""
+    """Return the memory that is free on the GPU, or on the machine within this process's control group."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + held
-    allowed, free = _group_available(), psutil.virtual_memory().available
-    return free if allowed is None else min(allowed, free)
+    free, limit = psutil.virtual_memory().available, _group_available()
+    return free if limit is None else min(free, limit)
 
 
 def _group_available() -> int | None:
-    """Return what the control group (a container) still allows; None without a limit."""
+    """Return what the control group (a container) still allows; None without a limit.  psutil knows no groups."""
     for limit_file, usage_file in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -56,33 +57,30 @@ def _group_available() -> int | None:
 
 def total_gib(device: torch.device) -> float:
     """Return the memory of the GPU or the machine."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[1] / GIB
-    return psutil.virtual_memory().total / GIB
+    is_gpu = device.type == "cuda"
+    return (torch.cuda.mem_get_info(device)[1] if is_gpu else psutil.virtual_memory().total) / GIB
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start a new measurement of `peak_gib`."""
+    """Begin a new measurement of `peak_gib`."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM, see proc(5)
-    except OSError:
-        return
+    # psutil neither resets nor reads the peak; see clear_refs in proc(5)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_gib(device: torch.device) -> float:
-    """Return the peak since `reset_peak`: memory allocated on the GPU, or resident in this process.
+    """Return the most memory in use since `reset_peak`: allocated on the GPU, or resident in this process.
 
-    If the kernel does not allow the reset, it is the process's peak since its start.
+    Where the kernel cannot reset the peak, it is that of the process since its start.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIB
-    try:
+    # VmHWM is reset by clear_refs; ru_maxrss is not
+    with suppress(OSError, ValueError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024 / GIB
-    except (OSError, ValueError):
-        pass
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB

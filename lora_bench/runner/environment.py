@@ -1,4 +1,4 @@
-"""What a run ran on: versions and hardware, for the provenance of its numbers; nothing personal."""
+"""Versions and hardware of a run, for the provenance of its numbers; nothing personal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PACKAGES = (
     "lora-bench", "torch", "torchaudio", "transformers", "peft", "numpy", "scipy", "librosa", "scikit-learn",
     "soxr", "soundfile", "ray", "optuna", "audiocraft", "frechet-audio-distance",
@@ -15,7 +17,7 @@ PACKAGES = (
 
 
 def package_versions() -> dict[str, str | None]:
-    """Installed version of every package that can move a number; None where it is not installed."""
+    """Return the version of every package that can affect a number; None if it is not installed."""
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -26,7 +28,7 @@ def package_versions() -> dict[str, str | None]:
 
 
 def cpu_name() -> str:
-    """Model name of the processor, or the architecture where the system does not tell."""
+    """Return the model name of the processor, which psutil does not know, or else the architecture."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -35,28 +37,30 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def memory_gib() -> float | None:
-    """Main memory, None where the system does not tell."""
-    try:
-        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        return None
+def count_cpus() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_gib() -> float:
+    """Return the main memory."""
+    return round(psutil.virtual_memory().total / 2**30, 1)
 
 
 def gpu_names() -> list[str]:
-    """Names of the CUDA devices that torch sees."""
+    """Return the names of the CUDA devices that torch sees."""
     import torch
 
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, processor, memory and GPUs of this machine."""
+    """Describe versions, processor, memory and GPUs of this machine."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_name(),
-        "n_cpu": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "n_cpu": count_cpus(),
         "memory_gib": memory_gib(),
         "gpus": gpu_names(),
         "packages": package_versions(),

@@ -11,25 +11,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
+
 RAY = Path(sys.executable).with_name("ray")
 MAX_STARTS = 4
 
 
 def list_tree(pid: int) -> set[int]:
     """A process and everything that it started."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(
-                stat.read_text(encoding="ascii").rpartition(")")[2].split()[1]
-            )
-        except (OSError, ValueError):
-            continue
-    tree, size = {pid}, 0
-    while size < len(tree):
-        size = len(tree)
-        tree |= {child for child, parent in parents.items() if parent in tree}
-    return tree
+    try:
+        return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+    except psutil.NoSuchProcess:
+        return {pid}
 
 
 def kill_tree(pid: int) -> None:

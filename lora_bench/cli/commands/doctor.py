@@ -19,7 +19,7 @@ from lora_bench.cli.findings import GIB, Finding, format_findings
 from lora_bench.cli.tables import print_json
 from lora_bench.errors import EXIT_FAILURE, EXIT_OK, LoraBenchError, ModelError
 from lora_bench.process_environment import is_writable
-from lora_bench.runner.environment import cpu_name, gpu_names, memory_gib, package_versions
+from lora_bench.runner.environment import count_cpus, cpu_name, gpu_names, memory_gib, package_versions
 
 SCHEMA = 1
 MODEL_ENCODERS = ("mfcc20", "encodec")  # made from the music model, so they run where it runs
@@ -67,10 +67,8 @@ def look_at_machine() -> Iterator[Finding]:
         "use Python 3.11, 3.12 or 3.13",
         essential=True,
     )
-    n_cpu = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Finding("machine", "processor", None, f"{n_cpu} x {cpu_name()}")
-    memory = memory_gib()
-    yield Finding("machine", "memory", None, "unknown" if memory is None else f"{memory:g} GiB")
+    yield Finding("machine", "processor", None, f"{count_cpus()} x {cpu_name()}")
+    yield Finding("machine", "memory", None, f"{memory_gib():g} GiB")
     free_gib = shutil.disk_usage(Path.cwd()).free / GIB
     yield Finding("machine", "disk", free_gib >= 1.0, f"{free_gib:.1f} GiB free here", "free at least 1 GiB")
     numba = Path(os.environ.get("NUMBA_CACHE_DIR", "")).absolute()

@@ -1,8 +1,8 @@
-"""A function in a process of its own, whose death its caller survives.
+"""A function call in a child process, whose death the caller survives.
 
-Ray's core ends the process that it lives in when it loses its cluster.  So what talks to Ray lives apart,
-and the process that keeps locks, states and exit code hears of its end.  It dies with its caller, and
-whatever it started dies with it: all of them are one session of the operating system.
+Ray's core ends its own process when it loses its cluster.  The code that talks to Ray therefore runs in a child
+process, and the process that keeps locks, states and the exit code learns how it ended.  The child dies with its
+caller, and everything it started dies with it, since all of them are one session of the operating system.
 """
 
 from __future__ import annotations
@@ -23,21 +23,24 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 END_PATIENCE_S = 60.0
 KILL_PATIENCE_S = 10.0
+ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a call.
+    """The outcome of a call.
 
     Attributes:
         value: what the function returned; None if it did not return.
         raised: what it raised; None if it did not raise.
-        died: how its process ended without a word, such as `signal SIGABRT`; None if it answered.
-        last_note: the last thing that the function told while it ran.
+        died: how its process ended without an answer, such as `signal SIGABRT`; None if it answered.
+        last_note: the last note that the function sent while it ran.
     """
 
     value: Any = None
@@ -50,15 +53,15 @@ def call_apart(function: Callable[..., Any], *arguments: Any, log: Path | None =
     """Call `function(tell, *arguments)` in a fresh process and wait for it.
 
     Args:
-        function: found by its name in an importable module; `tell` sends a word to the caller.
+        function: importable by name; `tell` sends a note to the caller.
         arguments: anything that can be pickled.
-        log: file that takes what the process and its descendants print; None leaves it on the screen.
+        log: file for the output of the process and its descendants; None leaves it on the screen.
 
     Returns:
-        What became of it.  None of the processes that it started is left.
+        The outcome.  All processes that the call started have ended.
 
     Raises:
-        KeyboardInterrupt, SystemExit: in this process; the other one was told and has ended.
+        KeyboardInterrupt, SystemExit: in this process; the child was interrupted and has ended.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -94,7 +97,7 @@ def _listen(answers: Connection, process: SpawnProcess, limit_s: float | None = 
         if word is None:
             return Answer(died=_describe_end(process), last_note=note)
         note = word
-    return Answer(died="without an answer", last_note=note)
+    return Answer(died="no answer", last_note=note)
 
 
 def _describe_end(process: SpawnProcess) -> str:
@@ -104,7 +107,7 @@ def _describe_end(process: SpawnProcess) -> str:
 
 
 def _end(process: SpawnProcess) -> None:
-    """Kill what is left of the process's session, and the process."""
+    """Kill the rest of the process's session, and the process."""
     if process.pid is not None:
         end_session(process.pid)
     process.kill()
@@ -114,7 +117,7 @@ def _end(process: SpawnProcess) -> None:
 
 @contextmanager
 def _hold_back_interrupts() -> Iterator[None]:
-    """A new process must not be interrupted before it is one of its own session."""
+    """Block interrupts until a new process has a session of its own."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -125,7 +128,7 @@ def _hold_back_interrupts() -> Iterator[None]:
 def _serve(
     answers: Connection, log: Path | None, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
-    """What the process does."""
+    """Serve one call in the child process."""
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
@@ -140,7 +143,7 @@ def _serve(
 
 
 def _follow_parent() -> None:
-    """End, with everything that was started here, as soon as the caller is gone."""
+    """End this process and everything it started as soon as the caller is gone."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -155,7 +158,7 @@ def _print_to(log: Path) -> None:
 
 
 def _make_portable(error: BaseException) -> BaseException:
-    """The error with its traceback in words; another one in its place if it cannot travel."""
+    """Return the error with its traceback as a note, or a replacement if it cannot be pickled."""
     words = "".join(traceback.format_exception(error))
     error.add_note(words)
     try:
@@ -166,23 +169,24 @@ def _make_portable(error: BaseException) -> BaseException:
 
 
 def end_session(leader: int) -> None:
-    """Kill the processes of a session but its leader, and wait until they are gone."""
+    """Kill the processes of a session except its leader, and wait until they are gone."""
     end_s = time.monotonic() + KILL_PATIENCE_S
     while (members := list_session(leader)) and time.monotonic() < end_s:
-        for pid in members:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        for member in members:
+            with suppress(psutil.Error):
+                member.kill()
         time.sleep(0.02)
 
 
-def list_session(leader: int) -> list[int]:
-    """Living processes of a session but its leader; none where there is no `/proc`."""
-    members: list[int] = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, ValueError):
-            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            state, session = fields[0], int(fields[3])
-            pid = int(stat.parent.name)
-            if session == leader and pid != leader and state not in "ZX":
-                members.append(pid)
+def list_session(leader: int) -> list[psutil.Process]:
+    """List the living processes of a session except its leader.
+
+    These include processes whose parent has died, which are no descendants of the leader any more.
+    """
+    members: list[psutil.Process] = []
+    for pid in psutil.pids():
+        with suppress(psutil.Error, OSError):
+            if pid != leader and os.getsid(pid) == leader:
+                process = psutil.Process(pid)
+                members += [process] if process.status() not in ENDED else []
     return members
