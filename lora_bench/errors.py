@@ -1,24 +1,24 @@
 """Every error that lora_bench raises on purpose.
 
 ```
-LoraBenchError                 base; carries an exit code and, where there is one, a hint
+LoraBenchError                 base; carries an exit code
 ├── SpecError                  the spec is wrong (exit 2); holds all problems, not the first
 ├── UsageError                 the command line is wrong (exit 2)
-├── DatasetError               the user's audio cannot be used as asked (exit 1)
+├── DatasetError               the user's audio cannot be used (exit 1)
 ├── AudioFileError             one audio file cannot be read; names it
 ├── ModelError                 a model or adapter cannot be loaded or does not fit
 │   └── NoModulesMatchedError  a LoRA target matched nothing
-├── TrainingError              training cannot go on (NaN, nothing to train on)
+├── TrainingError              training cannot continue (NaN, nothing to train on)
 ├── OutOfMemoryError           the smallest batch did not fit; carries the numbers
-├── ScoreError                 a score cannot be computed from what was given
+├── ScoreError                 a score cannot be computed from these inputs
 │   └── UnscoredError          the score is absent for a stated reason (weights missing, N too small)
 ├── StoreError                 a result folder is damaged, locked or the disk is full
-├── ResourceError              a CPU, GPU or cluster that was asked for does not exist
-├── StoppedEarlyError          a trial was given up because others are ahead of it; not a failure
+├── ResourceError              a requested CPU, GPU or cluster does not exist
+├── StoppedEarlyError          a trial was stopped because others are ahead of it; not a failure
 └── InterruptedRunError        the user or the system stopped the run (exit 3)
 ```
 
-A message states place, value, expectation and mend, in this order and in one or two sentences.
+A message states place, value, expectation and mend, in this order, in one or two sentences.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class AudioFileError(LoraBenchError):
 
 
 class ModelError(LoraBenchError):
-    """A model or an adapter cannot be loaded, or does not support what is asked of it."""
+    """A model or an adapter cannot be loaded, or does not support an operation."""
 
 
 class NoModulesMatchedError(ModelError):
@@ -100,7 +100,7 @@ class NoModulesMatchedError(ModelError):
 
 
 class TrainingError(LoraBenchError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 class OutOfMemoryError(LoraBenchError):
@@ -112,7 +112,7 @@ class ScoreError(LoraBenchError):
 
 
 class UnscoredError(ScoreError):
-    """A score is absent for a reason that the report states; the run goes on."""
+    """A score is absent for a reason that the report states; the run continues."""
 
 
 class StoreError(LoraBenchError):
@@ -120,7 +120,7 @@ class StoreError(LoraBenchError):
 
 
 class ResourceError(LoraBenchError):
-    """A resource that was asked for does not exist on this machine or cluster."""
+    """A requested resource does not exist on this machine or cluster."""
 
 
 class StoppedEarlyError(LoraBenchError):
@@ -128,6 +128,6 @@ class StoppedEarlyError(LoraBenchError):
 
 
 class InterruptedRunError(LoraBenchError):
-    """The run was stopped before it was complete; what was finished is kept."""
+    """The run was stopped before it was complete; finished work is kept."""
 
     exit_code = EXIT_INCOMPLETE

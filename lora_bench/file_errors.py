@@ -1,4 +1,4 @@
-"""Errors of the operating system in one plain sentence: path, reason, mend."""
+"""Messages for errors of the operating system: path, reason, mend."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
-KEPT = "free some space and run the same command again, what is finished is kept"
-_CHOOSE = "give another place"
+KEPT = "free some space and run the same command again; finished work is kept"
+_CHOOSE = "choose another path"
 _REASONS: Mapping[int, tuple[str, str]] = {
     errno.EACCES: ("permission denied{user}", f"change the permissions, or {_CHOOSE}"),
     errno.EPERM: ("not permitted{user}", f"change the permissions, or {_CHOOSE}"),
@@ -20,9 +20,9 @@ _REASONS: Mapping[int, tuple[str, str]] = {
     errno.EDQUOT: ("the disk is full ({detail})", KEPT),
     errno.EFBIG: ("the file is larger than this file system or `ulimit -f` allows", f"raise the limit, or {_CHOOSE}"),
     errno.ENAMETOOLONG: ("the name is too long for this file system", "use shorter names"),
-    errno.EISDIR: ("is a folder, and a file is expected", f"remove it, or {_CHOOSE}"),
-    errno.ENOTDIR: ("{obstacle}is a file, and a folder is expected", f"remove it, or {_CHOOSE}"),
-    errno.EEXIST: ("{obstacle}is there already", f"remove it, or {_CHOOSE}"),
+    errno.EISDIR: ("is a folder, but a file is expected", f"remove it, or {_CHOOSE}"),
+    errno.ENOTDIR: ("{obstacle}is a file, but a folder is expected", f"remove it, or {_CHOOSE}"),
+    errno.EEXIST: ("{obstacle}already exists", f"remove it, or {_CHOOSE}"),
     errno.ENOTEMPTY: ("the folder is not empty", f"empty it, or {_CHOOSE}"),
     errno.ENOENT: ("does not exist", "check the path"),
     errno.ELOOP: ("its symbolic links form a loop", "correct the links"),
@@ -34,17 +34,17 @@ _REASONS: Mapping[int, tuple[str, str]] = {
     errno.EMFILE: ("too many open files", "raise the limit with `ulimit -n 4096` and run the same command again"),
     errno.ENFILE: ("the machine has too many open files", "close other programs and run the same command again"),
     errno.ENOMEM: ("the machine is out of memory", "close other programs and run the same command again"),
-    errno.ENOLCK: ("the file system has no locks left", "see to its lock service, or give a local folder"),
-    errno.ENOSYS: ("the file system does not support this ({detail})", "give a folder on a local disk"),
-    errno.EOPNOTSUPP: ("the file system does not support this ({detail})", "give a folder on a local disk"),
+    errno.ENOLCK: ("the file system has no locks left", "check its lock service, or choose a folder on a local disk"),
+    errno.ENOSYS: ("the file system does not support this ({detail})", "choose a folder on a local disk"),
+    errno.EOPNOTSUPP: ("the file system does not support this ({detail})", "choose a folder on a local disk"),
     errno.EINVAL: ("the file system refuses this name or operation", f"use plain names, or {_CHOOSE}"),
     errno.EILSEQ: ("the file system refuses the characters of this name", "use plain names"),
 }  # fmt: skip
-_UNKNOWN = ("{detail}", "see to it and run the same command again, what is finished is kept")
+_UNKNOWN = ("{detail}", "resolve this and run the same command again; finished work is kept")
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the message of any error, of the operating system's in a sentence."""
+    """Return the message of any error, with `describe_os_error` for those of the operating system."""
     return describe_os_error(error) if isinstance(error, OSError) else str(error)
 
 
@@ -63,7 +63,7 @@ def describe_os_error(error: OSError) -> str:
 
 
 def _name_path(error: OSError) -> str | None:
-    """The path that the error is about; of a file descriptor there is none."""
+    """Return the path that the error is about; None for a file descriptor."""
     names = (error.filename, error.filename2)
     for name in names if error.errno == errno.ENOENT else reversed(names):
         if isinstance(name, bytes):
@@ -74,16 +74,16 @@ def _name_path(error: OSError) -> str | None:
 
 
 def _find_obstacle(path: str | None) -> str:
-    """The nearest file above a path, where a folder is wanted; empty if it is the path itself."""
-    for place in Path(path or "").parents:
+    """Return the nearest file above a path, where a folder is expected; empty if it is the path itself."""
+    for parent in Path(path or "").parents:
         with suppress(OSError):
-            if place.is_file():
-                return f"{place} "
+            if parent.is_file():
+                return f"{parent} "
     return ""
 
 
 def _name_user() -> str:
-    """The user in words; the number where it has no name, as in a container."""
+    """Describe the user, by number where it has no name, as in a container."""
     try:
         return f" for the user {getpass.getuser()}"
     except (KeyError, OSError, ImportError):

@@ -1,4 +1,4 @@
-"""What long work tells its caller: stages, steps, numbers; the display is the caller's."""
+"""The interface through which long work reports stages and steps to its caller."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives what a stage is doing."""
+    """A receiver of progress."""
 
     def start(self, stage: str, total: int | None = None) -> None:
         """A stage begins; `total` is its number of steps, None if unknown."""
@@ -17,12 +17,12 @@ class Progress(Protocol):
         ...
 
     def log(self, message: str) -> None:
-        """One line worth keeping (a batch was halved, a file left out)."""
+        """A line worth keeping, such as a batch that was halved or a file that was left out."""
         ...
 
 
 class SilentProgress:
-    """Tells nobody."""
+    """A receiver that ignores everything."""
 
     def start(self, stage: str, total: int | None = None) -> None:
         """Ignore."""

@@ -102,7 +102,7 @@ def test_a_name_that_is_not_utf8_survives_json(tmp_path: Path) -> None:
 
 def test_json_that_cannot_be_read_is_an_error_in_words(tmp_path: Path) -> None:
     (tmp_path / "state.json").mkdir()
-    with pytest.raises(StoreError, match=r"state\.json: is a folder, and a file is expected; remove it"):
+    with pytest.raises(StoreError, match=r"state\.json: is a folder, but a file is expected; remove it"):
         read_json(tmp_path / "state.json")
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="expected a result file here"):

@@ -35,7 +35,7 @@ def export_trial(chosen: ChosenTrial, folder: Path, facts: CardFacts, *, merged:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
-            f"--to {folder}: is there already and not empty; give a folder that is not there yet"
+            f"--to {folder}: already exists and is not empty; choose a new folder"
         )
     write = _write_merged if merged else _write_adapter
 

@@ -199,7 +199,7 @@ def _describe_merged(item: Configuration) -> str:
         return f"{names} are one trial: their settings are equal"
     fields = " and ".join(f"`{name}`" for name in item.merged_fields)
     clips = (
-        f", with {item.settings.generation.n_clips} clips a prompt" if N_CLIPS in item.merged_fields else ""
+        f", with {item.settings.generation.n_clips} clips per prompt" if N_CLIPS in item.merged_fields else ""
     )
     return (
         f"{names} are one trial{clips}: they differ only in {fields}, which changes neither adapter nor clips"
@@ -327,7 +327,8 @@ def read_plan(path: Path) -> ExperimentPlan:
     try:
         return ExperimentPlan.model_validate_json(path.read_bytes())
     except ValidationError as error:
+        n = error.error_count()
         message = (
-            f"not a plan that this version of lora_bench reads ({error.error_count()} differences); run again"
+            f"not a plan that this version of lora_bench reads ({n} differences); run the experiment again"
         )
         raise SpecError([Problem(str(path), "", message)]) from error

@@ -115,8 +115,8 @@ class EarlyStopper:
     def _describe(self, rung: str, entry: dict[str, Any]) -> StoppedEarlyError:
         return StoppedEarlyError(
             f"stopped early at step {entry['step']} of {self.steps}: its held-out loss {entry['loss']:.4f} was not "
-            f"among the best 1/{self.spec.reduction:g} of the {entry['n_earlier']} trials that had come to the "
-            f"rung of {rung} steps"
+            f"among the best 1/{self.spec.reduction:g} of the {entry['n_earlier']} trials that had reached "
+            f"the rung at {rung} steps"
         )
 
 

@@ -59,11 +59,12 @@ class RunHistory:
         if said == "done":
             return Reason("more", f"done before, now {self._describe_more(trial, folder)}")
         if said == "failed":
-            return Reason("failed", f"failed in {state.get('stage') or 'its start'}: {state.get('reason')}")
+            where = f"in {state['stage']}" if state.get("stage") else "at the start"
+            return Reason("failed", f"failed {where}: {state.get('reason')}")
         if said == "running" and is_held(folder):
             return Reason("running", f"running in process {state.get('pid')} on {state.get('host')}")
         if said in {"running", "interrupted", "stopped"}:
-            return Reason("interrupted", "begun, then interrupted; goes on where it stopped")
+            return Reason("interrupted", "interrupted; resumes where it stopped")
         earlier = self.earlier.get(trial.name)
         if earlier is not None and earlier.get("id") != trial.id:
             return Reason("changed", f"changed: {describe_changes(earlier, to_jsonable(trial))}")
@@ -73,17 +74,17 @@ class RunHistory:
         try:
             before = read_json(folder / "trial.json")
         except StoreError:
-            return "its record is gone"
+            return "its record is missing"
         now = to_jsonable(trial)
         added = [
-            f"{len(new)} more {name}"
+            f"{len(new)} more {name if len(new) > 1 else name.removesuffix('s')}"
             for name in ("prompts", "metrics")
             if (new := set(now[name]) - set(before.get(name) or []))
         ]
         n_before, n_now = before["generation"]["n_clips"], now["generation"]["n_clips"]
         if n_before != n_now:
             added.append(f"n_clips {n_before} -> {n_now}")
-        return ", ".join(added) or "its data or settings are looked at again"
+        return ", ".join(added) or "its data or settings are checked again"
 
 
 def _explain_unbegun(trial: TrialPlan, search: SearchTally) -> Reason:
@@ -102,7 +103,7 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         f"{name} {_look_up(one, name)} -> {_look_up(other, name)}" for name in find_differences(one, other)
     ]
     more = f" and {len(changes) - MAX_SHOWN} more" if len(changes) > MAX_SHOWN else ""
-    return ", ".join(changes[:MAX_SHOWN]) + more if changes else "what identifies a trial"
+    return ", ".join(changes[:MAX_SHOWN]) + more if changes else "the way trials are identified"
 
 
 def _look_up(mapping: Mapping[str, Any], dotted: str) -> Any:

@@ -40,8 +40,8 @@ def run_local(
             state = run_guarded(job, LabelledProgress(progress, label), execute)
         except (KeyboardInterrupt, SystemExit, InterruptedRunError) as error:
             raise InterruptedRunError(
-                f"stopped in trial {job.trial.name}; {n_done} of {n_expected} trials are done and kept; run the "
-                "same command again to go on"
+                f"stopped in trial {job.trial.name}; {n_done} of {n_expected} trials are done and kept; resume "
+                "the run with the same command"
             ) from error
         n_done += state == "done"
         if state == "stopped":
@@ -85,8 +85,8 @@ def check_gpus(resources: ResourcesSpec) -> None:
     n_gpus = torch.cuda.device_count()
     if n_gpus < resources.gpu:
         raise ResourceError(
-            f"resources.gpu is {resources.gpu:g}, but torch sees {n_gpus} GPUs on this machine; run where there "
-            "are enough, or on the CPU with `-o resources.gpu=0`"
+            f"resources.gpu is {resources.gpu:g}, but torch sees {n_gpus} GPUs on this machine; run on a machine "
+            "with enough GPUs, or on the CPU with `-o resources.gpu=0`"
         )
 
 

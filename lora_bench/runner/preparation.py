@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lora_bench.artifacts import Manifest
 from lora_bench.audio import save_wav
 from lora_bench.errors import DatasetError
+from lora_bench.evaluation.floors import measure_floors
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.stages.dataset import check_folder, prepare_dataset, reference_clips
 from lora_bench.store import Store, write_json
-
-if TYPE_CHECKING:
-    pass
-from lora_bench.evaluation.floors import measure_floors
 
 N_EXCERPTS = 6
 
@@ -50,8 +46,8 @@ def prepare_source(trial: TrialPlan, key: str, folder: Path, store: Store, progr
     n_references = sum(1 for _ in reference_clips(manifest, "eval", clip_s))
     if n_references < 2:
         raise DatasetError(
-            f"{manifest.name}: the held-out tracks give {n_references} excerpts of {clip_s:g} s, at least 2 "
-            "are needed as references; add longer tracks or lower generation.clip_s"
+            f"{manifest.name}: the held-out tracks give {n_references} excerpts of {clip_s:g} s; expected at least 2 "
+            "as references; add longer tracks or lower generation.clip_s"
         )
     _save_excerpts(manifest, clip_s, folder / "reference_clips")
     scores, unscored = measure_floors(trial, model, manifest, store, progress)

@@ -143,11 +143,11 @@ def open_trackers(names: Sequence[str], run_folder: Path, settings: Mapping[str,
         except ImportError as error:
             raise ResourceError(
                 f"report.trackers: {name} needs the package {PACKAGES[name]}, which is not installed; install it "
-                f"(`pip install {PACKAGES[name]}`), or take {name} out of report.trackers"
+                f"(`pip install {PACKAGES[name]}`), or remove {name} from report.trackers"
             ) from error
         except Exception as error:  # whatever a service's client raises
             raise ResourceError(
-                f"report.trackers: {name} does not start ({error}); see its own settings, or take it out of "
+                f"report.trackers: {name} cannot start ({error}); check its own settings, or remove it from "
                 "report.trackers"
             ) from error
     return opened
@@ -249,7 +249,7 @@ class TrialFeed:
                 tracker.log(trial_id, name, value, step)
             except Exception as error:  # noqa: BLE001 (a service that fails must not end the run)
                 self._trackers.remove(tracker)
-                self._progress.log(f"{type(tracker).__name__} failed and is left out: {error}")
+                self._progress.log(f"{type(tracker).__name__} failed and is disabled: {error}")
 
     def close(self) -> None:
         """Let every tracker write out what it has."""
@@ -257,7 +257,7 @@ class TrialFeed:
             try:
                 tracker.close()
             except Exception as error:  # noqa: BLE001 (the results are in the run's files all the same)
-                self._progress.log(f"{type(tracker).__name__} did not close: {error}")
+                self._progress.log(f"{type(tracker).__name__} could not be closed: {error}")
 
 
 def _read(path: Path) -> dict[str, Any]:

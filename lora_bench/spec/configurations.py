@@ -182,7 +182,7 @@ class _Expander:
         if isinstance(named := changes.get("dataset"), str):
             if named not in self.spec.datasets:
                 near = suggest(named, self.spec.datasets)
-                self.complain(where, f"`{named}` is no name in `datasets`{near}")
+                self.complain(where, f"`{named}` is not a name in `datasets`{near}")
                 return None
             sections["dataset"] = self.spec.datasets[named].model_dump()
             ordered = [item for item in ordered if item[0] != "dataset"]
@@ -216,7 +216,7 @@ class _Expander:
         if trials.grid is None:
             return
         if trials.grid.n_combinations > MAX_GRID:
-            self.complain("trials.grid.axes", f"the axes give more than {MAX_GRID:,} trials")
+            self.complain("trials.grid.axes", f"the axes produce more than {MAX_GRID:,} trials")
             return
         n_found = 0
         for changes, cell in expand_grid(trials.grid):
@@ -241,12 +241,14 @@ class _Expander:
         if baseline is None:
             near = suggest(wanted, trials)
             known = ", ".join(list(trials)[:12])
-            self.complain("baseline", f"`{wanted}` is no trial{near}; trials are {known}")
+            self.complain("baseline", f"`{wanted}` is not a trial{near}; trials are {known}")
             return
         for name, changes in self.spec.ablations.items():
             where = f"ablations.{name}"
             if len(changes) != 1:
-                self.complain(where, f"ablation `{name}` changes {len(changes)} fields; it must change one")
+                self.complain(
+                    where, f"ablation `{name}` changes {len(changes)} fields; it must change exactly one"
+                )
                 continue
             settings = self.change(baseline.settings, changes, where)
             if settings is None:
@@ -256,7 +258,7 @@ class _Expander:
             if identity == baseline.identity:
                 value = show_value(find_value(settings, changes, dotted))
                 self.complain(
-                    where, f"ablation `{name}` changes nothing: `{dotted}` of `{wanted}` is {value} already"
+                    where, f"ablation `{name}` changes nothing: `{dotted}` of `{wanted}` is already {value}"
                 )
             elif drop_effect_free(identity) == drop_effect_free(baseline.identity):
                 self.complain(
@@ -284,7 +286,9 @@ class _Expander:
             if namesake is not first:
                 self.complain(configuration.field, _describe_collision(namesake, configuration))
             elif configuration.name == ZERO_SHOT:
-                message = f"`{ZERO_SHOT}` names the base model's row, which is always there; choose another"
+                message = (
+                    f"`{ZERO_SHOT}` names the base model's row, which is always there; choose another name"
+                )
                 self.complain(configuration.field, message)
         return list(by_key.values())
 

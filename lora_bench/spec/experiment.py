@@ -35,11 +35,11 @@ class TrialSettings(Section):
     """Everything that a trial may change: the fields of variants, axes and ablations."""
 
     model: ModelSpec = ModelSpec()
-    """Which MusicGen is adapted."""
+    """The MusicGen model that is fine-tuned."""
     dataset: DatasetSpec
     """The genre."""
     generation: GenerationSpec = GenerationSpec()
-    """How clips are sampled."""
+    """Sampling of clips."""
     lora: LoraSpec = LoraSpec()
     """The LoRA configuration."""
     train: TrainSpec = TrainSpec()
@@ -68,9 +68,9 @@ class ZipSpec(Section):
     """Fields whose values follow an axis one by one."""
 
     axis: str = Field(alias="with")
-    """The axis that is followed."""
+    """The axis that the fields follow."""
     values: dict[str, list[Any]]
-    """Dotted field to a list as long as the axis."""
+    """Values of each field, given by its dotted name, one per value of the axis."""
 
     @model_validator(mode="before")
     @classmethod
@@ -87,11 +87,11 @@ class GridSpec(Section):
     name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """Template of the trials' names, such as `r{lora.rank}-{lora.targets}`; null joins the values."""
     axes: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
-    """Dotted field to its values."""
+    """Values of each field, given by its dotted name."""
     zip: list[ZipSpec] = Field(default_factory=list)
     """Fields that follow an axis, such as alpha with rank; they do not multiply the grid."""
     exclude: list[dict[str, Any]] = Field(default_factory=list)
-    """Combinations that are left out; a combination names some axes and one value of each."""
+    """Combinations to leave out, each given by some axes and one value of each."""
 
     @field_validator("zip", mode="before")
     @classmethod
@@ -108,7 +108,7 @@ class GridSpec(Section):
 
 
 class TrialsSpec(Section):
-    """What is compared, beside the zero-shot model, which is always there."""
+    """The trials that are compared, in addition to the zero-shot model."""
 
     variants: list[VariantSpec] = Field(default_factory=list)
     """Named trials."""
@@ -120,41 +120,41 @@ class ExperimentSpec(Section):
     """A whole experiment."""
 
     schema_version: Literal[1] = Field(alias="schema")
-    """Version of this grammar: 1."""
+    """Version of the spec format: 1."""
     extends: list[str] = Field(default_factory=list)
-    """Files that this one starts from, relative to it: mappings merge, lists and values replace."""
+    """Parent specs, relative to this file: mappings are merged, lists and values replace the parent's."""
     name: Name
-    """Name of the run's folder and of the report; the file's name if it is left out, never a parent's."""
+    """Name of the run's folder and of the report; the default is the name of this file, not of a parent."""
     model: ModelSpec = ModelSpec()
-    """Which MusicGen is adapted."""
+    """The MusicGen model that is fine-tuned."""
     datasets: dict[Name, DatasetSpec] = Field(default_factory=dict)
-    """Named datasets, for `dataset: <name>` here, in variants and in axes."""
+    """Datasets by name, for `dataset: <name>` in the spec, in variants and in axes."""
     dataset: DatasetSpec
-    """The genre, in place or by its name in `datasets`."""
+    """The genre: a dataset, or its name in `datasets`."""
     prompts: Annotated[list[Prompt], Field(min_length=1, max_length=1000)]
-    """What is generated from; an item may be `{file: prompts.txt}` with one prompt per line."""
+    """Texts to generate from; an item can be `{file: prompts.txt}`, a file with one prompt per line."""
     prompt_sets: dict[Name, Annotated[list[Prompt], Field(min_length=1)]] = Field(default_factory=dict)
-    """Named groups of prompts (in the genre, outside of it); they are generated like `prompts`."""
+    """Groups of prompts by name, such as in the genre and outside it; generated like `prompts`."""
     generation: GenerationSpec = GenerationSpec()
-    """How clips are sampled."""
+    """Sampling of clips."""
     metrics: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: list(DEFAULT_METRICS))
-    """What is measured; an encoder's name, `fad/<encoder>`, `mmd/<encoder>` or `clap_score`."""
+    """Metrics: the name of an encoder, `fad/<encoder>`, `mmd/<encoder>` or `clap_score`."""
     defaults: DefaultsSpec = DefaultsSpec()
-    """What trials start from."""
+    """Settings that trials start from."""
     baseline: Name | None = None
-    """The trial that others are compared with and that ablations change."""
+    """The trial that ablations change and that others are compared with."""
     trials: TrialsSpec = TrialsSpec()
-    """What is compared."""
+    """The trials that are compared."""
     ablations: dict[Name, dict[str, Any]] = Field(default_factory=dict)
-    """Name to one change from the baseline."""
+    """Ablations by name, each one change from the baseline."""
     repeats: RepeatsSpec = RepeatsSpec()
     """Training seeds."""
     resources: ResourcesSpec = ResourcesSpec()
-    """What one trial takes."""
+    """Resources of one trial."""
     search: SearchSpec = SearchSpec()
-    """What is spent on trials that do not look promising."""
+    """Spend less on trials that do not look promising."""
     report: ReportSpec = ReportSpec()
-    """What is written about the run."""
+    """The report of the run."""
 
     @field_validator("extends", mode="before")
     @classmethod
@@ -168,7 +168,7 @@ class ExperimentSpec(Section):
             sorted({item for item in value if value.count(item) > 1}) if len(set(value)) < len(value) else []
         )
         if repeated:
-            raise ValueError(f"{', '.join(f'`{item}`' for item in repeated)} stands twice; keep one of them")
+            raise ValueError(f"{', '.join(f'`{item}`' for item in repeated)} appears twice; keep one of them")
         return value
 
     @field_validator("ablations")
@@ -181,8 +181,8 @@ class ExperimentSpec(Section):
         if self.search.early_stopping is not None and len(self.repeats.train_seeds) > 1:
             raise ValueError(
                 f"search.early_stopping would drop the worse of the {len(self.repeats.train_seeds)} train_seeds, "
-                "and the mean over the rest would be too good; give one seed, or run the best configurations "
-                "again with several seeds and without early stopping"
+                "so the mean over the rest would be too good; use one seed, or rerun the best configurations with "
+                "several seeds and without early stopping"
             )
         return self
 
@@ -190,9 +190,9 @@ class ExperimentSpec(Section):
     def _no_search_among_seeds(self) -> ExperimentSpec:
         if self.search.optuna is not None and len(self.repeats.train_seeds) > 1:
             raise ValueError(
-                f"search.optuna would judge a combination by one training, and repeats has "
-                f"{len(self.repeats.train_seeds)} train_seeds; give one seed, and run the best combinations again "
-                "with several seeds and without the search"
+                f"search.optuna judges a combination by one training, but repeats has "
+                f"{len(self.repeats.train_seeds)} train_seeds; use one seed, and rerun the best combinations with "
+                "several seeds and without the search"
             )
         return self
 

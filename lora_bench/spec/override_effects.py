@@ -85,13 +85,15 @@ def _find_idle(
         alone = read(_apply_all(stated, [override]))
         is_restated = key.partition(".")[0] in TRIAL_SECTIONS or alone == before
         if before is not None and is_restated and _is_same(before, alone):
-            why = "every trial and the rest of the spec have this value already; leave it out"
+            why = "every trial and the rest of the spec already have this value; leave it out"
             restated.append(Problem(f"-o {override}", key, f"`{key}` changes nothing: {why}"))
         else:
             problems.append(_describe_idle(override, key, overrides[index + 1 :]))
     if len(restated) == len(overrides):
         problems += restated
-    return problems, [f"{item.field} is so already: -o {item.field}=... changes nothing" for item in restated]
+    return problems, [
+        f"{item.field} already has this value: -o {item.field}=... changes nothing" for item in restated
+    ]
 
 
 def _apply_all(tree: Node, overrides: Sequence[str]) -> Node:
@@ -115,10 +117,10 @@ def _list_trials(spec: ExperimentSpec) -> list[tuple[str, str]]:
 
 def _describe_idle(override: str, key: str, later: Sequence[str]) -> Problem:
     if any(item.partition("=")[0].strip() == key for item in later):
-        why = "is given again later, which counts; give it once"
+        why = "is given again later, and the last one counts; give it once"
     elif key.startswith("defaults."):
         field = key.removeprefix("defaults.")
-        why = f"changes no trial, because each states `{field}` itself; `-o {field}=...` changes it in every trial"
+        why = f"changes no trial, because each sets `{field}` itself; `-o {field}=...` changes it in every trial"
     else:
         why = "changes nothing, because no trial takes it from there or another override undoes it; leave it out"
     return Problem(f"-o {override}", key, f"`{key}` {why}")
@@ -148,12 +150,14 @@ def _find_equal(old: Stated, new: Stated, overrides: Sequence[str]) -> Iterator[
         guilty = [text for text in overrides if _is_about(text.partition("=")[0].strip(), differing)]
         index = place.partition("[")[2].partition("]")[0]
         mend = (
-            f"override one of them with `-o trials.variants.{index}.KEY=VALUE`" if index else "override less"
+            f"override one of them with `-o trials.variants.{index}.KEY=VALUE`"
+            if index
+            else "override fewer fields"
         )
         yield Problem(
             " ".join(f"-o {text}" for text in guilty or overrides),
             "trials",
-            f"trials `{old[twin].name}` and `{old[place].name}` become equal, because they differ in {fields} alone; "
+            f"trials `{old[twin].name}` and `{old[place].name}` become equal, because they differ only in {fields}; "
             f"{mend}, or leave one of them out",
         )
 

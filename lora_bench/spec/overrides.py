@@ -29,9 +29,7 @@ def apply_override(tree: Node, override: str, problems: list[Problem]) -> Node:
         problems.append(Problem(source, "", "expected KEY=VALUE with a dotted key, such as `-o lora.rank=8`"))
         return tree
     if parts[0] in {"extends", "schema"}:
-        problems.append(
-            Problem(source, parts[0], f"`{parts[0]}` cannot be overridden; it belongs into a file")
-        )
+        problems.append(Problem(source, parts[0], f"`{parts[0]}` cannot be overridden; set it in the file"))
         return tree
     value = read_text(text, source, Path.cwd(), problems, is_file=False)
     if value is None:
@@ -95,7 +93,9 @@ def _find_conflicts(tree: Node, leaves: Leaves, text: str) -> Iterator[str]:
             if any(_touches(field, leaf) for field in stated):
                 mends = f"`-o ablations.{name}.{leaf}={text}`"
                 if leaf.startswith(("lora.", "train.")):
-                    mends += f", or where the other trials start from with `-o defaults.{leaf}={text}`"
+                    mends += (
+                        f", or the value that the other trials start from with `-o defaults.{leaf}={text}`"
+                    )
                 yield f"`{leaf}` is what the ablation `{name}` changes; override it there with {mends}"
 
 

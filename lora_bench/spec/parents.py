@@ -43,7 +43,7 @@ def read_with_parents(path: Path, problems: list[Problem], files: list[Path]) ->
     if not isinstance(own.value, dict):
         what = describe_value(own)
         problems.append(
-            Problem(str(own.place), "", f"a spec is a mapping (`key: value` lines), this is {what}")
+            Problem(str(own.place), "", f"a spec is a mapping (`key: value` lines), but this is {what}")
         )
         return None
     name = own.children.get("name") or Node(path.stem, own.place, own.place)
@@ -99,7 +99,7 @@ def _read_parent(
         problems.append(Problem(str(entry.place), "extends", f"specs extend each other in a circle: {chain}"))
         return None
     if len(above) > MAX_FILES or len(files) > MAX_FILES:
-        message = f"more than {MAX_FILES} files are extended; make the chain shorter"
+        message = f"more than {MAX_FILES} files are extended; shorten the chain"
         problems.append(Problem(str(entry.place), "extends", message))
         return None
     try:
@@ -113,7 +113,7 @@ def _read_parent(
         return None
     if not isinstance(parent.value, dict):
         problems.append(
-            Problem(str(parent.place), "", f"a spec is a mapping, this is {describe_value(parent)}")
+            Problem(str(parent.place), "", f"a spec is a mapping, but this is {describe_value(parent)}")
         )
         return None
     parent = replace(parent, value={key: node for key, node in parent.children.items() if key != "name"})

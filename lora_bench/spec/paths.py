@@ -69,12 +69,12 @@ def find_missing_paths(tree: Node, used: Collection[str] | None = None) -> list[
         if field == "dataset.path" and not path.is_dir():
             found = "is a file" if path.exists() else "does not exist"
             mend = (
-                "expected a folder of recordings of the genre (wav, flac, ogg, opus, mp3 or m4a, at any depth), so "
-                "put them there or change dataset.path"
+                "expected a folder of recordings of the genre (wav, flac, ogg, opus, mp3 or m4a, at any depth); put "
+                "them there or change dataset.path"
             )
         elif field == "model.id" and not path.exists():
             found = "does not exist"
-            mend = "expected a folder with a MusicGen, `pocket`, or an id on the hub such as facebook/musicgen-small"
+            mend = "expected a folder with a MusicGen model, `pocket`, or a hub id such as facebook/musicgen-small"
         else:
             continue
         problems.append(

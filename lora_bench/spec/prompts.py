@@ -76,5 +76,7 @@ def _read_prompts(stated: Node, problems: list[Problem]) -> list[Node]:
         if line.strip() and not line.lstrip().startswith("#")
     ]
     if not found:
-        problems.append(Problem(str(stated.place), "prompts", f"{path} holds no prompt (one per line)"))
+        problems.append(
+            Problem(str(stated.place), "prompts", f"{path} contains no prompt; expected one per line")
+        )
     return found

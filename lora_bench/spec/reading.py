@@ -64,7 +64,7 @@ class _Builder:
         if isinstance(event, yaml.AliasEvent):
             return self._recall(event)
         if event.tag is not None:
-            self.complain(event.start_mark, f"tag `{event.tag}` is not read; write the plain value")
+            self.complain(event.start_mark, f"tag `{event.tag}` is not supported; write the plain value")
         if isinstance(event, yaml.ScalarEvent):
             value = self._read_scalar(event)
             node = Node(value, self.place(event.start_mark))
@@ -79,7 +79,7 @@ class _Builder:
     def _recall(self, event: Any) -> Node:
         if event.anchor not in self.anchors:
             raise self.stop(
-                event.start_mark, f"`*{event.anchor}` stands before or inside its anchor `&{event.anchor}`"
+                event.start_mark, f"`*{event.anchor}` comes before or inside its anchor `&{event.anchor}`"
             )
         return self.anchors[event.anchor]
 
@@ -97,13 +97,13 @@ class _Builder:
                 raise self.stop(mark, "a key must be plain text, not a list, a mapping or an alias")
             key, key_place = str(event.value), self.place(mark)
             if event.tag is not None:
-                self.complain(mark, f"tag `{event.tag}` is not read; write the plain key")
+                self.complain(mark, f"tag `{event.tag}` is not supported; write the plain key")
             child = replace(self.build(next(self.events), depth + 1), key_place=key_place)
             if key == "<<":
-                self.complain(mark, "merge keys (`<<`) are not read; use `extends` or `defaults`")
+                self.complain(mark, "merge keys (`<<`) are not supported; use `extends` or `defaults`")
             elif key in children:
                 first = children[key].stated_at.line
-                self.complain(mark, f"`{key}` stands twice (first in line {first}); keep one of them")
+                self.complain(mark, f"`{key}` appears twice (first on line {first}); keep one of them")
             else:
                 children[key] = child
         return self._sized(Node(children, self.place(start.start_mark)), children.values(), start)
@@ -112,7 +112,7 @@ class _Builder:
         n_nodes = 1 + sum(child.n_nodes for child in below)
         if n_nodes > MAX_NODES:
             raise self.stop(
-                start.start_mark, f"more than {MAX_NODES:,} values, aliases counted; split the spec"
+                start.start_mark, f"more than {MAX_NODES:,} values, including aliases; split the spec"
             )
         return replace(node, n_nodes=n_nodes)
 
@@ -220,7 +220,7 @@ def read_file(path: Path, shown: str, problems: list[Problem]) -> Node | None:
 _TAB_HINT = "indent with spaces, not with tabs"
 _HINTS = (
     ("tab character", _TAB_HINT),
-    ("mapping values are not allowed", "put text that holds `: ` in quotes, and check the indentation"),
+    ("mapping values are not allowed", "put text that contains `: ` in quotes, and check the indentation"),
     ("could not find expected ':'", "each line of a mapping is `key: value`"),
     ("did not find expected key", "check the indentation and the quotes of this line and the one before"),
     ("cannot start any token", "put text that begins with a special character in quotes"),

@@ -34,16 +34,16 @@ class Section(BaseModel):
 
 
 class ModelSpec(Section):
-    """Which MusicGen is adapted."""
+    """The MusicGen model that is fine-tuned."""
 
     id: Annotated[str, StringConstraints(min_length=1)] = "pocket"
     """`pocket` (embedded, offline), a hub id such as `facebook/musicgen-small`, or a local folder."""
     backend: Literal["transformers", "audiocraft"] = "transformers"
-    """Which library's classes run the model."""
+    """Library that runs the model."""
     revision: str | None = None
-    """Branch, tag or commit of the hub repository; null is its default."""
+    """Branch, tag or commit of the hub repository; null is the default branch."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Arithmetic of the decoder; auto is bfloat16 on a GPU that has it, float32 otherwise."""
+    """Precision of the decoder; auto is bfloat16 on a GPU that supports it, else float32."""
 
     @field_validator("id")
     @classmethod
@@ -58,34 +58,34 @@ class ModelSpec(Section):
 
 
 class CaptionSpec(Section):
-    """Where the training captions come from."""
+    """The source of the training captions."""
 
     text: Prompt | None = None
     """One fixed caption for every track."""
     source: Literal["text", "sidecar", "metadata"] | None = None
-    """`sidecar`: `song.txt` or `song.json` beside `song.wav`; `metadata`: one `metadata.jsonl` with
+    """`sidecar`: `song.txt` or `song.json` next to `song.wav`; `metadata`: one `metadata.jsonl` with
     `file_name` and `caption` (or `text`, `description`) per line. Null is `text` if it is given, else
-    whatever is found."""
+    any of the two that exists."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> CaptionSpec:
         if self.text is not None and self.source in {"sidecar", "metadata"}:
             raise ValueError(
-                f"`text` is given, but `source` is `{self.source}`, so the text would not be used; leave one of "
-                "them out"
+                f"`text` is given, but `source` is `{self.source}`, so the text would not be used; remove one "
+                "of them"
             )
         return self
 
 
 class SplitSpec(Section):
-    """How tracks are divided before they are sliced."""
+    """The split of the tracks into training and reference tracks, before slicing."""
 
     by: Literal["track"] = "track"
-    """Whole tracks go to one side, so that no reference clip was trained on."""
+    """Whole tracks are on one side, so no reference clip is trained on."""
     eval_frac: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    """Share of the tracks that is held out as references (at least two tracks)."""
+    """Fraction of the tracks that is held out as references (at least two tracks)."""
     seed: Seed = 0
-    """Seed of the assignment."""
+    """Seed of the split."""
 
 
 class DatasetSpec(Section):
@@ -94,15 +94,15 @@ class DatasetSpec(Section):
     path: Annotated[Path, Field(strict=False)] | None = None
     """Folder of wav, flac, ogg, opus, mp3 or m4a files at any depth; never written to."""
     builtin: Literal["chiptune"] | None = None
-    """A genre that is rendered by code, so that no file is needed."""
+    """A genre that lora_bench renders, so no files are needed."""
     captions: CaptionSpec = CaptionSpec()
-    """Text of each track."""
+    """The caption of each track."""
     clip_s: Annotated[float, Field(ge=1.0, le=30.0)] = 10.0
     """Length of a training slice in seconds."""
     min_track_s: Annotated[float, Field(ge=0.5)] = 2.0
-    """Shorter tracks are listed and left out."""
+    """Minimum length of a track in seconds; shorter tracks are listed and left out."""
     split: SplitSpec = SplitSpec()
-    """Training tracks and reference tracks."""
+    """The split into training and reference tracks."""
 
     @model_validator(mode="after")
     def _one_source(self) -> DatasetSpec:
@@ -117,7 +117,7 @@ class DatasetSpec(Section):
 
 
 class GenerationSpec(Section):
-    """How clips are sampled; the same for zero-shot and fine-tuned."""
+    """Sampling of clips, the same for the zero-shot and the fine-tuned models."""
 
     n_clips: Annotated[int, Field(ge=2, le=10_000)] = 150
     """Clips per prompt."""
@@ -128,22 +128,22 @@ class GenerationSpec(Section):
     temperature: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0
     """Softmax temperature."""
     top_k: Annotated[int, Field(ge=1)] | None = 250
-    """Sample among the k most probable codes; null is all of them; 1 is greedy."""
+    """Sample from the k most probable codes; null samples from all, 1 is greedy."""
     seed: Seed = 0
-    """Root of the per-clip noise: a clip's draw depends on seed, prompt, clip index and step only."""
+    """Seed of the noise: a clip depends only on seed, prompt, clip index and step."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
-    """Clips at once; null chooses by memory. Does not change the draw."""
+    """Clips per batch; null chooses by free memory. It does not change the noise."""
     quantization: Literal["int8"] | None = None
-    """`int8` decodes with 8-bit weights and activations, on CPUs: faster, and other clips. Null is exact."""
+    """`int8` decodes with 8-bit weights and activations on CPUs: faster, but the clips differ. Null is exact."""
 
 
 class LoraSpec(Section):
     """One LoRA configuration."""
 
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Rank of the update; adapter size grows linearly with it."""
+    """Rank of the update; the adapter's size grows linearly with it."""
     alpha: Annotated[float, Field(gt=0.0)] | None = None
-    """Scale numerator (the update is alpha / rank * B A); null is 2 * rank."""
+    """Numerator of the scale (the update is alpha / rank * B A); null is 2 * rank."""
     targets: Annotated[str, StringConstraints(min_length=1)] | list[str] = "attention"
     """`self_attention`, `cross_attention`, `attention`, `ffn`, `heads`, `conditioning`, `all`, a sum
     such as `attention+ffn`, a list of module names, or `re:<regular expression>`."""
@@ -159,13 +159,13 @@ class LoraSpec(Section):
     def _known_targets(cls, value: str | list[str]) -> str | list[str]:
         if isinstance(value, list):
             if not value or not all(value):
-                raise ValueError("a list of targets must name at least one module, and no empty name")
+                raise ValueError("a list of targets needs at least one module name, and no name may be empty")
             return value
         if value.startswith("re:"):
             try:
                 re.compile(value.removeprefix("re:"))
             except re.error as error:
-                raise ValueError(f"`{value}` is no regular expression: {error}") from None
+                raise ValueError(f"`{value}` is not a regular expression: {error}") from None
             return value
         words = [word.strip() for word in value.split("+")]
         for word in words:
@@ -184,7 +184,7 @@ class LoraSpec(Section):
 
 
 class TrainSpec(Section):
-    """How an adapter is trained."""
+    """Training of an adapter."""
 
     steps: Annotated[int, Field(ge=1)] = 1000
     """Optimiser steps."""
@@ -195,76 +195,77 @@ class TrainSpec(Section):
     grad_accumulation: Annotated[int, Field(ge=1)] = 1
     """Forward passes per optimiser step."""
     warmup_frac: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    """Share of the steps with a rising learning rate."""
+    """Fraction of the steps in which the learning rate rises."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after the warm-up."""
+    """Course of the learning rate after the warm-up."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     """AdamW's decoupled weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
-    """Gradient clipping; null is off."""
+    """Norm at which gradients are clipped; null is off."""
     caption_dropout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
-    """Share of slices trained without a caption, so that guidance keeps working."""
+    """Fraction of slices that are trained without a caption, which guidance needs."""
     precision: Literal["float32", "bfloat16"] | None = None
-    """Matrix products of training steps; weights, adapter and optimiser keep their type, and the held-out loss is
-    measured in the model's. Null is the model's own; bfloat16 needs hardware that has it (a GPU, some CPUs)."""
+    """Precision of the matrix products in training steps; weights, adapter and optimiser keep their type, and the
+    held-out loss is measured in the model's precision. Null is the model's precision; bfloat16 needs hardware that
+    supports it (a GPU, some CPUs)."""
     gradient_checkpointing: bool = False
-    """Less memory for about 1.4 times the time."""
+    """Recompute activations: less memory, about 1.4 times the time."""
     compile: Annotated[bool, Field(exclude_if=operator.not_)] = (
         False  # finished runs from before it are still found
     )
-    """Decoder layers compiled by torch for training steps: the same but for rounding and the draws of dropout. The
-    first steps take a minute or two; meant for long runs on a GPU."""
+    """Compile the decoder's layers with torch for training steps; results differ only in rounding and in the random
+    numbers of dropout. The first steps take a minute or two, so it suits long runs on a GPU."""
     eval_every: Annotated[int, Field(ge=1)] = 100
     """Steps between measurements of the held-out loss."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
-    """Steps between checkpoints that a killed run resumes from."""
+    """Steps between checkpoints, from which a killed run resumes."""
 
 
 class DefaultsSpec(Section):
-    """What trials start from."""
+    """Settings that trials start from."""
 
     lora: LoraSpec = LoraSpec()
-    """LoRA settings of every trial unless it says otherwise."""
+    """LoRA settings of every trial, unless the trial sets others."""
     train: TrainSpec = TrainSpec()
-    """Training settings of every trial unless it says otherwise."""
+    """Training settings of every trial, unless the trial sets others."""
 
 
 class RepeatsSpec(Section):
     """Repetition of every fine-tuned trial."""
 
     train_seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
-    """One training run per seed; generation uses the same noise for all."""
+    """One training per seed; all of them generate from the same noise."""
 
     @field_validator("train_seeds")
     @classmethod
     def _distinct(cls, value: list[int]) -> list[int]:
         if len(set(value)) != len(value):
-            raise ValueError(f"train_seeds {value} repeats a seed; each may stand once")
+            raise ValueError(f"train_seeds {value} repeats a seed; each may appear once")
         return value
 
 
 class ResourcesSpec(Section):
-    """What one trial takes."""
+    """Resources of one trial."""
 
     cpu: Annotated[float, Field(gt=0.0)] = 1.0
     """CPU cores per trial."""
     gpu: Annotated[float, Field(ge=0.0)] = 0.0
-    """GPUs per trial; a fraction shares a GPU but does not limit its memory."""
+    """GPUs per trial; a fraction shares a GPU, but does not limit the memory of a trial."""
 
     @field_validator("gpu")
     @classmethod
     def _shareable(cls, value: float) -> float:
         if value > 1 and not value.is_integer():
             raise ValueError(
-                f"{value:g} GPUs cannot be had: up to one GPU may be a fraction, more are whole GPUs"
+                f"{value:g} GPUs cannot be reserved; expected a fraction of one GPU, or a whole number"
             )
         return value
 
 
 class ReportSpec(Section):
-    """What is written about the run: always markdown, HTML, CSV and JSON."""
+    """The report of the run, which is always written as Markdown, HTML, CSV and JSON."""
 
     title: str | None = None
     """Heading of the report; null is the spec's name."""
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = []
-    """Where curves and scores go while the run goes on: event files in the run's folder, or a service."""
+    """Trackers that receive curves and scores during the run: event files in the run's folder, or a service."""

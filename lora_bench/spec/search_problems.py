@@ -49,8 +49,8 @@ def find_search_problems(spec: ExperimentSpec, configurations: Sequence[Configur
             Problem(
                 spec.name,
                 _COUNT,
-                f"`{_COUNT}` is {optuna.n_trials}, and {len(wanted)} of its candidates are named elsewhere as well, "
-                f"so that they are tried in any case ({names}); give more",
+                f"`{_COUNT}` is {optuna.n_trials}, but {len(wanted)} of its candidates are also named elsewhere "
+                f"and run in any case ({names}); raise it",
             )
         ]
     return _find_incomparable(spec, candidates)
@@ -70,14 +70,14 @@ def _find_incomparable(spec: ExperimentSpec, candidates: Sequence[Configuration]
     unfit = [field for field in fields if field not in sampling or field.partition(".")[2] in _SHARED_CLIPS]
     if unfit:
         message = (
-            f"`search.optuna` compares trials by one number, and they differ in {', '.join(unfit)}, which changes "
-            "what the number means; search in one experiment for each"
+            f"`search.optuna` compares trials by one number, but they differ in {', '.join(unfit)}, which changes "
+            "what the number means; use a separate experiment for each"
         )
         return [Problem(spec.name, _OBJECTIVE, message)]
     if sampling and by_loss:
         message = (
-            f"`{_OBJECTIVE}` is {HELD_OUT_LOSS}, which does not depend on {', '.join(sampling)}; give one of metrics, "
-            "or take them out of the axes"
+            f"`{_OBJECTIVE}` is {HELD_OUT_LOSS}, which does not depend on {', '.join(sampling)}; choose one of the "
+            "metrics, or remove them from the axes"
         )
         return [Problem(spec.name, _OBJECTIVE, message)]
     return []

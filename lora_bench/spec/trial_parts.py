@@ -90,7 +90,7 @@ class _Checker:
             else:
                 inner = {}
             for name in inner.keys() & patch.keys():
-                self.complain(inner[name], name, f"`{name}` is stated twice here; keep one", at_key=True)
+                self.complain(inner[name], name, f"`{name}` appears twice here; keep one", at_key=True)
             patch |= inner
         return patch
 
@@ -165,7 +165,9 @@ class _Checker:
             if not isinstance(axis, str) or axis not in axes:
                 near = suggest(axis, axes) if isinstance(axis, str) else ""
                 known = ", ".join(axes)
-                message = f"`with` is {describe_value(followed)}, which is no axis{near}; axes are {known}"
+                message = (
+                    f"`with` is {describe_value(followed)}, which is not an axis{near}; axes are {known}"
+                )
                 self.complain(followed, "trials.grid.zip.with", message)
                 continue
             for name, values in link.children.items():
@@ -173,7 +175,7 @@ class _Checker:
                     continue
                 if name in axes:
                     self.complain(
-                        values, name, f"`{name}` is an axis already; it cannot follow one", at_key=True
+                        values, name, f"`{name}` is already an axis; it cannot follow one", at_key=True
                     )
                     continue
                 if len(values.items) != len(axes[axis].items):
@@ -194,7 +196,7 @@ class _Checker:
                 self.complain(
                     wanted,
                     axis,
-                    f"`{axis}` is no axis of this grid{near}; axes are {', '.join(axes)}",
+                    f"`{axis}` is not an axis of this grid{near}; axes are {', '.join(axes)}",
                     at_key=True,
                 )
             elif wanted.to_plain() not in [value.to_plain() for value in axes[axis].items]:
@@ -207,7 +209,7 @@ class _Checker:
             if name not in _FIELDS and name not in {"dataset"}:
                 self.complain(node, "trials.grid.name", describe_unknown_dotted(name, _FIELDS))
         if re.search(r"[{}]", PLACEHOLDER.sub("", template)):
-            self.complain(node, "trials.grid.name", f"{describe_value(node)} has a brace without its partner")
+            self.complain(node, "trials.grid.name", f"{describe_value(node)} has an unmatched brace")
 
     def check_ablations(self, ablations: Node) -> None:
         """Each is one change, from a baseline that is named."""
@@ -221,7 +223,9 @@ class _Checker:
             n_stated = len(patch)
             if n_stated > 1:
                 stated = ", ".join(f"`{dotted}`" for dotted in patch)
-                message = f"ablation `{name}` changes {n_stated} fields ({stated}); it must change one alone"
+                message = (
+                    f"ablation `{name}` changes {n_stated} fields ({stated}); it must change exactly one"
+                )
                 self.complain(ablation, f"ablations.{name}", message, at_key=True)
             elif not ablation.children:
                 message = (

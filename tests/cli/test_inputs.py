@@ -51,7 +51,7 @@ def test_a_missing_folder_is_said_by_validate_plan_and_run_with_its_place(
     spec = str(write_spec(f"dataset: {{path: no_such_folder, {CAPTIONS}}}\n"))
     expected = (
         f"t.yaml:5:17: `dataset.path` is `{place}/no_such_folder`, which does not exist; expected a folder of "
-        "recordings of the genre (wav, flac, ogg, opus, mp3 or m4a, at any depth), so put them there or change "
+        "recordings of the genre (wav, flac, ogg, opus, mp3 or m4a, at any depth); put them there or change "
         "dataset.path"
     )
     for verb in ("validate", "plan", "run"):

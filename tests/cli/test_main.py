@@ -202,7 +202,7 @@ def test_reasons_follow_what_the_files_say(spec: Path) -> None:
         "large": ("failed", "failed in train: loss is NaN"),
     }
     assert explain(("generation.n_clips=9",))["small"] == ("more", "done before, now n_clips 4 -> 9")
-    assert explain(("prompts=[one, two, six]",))["small"] == ("more", "done before, now 1 more prompts")
+    assert explain(("prompts=[one, two, six]",))["small"] == ("more", "done before, now 1 more prompt")
     assert explain(("train.steps=5",))["small"] == ("changed", "changed: train.steps 1000 -> 5")
     write_state(run_folder / "trials" / large.id, {"state": "running", "pid": 1, "host": "x"})
     assert explain()["large"][0] == "interrupted"

@@ -70,7 +70,7 @@ def test_the_first_trial_at_a_rung_goes_on_and_a_worse_one_is_stopped_with_the_n
     with pytest.raises(
         StoppedEarlyError,
         match=r"stopped early at step 12 of 100: its held-out loss 3\.0000 was not among the best 1/2 of the 2 "
-        r"trials that had come to the rung of 10 steps",
+        r"trials that had reached the rung at 10 steps",
     ):
         make_stopper(tmp_path, "c").measure(12, 3.0)
 

@@ -30,7 +30,7 @@ def test_an_experiment_on_a_disk_that_is_always_full_again_ends_like_any_other(
             break
         except StoreError as error:
             assert "the disk is full" in str(error)
-            assert "what is finished is kept" in str(error)
+            assert "finished work is kept" in str(error)
             n_full += 1
         witness.look()
         size += MORE_BYTES

@@ -50,7 +50,8 @@ def test_a_trial_is_told_what_it_is_finished_for(tmp_path: Path) -> None:
 def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None:
     trials = plan_named("stop", "good").trials
     with pytest.raises(
-        InterruptedRunError, match=r"stopped in trial stop; 1 of 3 trials are done and kept; run the"
+        InterruptedRunError,
+        match=r"stopped in trial stop; 1 of 3 trials are done and kept; resume the run with the",
     ):
         run_trials(trials, tmp_path, tmp_path, Recorder(), resources=CPU, execute=execute_fake)
     assert states(tmp_path) == {"stop": "interrupted", "zero-shot": "done"}

@@ -110,7 +110,7 @@ def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(tmp_path: Path) -
     feed.close()
     assert good.told == FINISHED
     assert len(bad.told) == 1
-    assert log.lines == ["Notebook failed and is left out: the service is gone"]
+    assert log.lines == ["Notebook failed and is disabled: the service is gone"]
     assert good.is_closed
 
 

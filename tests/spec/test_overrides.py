@@ -125,7 +125,7 @@ def test_trials_that_become_equal_are_named(plan: Plan) -> None:
     text = "trials: {variants: [{name: small, lora: {rank: 4}}, {name: large, lora: {rank: 8}}]}\n"
     (problem,) = refuse(plan, text, "train.steps=7", "lora.rank=8")
     assert problem.startswith(
-        "-o lora.rank=8: trials `small` and `large` become equal, because they differ in "
+        "-o lora.rank=8: trials `small` and `large` become equal, because they differ only in "
     )
     assert "`lora.rank`" in problem
     assert "`-o trials.variants.1.KEY=VALUE`" in problem
@@ -134,10 +134,10 @@ def test_trials_that_become_equal_are_named(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["defaults.lora.rank=8"], "because each states `lora.rank` itself; `-o lora.rank=...` changes it"),
+        (["defaults.lora.rank=8"], "because each sets `lora.rank` itself; `-o lora.rank=...` changes it"),
         (["lora.targets=all", "lora.targets=ffn"], "is given again later"),
-        (["generation.guidance=3"], "have this value already"),
-        (["name=t"], "have this value already"),
+        (["generation.guidance=3"], "already have this value"),
+        (["name=t"], "already have this value"),
         (["dataset.path=x", "dataset.builtin=chiptune"], "another override undoes it"),
         (["datasets.other.builtin=chiptune"], "no trial takes it from there"),
     ],
@@ -151,7 +151,7 @@ def test_an_override_that_changes_nothing_is_an_error(plan: Plan, overrides: lis
 def test_a_value_that_holds_already_may_stand_next_to_one_that_does_not(plan: Plan) -> None:
     found = plan(VARIANTS, "generation.guidance=3", "train.steps=5")
     assert found.override_effects[-1] == (
-        "generation.guidance is so already: -o generation.guidance=... changes nothing"
+        "generation.guidance already has this value: -o generation.guidance=... changes nothing"
     )
 
 

@@ -74,5 +74,5 @@ def test_a_key_that_stands_twice_names_the_first_line() -> None:
     problems: list[Problem] = []
     read_text("a: 1\nb: 2\na: 3\n", "t.yaml", Path(), problems)
     assert [str(problem) for problem in problems] == [
-        "t.yaml:3:1: `a` stands twice (first in line 1); keep one of them"
+        "t.yaml:3:1: `a` appears twice (first on line 1); keep one of them"
     ]

@@ -66,12 +66,12 @@ def places(plan: ExperimentPlan) -> dict[str, Any]:
         (
             GRID + "search: {algorithm: optuna, n_trials: 2}",
             "7:",
-            "`algorithm` does not stand here; a search is written `search: {optuna: {n_trials: 12, objective: ",
+            "`algorithm` does not belong here; write a search as `search: {optuna: {n_trials: 12, objective: ",
         ),
         (
             GRID + "search: {optuna: {n_trials: 2}}\nrepeats: {train_seeds: [0, 1]}",
             "",
-            "search.optuna would judge a combination by one training, and repeats has 2 train_seeds",
+            "search.optuna judges a combination by one training, but repeats has 2 train_seeds",
         ),
         (
             "trials: {grid: {axes: {lora.rank: [2, 8], dataset.clip_s: [5, 10]}}}\nsearch: {optuna: {n_trials: 2}}",
@@ -82,13 +82,13 @@ def places(plan: ExperimentPlan) -> dict[str, Any]:
             GRID.replace("lora.targets: [attention, all]", "generation.guidance: [1, 3]")
             + "search: {optuna: {n_trials: 2}}",
             "",
-            "is held_out_loss, which does not depend on generation.guidance; give one of metrics",
+            "is held_out_loss, which does not depend on generation.guidance; choose one of the metrics",
         ),
         (
             GRID.replace("]}}}", "]}}, variants: [{name: x, lora.rank: 8}, {name: y, lora.rank: 2}]}")
             + "search: {optuna: {n_trials: 1}}",
             "",
-            "2 of its candidates are named elsewhere as well, so that they are tried in any case (x, y); give more",
+            "2 of its candidates are also named elsewhere and run in any case (x, y); raise it",
         ),
     ],
 )

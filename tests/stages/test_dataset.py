@@ -207,7 +207,7 @@ def test_a_missing_folder_says_what_to_put_where(tmp_path, store):
         prepare(tmp_path / "maplestory", store)
     assert str(caught.value) == (
         f"dataset.path: {tmp_path}/maplestory does not exist; expected a folder of at least 3 recordings of "
-        "the genre (wav, flac, ogg, opus, mp3 or m4a, at any depth), so put them there or change dataset.path"
+        "the genre (wav, flac, ogg, opus, mp3 or m4a, at any depth); put them there or change dataset.path"
     )
 
 

@@ -55,7 +55,7 @@ def convert(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
-            f"--to {folder}: is there already and not empty; give a folder that is not there yet"
+            f"--to {folder}: already exists and is not empty; choose a new folder"
         )
     place = Path(source).expanduser()
     if is_adapter(place):

@@ -1,7 +1,7 @@
-"""What of a folder of runs nobody needs: cached results that no run refers to, and remains of killed processes.
+"""Unused files in a folder of runs: cache entries that no run uses, and remains of killed processes.
 
-Every trial and every source keeps in `cache.txt` what it asked the cache for.  A run whose record is missing
-might need anything, so then nothing of the cache is offered.
+Every trial and every source records in `cache.txt` the cache entries that it uses.  If a record is missing, any entry
+might be in use, so none is listed.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from lora_bench.store import DRAFT
 
 CACHE = ".cache"
 _OF_A_RUN = ("trials", LOCK, CACHE_USES)
-UNUSED = "no run refers to it"
-HALF_WRITTEN = "half written by a process that was killed"
-RAY_REMAINS = "kept by Ray Tune for a driver that was killed"
-OLD_TRIAL = "a trial that the run's spec no longer has"
-OLD_DATA = "data that the run's spec no longer has"
+UNUSED = "no run uses it"
+HALF_WRITTEN = "left half-written by a killed process"
+RAY_REMAINS = "left by Ray Tune for a killed driver"
+OLD_TRIAL = "a trial that is no longer in the run's spec"
+OLD_DATA = "data that is no longer in the run's spec"
 
 
 @dataclass(frozen=True)
 class LeftOver:
-    """A file or folder that may go, its size, and why."""
+    """A file or folder that can be removed, its size, and the reason."""
 
     path: Path
     n_bytes: int
@@ -40,11 +40,11 @@ class LeftOver:
 
 @dataclass(frozen=True)
 class Findings:
-    """What may go.
+    """Everything that can be removed.
 
     Attributes:
-        unrecorded: folders of trials and sources without a record of what they need; if there is one,
-            no cached result is among the left-overs.
+        unrecorded: folders of trials and sources without a record of the cache entries that they use; if there is
+            one, no cache entry is listed.
     """
 
     left_over: tuple[LeftOver, ...]
@@ -52,25 +52,25 @@ class Findings:
 
     @property
     def n_bytes(self) -> int:
-        """Size of all that may go."""
+        """Return the total size."""
         return sum(item.n_bytes for item in self.left_over)
 
 
 def list_runs(runs_dir: Path) -> list[Path]:
-    """Folders of runs, in order of their names; a folder with another program's `plan.json` is none."""
+    """List the folders of runs by name, without folders that hold another program's `plan.json`."""
     plans = sorted(path for path in runs_dir.glob("*/plan.json") if not path.parent.name.startswith("."))
     return [path.parent for path in plans if any((path.parent / name).exists() for name in _OF_A_RUN)]
 
 
 def find_left_over(runs_dir: Path, *, old_trials: bool = False) -> Findings:
-    """Look through a folder of runs; nothing is changed.
+    """Find unused files in a folder of runs, without changing anything.
 
     Args:
         runs_dir: holds run folders and their cache.
-        old_trials: also trials and data that their run's present plan no longer has, with what only they need.
+        old_trials: include trials and data that are no longer in their run's plan, and what only they use.
 
     Raises:
-        StoreError: a plan is damaged, so that nobody can tell what is needed.
+        StoreError: a plan is damaged, so it is unknown what is in use.
     """
     found: list[LeftOver] = []
     uses: set[str] = set()
@@ -93,10 +93,10 @@ def find_left_over(runs_dir: Path, *, old_trials: bool = False) -> Findings:
 
 
 def remove_left_over(runs_dir: Path, *, old_trials: bool = False) -> Findings:
-    """Remove what `find_left_over` finds, while no run of the folder is at work.
+    """Remove what `find_left_over` finds, while no run of the folder is active.
 
     Raises:
-        StoreError: a process works on one of the runs.
+        StoreError: a process is working on one of the runs.
     """
     with hold_cache(runs_dir / CACHE, list_runs(runs_dir)):
         findings = find_left_over(runs_dir, old_trials=old_trials)
@@ -106,7 +106,7 @@ def remove_left_over(runs_dir: Path, *, old_trials: bool = False) -> Findings:
 
 
 def _list_users(run: Path) -> Iterator[Path]:
-    """Folders of trials and sources that may have asked the cache for something."""
+    """List folders of trials and sources that may use the cache."""
     for state in sorted(run.glob("trials/*/state.json")):
         if not state.parent.name.startswith("."):
             yield state.parent
@@ -118,7 +118,7 @@ def _list_users(run: Path) -> Iterator[Path]:
 
 
 def _list_old(run: Path) -> Iterator[tuple[Path, str]]:
-    """Trials and data of earlier versions of a run's spec."""
+    """List trials and data of earlier versions of a run's spec."""
     trials = list(read_run_plan(run)["trials"])
     kept = {str(trial["id"]) for trial in trials}
     for folder in sorted(run.glob("trials/*/")):
@@ -131,7 +131,7 @@ def _list_old(run: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _list_remains(top: Path, skip: set[Path]) -> Iterator[tuple[Path, str]]:
-    """Half-written files and folders below `top`, and Ray Tune's folders in it."""
+    """List half-written files and folders below `top`, and Ray Tune's folders in it."""
     for place, folders, files in os.walk(top):
         here = Path(place)
         for name in sorted(folders):
@@ -159,7 +159,7 @@ def _measure(path: Path, why: str) -> LeftOver:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or folder; one that is removed in part never has its own name any more.
+    """Remove a file or folder; a folder is renamed first, so a partly removed one cannot be mistaken for a whole.
 
     Raises:
         StoreError: it cannot be removed.
@@ -175,13 +175,13 @@ def _remove(path: Path) -> None:
             else path.rename(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}"))
         )
         shutil.rmtree(doomed)
-        lock.unlink(missing_ok=True)  # no run is at work, so nobody waits for it
+        lock.unlink(missing_ok=True)  # no run is active, so nothing waits for it
     except OSError as error:
-        raise StoreError(f"{path}: cannot be removed ({error.strerror}); see to its permissions") from error
+        raise StoreError(f"{path}: cannot be removed ({error.strerror}); check its permissions") from error
 
 
 def group_by_kind(items: Sequence[LeftOver], runs_dir: Path) -> list[tuple[str, int, int, str]]:
-    """Rows of place, number, bytes and why, in the order of first occurrence."""
+    """Return rows of path, number, bytes and reason, in the order of first occurrence."""
     rows: dict[tuple[str, str], tuple[int, int]] = {}
     for item in items:
         relative = item.path.relative_to(runs_dir)

@@ -1,4 +1,4 @@
-"""One trial under guard: its lock, its state on disk, and what a failure means."""
+"""A trial as a supervised job: its lock, its state on disk, and the cause of a failure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from lora_bench import errors
-from lora_bench.file_errors import describe_error
+from lora_bench.file_errors import KEPT, describe_error
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.runner.jobs.state import FileProgress, State, read_state, write_state
 from lora_bench.runner.stage_times import add_times, take_stage_times
 from lora_bench.store import Store, disk_errors, is_disk_full, remove_drafts, write_text
 
-# A killed driver's worker lives on for some seconds; what another run is really doing takes longer.
+# A killed driver's worker lives on for some seconds; another run holds the lock for longer.
 LOCK_TIMEOUT_S = 20.0
 # A file server keeps the locks of a machine that went down until its lease ends (NFS: 90 s).
 CLUSTER_LOCK_TIMEOUT_S = 150.0
@@ -45,7 +45,7 @@ _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
 
 
 class ExecuteTrial(Protocol):
-    """Does one trial and returns figures for its state."""
+    """A function that runs one trial and returns figures for its state."""
 
     def __call__(
         self, trial: TrialPlan, folder: Path, store: Store, progress: Progress
@@ -56,10 +56,10 @@ class ExecuteTrial(Protocol):
 
 @dataclass(frozen=True)
 class TrialJob:
-    """A trial and where it happens.
+    """A trial and its folders.
 
     Attributes:
-        inputs: key of what the trial is finished for; kept in its state.
+        inputs: key of the trial's inputs, kept in its state when it is finished.
         lock_timeout_s: how long to wait for a process that still holds the trial; None is `LOCK_TIMEOUT_S`.
     """
 
@@ -70,22 +70,22 @@ class TrialJob:
     lock_timeout_s: float | None = None
 
     def lock(self) -> FileLock:
-        """The trial's lock; the process that holds it is the only one to write into the folder."""
+        """Return the trial's lock; only the process that holds it writes into the folder."""
         timeout_s = LOCK_TIMEOUT_S if self.lock_timeout_s is None else self.lock_timeout_s
         return FileLock(self.folder / ".lock", timeout=timeout_s)
 
 
 def run_guarded(job: TrialJob, progress: Progress, execute: ExecuteTrial | None = None) -> State:
-    """Run one trial, keep its state, and turn its failure into files.
+    """Run one trial, keep its state, and write its failure to files.
 
-    `state.json` says `running` while it runs and `done`, `stopped` (given up early, as the spec asks),
-    `failed` or `interrupted` afterwards, with the stage, the reason, and the cause in a word; a failure's
-    traceback is `error.txt`.
+    `state.json` says `running` while it runs and `done`, `stopped` (stopped early, as the spec asks),
+    `failed` or `interrupted` afterwards, with the stage, the reason and the kind of cause; a failure's traceback is
+    in `error.txt`.
 
     Args:
         job: the trial.
-        progress: told about stages and steps.
-        execute: does the trial; `lora_bench.runner.trial.execute_trial` if left out.
+        progress: receives stages and steps.
+        execute: runs the trial; `lora_bench.runner.trial.execute_trial` by default.
 
     Returns:
         `done`, `stopped` or `failed`.
@@ -103,20 +103,20 @@ def run_guarded(job: TrialJob, progress: Progress, execute: ExecuteTrial | None 
             lock.acquire()
     except Timeout as error:
         raise errors.StoreError(
-            f"{job.folder}: {describe_holder(job.folder)} works on this trial; wait for it, or give "
-            "--runs-dir another folder"
+            f"{job.folder}: {describe_holder(job.folder)} is working on this trial; wait for it, or choose another "
+            "folder with --runs-dir"
         ) from error
     try:
         remove_drafts(job.folder)
         with disk_errors(job.folder):
-            (job.folder / CACHE_USES).touch()  # a trial without this record might need anything
+            (job.folder / CACHE_USES).touch()  # without this record, any cache entry might be in use
         return _run_locked(job, FileProgress(job.folder, progress), execute)
     finally:
         lock.release()
 
 
 def describe_holder(folder: Path) -> str:
-    """Which process said last that it runs the trial."""
+    """Describe the process that last started the trial."""
     state = read_state(folder)
     return (
         f"process {state['pid']} on {state['host']}"
@@ -161,7 +161,7 @@ def _run_locked(job: TrialJob, progress: FileProgress, execute: ExecuteTrial) ->
         with suppress(errors.StoreError, OSError):
             write_state(job.folder, ended | {"attempt_s": round(time.monotonic() - began_s, 3)})
         raise
-    except Exception as error:  # noqa: BLE001 (whatever a trial dies of is kept, and others go on)
+    except Exception as error:  # noqa: BLE001 (any failure is recorded, and other trials continue)
         _keep_failure(job, state, progress, error, time.monotonic() - began_s)
         return "failed"
     finally:
@@ -176,10 +176,10 @@ def _run_locked(job: TrialJob, progress: FileProgress, execute: ExecuteTrial) ->
 def _keep_failure(
     job: TrialJob, state: dict[str, Any], progress: FileProgress, error: Exception, attempt_s: float
 ) -> None:
-    """Write down why a trial failed.
+    """Record why a trial failed.
 
     Raises:
-        StoreError: the disk is full, so that the next trials would fail as well.
+        StoreError: the disk is full, so the next trials would fail too.
     """
     reason = " ".join(describe_error(error).split())[:MAX_REASON] or type(error).__name__
     if not isinstance(error, errors.LoraBenchError | OSError):
@@ -200,21 +200,18 @@ def _keep_failure(
         if not full:
             raise
     if full:
-        raise errors.StoreError(
-            f"{job.folder}: the disk is full; free some space and run the same command again, what is "
-            "finished is kept"
-        ) from error
+        raise errors.StoreError(f"{job.folder}: the disk is full; {KEPT}") from error
 
 
 def classify_failure(error: BaseException) -> str:
-    """What kind of thing went wrong, in a word or two: decides what people look at first."""
+    """Return the kind of a failure in a word or two."""
     if type(error).__name__ in _OUT_OF_MEMORY:
         return "out of memory"
     return next((cause for kind, cause in _CAUSES if isinstance(error, kind)), "unexpected")
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is a full disk."""
+    """Return whether an error or its cause is a full disk."""
     while error is not None:
         if isinstance(error, Exception) and is_disk_full(error):
             return True
@@ -223,9 +220,9 @@ def is_full_disk(error: BaseException | None) -> bool:
 
 
 def settle_dead(job: TrialJob, state: State, reason: str) -> None:
-    """Write down what became of a trial whose process is gone, unless its files already say.
+    """Record the end of a trial whose process is gone, unless its files already do.
 
-    A trial that some process still holds is left alone.
+    A trial that a process still holds is left alone.
     """
     found = read_state(job.folder)
     if found.get("state") != "running":
@@ -249,7 +246,7 @@ def settle_dead(job: TrialJob, state: State, reason: str) -> None:
 
 
 def settle_unbegun(job: TrialJob, reason: str) -> None:
-    """Write down why a trial was not even begun: no process of it ever said anything."""
+    """Record why a trial was never started: none of its processes wrote a state."""
     job.folder.mkdir(parents=True, exist_ok=True)
     lock = job.lock()
     try:

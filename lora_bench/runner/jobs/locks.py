@@ -1,7 +1,6 @@
-"""Who works on a run: one process at a time, and nobody while the cache is cleaned.
+"""Locks of runs: one process at a time works on a run, and none while the cache is cleaned.
 
-The locks are the operating system's and end with the process that holds them, however it ends; `.holder`
-only says who it is.
+The operating system releases a lock when its process ends in any way; `.holder` only names the process.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ RAY_STORAGE = ".ray-"  # beginning of the names of Ray Tune's folders in a run
 
 @contextmanager
 def hold_run(run_folder: Path, store_root: Path) -> Iterator[None]:
-    """Be the only process that works on a run; what killed processes left half written is removed.
+    """Hold the lock of a run, and remove what killed processes left half-written.
 
     Raises:
-        StoreError: another process works on it, or the disk is full.
+        StoreError: another process is working on it, or the disk is full.
     """
     with disk_errors(run_folder):
         run_folder.mkdir(parents=True, exist_ok=True)
         store_root.mkdir(parents=True, exist_ok=True)
     with _take_lock(run_folder):
-        # A cleaning that began before looks at the runs' locks once, so it is waited for.
+        # A cleaning that began earlier checks the runs' locks only once, so wait for it.
         with disk_errors(store_root), FileLock(store_root / CLEANING_LOCK):
             pass
         remove_drafts(run_folder, skip={"trials"})
@@ -47,10 +46,10 @@ def hold_run(run_folder: Path, store_root: Path) -> Iterator[None]:
 
 @contextmanager
 def hold_cache(store_root: Path, run_folders: Sequence[Path]) -> Iterator[None]:
-    """Keep every run from using the cache.
+    """Prevent every run from using the cache.
 
     Raises:
-        StoreError: a process works on one of the runs.
+        StoreError: a process is working on one of the runs.
     """
     with FileLock(store_root / CLEANING_LOCK), ExitStack() as stack:
         for run_folder in run_folders:
@@ -66,8 +65,8 @@ def _take_lock(run_folder: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
     except Timeout as error:
         raise StoreError(
-            f"{run_folder}: another process ({_read_holder(run_folder)}) works on this run; wait for it, or "
-            "give --runs-dir another folder"
+            f"{run_folder}: another process ({_read_holder(run_folder)}) is working on this run; wait for it, or "
+            "choose another folder with --runs-dir"
         ) from error
     try:
         write_text(run_folder / HOLDER, f"pid {os.getpid()} on {socket.gethostname()}")
@@ -81,10 +80,10 @@ def _read_holder(run_folder: Path) -> str:
     try:
         return (run_folder / HOLDER).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
-        return "it has not said which"
+        return "pid unknown"
 
 
 def remove_ray_storage(run_folder: Path) -> None:
-    """Remove what Ray Tune keeps of itself in a run, also that of a killed driver."""
+    """Remove Ray Tune's folders from a run, including those of a killed driver."""
     for folder in run_folder.glob(f"{RAY_STORAGE}*"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Temporary folders of Ray clusters that we start: they go with their driver, or with the next run after it."""
+"""Temporary folders of our Ray clusters, removed by their driver or by the next run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 def list_roots() -> list[Path]:
-    """Folders for sessions: the temporary folder if its path is short enough for Ray, then common short ones."""
+    """List folders for sessions: the temporary folder if its path is short enough for Ray, then common short ones."""
     wanted = [os.environ.get("RAY_TMPDIR"), tempfile.gettempdir(), *_SHORT]
     roots = dict.fromkeys(Path(place).absolute() for place in wanted if place)
     return [
@@ -35,7 +35,7 @@ def _is_short(root: Path) -> bool:
 
 
 class Session:
-    """The temporary folder of a cluster of ours, locked while its driver lives.
+    """The temporary folder of one of our clusters, locked while its driver lives.
 
     Raises:
         ResourceError: no temporary folder is short enough and can be written.
@@ -46,16 +46,16 @@ class Session:
         if not roots:
             longest = MAX_SOCKET_PATH - len(_BELOW)
             raise ResourceError(
-                f"{tempfile.gettempdir()}: Ray needs a temporary folder whose path has at most {longest} bytes, for "
-                f"its sockets lie in it, and none of {', '.join(_SHORT)} can be written; set TMPDIR to such a folder, "
-                "or use `--executor local`"
+                f"{tempfile.gettempdir()}: the path is too long for Ray's sockets, and none of {', '.join(_SHORT)} can "
+                f"be written; set TMPDIR to a writable folder whose path has at most {longest} bytes, or use "
+                "`--executor local`"
             )
         self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=roots[0]))
         self._lock = FileLock(self.folder / OWNER_LOCK)
         self._lock.acquire()
 
     def remove(self) -> None:
-        """The cluster is down."""
+        """Remove the folder after the cluster has stopped."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
 
@@ -63,7 +63,7 @@ class Session:
 def remove_dead_sessions() -> None:
     """Remove the temporary folders of clusters whose driver was killed.
 
-    A folder without a lock was just made, or a dying helper of Ray made it again after it had been removed.
+    A folder without a lock is new, or a dying process of Ray recreated it after its removal.
     """
     for folder in (folder for root in list_roots() for folder in root.glob(f"{PREFIX}*")):
         lock = FileLock(folder / OWNER_LOCK)

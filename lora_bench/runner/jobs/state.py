@@ -1,4 +1,4 @@
-"""The state of a trial, as its folder tells it: `state.json` and, while it runs, `progress.json`."""
+"""The state of a trial in its folder: `state.json` and, while it runs, `progress.json`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ WRITE_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class TrialView:
-    """A trial as a display shows it.
+    """The state of a trial for a display.
 
     Attributes:
-        stage: what it is doing, or was doing when it stopped.
-        done: steps of the stage that are done.
+        stage: the current stage, or the last one.
+        done: finished steps of the stage.
         total: steps of the stage, None if unknown.
         note: a short figure such as `loss 3.21`.
         reason: why it failed or stopped.
@@ -39,7 +39,7 @@ class TrialView:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The trial's `state.json`; empty if it is not there or cannot be read."""
+    """Read the trial's `state.json`; empty if it is missing or unreadable."""
     return _read_mapping(folder / "state.json")
 
 
@@ -61,7 +61,7 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def view_trial(name: str, folder: Path) -> TrialView:
-    """What the files say of a trial now."""
+    """Read the current state of a trial from its files."""
     state = read_state(folder)
     said = state.get("state")
     if said not in {"running", "done", "stopped", "failed", "interrupted"}:
@@ -105,13 +105,13 @@ class FileProgress:
         self.inner.advance(n, note=note)
 
     def log(self, message: str) -> None:
-        """One line, also kept in the trial's `log.txt`."""
+        """Pass on a line, and append it to the trial's `log.txt`."""
         with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
         self.inner.log(message)
 
     def close(self) -> None:
-        """The trial no longer runs: nothing is under way."""
+        """Remove the record of the current stage when the trial has ended."""
         (self.folder / PROGRESS_FILE).unlink(missing_ok=True)
 
     def _write(self, *, now: bool = False) -> None:

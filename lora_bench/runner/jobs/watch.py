@@ -1,4 +1,4 @@
-"""Watching trials of other processes through their files, and telling a display about them."""
+"""Watch of trials in other processes through their files, for a display."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class TrialsDisplay(Protocol):
     """A display that can show several trials at once."""
 
     def show_trials(self, trials: Sequence[TrialView]) -> None:
-        """All trials as they are now."""
+        """Show the current state of all trials."""
         ...
 
 
 class TrialWatch:
     """Looks at the trials' files once a second while its block runs.
 
-    A display that knows `show_trials` gets everything; any other gets a line when a trial begins or ends.
+    A display with `show_trials` receives all states; any other receives a line when a trial starts or ends.
 
     Args:
         jobs: the trials.
         progress: the display.
-        n_expected: how many of them will be run, where a search chooses; None is all.
+        n_expected: number of trials that will run if a search chooses among them; None is all.
     """
 
     def __init__(self, jobs: Sequence[TrialJob], progress: Progress, n_expected: int | None = None) -> None:
@@ -54,7 +54,7 @@ class TrialWatch:
         self.look()
 
     def look(self) -> None:
-        """Read every trial's files and tell what is new."""
+        """Read every trial's files and report changes."""
         views = [self._view(job) for job in self.jobs]
         if isinstance(self.progress, TrialsDisplay):
             self.progress.show_trials(views)
@@ -70,11 +70,11 @@ class TrialWatch:
                 self.progress.advance(note=f"{view.name} {view.state}")
 
     def has_begun(self, job: TrialJob) -> bool:
-        """Whether the trial's state was written since the watch was made."""
+        """Return whether the trial's state was written since the watch was created."""
         return _written_at(job) != self._before[job.trial.id]
 
     def _view(self, job: TrialJob) -> TrialView:
-        """What a trial's files say, unless they are still those of an earlier run."""
+        """Return the state of a trial; `waiting` while its files are those of an earlier run."""
         if job.trial.id not in self._fresh:
             if not self.has_begun(job):
                 return TrialView(job.trial.name, "waiting")
@@ -87,7 +87,7 @@ class TrialWatch:
 
 
 def _written_at(job: TrialJob) -> int | None:
-    """Time stamp of a trial's state, None if there is none that can be seen."""
+    """Return the time stamp of a trial's state; None if there is none."""
     try:
         return (job.folder / "state.json").stat().st_mtime_ns
     except OSError:

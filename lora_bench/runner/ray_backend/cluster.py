@@ -129,7 +129,7 @@ def _start_own(ray: Any, folder: Path) -> None:
                 raise
             if attempt == MAX_STARTS:
                 raise ResourceError(
-                    f"Ray does not start on this machine ({MAX_STARTS} attempts): {error}; see whether it is "
+                    f"Ray does not start on this machine ({MAX_STARTS} attempts): {error}; check whether it is "
                     "overloaded, or use `--executor local`"
                 ) from error
         else:
@@ -145,9 +145,7 @@ def _join(ray: Any, address: str) -> None:
     try:
         ray.init(address, **_QUIET_INIT)
     except Exception as error:
-        raise ResourceError(
-            f"no Ray cluster can be joined at {address}: {error}; {EXPECTED_ADDRESS}"
-        ) from error
+        raise ResourceError(f"cannot join a Ray cluster at {address}: {error}; {EXPECTED_ADDRESS}") from error
 
 
 def check_address(address: str) -> None:
@@ -166,8 +164,8 @@ def check_address(address: str) -> None:
     except OSError as error:
         reason = error.strerror or str(error) or "no answer"
         raise ResourceError(
-            f"--ray-address {address}: no Ray cluster can be joined there ({reason.lower()}); see whether it is "
-            f"up; {EXPECTED_ADDRESS}"
+            f"--ray-address {address}: cannot join a Ray cluster there ({reason.lower()}); check that it is up; "
+            f"{EXPECTED_ADDRESS}"
         ) from error
 
 
@@ -199,8 +197,8 @@ def check_resources(ray: Any, resources: ResourcesSpec) -> None:
             )
     if not any(has_room(node, resources) for node in nodes):
         raise ResourceError(
-            f"a trial takes {resources.cpu:g} CPUs and {resources.gpu:g} GPUs, and none of {len(nodes)} Ray "
-            "nodes has both at once; lower resources.cpu or resources.gpu"
+            f"a trial takes {resources.cpu:g} CPUs and {resources.gpu:g} GPUs, but none of {len(nodes)} Ray "
+            "nodes has both; lower resources.cpu or resources.gpu"
         )
 
 
@@ -249,18 +247,19 @@ def _fetch(ray: Any, answer: Any) -> tuple[str, str] | str:
 def _judge_node(name: str, answer: tuple[str, str] | str, mark: str, run_folder: Path) -> None:
     if isinstance(answer, str):
         raise ResourceError(
-            f"Ray node {name} cannot run trials: {answer}; install lora-bench there as on this machine, or "
-            "take the node out of the cluster"
+            f"Ray node {name} cannot run trials: {answer}; install the same lora-bench there, or "
+            "remove the node from the cluster"
         )
     seen, found = answer
     if seen != mark:
         raise ResourceError(
-            f"Ray node {name} does not see {run_folder}; give --runs-dir a folder on storage that every node "
-            "mounts under the same path"
+            f"Ray node {name} does not see {run_folder}; set --runs-dir to a folder that every node mounts "
+            "under the same path"
         )
     if found != version(PACKAGE):
         raise ResourceError(
-            f"Ray node {name} has lora-bench {found}, this machine {version(PACKAGE)}; install the same there"
+            f"Ray node {name} has lora-bench {found}, but this machine has {version(PACKAGE)}; install the same "
+            "version there"
         )
 
 
@@ -296,7 +295,6 @@ class RoomWatch:
         self._since_s = now_s if self._since_s is None else self._since_s
         if now_s - self._since_s > self._patience_s:
             raise ResourceError(
-                f"for {self._patience_s:g} s no Ray node has been up that has {self._resources.cpu:g} CPUs and "
-                f"{self._resources.gpu:g} GPUs for a trial; what is finished is kept, bring nodes back and run "
-                "the same command again"
+                f"no Ray node with {self._resources.cpu:g} CPUs and {self._resources.gpu:g} GPUs for a trial has been "
+                f"up for {self._patience_s:g} s; finished work is kept; bring nodes back and run the same command again"
             )

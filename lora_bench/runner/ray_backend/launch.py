@@ -115,7 +115,7 @@ def _read_answer(answer: Answer, log: Path) -> tuple[Mapping[str, str], Interrup
     reason = f"the process that talks to Ray ended ({answer.died}{_read_complaint(log)})"
     if answer.last_note != UNDER_WAY:
         raise ResourceError(
-            f"{reason} before any trial was started; see whether the cluster is up, or use `--executor local`"
+            f"{reason} before any trial started; check that the cluster is up, or use `--executor local`"
         )
     return {}, InterruptedRunError(reason)
 
@@ -156,7 +156,7 @@ def _settle(jobs: Sequence[TrialJob], n_expected: int, stopped: BaseException | 
     n_done = sum(read_state(job.folder).get("state") == "done" for job in jobs)
     why = reason if isinstance(stopped, InterruptedRunError) else "stopped"
     raise InterruptedRunError(
-        f"{why}; {n_done} of {n_expected} trials are done and kept; run the same command again to go on"
+        f"{why}; {n_done} of {n_expected} trials are done and kept; resume the run with the same command"
     ) from stopped
 
 

@@ -23,13 +23,13 @@ def require_optuna() -> Any:
         missing = error.name or "a module"
         raise ResourceError(
             f"search.optuna: {missing} is not installed; run `{INSTALL}` in the repository (or `pip install optuna`), "
-            "or take search.optuna out of the spec, which trains every planned trial"
+            "or remove search.optuna from the spec to train every planned trial"
         ) from error
     except ImportError as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ResourceError(
-            f"search.optuna: optuna is installed but cannot be imported ({reason}); install the versions of the lock "
-            f"with `{INSTALL}` in the repository, or take search.optuna out of the spec"
+            f"search.optuna: optuna is installed but cannot be imported ({reason}); install the locked versions "
+            f"with `{INSTALL}` in the repository, or remove search.optuna from the spec"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna

@@ -110,7 +110,7 @@ def check_folder(spec: DatasetSpec) -> Path:
         found = "is a file" if folder.exists() else "does not exist"
         raise DatasetError(
             f"dataset.path: {folder} {found}; expected a folder of at least {MIN_TRACKS} recordings of the "
-            "genre (wav, flac, ogg, opus, mp3 or m4a, at any depth), so put them there or change dataset.path"
+            "genre (wav, flac, ogg, opus, mp3 or m4a, at any depth); put them there or change dataset.path"
         )
     return folder
 

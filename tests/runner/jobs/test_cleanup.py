@@ -103,7 +103,7 @@ def test_trials_that_the_spec_no_longer_has_go_only_when_asked_for(runs: Path) -
 def test_nothing_goes_while_a_run_is_at_work(runs: Path) -> None:
     with (
         FileLock(runs / "t" / ".lock", is_singleton=False),
-        pytest.raises(StoreError, match=r"t: another process \(it has not said which\) works on this run"),
+        pytest.raises(StoreError, match=r"t: another process \(pid unknown\) is working on this run"),
     ):
         remove_left_over(runs)
     assert "other" in names(runs)

@@ -153,7 +153,7 @@ def test_a_trial_that_somebody_holds_is_refused_with_the_holder(
     write_state(job.folder, {"state": "running", "pid": 4711, "host": "far"})
     with (
         FileLock(job.folder / ".lock"),
-        pytest.raises(StoreError, match="process 4711 on far works on this trial"),
+        pytest.raises(StoreError, match="process 4711 on far is working on this trial"),
     ):
         run_guarded(job, Recorder(), execute_fake)
     assert read_state(job.folder)["pid"] == 4711

@@ -44,7 +44,9 @@ def test_the_second_of_two_runs_is_told_who_holds_it_and_may_go_on_when_that_one
     run, store = tmp_path / "t", tmp_path / ".cache"
     process = hold_elsewhere(run, store)
     with (
-        pytest.raises(StoreError, match=rf"another process \(pid {process.pid} on .*\) works on this run"),
+        pytest.raises(
+            StoreError, match=rf"another process \(pid {process.pid} on .*\) is working on this run"
+        ),
         hold_run(run, store),
     ):
         pass

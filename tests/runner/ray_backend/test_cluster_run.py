@@ -89,6 +89,6 @@ def test_a_node_that_does_not_see_the_runs_folder_is_refused(cluster: Cluster, t
     if subprocess.run(["unshare", "-m", "true"], check=False).returncode:
         pytest.skip("a mount of its own can be made by root only")
     cluster.join(within=("unshare", "-m", "sh", "-c", hide, "sh"))
-    with pytest.raises(ResourceError, match=r"Ray node \S+ does not see .*give --runs-dir a folder"):
+    with pytest.raises(ResourceError, match=r"Ray node \S+ does not see .*set --runs-dir to a folder"):
         live(plan, tmp_path, "ray", cluster.address)
     assert not list((tmp_path / "runs" / NAME).glob("trials/*/state.json"))

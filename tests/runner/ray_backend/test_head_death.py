@@ -75,7 +75,7 @@ def check_truth(life: Life, said: str) -> None:
     """State, results, report and words agree that something is missing, and what."""
     assert said.count("\n") == 1, said  # not a word of Ray's own
     assert said.startswith(f"lora-bench: {ENDED}"), said
-    assert "of 4 trials are done and kept; run the same command again to go on" in said
+    assert "of 4 trials are done and kept; resume the run with the same command" in said
     results = life.results()
     states = {trial["name"]: trial["state"] for trial in results["trials"]}
     assert set(states) == {"zero-shot", "r1", "r2", "r3"}
