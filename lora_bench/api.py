@@ -1,31 +1,33 @@
-"""The Python functions behind the command line: load a spec, plan it, run it; score two folders."""
+"""Public functions: load a spec, plan it, run it; score two folders.  The command line calls the same functions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_bench import spec as specs
-from lora_bench.errors import EXIT_OK
+from lora_bench.errors import EXIT_OK, InterruptedRunError, LoraBenchError, StoreError, UsageError
 from lora_bench.planning import plan as plans
 from lora_bench.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
     from lora_bench.evaluation.folder_scores import ScoreOptions
+    from lora_bench.forecast import Prediction
     from lora_bench.planning.plan import ExperimentPlan
     from lora_bench.spec import LoadedSpec
 
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What a run left behind.
+    """The outcome of a run.
 
     Attributes:
-        is_complete: every trial and every score is there, or was given up as the spec asks.
-        run_folder: states, adapters, clips and scores.
-        report: the HTML page.
+        is_complete: whether every trial and every score exists, or was given up as the spec asks.
+        run_folder: folder with states, adapters, clips and scores.
+        report: the HTML report.
     """
 
     is_complete: bool
@@ -33,18 +35,19 @@ class RunOutcome:
     report: Path
 
 
-def load_spec(spec: str | Path, overrides: Sequence[str] = ()) -> LoadedSpec:
+def load_spec(spec: str | Path, overrides: Sequence[str] = (), *, with_paths: bool = False) -> LoadedSpec:
     """Read and check a spec.
 
     Args:
         spec: a YAML file, or the name of a shipped spec such as `quickstart`.
         overrides: `key=value` each, as in `lora-bench run -o`.
+        with_paths: list missing folders among the problems of an invalid spec.
 
     Raises:
         UsageError: the file cannot be opened.
         SpecError: the spec is wrong; the error lists every problem with its place.
     """
-    return specs.load_spec(Path(spec), overrides)
+    return specs.load_spec(Path(spec), overrides, with_paths=with_paths)
 
 
 def plan_experiment(spec: LoadedSpec) -> ExperimentPlan:
@@ -61,37 +64,69 @@ def run_experiment(
     *,
     runs_dir: str | Path = "runs",
     reports_dir: str | Path = "reports",
-    executor: str = "local",
+    executor: str | None = None,
     ray_address: str | None = None,
     progress: Progress | None = None,
 ) -> RunOutcome:
-    """Do what is missing of an experiment, then write its results and report.
+    """Run the unfinished trials of an experiment, then write its results and report.
 
     Args:
         plan: from `plan_experiment`.
-        runs_dir: gets a folder of the experiment's name; finished parts in it are kept.
-        reports_dir: gets a folder with `report.html`, `report.md` and tables.
-        executor: `local` runs one trial after the other, `ray` in parallel.
-        ray_address: a cluster to join; None starts Ray on this machine.
-        progress: told about trials, stages and steps; None keeps quiet.
+        runs_dir: folder of runs; finished work in the experiment's folder is reused.
+        reports_dir: folder of reports; the experiment's holds `report.html`, `report.md` and tables.
+        executor: `local` runs one trial at a time, `ray` several in parallel; None is `ray` with an address, else
+            `local`.
+        ray_address: the Ray cluster to join; None starts Ray on this machine.
+        progress: receives trials, stages and steps; None is silent.
 
     Raises:
+        UsageError: `ray_address` with the executor `local`.
         StoreError: another process runs the same experiment, or the disk is full.
         DatasetError, ModelError, ResourceError: before any trial starts.
-        InterruptedRunError: the run was stopped; the same call resumes it.
+        InterruptedRunError: the run was stopped; its report shows what is finished, and the same call resumes it.
     """
+    from lora_bench.forecast import keep_outcomes
     from lora_bench.runner import experiment
 
+    if ray_address is not None and executor == "local":
+        raise UsageError(
+            "the address of a Ray cluster is given, but the executor `local` does not use one; leave out one of them"
+        )
     runs, reports = Path(runs_dir).absolute(), Path(reports_dir).absolute()
-    code = experiment.run_experiment(
-        plan,
-        runs_dir=runs,
-        reports_dir=reports,
-        progress=progress or SilentProgress(),
-        executor=executor,
-        ray_address=ray_address,
-    )
-    return RunOutcome(code == EXIT_OK, runs / plan.name, reports / plan.report_name / "report.html")
+    run_folder = runs / plan.name
+    predictions = _predict(plan, runs)
+    try:
+        code = experiment.run_experiment(
+            plan,
+            runs_dir=runs,
+            reports_dir=reports,
+            progress=progress or SilentProgress(),
+            executor=executor or ("local" if ray_address is None else "ray"),
+            ray_address=ray_address,
+        )
+    except (KeyboardInterrupt, InterruptedRunError):
+        from lora_bench.report import render_report
+
+        with suppress(LoraBenchError, OSError):  # a run that was stopped early has nothing to report
+            render_report(run_folder, reports)
+        raise
+    with suppress(StoreError):  # the forecast's accuracy is optional, the run's results are written
+        keep_outcomes(runs, run_folder, predictions)
+    return RunOutcome(code == EXIT_OK, run_folder, reports / plan.report_name / "report.html")
+
+
+def _predict(plan: ExperimentPlan, runs_dir: Path) -> dict[str, Prediction]:
+    """Return the forecasts of the unfinished trials by id."""
+    from lora_bench.forecast import Forecaster, read_history
+    from lora_bench.runner.freshness import is_finished
+
+    forecaster = Forecaster(read_history(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
+    folders = {trial.id: runs_dir / plan.name / "trials" / trial.id for trial in plan.trials}
+    return {
+        trial.id: forecaster.predict(trial, folders[trial.id])
+        for trial in plan.trials
+        if not is_finished(trial, folders[trial.id])
+    }
 
 
 def score_folders(
@@ -109,7 +144,7 @@ def score_folders(
         generated: clips; a file is a clip.
         metrics: names such as `mfcc20` or `encodec`.
         options: model, clip length, prompt, guards; None takes the defaults.
-        progress: told about metrics and clips; None keeps quiet.
+        progress: receives metrics and clips; None is silent.
 
     Returns:
         The document that `lora-bench score --json` prints.

@@ -1,4 +1,4 @@
-"""Findings of `lora-bench doctor`, and how they are printed."""
+"""Findings of `lora-bench doctor`, and their table."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         ok: None for a fact that is neither good nor bad.
         essential: whether nothing runs without it.
-        mend: what to do if it is not ok.
+        mend: what to do if the check failed.
     """
 
     topic: str
@@ -26,7 +26,7 @@ class Finding:
 
 
 def format_findings(findings: list[Finding]) -> str:
-    """Findings by topic, with a mark in front and the mend below."""
+    """Format findings by topic, with a mark in front and the mend below."""
     lines: list[str] = []
     topic = ""
     width = max(len(finding.name) for finding in findings)

@@ -1,4 +1,4 @@
-"""What a folder of audio holds: lengths, rates, captions, and what cannot be used."""
+"""Survey of a folder of audio: lengths, sample rates, captions and unusable files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MAX_LISTED = 5
 
 @dataclass(frozen=True)
 class Survey:
-    """What a folder holds.
+    """The contents of a folder.
 
     Attributes:
         sounds: files that can be read.
         left_out: files that cannot be read, with the reason.
-        captions: `metadata`, `sidecar`, `both` or `text`: where captions can come from.
-        example: a caption that was found.
-        notes: what else the user should know of the captions.
+        captions: source of the captions: `metadata`, `sidecar`, `both` or `text`.
+        example: one of the captions.
+        notes: remarks about the captions.
     """
 
     folder: Path
@@ -39,12 +39,12 @@ class Survey:
 
     @property
     def total_s(self) -> float:
-        """Seconds of all readable files."""
+        """Return the total length of the readable files in seconds."""
         return sum(sound.duration_s for sound in self.sounds)
 
 
 def survey_folder(folder: Path) -> Survey:
-    """Read the headers of all audio files, and what captions there are.
+    """Read the headers of all audio files, and find their captions.
 
     Raises:
         UsageError: no such folder.
@@ -63,23 +63,22 @@ def survey_folder(folder: Path) -> Survey:
     if len(sounds) < MIN_TRACKS:
         listed = "".join(f"\n  {line}" for line in list_left_out(left_out))
         raise DatasetError(
-            f"{spell_path(folder)}: {len(sounds)} audio files that can be read, at least {MIN_TRACKS} are needed "
-            "(some to train on, two as references); expected wav, flac, ogg, opus, mp3 or m4a at any depth"
-            + listed
+            f"{spell_path(folder)}: {len(sounds)} audio files that can be read; expected at least {MIN_TRACKS} (some "
+            "to train on, two as references): wav, flac, ogg, opus, mp3 or m4a at any depth" + listed
         )
     captions, example, notes = _survey_captions(listing, tuple(sounds))
     return Survey(folder.absolute(), tuple(sounds.values()), left_out, captions, example, notes)
 
 
 def list_left_out(left_out: Mapping[str, str]) -> list[str]:
-    """Lines that name files that cannot be used, with the reasons."""
+    """Return lines that name unusable files and the reasons."""
     lines = [f"left out: {name}: {reason}" for name, reason in list(left_out.items())[:MAX_LISTED]]
     n_more = len(left_out) - MAX_LISTED
     return lines if n_more <= 0 else [*lines, f"left out: and {n_more} more"]
 
 
 def _survey_captions(listing: Listing, files: Sequence[Path]) -> tuple[str, str | None, tuple[str, ...]]:
-    """Where captions of all files can come from, one of them, and what to say about the rest.
+    """Return the source of the captions of all files, one caption, and notes.
 
     Raises:
         DatasetError: captions are there and cannot be read.
@@ -94,7 +93,7 @@ def _survey_captions(listing: Listing, files: Sequence[Path]) -> tuple[str, str 
             f"\n  {names[name]}: {text}" for name, text in [*found.unusable.items()][:MAX_LISTED]
         )
         raise DatasetError(
-            f"{spell_path(listing.folder)}: the captions of {len(found.unusable)} files cannot be read; mend "
+            f"{spell_path(listing.folder)}: the captions of {len(found.unusable)} files cannot be read; correct "
             f"these files or move them away{listed}"
         )
     notes = [f"captions: {text}" for text in found.unmatched[:MAX_LISTED]]
@@ -103,7 +102,7 @@ def _survey_captions(listing: Listing, files: Sequence[Path]) -> tuple[str, str 
             first = names[next(iter(found.missing))]
             notes.append(
                 f"captions: only {len(found.captions)} of {len(names)} files have one (not {first}, for "
-                "example), so the spec has one text for all"
+                "example), so the spec uses one text for all"
             )
         return "text", None, tuple(notes)
     example = next((text for text in map(_clean_caption, found.captions.values()) if text), None)
@@ -115,7 +114,7 @@ def _survey_captions(listing: Listing, files: Sequence[Path]) -> tuple[str, str 
 
 
 def _clean_caption(text: str) -> str | None:
-    """One line of printable text, at most 200 characters; None if nothing is left."""
+    """Return a caption as one line of at most 200 printable characters; None if it is empty."""
     line = " ".join(re.sub(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufffd]", " ", text).split())
     return line[:200] or None
 

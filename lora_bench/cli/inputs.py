@@ -1,6 +1,6 @@
-"""Inputs that a spec names, looked for on this machine: folders of recordings, captions, models.
+"""Checks of the inputs that a spec names: recordings, captions and models on this machine.
 
-`validate`, `plan` and `run` report what is missing here with the place in the spec, all of it at once.
+`validate`, `plan` and `run` report all missing inputs at once, each with its place in the spec.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lora_bench import api
 from lora_bench.cli.targets import find_unmatched_targets
 from lora_bench.errors import AudioFileError, DatasetError, Problem, SpecError
-from lora_bench.planning.plan import ExperimentPlan, plan_file
-from lora_bench.spec import LoadedSpec, load_spec
+from lora_bench.planning.plan import ExperimentPlan
+from lora_bench.spec import LoadedSpec
 from lora_bench.spec.paths import find_missing_paths, find_stated
 from lora_bench.spec.schema import DatasetSpec, ModelSpec
 
@@ -22,20 +23,20 @@ MODEL_FILES = ("config.json", "state_dict.bin", "checkpoint.th")
 def load_plan(
     spec: Path, overrides: Sequence[str] = (), *, with_inputs: bool = True
 ) -> tuple[ExperimentPlan, list[Problem]]:
-    """The plan of a spec, and what it needs and this machine lacks, or what of it matches nothing.
+    """Return the plan of a spec, and the problems of its inputs on this machine and of its LoRA targets.
 
     Args:
         spec: the YAML file.
         overrides: `key=value` each.
-        with_inputs: whether to look for what the spec names; otherwise nothing is missing.
+        with_inputs: check the inputs; otherwise there are no problems.
 
     Raises:
         UsageError: the file cannot be opened.
         SpecError: the spec is wrong; missing folders and models are listed with the rest.
     """
-    loaded = load_spec(spec, overrides, with_paths=with_inputs)
+    loaded = api.load_spec(spec, overrides, with_paths=with_inputs)
     try:
-        plan = plan_file(loaded)
+        plan = api.plan_experiment(loaded)
     except SpecError as error:
         missing = find_missing_paths(loaded.tree) if with_inputs else []
         raise SpecError([*error.problems, *missing]) from error
@@ -45,7 +46,7 @@ def load_plan(
 
 
 def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Problem]:
-    """Problems of every dataset and every model that a planned trial needs."""
+    """Return the problems of every dataset and every model that a planned trial needs."""
     used = {str(trial.dataset.path) for trial in plan.trials} | {trial.model.id for trial in plan.trials}
     problems = find_missing_paths(loaded.tree, used)  # not those of named datasets that no trial takes
     datasets = {trial.dataset.model_dump_json(): trial.dataset for trial in plan.trials}
@@ -59,7 +60,7 @@ def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Proble
 
 
 def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:
-    """Problems of a folder of recordings: no audio, too little of it, no captions."""
+    """Report the problems of a folder of recordings: no audio, too little of it, no captions."""
     from lora_bench.audio import list_audio_files
     from lora_bench.stages.dataset.captions import find_captions, read_metadata, search_captions
     from lora_bench.stages.dataset.splits import MIN_TRACKS
@@ -76,7 +77,7 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
             place,
             "dataset.path",
             f"`dataset.path` is `{folder}`, which holds {n_files}; expected at least {MIN_TRACKS} recordings (wav, "
-            "flac, ogg, opus, mp3 or m4a, at any depth), so add some or change dataset.path",
+            "flac, ogg, opus, mp3 or m4a, at any depth); add some or change dataset.path",
         )
     if not files:
         return
@@ -92,7 +93,7 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
 
 
 def _is_recording(path: Path, files: Sequence[Path], min_track_s: float) -> bool:
-    """Whether a run would use a file; one that it leaves out (damaged, short, silent, repeated) needs no caption."""
+    """Return whether a run uses a file; a damaged, short, silent or repeated file needs no caption."""
     from lora_bench.audio import load_audio, read_header
     from lora_bench.stages.dataset.recordings import SILENCE_PEAK
     from lora_bench.store import hash_file
@@ -110,7 +111,7 @@ def _is_recording(path: Path, files: Sequence[Path], min_track_s: float) -> bool
 
 
 def _check_model(model: ModelSpec, loaded: LoadedSpec) -> Iterator[Problem]:
-    """A problem for a folder without a model, and for one that could only come from a network that is off."""
+    """Report a folder without a model, and a hub model that is not cached while the network is off."""
     if model.id == "pocket":
         return
     place, _ = find_stated(loaded.tree, model.id)
@@ -120,7 +121,7 @@ def _check_model(model: ModelSpec, loaded: LoadedSpec) -> Iterator[Problem]:
             yield Problem(
                 place,
                 "model.id",
-                f"`model.id` is `{model.id}`, a folder without a model; expected one with config.json and weights "
+                f"`model.id` is `{model.id}`, a folder without a model; expected config.json and weights "
                 "(transformers) or state_dict.bin (audiocraft)",
             )
         return
@@ -134,12 +135,12 @@ def _check_model(model: ModelSpec, loaded: LoadedSpec) -> Iterator[Problem]:
             place,
             "model.id",
             f"`model.id` is `{model.id}`, which is not in the hub's cache ({hub_cache()}), and HF_HUB_OFFLINE is set; "
-            f"run `hf download {model.id}` where there is a network, or give a folder",
+            f"run `hf download {model.id}` with a network, or set it to a folder",
         )
 
 
 def _is_offline() -> bool:
-    """Whether huggingface_hub is told not to use the network."""
+    """Return whether huggingface_hub is set not to use the network."""
     return any(
         os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}
         for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")

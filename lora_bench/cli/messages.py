@@ -1,4 +1,4 @@
-"""Exit codes and messages of the command line: every error becomes one, on any terminal."""
+"""Exit codes and messages of the command line, printable on any terminal."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PLAIN = {
     "→": "->", "±": "+-", "×": "x", "≤": "<=", "≥": ">=", "…": "...", "–": "-", "—": "-", "−": "-", "•": "*",
     "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u202f": " ",
 }  # fmt: skip
-"""How symbols are written where the terminal's encoding has none; letters become `\\u97f3`."""
+"""Replacements of symbols that the terminal's encoding lacks; letters become `\\u97f3`."""
 
 
 def print_legibly() -> None:
-    """Let stdout and stderr take any text, whatever their encoding."""
+    """Make stdout and stderr accept any text in any encoding."""
     codecs.register_error("legible", _write_plainly)
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # a program that captures output may have put a plain object there
@@ -44,7 +44,7 @@ def call_command(command: Callable[[], int]) -> int:
             stream.flush()  # the error of a disk behind `> file` is known now
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (each kind has its message)
         if isinstance(error, BrokenPipeError) and _is_reader_gone():
-            code = EXIT_OK  # it has seen enough
+            code = EXIT_OK  # the reader, such as `head`, has seen enough
         else:
             code = EXIT_FAILURE
             _drop_unwritten(error)
@@ -55,14 +55,14 @@ def call_command(command: Callable[[], int]) -> int:
 
 
 def _report(error: BaseException) -> int:
-    """Print what went wrong, and return the exit code."""
+    """Print the message of an error, and return the exit code."""
     is_expected = isinstance(error, LoraBenchError | OSError | KeyboardInterrupt)
     if not is_expected or os.environ.get("LORA_BENCH_DEBUG"):
         import traceback
 
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
-        _say("stopped; what is finished is kept")
+        _say("stopped; finished work is kept")
         return EXIT_INTERRUPTED
     if isinstance(error, SpecError):
         print(error, file=sys.stderr)
@@ -74,8 +74,8 @@ def _report(error: BaseException) -> int:
         _say(str(error))
     else:
         _say(
-            "this is a fault of lora-bench; report it with the command, the lines above and what `lora-bench doctor` "
-            "prints; what is finished is kept"
+            "this is a bug in lora-bench; report it with the command, the lines above and the output of "
+            "`lora-bench doctor`; finished work is kept"
         )
     return error.exit_code if isinstance(error, LoraBenchError) else EXIT_FAILURE
 
@@ -85,12 +85,12 @@ def _say(message: str) -> None:
 
 
 def _open_streams() -> list[TextIO]:
-    """Stdout and stderr, but for those that are closed (`>&-`)."""
+    """Return stdout and stderr, except streams that are closed (`>&-`)."""
     return [stream for stream in (sys.stdout, sys.stderr) if stream is not None]  # pyright: ignore[reportUnnecessaryComparison]
 
 
 def _is_reader_gone() -> bool:
-    """Whether nobody reads what is printed any more, as behind `| head`."""
+    """Return whether the reader of the output is gone, as after `| head`."""
     for stream in _open_streams():
         poll = select.poll()
         with suppress(OSError, ValueError):
@@ -101,7 +101,7 @@ def _is_reader_gone() -> bool:
 
 
 def _drop_unwritten(error: BaseException) -> None:
-    """Give up what cannot be printed, or Python complains once more at its end; the error says where it was."""
+    """Discard unprintable output, or Python reports it again at exit, and name the stream in the error."""
     for stream in _open_streams():
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""`lora-bench doctor --model ID`: load a model as a run would, offline, and say what it is or what it lacks."""
+"""`lora-bench doctor --model ID`: load a model offline, and report its properties or what is missing."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _LICENCE = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
 
 
 def rehearse_model(model_id: str) -> Iterator[Finding]:
-    """Findings about one model; nothing is fetched.
+    """Return findings about one model, without a download.
 
     Args:
-        model_id: as a spec has it in `model.id`: `pocket`, a folder, or a hub id that the cache holds.
+        model_id: as in `model.id`: `pocket`, a folder, or a cached hub id.
     """
     from lora_bench.models.bridges.exports import find_audiocraft_files
     from lora_bench.models.model_files import find_model_folder
@@ -51,11 +51,11 @@ def rehearse_model(model_id: str) -> Iterator[Finding]:
 
 
 def find_licence(folder: Path) -> str:
-    """The licence that a model's card states; `unknown` if there is no card, or it states none."""
+    """Return the licence in a model's card; `unknown` without a card or a licence."""
     try:
         card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return "unknown (there is no README.md with it)"
+        return "unknown (no README.md)"
     found = _LICENCE.search(card.split("\n---", 1)[0]) if card.startswith("---") else None
     return found[1].strip("'\"") if found is not None else "unknown (README.md states none)"
 
@@ -102,14 +102,14 @@ def _load_export(spec: ModelSpec) -> Iterator[Finding]:
 
 
 def _describe_loaded(counts: Mapping[str, int], weights_hash: str) -> Iterator[Finding]:
-    told = ", ".join(f"{part.replace('_', ' ')} {n:,}" for part, n in counts.items())
-    yield Finding(TOPIC, "parameters", None, f"{sum(counts.values()):,} ({told})")
+    parts = ", ".join(f"{part.replace('_', ' ')} {n:,}" for part, n in counts.items())
+    yield Finding(TOPIC, "parameters", None, f"{sum(counts.values()):,} ({parts})")
     yield Finding(TOPIC, "identity", None, weights_hash)
-    yield Finding(TOPIC, "loading", True, "loads offline, as a run would load it")
+    yield Finding(TOPIC, "loading", True, "loads offline, as in a run")
 
 
 def _stored_types(files: tuple[Path, ...]) -> str:
-    """The types in which safetensors keep their tensors; a pickle's are not looked at."""
+    """Return the types of the tensors in safetensors files; pickles are not opened."""
     from safetensors import safe_open
 
     types: set[str] = set()
@@ -124,14 +124,14 @@ def _stored_types(files: tuple[Path, ...]) -> str:
 
 
 def _describe_fetch(spec: ModelSpec) -> Iterator[Finding]:
-    """What a hub id would have to be fetched, as far as that is known without a network."""
+    """Describe the download of a hub model, as far as it is known without a network."""
     if spec.id.count("/") != 1 or spec.id.startswith((".", "/", "~")):
         return
     shape = find_shape(spec)
     size = "size unknown without a network"
     if shape is not None:
         n_decoder = sum(linear.n_in * linear.n_out for linear in shape.linears)
-        size = f"about {4 * (n_decoder + shape.n_frozen) / GIB:.1f} GiB in float32, half in float16, from its sizes"
+        size = f"about {4 * (n_decoder + shape.n_frozen) / GIB:.1f} GiB in float32, half in float16"
     detail = f"{', '.join(PUBLISHED_FILES)}; {size}; this command does not use the network"
-    yield Finding(TOPIC, "would be fetched", None, detail)
+    yield Finding(TOPIC, "download", None, detail)
     yield Finding(TOPIC, "licence", None, "unknown (its card is not on this machine)")

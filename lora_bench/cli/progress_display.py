@@ -20,7 +20,7 @@ MAX_ROWS = 24
 
 @contextmanager
 def open_display(*, quiet: bool = False) -> Iterator[Progress]:
-    """The display that suits stderr, closed when the block ends."""
+    """Open the display that suits stderr, and close it when the block ends."""
     if quiet:
         yield QuietDisplay(sys.stderr)
     elif not sys.stderr.isatty():
@@ -43,13 +43,13 @@ def format_time(time_s: float) -> str:
 
 
 def print_line(text: str, stream: TextIO) -> None:
-    """Print one line; a terminal or a pipe that was closed must not end the work."""
+    """Print one line; a closed terminal or pipe does not end the work."""
     with suppress(OSError):
         print(text, file=stream, flush=True)
 
 
 class QuietDisplay:
-    """Passes on lines worth keeping, nothing else."""
+    """A display of kept lines only."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -123,7 +123,7 @@ class LineDisplay:
 
 
 class BarDisplay:
-    """Live bars: the current stage, or with trials in parallel all of them with their stages."""
+    """Live bars of the current stage, or of all trials that run in parallel."""
 
     def __init__(self, console: Console) -> None:
         from rich.progress import (
@@ -169,7 +169,7 @@ class BarDisplay:
         self.console.print(message, markup=False, highlight=False)
 
     def show_trials(self, trials: Sequence[TrialView]) -> None:
-        """One bar per running trial, at most `MAX_ROWS`."""
+        """Show one bar per running trial, at most `MAX_ROWS`."""
         running = {trial.name: trial for trial in trials if trial.state == "running"}
         for name in [name for name in self.rows if name not in running]:
             self._drop_row(name)

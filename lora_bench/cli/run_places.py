@@ -1,4 +1,4 @@
-"""The run that a command is about: its folder, or the spec that it is the run of."""
+"""Finding the folder of a run from that folder or from its spec."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ RUN_FILES = ("plan.json", "results.json")
 
 
 def resolve_run(target: Path, runs_dir: Path) -> Path:
-    """The folder of a run.
+    """Return the folder of a run.
 
     Args:
-        target: that folder, or a spec, whose run lies in `runs_dir`.
+        target: the folder, or a spec with a run in `runs_dir`.
         runs_dir: `--runs-dir`.
 
     Raises:
@@ -24,14 +24,14 @@ def resolve_run(target: Path, runs_dir: Path) -> Path:
         return target
     if not target.exists():
         raise UsageError(
-            f"{target}: expected the folder of a run, such as runs/quickstart, or its spec; there is neither"
+            f"{target}: expected the folder of a run, such as runs/quickstart, or its spec; neither exists"
         )
     from lora_bench.spec import load_spec
 
     folder = runs_dir / load_spec(target).spec.name
     if not any((folder / name).is_file() for name in RUN_FILES):
         raise UsageError(
-            f"{target}: has no run in {folder} yet; start it with `lora-bench run {target}`, or give --runs-dir the "
-            "folder that its run was given"
+            f"{target}: has no run in {folder} yet; start it with `lora-bench run {target}`, or set --runs-dir to "
+            "the folder of its run"
         )
     return folder

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Aligned columns, two spaces apart; the columns in `right` are set flush right."""
+    """Format aligned columns, two spaces apart; those in `right` are right-aligned."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
@@ -24,7 +24,7 @@ def format_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: S
 
 
 def format_number(value: float | None) -> str:
-    """Four decimals, as published tables have them; a dash for nothing."""
+    """Format a number with four decimals, as in published tables; `-` for None."""
     return "-" if value is None else f"{value:.4f}"
 
 
@@ -34,7 +34,7 @@ def print_json(document: Any) -> None:
 
 
 def print_json_text(text: str) -> None:
-    """Print JSON; where the output's encoding is not Unicode, letters that are not ASCII become JSON's escapes."""
+    """Print JSON, with escapes for non-ASCII letters if the output's encoding is not Unicode."""
     if not (sys.stdout.encoding or "").lower().startswith("utf"):
         text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
     print(text)

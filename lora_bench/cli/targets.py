@@ -1,4 +1,4 @@
-"""LoRA targets that match no module of their model, found from the model's config before anything runs."""
+"""Check of LoRA targets against the model's config, before anything runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FIELD = "lora.targets"
 
 
 def find_unmatched_targets(plan: ExperimentPlan, place: str) -> list[Problem]:
-    """A problem per target and model; nothing of models whose sizes are not known on this machine.
+    """Return a problem per target and model that do not match; models of unknown size are not checked.
 
     Args:
         plan: the experiment.

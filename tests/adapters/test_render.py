@@ -94,7 +94,7 @@ def test_the_command_takes_the_best_trial_and_names_both_files(
     assert captured.out.splitlines() == ["plain-b-b-f275495b.wav", "plain-b-b-f275495b.zero-shot.wav"]
     assert "best on mfcc20 of 2 trained: plain, 0.4000 (95 % 0.3800 to 0.4200)" in captured.err
     assert main(command) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main([*command, "--force", "--quiet", "--metric", "clap_score"]) == 0
     assert capsys.readouterr().out.startswith("dora-b-b-f275495b.wav")
 

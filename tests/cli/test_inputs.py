@@ -149,7 +149,7 @@ def test_a_model_that_cannot_be_loaded_here_is_said(
     monkeypatch.setenv("HF_HUB_CACHE", str(place / "hub"))
     (place / "empty").mkdir()
     for model, words in (
-        ("./empty", "empty`, a folder without a model; expected one with config.json"),
+        ("./empty", "empty`, a folder without a model; expected config.json"),
         ("./nowhere", "nowhere`, which does not exist; expected a folder with a MusicGen"),
         ("some/model", "`some/model`, which is not in the hub's cache"),
     ):

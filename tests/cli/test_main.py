@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,7 @@ from support.provenance_gaps import find_gaps
 
 from lora_bench import report
 from lora_bench.cli import main as cli
-from lora_bench.cli.commands.run import choose_executor
-from lora_bench.errors import DatasetError, InterruptedRunError, UsageError
+from lora_bench.errors import DatasetError, InterruptedRunError
 from lora_bench.evaluation import folder_scores as scoring
 from lora_bench.planning.plan import plan_file, write_plan
 from lora_bench.runner import experiment
@@ -85,26 +85,22 @@ def test_a_verb_loads_only_what_it_needs(arguments: list[str], forbidden: list[s
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for verb in (
-        "init",
-        "run",
-        "validate",
-        "plan",
-        "status",
-        "report",
-        "score",
-        "compare",
-        "schema",
-        "specs",
-        "doctor",
-        "generate",
-        "export",
-        "index",
-        "clean",
-        "convert",
-    ):
+    modules = {path.stem for path in (Path(cli.__file__).parent / "commands").glob("[a-z]*.py")}
+    assert set(cli.VERBS) == modules
+    for verb in modules:
         assert f"    {verb} " in shown
-        assert (Path(cli.__file__).parent / "commands" / f"{verb}.py").is_file()
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_a_verb_explains_each_of_its_options(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([verb, "--help"]) == 0
+    assert f"usage: lora-bench {verb} " in capsys.readouterr().out
+    parser = argparse.ArgumentParser(add_help=False)
+    command = cli.load_command(verb)
+    command.add_arguments(parser)
+    actions = {action.dest: action for action in parser._actions}
+    assert set(actions) == {field.name for field in fields(command.Options)}
+    assert [name for name, action in actions.items() if not action.help] == []
 
 
 @pytest.mark.parametrize(
@@ -153,10 +149,7 @@ def test_plan_shows_every_trial_and_why(spec: Path, capsys: pytest.CaptureFixtur
     assert lines[3].split() == [
         "small", "4", "8", "attention", "1000", "0", "48", "98,304", "0.4", "MB", "~2.1", "GiB", *disk, "?", "new"
     ]  # fmt: skip
-    assert (
-        lines[-3]
-        == "memory with pocket: ~ is an estimate from shapes, for training on a CPU, where it is rough"
-    )
+    assert lines[-3] == "memory with pocket: ~ is a rough estimate from shapes, for a CPU"
     assert "unknown, no earlier run on this machine; `--probe` measures it" in lines[-2]
     assert "3 to run, 0 done" in lines[-1]
 
@@ -328,7 +321,7 @@ def test_an_incomplete_run_exits_3_and_names_what_is_missing(
     assert cli.main(["run", str(spec)]) == 3
     captured = capsys.readouterr()
     assert captured.out == "report: reports/t/report.md\n"
-    assert "incomplete: trial small is failed: loss is NaN" in captured.err
+    assert "incomplete: trial small (failed): loss is NaN" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -340,7 +333,11 @@ def test_an_incomplete_run_exits_3_and_names_what_is_missing(
             3,
             "lora-bench: stopped; 1 of 3 trials are done",
         ),
-        (KeyboardInterrupt(), 3, "lora-bench: stopped; what is finished is kept, run the same command again"),
+        (
+            KeyboardInterrupt(),
+            3,
+            "lora-bench: stopped; finished work is kept; resume the run with the same command",
+        ),
     ],
 )
 def test_what_stops_a_run_decides_the_exit_code(
@@ -375,12 +372,25 @@ def test_many_trials_ask_for_yes(
     assert len(seen["plan"].trials) == 81
 
 
-def test_a_cluster_goes_with_ray_alone() -> None:
-    assert choose_executor(None, None) == "local"
-    assert choose_executor(None, "h:1") == "ray"
-    assert choose_executor("ray", None) == "ray"
-    with pytest.raises(UsageError, match="leave one of them out"):
-        choose_executor("local", "h:1")
+@pytest.mark.parametrize(
+    ("options", "executor"),
+    [
+        ([], "local"),
+        (["--executor", "ray"], "ray"),
+        (["--ray-address", "h:1"], "ray"),
+        (["--executor", "ray", "--ray-address", "h:1"], "ray"),
+        (["--executor", "local", "--ray-address", "h:1"], None),
+    ],
+)
+def test_a_cluster_is_joined_by_the_executor_ray_only(
+    options: list[str], executor: str | None, spec: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    seen = fake_experiment(monkeypatch, 0)
+    assert cli.main(["run", str(spec), *options]) == (2 if executor is None else 0)
+    assert seen.get("executor") == executor
+    if executor is None:
+        assert "the executor `local` does not use one; leave out one of them" in capsys.readouterr().err
 
 
 TERMINATED = """
@@ -399,7 +409,7 @@ sys.exit(cli.main(["run", sys.argv[1], "--quiet"]))
 def test_sigterm_is_an_interrupt(spec: Path) -> None:
     found = run_python(TERMINATED, str(spec))
     assert found.returncode == 3
-    assert "stopped; what is finished is kept" in found.stderr
+    assert "stopped; finished work is kept" in found.stderr
     assert "Traceback" not in found.stderr
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -530,15 +540,15 @@ def test_doctor_names_what_is_missing_with_the_mend(
     monkeypatch.setattr(doctor, "package_versions", lambda: versions)
     monkeypatch.setattr(doctor, "gpu_names", list)
     monkeypatch.setattr(doctor, "look_at_encoders", list)
-    assert doctor.execute(SimpleNamespace(json=True)) == 0
+    assert doctor.execute(doctor.Options(json=True)) == 0
     findings = {item["name"]: item for item in json.loads(capsys.readouterr().out)["findings"]}
     assert not findings["audiocraft"]["ok"]
     assert findings["audiocraft"]["mend"].startswith("uv sync --inexact --extra audiocraft")
-    assert findings["facebook/musicgen-large"]["detail"] == "download was not finished"
+    assert findings["facebook/musicgen-large"]["detail"] == "incomplete download"
     assert findings["facebook/musicgen-small"]["mend"].startswith("hf download facebook/musicgen-small")
     assert findings["pocket"]["ok"]
     versions["torch"] = None
-    assert doctor.execute(SimpleNamespace(json=False)) == 1
+    assert doctor.execute(doctor.Options()) == 1
     assert "MISSING  torch" in capsys.readouterr().out
 
 

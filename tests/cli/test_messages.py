@@ -105,7 +105,7 @@ def test_ctrl_c_is_one_line_and_130(
 
     monkeypatch.setattr(schema, "execute", interrupt)
     assert cli.main(["schema"]) == 130
-    assert capsys.readouterr().err == "lora-bench: stopped; what is finished is kept\n"
+    assert capsys.readouterr().err == "lora-bench: stopped; finished work is kept\n"
 
 
 def test_a_fault_keeps_its_traceback_and_says_what_to_report(
@@ -120,7 +120,7 @@ def test_a_fault_keeps_its_traceback_and_says_what_to_report(
     assert "Traceback" in shown
     assert "nobody thought of this" in shown
     assert shown.splitlines()[-1].startswith(
-        "lora-bench: this is a fault of lora-bench; report it with the command"
+        "lora-bench: this is a bug in lora-bench; report it with the command"
     )
 
 

@@ -91,7 +91,7 @@ def test_what_is_neither_a_spec_nor_a_run_is_refused_with_both_named(
     more = {"generate": ["--prompt", "x"], "export": ["--to", "out"]}.get(verb, [])
     assert cli.main([verb, "three.yaml", *more]) == 2
     assert (
-        "three.yaml: expected the folder of a run, such as runs/quickstart, or its spec; there is neither"
+        "three.yaml: expected the folder of a run, such as runs/quickstart, or its spec; neither exists"
         in capsys.readouterr().err
     )
     (runs.parent / "bad.yaml").write_text("name: [", encoding="utf-8")

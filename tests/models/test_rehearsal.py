@@ -21,12 +21,12 @@ def test_a_folder_is_loaded_and_described(tiny_folder: Path, tmp_path: Path) -> 
     found = told(str(copy))
     assert found["licence"] == "cc-by-nc-4.0"
     assert found["weights"].startswith("model.safetensors, 0.00 GiB, F32")
-    assert found["loading"] == "loads offline, as a run would load it"
+    assert found["loading"] == "loads offline, as in a run"
     assert "decoder " in found["parameters"]
     convert(str(copy), tmp_path / "export", library=None, adapter=None, base=None)
     export = told(str(tmp_path / "export"))
     assert export["identity"] == found["identity"]
-    assert export["licence"] == "unknown (there is no README.md with it)"
+    assert export["licence"] == "unknown (no README.md)"
 
 
 def test_what_does_not_load_is_said_and_is_a_failure(tiny_folder: Path, tmp_path: Path) -> None:
@@ -41,6 +41,6 @@ def test_what_does_not_load_is_said_and_is_a_failure(tiny_folder: Path, tmp_path
 def test_a_model_that_is_not_cached_says_what_would_be_fetched(model_id: str) -> None:
     found = told(model_id)
     assert f"hf download {model_id}" in found[model_id]
-    assert "config.json" in found["would be fetched"]
-    assert ("GiB" in found["would be fetched"]) == (model_id == "facebook/musicgen-large")
+    assert "config.json" in found["download"]
+    assert ("GiB" in found["download"]) == (model_id == "facebook/musicgen-large")
     assert found["licence"].startswith("unknown")

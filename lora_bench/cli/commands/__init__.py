@@ -1,1 +1,1 @@
-"""One module per verb, each with `execute(arguments) -> exit code`; `cli.main` imports it on use."""
+"""One module per verb, with its `Options`, `add_arguments(parser)` and `execute(options) -> exit code`."""

@@ -1,10 +1,13 @@
-"""`lora-bench clean`: show what of a folder of runs nobody needs, and with `--yes` remove it."""
+"""`lora-bench clean`: list the unused cache entries of a folder of runs, and remove them with `--yes`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
+from lora_bench.cli import shared_options
 from lora_bench.cli.tables import format_table, print_json
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.runner.jobs.cleanup import Findings, find_left_over, group_by_kind, remove_left_over
@@ -12,23 +15,43 @@ from lora_bench.runner.jobs.cleanup import Findings, find_left_over, group_by_ki
 SCHEMA = 1
 
 
-def execute(arguments: argparse.Namespace) -> int:
-    """Show or remove.
+@dataclass(frozen=True)
+class Options:
+    """Options of `lora-bench clean`."""
+
+    runs_dir: Path
+    old_trials: bool
+    yes: bool
+    json: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of the verb."""
+    shared_options.add_runs_dir(parser)
+    parser.add_argument(
+        "--old-trials", action="store_true", help="include trials that are no longer in the spec of their run"
+    )
+    parser.add_argument("--yes", action="store_true", help="remove what is listed")
+    shared_options.add_json(parser)
+
+
+def execute(options: Options) -> int:
+    """List or remove unused entries.
 
     Raises:
         UsageError: the folder does not exist.
-        StoreError: a process works on one of the runs.
+        StoreError: a process is working on one of the runs.
     """
-    runs_dir = arguments.runs_dir.absolute()
+    runs_dir = options.runs_dir.absolute()
     if not runs_dir.is_dir():
         raise UsageError(f"{runs_dir}: does not exist; expected a folder of runs, such as runs")
-    work = remove_left_over if arguments.yes else find_left_over
-    findings = work(runs_dir, old_trials=arguments.old_trials)
-    if arguments.json:
+    work = remove_left_over if options.yes else find_left_over
+    findings = work(runs_dir, old_trials=options.old_trials)
+    if options.json:
         document = {
             "schema": SCHEMA,
             "runs_dir": runs_dir.as_posix(),
-            "removed": arguments.yes,
+            "removed": options.yes,
             "n_bytes": findings.n_bytes,
             "left_over": [
                 {"path": item.path.as_posix(), "n_bytes": item.n_bytes, "why": item.why}
@@ -40,24 +63,25 @@ def execute(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     _warn_unrecorded(findings)
     if not findings.left_over:
-        print(f"{runs_dir}: there is nothing that nobody needs")
+        print(f"{runs_dir}: nothing to remove")
         return EXIT_OK
     rows = [
         (place, str(n), format_bytes(n_bytes), why)
         for place, n, n_bytes, why in group_by_kind(findings.left_over, runs_dir)
     ]
-    print(format_table(("where", "items", "size", "why it may go"), rows, right=(1, 2)))
-    total = f"{len(findings.left_over)} items, {format_bytes(findings.n_bytes)}"
-    print(f"{total} removed" if arguments.yes else f"{total}; nothing was removed, --yes removes them")
+    print(format_table(("where", "items", "size", "reason"), rows, right=(1, 2)))
+    n_items = len(findings.left_over)
+    total = f"{n_items} item{'s' if n_items > 1 else ''}, {format_bytes(findings.n_bytes)}"
+    print(f"{total} removed" if options.yes else f"{total}; nothing was removed; remove them with --yes")
     return EXIT_OK
 
 
 def _warn_unrecorded(findings: Findings) -> None:
     if findings.unrecorded:
         print(
-            f"nothing of the cache is offered: {len(findings.unrecorded)} trials or datasets, the first is "
-            f"{findings.unrecorded[0]}, were made by a version that kept no record of what they need of it; "
-            "remove them, or leave the cache as it is",
+            f"unused cache entries are unknown: {len(findings.unrecorded)} trials or datasets, such as "
+            f"{findings.unrecorded[0]}, were made by a version that did not record the entries that they use; "
+            "remove these trials and datasets, or leave the cache as it is",
             file=sys.stderr,
         )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_bench.cli import shared_options
 from lora_bench.cli.run_places import RUN_FILES, resolve_run
 from lora_bench.cli.tables import format_number, format_table, print_json
 from lora_bench.comparison.across_runs import compare_pair, find_trial_files
@@ -54,13 +55,36 @@ class Side:
 Pair = tuple[str, Json | None, Json | None]
 
 
-def execute(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Options:
+    """Options of `lora-bench compare`."""
+
+    first: Path
+    second: Path
+    runs_dir: Path
+    json: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of the verb."""
+    for name in ("first", "second"):
+        parser.add_argument(
+            name,
+            type=Path,
+            metavar="SPEC|RUN_DIR[:TRIAL]",
+            help="a run, its results.json, or one of its trials",
+        )
+    shared_options.add_runs_dir(parser)
+    shared_options.add_json(parser)
+
+
+def execute(options: Options) -> int:
     """Print every cell that either side has, then what each trial took.
 
     Raises:
         UsageError: one of the two is neither a run nor a trial, or one is a run and the other a trial.
     """
-    first, second = (read_side(side, arguments.runs_dir) for side in (arguments.first, arguments.second))
+    first, second = (read_side(side, options.runs_dir) for side in (options.first, options.second))
     if (first.trial is None) != (second.trial is None):
         raise UsageError(
             f"{first.label} and {second.label}: one is a run and one is a trial; compare two runs, or two trials"
@@ -70,7 +94,7 @@ def execute(arguments: argparse.Namespace) -> int:
     resources = [describe_resources(*pair) for pair in pairs]
     warnings = find_warnings(first.results, second.results)
     changes = find_changes(pairs)
-    if arguments.json:
+    if options.json:
         document = {
             "schema": SCHEMA, "first": first.label, "second": second.label, "warnings": warnings,
             "changes": changes, "cells": cells, "untested": untested, "resources": resources,

@@ -1,13 +1,46 @@
-"""`lora-bench convert`: models and adapters between transformers and audiocraft."""
+"""`lora-bench convert`: convert models and adapters between transformers and audiocraft."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from lora_bench.errors import EXIT_OK
 
 
-def execute(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Options:
+    """Options of `lora-bench convert`."""
+
+    source: str
+    to: Path
+    form: Literal["transformers", "audiocraft"] | None
+    adapter: Path | None
+    base: str | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of the verb."""
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="pocket, a hub id, the folder of a model or an adapter, or a checkpoint.th",
+    )
+    parser.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="a new folder")
+    parser.add_argument(
+        "--form",
+        choices=("transformers", "audiocraft"),
+        help="format to write; default: the one that the source does not have",
+    )
+    parser.add_argument(
+        "--adapter", type=Path, metavar="DIR", help="merge this adapter into the weights of the model"
+    )
+    parser.add_argument("--base", metavar="MODEL", help="the converted model that an adapter belongs to")
+
+
+def execute(options: Options) -> int:
     """Write the folder and print its files.
 
     Raises:
@@ -17,11 +50,11 @@ def execute(arguments: argparse.Namespace) -> int:
     from lora_bench.models.bridges.conversion import convert
 
     files = convert(
-        arguments.source,
-        arguments.to.absolute(),
-        library=arguments.form,
-        adapter=None if arguments.adapter is None else arguments.adapter.absolute(),
-        base=arguments.base,
+        options.source,
+        options.to.absolute(),
+        library=options.form,
+        adapter=None if options.adapter is None else options.adapter.absolute(),
+        base=options.base,
     )
     for path in files:
         print(path)

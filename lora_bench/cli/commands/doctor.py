@@ -1,6 +1,6 @@
-"""`lora-bench doctor`: what this machine can run, what is missing, and the command that mends it.
+"""`lora-bench doctor`: report what this machine can run, what is missing, and the command that installs it.
 
-Everything is found out offline; nothing is downloaded or asked for over the network.
+Nothing uses the network.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from lora_bench.cli import shared_options
 from lora_bench.cli.findings import GIB, Finding, format_findings
 from lora_bench.cli.tables import print_json
 from lora_bench.errors import EXIT_FAILURE, EXIT_OK, LoraBenchError, ModelError
@@ -22,19 +23,35 @@ from lora_bench.process_environment import is_writable
 from lora_bench.runner.environment import count_cpus, cpu_name, gpu_names, memory_gib, package_versions
 
 SCHEMA = 1
-MODEL_ENCODERS = ("mfcc20", "encodec")  # made from the music model, so they run where it runs
+MODEL_ENCODERS = ("mfcc20", "encodec")  # use the music model, so they run where it runs
 
 
-def execute(arguments: argparse.Namespace) -> int:
-    """Print every finding; 1 if something essential is missing."""
+@dataclass(frozen=True)
+class Options:
+    """Options of `lora-bench doctor`."""
+
+    model: str | None = None
+    json: bool = False
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of the verb."""
+    parser.add_argument(
+        "--model", metavar="ID", help="load this model offline, and report its properties or what is missing"
+    )
+    shared_options.add_json(parser)
+
+
+def execute(options: Options) -> int:
+    """Print every finding; return 1 if something essential is missing."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    if (model := getattr(arguments, "model", None)) is not None:
+    if options.model is not None:
         from lora_bench.cli.model_rehearsal import rehearse_model
 
-        findings = list(rehearse_model(model))
+        findings = list(rehearse_model(options.model))
     else:
         findings = look_at_everything()
-    if arguments.json:
+    if options.json:
         document = {"schema": SCHEMA, "findings": [asdict(finding) for finding in findings]}
         print_json(document)
     else:
@@ -44,7 +61,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def look_at_everything() -> list[Finding]:
-    """Every finding about this machine."""
+    """Return every finding about this machine."""
     return [
         *look_at_machine(),
         *look_at_packages(),
@@ -57,7 +74,7 @@ def look_at_everything() -> list[Finding]:
 
 
 def look_at_machine() -> Iterator[Finding]:
-    """Python, processor, memory, GPUs, disk."""
+    """Report Python, processor, memory, GPUs and disk."""
     version = sys.version_info
     yield Finding(
         "machine",
@@ -72,18 +89,18 @@ def look_at_machine() -> Iterator[Finding]:
     free_gib = shutil.disk_usage(Path.cwd()).free / GIB
     yield Finding("machine", "disk", free_gib >= 1.0, f"{free_gib:.1f} GiB free here", "free at least 1 GiB")
     numba = Path(os.environ.get("NUMBA_CACHE_DIR", "")).absolute()
-    mend = "set NUMBA_CACHE_DIR to a folder that can be written"
+    mend = "set NUMBA_CACHE_DIR to a writable folder"
     yield Finding("machine", "numba's cache", is_writable(numba), str(numba), mend)
     try:
         names = gpu_names()
     except ImportError:
         names = []
-    mend = "musicgen-small wants a CUDA GPU; the pocket model runs on the CPU"
+    mend = "musicgen-small needs a CUDA GPU; the pocket model runs on the CPU"
     yield Finding("machine", "GPUs", bool(names), ", ".join(names) or "none that torch can use", mend)
 
 
 def look_at_packages() -> Iterator[Finding]:
-    """What moves numbers, with versions."""
+    """Report the packages that affect numbers, with versions."""
     optional = {"frechet-audio-distance", "optuna"}
     for name, version in package_versions().items():
         if name == "audiocraft":  # a backend, which has to be imported to be sure
@@ -100,7 +117,7 @@ def look_at_packages() -> Iterator[Finding]:
 
 
 def look_at_audio() -> Iterator[Finding]:
-    """Which kinds of files can be read; FFmpeg's program is not needed."""
+    """Report the audio formats that can be read; the `ffmpeg` program is not needed."""
     if find_spec("soundfile") is None:
         yield Finding(
             "audio files", "wav, flac, ogg", False, "no soundfile", "pip install soundfile", essential=True
@@ -119,19 +136,19 @@ def look_at_audio() -> Iterator[Finding]:
 
 
 def look_at_models() -> Iterator[Finding]:
-    """The embedded model, and MusicGen models in the hub's cache."""
+    """Report the embedded model, and the MusicGen models in the hub's cache."""
     from lora_bench.models.pocket import pocket_folder
 
     try:
         detail, ok = str(pocket_folder()), True
     except FileNotFoundError as error:
         detail, ok = str(error), False
-    yield Finding("models", "pocket", ok, detail, "install lora-bench again", essential=True)
+    yield Finding("models", "pocket", ok, detail, "reinstall lora-bench", essential=True)
     cached = sorted(hub_cache().glob("models--*musicgen*"))
     for folder in cached:
         name = folder.name.removeprefix("models--").replace("--", "/")
         complete = any((folder / "snapshots").glob("*/config.json"))
-        detail = "in the cache" if complete else "download was not finished"
+        detail = "in the cache" if complete else "incomplete download"
         yield Finding("models", name, complete, detail, f"hf download {name}")
     if not any("musicgen-small" in folder.name for folder in cached):
         mend = "hf download facebook/musicgen-small  (needs a network once; CC BY-NC 4.0)"
@@ -139,7 +156,7 @@ def look_at_models() -> Iterator[Finding]:
 
 
 def look_at_backends() -> Iterator[Finding]:
-    """What `model.backend` can be; audiocraft is imported, since its pins are to a torch of years ago."""
+    """Report the values of `model.backend`; audiocraft is imported, because it pins a torch of 2023."""
     from lora_bench.models.audiocraft_library import INSTALL, require_audiocraft
 
     versions = package_versions()
@@ -151,19 +168,19 @@ def look_at_backends() -> Iterator[Finding]:
             require_audiocraft()
         except ModelError as error:
             ok, detail = False, f"{version}, {error.__cause__}"
-    mend = f"{INSTALL}  (in the repository; pip alone does not get past its pins)"
+    mend = f"{INSTALL}  (in the repository; pip alone cannot resolve its pins)"
     yield Finding("backends", "audiocraft", ok, " ".join(detail.split())[:200], mend)
 
 
 def hub_cache() -> Path:
-    """Where the Hugging Face hub keeps downloads."""
+    """Return the cache of the Hugging Face hub."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
 
 
 def look_at_executors() -> Iterator[Finding]:
-    """Whether trials can run here, one after the other or in parallel."""
-    yield Finding("executors", "local", True, "one trial after the other in this process")
+    """Report whether trials can run here, one at a time or in parallel."""
+    yield Finding("executors", "local", True, "one trial at a time, in this process")
     try:
         ray, numpy, pyarrow = (metadata.version(name) for name in ("ray", "numpy", "pyarrow"))
     except metadata.PackageNotFoundError as error:
@@ -183,12 +200,12 @@ def look_at_executors() -> Iterator[Finding]:
 
 
 def look_at_encoders() -> Iterator[Finding]:
-    """Which encoders have what they need; those with weights of their own are loaded."""
+    """Report which encoders can be used; those with weights of their own are loaded."""
     from lora_bench.encoders import ENCODER_NAMES, get_encoder
 
     for name in ENCODER_NAMES:
         if name in MODEL_ENCODERS:
-            yield Finding("encoders", name, True, "made from the music model")
+            yield Finding("encoders", name, True, "uses the music model")
             continue
         try:
             encoder = get_encoder(name, device="cpu")

@@ -1,40 +1,77 @@
-"""`lora-bench export`: an adapter to take away, with its model card."""
+"""`lora-bench export`: write an adapter or merged weights, with a model card."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
+from lora_bench.cli import shared_options
 from lora_bench.cli.run_places import resolve_run
 from lora_bench.errors import EXIT_OK
 
 
-def execute(arguments: argparse.Namespace) -> int:
-    """Write the folder, push it if that was asked for, and print the files.
+@dataclass(frozen=True)
+class Options:
+    """Options of `lora-bench export`."""
+
+    run: Path
+    runs_dir: Path
+    trial: str
+    metric: str | None
+    to: Path
+    merged: bool
+    license: str | None
+    push_to_hub: str | None
+    public: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of the verb."""
+    shared_options.add_run(parser)
+    shared_options.add_trial(parser)
+    parser.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="a new folder")
+    parser.add_argument(
+        "--merged", action="store_true", help="merge the adapter into the weights, for transformers"
+    )
+    parser.add_argument(
+        "--license", metavar="ID", help="licence for the model card; default: that of the base weights"
+    )
+    parser.add_argument(
+        "--push-to-hub",
+        metavar="OWNER/NAME",
+        help="also upload to this repository of the Hugging Face Hub; a new one is private unless --public",
+    )
+    parser.add_argument("--public", action="store_true", help="make a new repository public")
+
+
+def execute(options: Options) -> int:
+    """Write the folder, upload it with `--push-to-hub`, and print the files.
 
     Raises:
         UsageError: no such run or trial, or the folder is in use.
-        ResourceError: the hub did not take it; the folder is kept.
+        ResourceError: the upload failed; the folder is kept.
     """
     from lora_bench.adapters.choose import choose_trial
     from lora_bench.adapters.export import export_trial, public_model_name
     from lora_bench.adapters.hub import check_repository, push_folder
     from lora_bench.adapters.model_card import CardFacts, find_licence
 
-    repository = arguments.push_to_hub
+    repository = options.push_to_hub
     if repository is not None:
         check_repository(repository)
-    run = resolve_run(arguments.run, arguments.runs_dir)
-    chosen = choose_trial(run.absolute(), arguments.trial, arguments.metric)
+    run = resolve_run(options.run, options.runs_dir)
+    chosen = choose_trial(run.absolute(), options.trial, options.metric)
     if chosen.reason:
         print(chosen.reason, file=sys.stderr)
     base_name = public_model_name(chosen.plan.model.id)
-    folder = arguments.to.absolute()
-    facts = CardFacts(repository or folder.name, base_name, arguments.license)
-    for path in export_trial(chosen, folder, facts, merged=arguments.merged):
+    folder = options.to.absolute()
+    facts = CardFacts(repository or folder.name, base_name, options.license)
+    for path in export_trial(chosen, folder, facts, merged=options.merged):
         print(path)
-    if find_licence(base_name) is None and arguments.license is None:
-        print(f"the licence of {base_name} is not known; state one with --license", file=sys.stderr)
+    if find_licence(base_name) is None and options.license is None:
+        print(f"the licence of {base_name} is unknown; set it with --license", file=sys.stderr)
     if repository is not None:
-        print(push_folder(folder, repository, public=arguments.public))
+        print(push_folder(folder, repository, public=options.public))
     return EXIT_OK

@@ -1,10 +1,12 @@
-"""`lora-bench generate`: listen to an adapter, beside the base model from the same noise."""
+"""`lora-bench generate`: generate clips with an adapter and with the base model, from the same noise."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
+from lora_bench.cli import shared_options
 from lora_bench.cli.progress_display import open_display
 from lora_bench.cli.run_places import resolve_run
 from lora_bench.errors import EXIT_OK, UsageError
@@ -13,31 +15,69 @@ from lora_bench.slugs import prompt_slug
 MAX_PROMPT = 2000
 
 
-def execute(arguments: argparse.Namespace) -> int:
-    """Write the clip and its twin, and print their names.
+@dataclass(frozen=True)
+class Options:
+    """Options of `lora-bench generate`."""
+
+    run: Path
+    runs_dir: Path
+    trial: str
+    metric: str | None
+    prompt: str
+    seconds: float | None
+    scale: float
+    clip: int
+    seed: int | None
+    to: Path | None
+    force: bool
+    quiet: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of the verb."""
+    shared_options.add_run(parser)
+    shared_options.add_trial(parser)
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help="text to generate from")
+    parser.add_argument(
+        "--seconds", type=float, metavar="S", help="length of the clip; default: that of the run's clips"
+    )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, metavar="0..1", help="strength of the adapter; default: 1"
+    )
+    parser.add_argument("--clip", type=int, default=0, metavar="N", help="index of the noise; default: 0")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the noise; default: the run's")
+    parser.add_argument(
+        "--to", type=Path, metavar="FILE", help="a .wav or .flac file; default: named after trial and prompt"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
+    shared_options.add_quiet(parser)
+
+
+def execute(options: Options) -> int:
+    """Write both clips and print their paths.
 
     Raises:
-        UsageError: no such run or trial, a strength or length that cannot be, a file that is there already.
+        UsageError: no such run or trial, an invalid strength or length, or a file that exists already.
     """
-    prompt = arguments.prompt.strip()
+    prompt = options.prompt.strip()
     if not 0 < len(prompt) <= MAX_PROMPT:
         raise UsageError(f"--prompt: {len(prompt)} characters, expected 1 to {MAX_PROMPT}")
-    if not 0.0 <= arguments.scale <= 1.0:
+    if not 0.0 <= options.scale <= 1.0:
         raise UsageError(
-            f"--scale {arguments.scale:g}: expected 0 (the base model) to 1 (the adapter as trained)"
+            f"--scale {options.scale:g}: expected 0 (the base model) to 1 (the adapter as trained)"
         )
-    if arguments.clip < 0 or (arguments.seed is not None and arguments.seed < 0):
-        raise UsageError("--clip and --seed: expected whole numbers from 0 on")
-    run = resolve_run(arguments.run, arguments.runs_dir)
+    if options.clip < 0 or (options.seed is not None and options.seed < 0):
+        raise UsageError("--clip and --seed: expected whole numbers of at least 0")
+    run = resolve_run(options.run, options.runs_dir)
     from lora_bench.adapters.choose import choose_trial
 
-    chosen = choose_trial(run.absolute(), arguments.trial, arguments.metric)
-    file = arguments.to or Path(f"{chosen.plan.name}-{prompt_slug(prompt, max_length=40)}.wav")
-    check_files(file, force=arguments.force)
+    chosen = choose_trial(run.absolute(), options.trial, options.metric)
+    file = options.to or Path(f"{chosen.plan.name}-{prompt_slug(prompt, max_length=40)}.wav")
+    check_files(file, force=options.force)
     from lora_bench.adapters.render import ClipRequest, render_pair
 
-    request = ClipRequest(prompt, arguments.seconds, arguments.scale, arguments.clip, arguments.seed)
-    with open_display(quiet=arguments.quiet) as progress:
+    request = ClipRequest(prompt, options.seconds, options.scale, options.clip, options.seed)
+    with open_display(quiet=options.quiet) as progress:
         if chosen.reason:
             progress.log(chosen.reason)
         for path in render_pair(chosen.plan, chosen.adapter, request, file, progress):
@@ -46,7 +86,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def check_files(file: Path, *, force: bool) -> None:
-    """Refuse a format that is not written, and to overwrite.
+    """Reject formats that cannot be written, and existing files.
 
     Raises:
         UsageError: says which file and what to do.
@@ -54,9 +94,9 @@ def check_files(file: Path, *, force: bool) -> None:
     if file.suffix.lower() not in (".wav", ".flac"):
         raise UsageError(f"--to {file}: expected a name that ends in .wav or .flac")
     if not file.parent.is_dir():
-        raise UsageError(f"--to {file}: the folder {file.parent} does not exist; make it first")
+        raise UsageError(f"--to {file}: the folder {file.parent} does not exist; create it first")
     for path in (file, file.with_name(f"{file.stem}.zero-shot{file.suffix}")):
         if path.exists() and not force:
             raise UsageError(
-                f"{path}: is there already; give another name with --to, or overwrite with --force"
+                f"{path}: already exists; choose another name with --to, or overwrite it with --force"
             )

@@ -1,25 +1,45 @@
-"""`lora-bench index`: an overview page and a leaderboard over a folder of runs."""
+"""`lora-bench index`: write an overview page and a leaderboard of a folder of runs."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+from lora_bench.cli import shared_options
 from lora_bench.cli.run_places import resolve_run
 from lora_bench.errors import EXIT_OK, UsageError
 
 
-def execute(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Options:
+    """Options of `lora-bench index`."""
+
+    runs: Path
+    runs_dir: Path
+    reports_dir: Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of the verb."""
+    parser.add_argument(
+        "runs", type=Path, metavar="RUNS_DIR|SPEC", help="a folder of runs, or a spec that has a run in one"
+    )
+    shared_options.add_runs_dir(parser)
+    shared_options.add_reports_dir(parser)
+
+
+def execute(options: Options) -> int:
     """Render and print the files that were written.
 
     Raises:
         UsageError: the folder does not exist.
         StoreError: it holds no run.
     """
-    runs: Path = arguments.runs
-    if runs.is_file() or (runs / "plan.json").is_file():  # a spec, or one run: the folder that it lies in
-        runs = resolve_run(runs, arguments.runs_dir).absolute().parent
+    runs: Path = options.runs
+    if runs.is_file() or (runs / "plan.json").is_file():  # a spec, or one run: the folder around it
+        runs = resolve_run(runs, options.runs_dir).absolute().parent
     if not runs.is_dir():
         raise UsageError(f"{runs}: does not exist; expected a folder of runs, such as runs")
     from lora_bench.report.leaderboard.overview import render_overview
@@ -27,6 +47,6 @@ def execute(arguments: argparse.Namespace) -> int:
     def tell(line: str) -> None:
         print(line, file=sys.stderr)
 
-    for path in render_overview(runs.absolute(), arguments.reports_dir.absolute(), tell):
+    for path in render_overview(runs.absolute(), options.reports_dir.absolute(), tell):
         print(path)
     return EXIT_OK

@@ -1,4 +1,4 @@
-"""`lora-bench init`: a commented spec for a folder of audio, after looking at it."""
+"""`lora-bench init`: write a commented spec for a folder of audio."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from lora_bench import api
 from lora_bench.cli.folder_survey import Survey, describe_survey, list_left_out, survey_folder
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.folder_walk import spell_path
 from lora_bench.slugs import clean_name
-from lora_bench.spec import load_spec
 from lora_bench.store import write_text
 
 CLIP_LENGTHS_S = (30, 20, 15, 10, 8, 5, 4, 3, 2, 1)
 MIN_HELD_OUT = 4
-MAX_POCKET_S = 8  # it has learnt from excerpts of about this length
+MAX_POCKET_S = 8  # it was trained on excerpts of about this length
 
 TEMPLATE = """\
 # {found}.
 # The shortest file is {shortest:.1f} s, the longest {longest:.1f} s long.
-#   lora-bench plan {file}     every trial, and what it would take
+#   lora-bench plan {file}     lists the trials, and the time and memory they take
 #   lora-bench run {file}
 schema: 1
 name: {name}
@@ -31,54 +32,83 @@ name: {name}
 model: {{id: {model}}}   {about_model}
 
 dataset:
-  path: {path}   # if relative, then to this file; never written to
+  path: {path}   # relative to this file; never written to
   captions: {captions}
-  clip_s: {clip_s}   # length of a training slice: nine of ten files are at least as long
-  split: {{by: track, eval_frac: {eval_frac}, seed: 0}}   # about {n_held_out} whole tracks are held out as references
+  clip_s: {clip_s}   # length of a training slice; 9 of 10 files are at least this long
+  split: {{by: track, eval_frac: {eval_frac}, seed: 0}}   # holds out about {n_held_out} whole tracks as references
 
-prompts:   # the same for the zero-shot and for every fine-tuned model
+prompts:   # the same for the zero-shot model and every fine-tuned one
   - {prompt}
   - calm piano piece with strings   # off-genre: what does fine-tuning do to it?
 
 generation: {{n_clips: {n_clips}, clip_s: {generate_s}, guidance: 3.0, top_k: 250, seed: 0}}
 
-metrics: [mfcc20, mfcc20-seed, encodec]   # where their weights are: vggish, clap, clap_score
+metrics: [mfcc20, mfcc20-seed, encodec]   # with their weights installed: vggish, clap, clap_score
 
 defaults:
   lora: {{rank: 16, alpha: 32, targets: attention, dropout: 0.05}}
-  # {steps} steps of {batch_size} x {clip_s} s go about {epochs:.1f} times through the training side
+  # {steps} steps of {batch_size} x {clip_s} s are about {epochs:.1f} epochs of the training tracks
   train: {{steps: {steps}, lr: {rate}, batch_size: {batch_size}, caption_dropout: 0.2{checkpointing}}}
 
-trials:   # the zero-shot model is always a row; nobody has to ask for it
+trials:   # the zero-shot model is always included
   variants:
     - {{name: r16-attention}}
     - {{name: r16-all, lora: {{targets: all}}}}
 
-repeats: {{train_seeds: [0]}}   # [0, 1, 2] tells what differs between trainings by chance
+repeats: {{train_seeds: [0]}}   # [0, 1, 2] shows how much trainings differ by chance
 {resources}"""
 
 
-def execute(arguments: argparse.Namespace) -> int:
-    """Look at the folder, write the spec, check it, and say what comes next.
+@dataclass(frozen=True)
+class Options:
+    """Options of `lora-bench init`."""
+
+    folder: Path
+    output: Path | None
+    model: str
+    force: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of the verb."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder of recordings")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="spec to write; default: the folder's name with .yaml",
+    )
+    parser.add_argument(
+        "--model",
+        default="pocket",
+        metavar="ID",
+        help="model to fine-tune: a hub id or a folder; default: pocket",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite an existing spec")
+
+
+def execute(options: Options) -> int:
+    """Inspect the folder, write the spec, check it, and print the next command.
 
     Raises:
-        UsageError: no folder, or the spec is there already.
+        UsageError: no such folder, or the spec exists already.
         DatasetError: too little audio for a training and a reference side.
     """
-    survey = survey_folder(arguments.folder)
-    name = clean_name(arguments.folder.absolute().name)
-    place: Path = arguments.output or Path(f"{name}.yaml")
-    if place.exists() and not arguments.force:
-        raise UsageError(f"{place}: is there already; give another name with -o, or --force to replace it")
+    survey = survey_folder(options.folder)
+    name = clean_name(options.folder.absolute().name)
+    place: Path = options.output or Path(f"{name}.yaml")
+    if place.exists() and not options.force:
+        raise UsageError(f"{place}: already exists; choose another name with -o, or replace it with --force")
     written = _relate(survey.folder, place.absolute().parent)
     if os.fsencode(written).decode(errors="ignore") != written:
         raise UsageError(
             f"{spell_path(written)}: a spec cannot name this folder, because its path is not UTF-8; rename it, "
-            "or make a link to it (`ln -s`) and give that"
+            "or use a link to it (`ln -s`)"
         )
-    text = write_spec(survey, place, model=arguments.model)
+    text = write_spec(survey, place, model=options.model)
     write_text(place, text)
-    load_spec(place)
+    api.load_spec(place)
     print(f"{spell_path(place)}: {describe_survey(survey)}")
     for line in (*list_left_out(survey.left_out), *survey.notes):
         print(line)
@@ -122,7 +152,7 @@ def write_spec(survey: Survey, place: Path, *, model: str) -> str:
         file=place.as_posix(),
         name=clean_name(place.stem),
         model=_quote(model) if not re.fullmatch(r"[\w./-]+", model) else model,
-        about_model="# small, inside the package; for music worth hearing facebook/musicgen-small"
+        about_model="# small, in the package; use facebook/musicgen-small for music worth hearing"
         * is_pocket,
         path=_quote(_relate(survey.folder, place.absolute().parent)),
         captions=_write_captions(survey.captions, caption),
@@ -151,9 +181,9 @@ def _make_caption(folder: str) -> str:
 
 def _write_captions(source: str, caption: str) -> str:
     return {
-        "both": "{}        # from metadata.jsonl, or else a text beside the file",
-        "text": f"{{text: {_quote(caption)}}}   # one text for all; better: song.txt beside each song.wav",
-        "sidecar": "{source: sidecar}        # every file has its own text beside it",
+        "both": "{}        # from metadata.jsonl, or a text file next to the recording",
+        "text": f"{{text: {_quote(caption)}}}   # one text for all; better: song.txt next to each song.wav",
+        "sidecar": "{source: sidecar}        # a text file next to each recording",
         "metadata": "{source: metadata}       # from metadata.jsonl",
     }[source]
 

@@ -1,4 +1,4 @@
-"""`lora-bench plan`: every trial, why it would run, and what it would take."""
+"""`lora-bench plan`: list the trials, why each one runs, and the time, memory and disk space it takes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from lora_bench.cli import shared_options
 from lora_bench.cli.commands.validate import describe_plan
 from lora_bench.cli.inputs import load_plan
 from lora_bench.cli.tables import format_table, print_json_text
@@ -44,33 +45,56 @@ UNKNOWN = "?"
 
 @dataclass(frozen=True)
 class Outlook:
-    """One trial with its reason and its prediction."""
+    """A trial with its reason and its prediction."""
 
     trial: TrialPlan
     reason: Reason
     prediction: Prediction
     is_chosen_later: bool = False
-    """Whether a search decides on it."""
+    """Whether a search has yet to choose it."""
 
     @property
     def is_open(self) -> bool:
-        """Whether it is still to run, or may be."""
+        """Return whether it will or may run."""
         return self.reason.kind not in {"cached", "untried"}
 
 
-def execute(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Options:
+    """Options of `lora-bench plan`."""
+
+    spec: Path
+    overrides: Sequence[str]
+    runs_dir: Path
+    probe: bool
+    json: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of the verb."""
+    shared_options.add_spec(parser)
+    shared_options.add_runs_dir(parser)
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="measure memory and time of models that no earlier run has measured on this machine",
+    )
+    shared_options.add_json(parser)
+
+
+def execute(options: Options) -> int:
     """Print the plan as a table or as JSON.
 
     Raises:
-        SpecError: after the plan, if this machine lacks what the spec names, or LoRA targets match no module.
+        SpecError: after the plan, if an input is missing on this machine, or LoRA targets match no module.
     """
-    plan, missing = load_plan(arguments.spec, arguments.overrides)
-    runs_dir = arguments.runs_dir.absolute()
-    if arguments.probe:
+    plan, missing = load_plan(options.spec, options.overrides)
+    runs_dir = options.runs_dir.absolute()
+    if options.probe:
         _probe(plan, runs_dir)
     outlooks = _foresee(plan, runs_dir)
     cache_bytes = forecast_cache(plan, runs_dir / plan.name)
-    if arguments.json:
+    if options.json:
         # Python's own writer takes as long over 10,000 trials as everything else together
         document = make_document(plan, runs_dir / plan.name, outlooks, cache_bytes)
         document["problems"] = [str(problem) for problem in missing]
@@ -90,7 +114,7 @@ def _finish(missing: list[Problem]) -> int:
 
 
 def _foresee(plan: ExperimentPlan, runs_dir: Path) -> list[Outlook]:
-    """Every trial with its reason and its prediction; what is finished takes no time."""
+    """Return every trial with its reason and its prediction; finished trials take no time."""
     run_folder = runs_dir / plan.name
     history, tally = RunHistory(run_folder), _tally(plan, run_folder)
     forecaster = Forecaster(read_history(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
@@ -114,7 +138,7 @@ def _tally(plan: ExperimentPlan, run_folder: Path) -> SearchTally | None:
 
 
 def _probe(plan: ExperimentPlan, runs_dir: Path) -> None:
-    """Measure every model that nothing is known of here, with the trial that takes most."""
+    """Measure every model without a record on this machine, with its largest trial."""
     from lora_bench.cli.progress_display import open_display
     from lora_bench.forecast.probe import measure_probe
 
@@ -132,14 +156,14 @@ def _probe(plan: ExperimentPlan, runs_dir: Path) -> None:
 
 
 def _weigh(trial: TrialPlan) -> float:
-    """Audio in one forward pass of training."""
+    """Return the seconds of audio in one forward pass of training."""
     return 0.0 if trial.train is None else trial.train.batch_size * trial.dataset.clip_s
 
 
 def make_document(
     plan: ExperimentPlan, run_folder: Path, outlooks: Sequence[Outlook], cache_bytes: int | None
 ) -> dict[str, Any]:
-    """The plan for scripts; what is not known is null."""
+    """Return the plan for scripts; unknown values are null."""
     trials = [
         {
             **to_jsonable(outlook.trial),
@@ -181,7 +205,7 @@ def _write_prediction(prediction: Prediction) -> dict[str, Any]:
 
 
 def _count_choices(plan: ExperimentPlan, outlooks: Sequence[Outlook]) -> int:
-    """How many trials a search is still to choose."""
+    """Return how many trials a search still has to choose."""
     optuna = plan.spec.search.optuna
     if optuna is None:
         return 0
@@ -193,9 +217,9 @@ def _count_choices(plan: ExperimentPlan, outlooks: Sequence[Outlook]) -> int:
 
 
 def _sum_up(outlooks: Sequence[Outlook], n_choices: int, cache_bytes: int | None) -> dict[str, Any]:
-    """Of the trials that are still to run: sums of time and disk, most memory; null if any is not known.
+    """Return the time, disk and peak memory of the trials that are still to run; null if any is unknown.
 
-    Of those that a search decides on, the `n_choices` that take most: then the sums are upper bounds.
+    Of the trials that a search chooses from, the `n_choices` largest count, so the sums are upper bounds.
     """
     fixed = [item.prediction for item in outlooks if item.is_open and not item.is_chosen_later]
     offered = [item.prediction for item in outlooks if item.is_open and item.is_chosen_later]
@@ -216,7 +240,7 @@ def _sum_up(outlooks: Sequence[Outlook], n_choices: int, cache_bytes: int | None
 def _add(
     fixed: Sequence[float | None], offered: Sequence[float | None], n_choices: int
 ) -> int | float | None:
-    """The sum of the first and of the largest `n_choices` of the others; None if any is not known."""
+    """Return the sum of `fixed` and of the largest `n_choices` of `offered`; None if any is unknown."""
     known = [value for value in fixed if value is not None]
     others = sorted((value for value in offered if value is not None), reverse=True)
     if len(known) + len(others) < len(fixed) + len(offered):
@@ -267,9 +291,7 @@ def _write_notes(
     lines += _describe_origins(outlooks, read_outcomes(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
     n_choices = _count_choices(plan, outlooks)
     if n_choices and find_spec("optuna") is None:
-        lines.append(
-            f"warning: search.optuna: optuna is not installed; `{INSTALL}` in the repository mends it"
-        )
+        lines.append(f"warning: search.optuna: optuna is not installed; run `{INSTALL}` in the repository")
     sums = _sum_up(outlooks, n_choices, cache_bytes)
     n_done = sum(outlook.reason.kind == "cached" for outlook in outlooks)
     at_most = " at most" if n_choices else ""
@@ -278,12 +300,12 @@ def _write_notes(
         f"{_describe_sum(sums, at_most)}; in {runs_dir / plan.name}"
     )
     if plan.n_to_run > MANY_TRIALS:
-        lines.append(f"more than {MANY_TRIALS} trials: `lora-bench run` wants --yes")
+        lines.append(f"more than {MANY_TRIALS} trials: `lora-bench run` needs --yes")
     return lines
 
 
 def _describe_obstacles(outlooks: Sequence[Outlook]) -> list[str]:
-    """A warning per model that cannot be run here."""
+    """Return a warning per model that cannot run on this machine."""
     models = {outlook.trial.model.model_dump_json(): outlook.trial.model for outlook in outlooks}
     found = {
         f"{model.id}: {obstacle}": None for model in models.values() if (obstacle := find_obstacle(model))
@@ -292,16 +314,20 @@ def _describe_obstacles(outlooks: Sequence[Outlook]) -> list[str]:
 
 
 def _mark(basis: str) -> str:
-    """`~` before a figure that was not measured with the same settings."""
+    """Return `~` for a figure that was not measured with the same settings."""
     return "" if basis == "same settings" else "~"
 
 
 def _describe_origins(
     outlooks: Sequence[Outlook], outcomes: Sequence[Outcome], *, has_gpu: bool
 ) -> list[str]:
-    """Where memory and time come from, by model, and how far such forecasts were off before."""
-    place = "a GPU" if has_gpu else "a CPU, where it is rough"
-    told: dict[str, None] = {}
+    """Return the sources of memory and time by model, and the error of earlier forecasts."""
+    estimate = (
+        "an estimate from shapes, for training on a GPU"
+        if has_gpu
+        else "a rough estimate from shapes, for a CPU"
+    )
+    lines: dict[str, None] = {}
     unsized: dict[str, None] = {}
     for outlook in outlooks:
         model, found = outlook.trial.model.id, outlook.prediction
@@ -315,40 +341,42 @@ def _describe_origins(
             "other settings": f"~ is scaled from {n} earlier trial{'s' if n != 1 else ''} on this machine, with other "
             "settings",
             "probe": "~ is from a short probe on this machine (scoring not included)",
-            "shapes": f"~ is an estimate from shapes, for training on {place}",
+            "shapes": f"~ is {estimate}",
         }
         if found.memory_basis != "none":
             accuracy = describe_accuracy(outcomes, "memory", found.memory_basis)
-            told[f"memory with {model}: {words[found.memory_basis]}{accuracy}"] = None
+            lines[f"memory with {model}: {words[found.memory_basis]}{accuracy}"] = None
         if found.time_s is None:
-            told[
-                f"time with {model}: unknown, no earlier run on this machine; `--probe` measures it in a minute or so"
+            lines[
+                f"time with {model}: unknown, no earlier run on this machine; `--probe` measures it in about a minute"
             ] = None
         else:
             accuracy = describe_accuracy(outcomes, "time", found.time_basis)
-            told[f"time with {model}: {words[found.time_basis]}{accuracy}"] = None
-    return [*sorted(told), *unsized]
+            lines[f"time with {model}: {words[found.time_basis]}{accuracy}"] = None
+    return [*sorted(lines), *unsized]
 
 
 def _describe_sum(sums: dict[str, Any], at_most: str) -> str:
     parts: list[str] = []
     if sums["time_s"] and sums["n_to_run"]:
-        parts.append(f"about {format_time(sums['time_s'])}{at_most} one after the other")
+        parts.append(f"about {format_time(sums['time_s'])}{at_most}, one trial at a time")
     if sums["disk_bytes"] and sums["n_to_run"]:
-        cache = f", about {format_bytes(sums['cache_bytes'])} of it cache" if sums["cache_bytes"] else ""
+        cache = (
+            f", including about {format_bytes(sums['cache_bytes'])} of cache" if sums["cache_bytes"] else ""
+        )
         parts.append(f"{format_bytes(sums['disk_bytes'])} of disk{at_most}{cache}")
     return f" ({', '.join(parts)})" if parts else ""
 
 
 def format_bytes(n_bytes: int | None) -> str:
-    """Megabytes or gigabytes, a question mark for what is not known."""
+    """Return megabytes or gigabytes; `?` if unknown."""
     if n_bytes is None:
         return UNKNOWN
     return f"{n_bytes / 1e6:.1f} MB" if n_bytes < 1e9 else f"{n_bytes / 1e9:.1f} GB"
 
 
 def format_time(time_s: float | None) -> str:
-    """Seconds, minutes or hours, a question mark for what is not known."""
+    """Return seconds, minutes or hours; `?` if unknown."""
     if time_s is None:
         return UNKNOWN
     if time_s < 100:

@@ -1,23 +1,41 @@
-"""`lora-bench report`: the report of a run again, from its files."""
+"""`lora-bench report`: render the report of a run again from its files."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
+from pathlib import Path
 
+from lora_bench.cli import shared_options
 from lora_bench.cli.run_places import resolve_run
 from lora_bench.errors import EXIT_OK
 
 
-def execute(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Options:
+    """Options of `lora-bench report`."""
+
+    run: Path
+    runs_dir: Path
+    reports_dir: Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of the verb."""
+    shared_options.add_run(parser)
+    shared_options.add_reports_dir(parser)
+
+
+def execute(options: Options) -> int:
     """Render and print the files that were written.
 
     Raises:
         UsageError: neither the folder of a run nor a spec that has one.
         StoreError: the folder holds no run.
     """
-    run = resolve_run(arguments.run, arguments.runs_dir)
+    run = resolve_run(options.run, options.runs_dir)
     from lora_bench.report import render_report
 
-    for path in render_report(run.absolute(), arguments.reports_dir.absolute()):
+    for path in render_report(run.absolute(), options.reports_dir.absolute()):
         print(path)
     return EXIT_OK

@@ -1,111 +1,90 @@
-"""`lora-bench run`: an experiment from its spec to its report."""
+"""`lora-bench run`: run an experiment, and print where its report is."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lora_bench import api
+from lora_bench.cli import shared_options
 from lora_bench.cli.inputs import load_plan
 from lora_bench.cli.progress_display import open_display
-from lora_bench.errors import (
-    EXIT_INCOMPLETE,
-    InterruptedRunError,
-    LoraBenchError,
-    SpecError,
-    StoreError,
-    UsageError,
-)
-from lora_bench.planning.plan import MANY_TRIALS, ExperimentPlan
+from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, InterruptedRunError, SpecError, UsageError
+from lora_bench.planning.plan import MANY_TRIALS
 from lora_bench.results.search_tally import UNTRIED, describe_rest
 from lora_bench.store import read_json
 
-if TYPE_CHECKING:
-    from lora_bench.forecast import Prediction
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `lora-bench run`."""
+
+    spec: Path
+    overrides: Sequence[str]
+    runs_dir: Path
+    reports_dir: Path
+    executor: str | None
+    ray_address: str | None
+    yes: bool
+    quiet: bool
 
 
-def execute(arguments: argparse.Namespace) -> int:
-    """Plan, run what is missing, print where the report is."""
-    plan, missing = load_plan(arguments.spec, arguments.overrides)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of the verb."""
+    shared_options.add_spec(parser)
+    shared_options.add_runs_dir(parser)
+    shared_options.add_reports_dir(parser)
+    parser.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        help="run one trial at a time, or several in parallel with Ray Tune; default: local",
+    )
+    parser.add_argument(
+        "--ray-address", metavar="HOST:PORT", help="join this Ray cluster (implies --executor ray)"
+    )
+    parser.add_argument("--yes", action="store_true", help="run a plan of many trials without confirmation")
+    shared_options.add_quiet(parser)
+
+
+def execute(options: Options) -> int:
+    """Run the unfinished trials, and print where the report is."""
+    plan, missing = load_plan(options.spec, options.overrides)
     if missing:
         raise SpecError(missing)
-    executor = choose_executor(arguments.executor, arguments.ray_address)
-    if plan.n_to_run > MANY_TRIALS and not arguments.yes:
+    if plan.n_to_run > MANY_TRIALS and not options.yes:
         raise UsageError(
-            f"{arguments.spec}: {plan.n_to_run:,} trials, more than {MANY_TRIALS}; look at them with "
-            f"`lora-bench plan {arguments.spec}`, then run with --yes"
+            f"{options.spec}: {plan.n_to_run:,} trials, more than {MANY_TRIALS}; review them with "
+            f"`lora-bench plan {options.spec}`, then run with --yes"
         )
-    for line in () if arguments.quiet else plan.override_effects:
+    for line in () if options.quiet else plan.override_effects:
         print(f"override: {line}", file=sys.stderr)
-    runs_dir, reports_dir = arguments.runs_dir.absolute(), arguments.reports_dir.absolute()
-    from lora_bench.forecast import keep_outcomes
-    from lora_bench.runner.experiment import run_experiment
-
-    predictions = _predict(plan, runs_dir)
+    runs_dir, reports_dir = options.runs_dir.absolute(), options.reports_dir.absolute()
     try:
-        with open_display(quiet=arguments.quiet) as progress:
+        with open_display(quiet=options.quiet) as progress:
             for note in plan.notes:
                 progress.log(note)
-            code = run_experiment(
+            outcome = api.run_experiment(
                 plan,
                 runs_dir=runs_dir,
                 reports_dir=reports_dir,
-                executor=executor,
-                ray_address=arguments.ray_address,
+                executor=options.executor,
+                ray_address=options.ray_address,
                 progress=progress,
             )
     except (KeyboardInterrupt, InterruptedRunError) as error:
-        _report_interrupted(plan, runs_dir, reports_dir)
-        message = str(error) or "stopped; what is finished is kept, run the same command again to go on"
+        _print_report(reports_dir / plan.report_name)
+        message = str(error) or "stopped; finished work is kept; resume the run with the same command"
         raise InterruptedRunError(message) from error
-    with suppress(StoreError):  # the run is complete without a note of how good its forecast was
-        keep_outcomes(runs_dir, runs_dir / plan.name, predictions)
-    _print_report(reports_dir / plan.report_name)
-    if code == EXIT_INCOMPLETE:
-        for line in describe_gaps(runs_dir / plan.name):
-            print(line, file=sys.stderr)
-    return code
-
-
-def _predict(plan: ExperimentPlan, runs_dir: Path) -> dict[str, Prediction]:
-    """Forecasts of the trials that are not finished, by id."""
-    from lora_bench.forecast import Forecaster, read_history
-    from lora_bench.runner.freshness import is_finished
-
-    forecaster = Forecaster(read_history(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
-    folders = {trial.id: runs_dir / plan.name / "trials" / trial.id for trial in plan.trials}
-    return {
-        trial.id: forecaster.predict(trial, folders[trial.id])
-        for trial in plan.trials
-        if not is_finished(trial, folders[trial.id])
-    }
-
-
-def choose_executor(stated: str | None, ray_address: str | None) -> str:
-    """`local` unless something asks for Ray.
-
-    Raises:
-        UsageError: a cluster is named, and the executor that does not use one.
-    """
-    if ray_address is not None and stated == "local":
-        raise UsageError(
-            "--ray-address joins a Ray cluster, --executor local does not use one; leave one of them out"
-        )
-    return stated or ("ray" if ray_address is not None else "local")
-
-
-def _report_interrupted(plan: ExperimentPlan, runs_dir: Path, reports_dir: Path) -> None:
-    """The report of what there is; an interrupted run may have none yet."""
-    from lora_bench.report import render_report
-
-    try:
-        render_report(runs_dir / plan.name, reports_dir)
-    except (LoraBenchError, OSError):
-        return
-    _print_report(reports_dir / plan.report_name)
+    _print_report(outcome.report.parent)
+    if outcome.is_complete:
+        return EXIT_OK
+    for line in describe_gaps(outcome.run_folder):
+        print(line, file=sys.stderr)
+    return EXIT_INCOMPLETE
 
 
 def _print_report(folder: Path) -> None:
@@ -115,12 +94,12 @@ def _print_report(folder: Path) -> None:
 
 
 def show_path(path: Path) -> str:
-    """Relative to the current folder if it lies below it."""
+    """Return a path relative to the current folder if it is inside."""
     return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def describe_gaps(run_folder: Path) -> list[str]:
-    """One line per trial that is not done, and per trial with cells that are missing; one for a search."""
+    """Return a line for an unfinished search, for each trial that is not done, and for each one that lacks scores."""
     results: Mapping[str, Any] = read_json(run_folder / "results.json")
     lines: list[str] = []
     if rest := describe_rest(results.get("search")):
@@ -131,7 +110,9 @@ def describe_gaps(run_folder: Path) -> list[str]:
         missing = [cell for cell in trial.get("unscored") or [] if cell.get("cause") != "stated"]
         if trial["state"] != "done":
             reason = f": {trial['reason']}" if trial.get("reason") else ""
-            lines.append(f"incomplete: trial {trial['name']} is {trial['state']}{reason}")
+            lines.append(f"incomplete: trial {trial['name']} ({trial['state']}){reason}")
         elif missing:
-            lines.append(f"incomplete: trial {trial['name']} has {len(missing)} cells without a score")
+            lines.append(
+                f"incomplete: trial {trial['name']} lacks {len(missing)} score{'s' if len(missing) > 1 else ''}"
+            )
     return lines

@@ -1,20 +1,22 @@
-"""`lora-bench score`: two folders of audio, without a run."""
+"""`lora-bench score`: score a folder of audio against another, without a run."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from lora_bench import api
+from lora_bench.cli import shared_options
 from lora_bench.cli.progress_display import open_display
 from lora_bench.cli.tables import format_number, format_table, print_json
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
 from lora_bench.metrics import parse_metric
 
-if TYPE_CHECKING:
-    from lora_bench.evaluation.folder_scores import ScoreOptions
-
 N_ODD = 3
-BESIDE = {
+DIAGNOSTICS = {
     "frechet_extrapolated": "FD at infinitely many clips",
     "diversity": "diversity",
     "precision": "precision",
@@ -26,53 +28,111 @@ GUARDS = {
     "silent_clips_frac": "silent clips",
     "silent_seconds_frac": "silent seconds",
     "repetition": "repetition",
-    "copy_similarity": "copy, median",
-    "copy_similarity_max": "copy, most",
+    "copy_similarity": "copy (median)",
+    "copy_similarity_max": "copy (max)",
 }
 
 
-def execute(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Options:
+    """Options of `lora-bench score`."""
+
+    reference: Path
+    generated: Path
+    metrics: Sequence[str]
+    prompt: str | None
+    clip_s: float | None
+    model: str | None
+    with_guards: bool
+    quiet: bool
+    json: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of the verb."""
+    parser.add_argument("--reference", required=True, type=Path, metavar="DIR", help="folder of recordings")
+    parser.add_argument(
+        "--generated", required=True, type=Path, metavar="DIR", help="folder of clips to score"
+    )
+    parser.add_argument(
+        "--metric",
+        required=True,
+        action="append",
+        dest="metrics",
+        metavar="NAME",
+        help="a metric, such as mfcc20 or encodec; can be repeated",
+    )
+    parser.add_argument(
+        "--prompt", metavar="TEXT", help="text that the clips were generated from, for clap_score"
+    )
+    parser.add_argument(
+        "--clip-s",
+        type=_read_seconds,
+        metavar="S",
+        help="cut all files into clips of this length; default: score whole files",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="ID",
+        help="model that provides the codec of encodec and the sample rate of mfcc20; default: pocket",
+    )
+    parser.add_argument(
+        "--no-guards",
+        action="store_false",
+        dest="with_guards",
+        help="compute scores only: no reference levels, diversity, silence, repetition or copies",
+    )
+    shared_options.add_quiet(parser)
+    shared_options.add_json(parser)
+
+
+def execute(options: Options) -> int:
     """Score and print; 3 if a metric could not be scored.
 
     Raises:
         UsageError: an unknown metric, or a folder that does not exist.
     """
-    for name in arguments.metrics:
+    for name in options.metrics:
         try:
             parse_metric(name)
         except ValueError as error:
             raise UsageError(f"--metric {name}: {error}") from error
-    for option in ("reference", "generated"):
-        folder = getattr(arguments, option)
+    for name, folder in (("reference", options.reference), ("generated", options.generated)):
         if not folder.is_dir():
-            raise UsageError(f"--{option} {folder}: expected a folder of audio files")
-    from lora_bench.evaluation.folder_scores import score_folders
+            raise UsageError(f"--{name} {folder}: expected a folder of audio files")
+    from lora_bench.evaluation.folder_scores import ScoreOptions
+    from lora_bench.spec.schema import ModelSpec
 
-    with open_display(quiet=arguments.quiet) as progress:
-        result = score_folders(
-            arguments.reference, arguments.generated, arguments.metrics, progress, _read_options(arguments)
+    chosen = ScoreOptions(
+        model=ModelSpec(id=options.model) if options.model else None,
+        clip_s=options.clip_s,
+        prompt=options.prompt,
+        with_guards=options.with_guards,
+    )
+    with open_display(quiet=options.quiet) as progress:
+        result = api.score_folders(
+            options.reference, options.generated, options.metrics, options=chosen, progress=progress
         )
-    if arguments.json:
+    if options.json:
         print_json(result)
     else:
         _print_scores(result)
     return EXIT_INCOMPLETE if result["unscored"] else EXIT_OK
 
 
-def _read_options(arguments: argparse.Namespace) -> ScoreOptions:
-    from lora_bench.evaluation.folder_scores import ScoreOptions
-    from lora_bench.spec.schema import ModelSpec
-
-    return ScoreOptions(
-        model=ModelSpec(id=arguments.model) if arguments.model else None,
-        clip_s=arguments.clip_s,
-        prompt=arguments.prompt,
-        with_guards=not arguments.no_guards,
-    )
+def _read_seconds(text: str) -> float:
+    """Return a length in seconds above zero."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a length in seconds above 0, such as 8")
+    return seconds
 
 
 def _print_scores(result: dict[str, Any]) -> None:
-    """A table, then what to mind, what is missing, and where each number comes from."""
+    """Print a table, then notes, missing scores, and the provenance of each number."""
     scores: list[dict[str, Any]] = result["scores"]
     figures = ("value", "corrected", "ci_low", "ci_high")
     rows = [
@@ -90,32 +150,30 @@ def _print_scores(result: dict[str, Any]) -> None:
         print(f"{item['metric']}: not scored: {item['reason']}")
     for score in scores:
         if score.get("note"):
-            print(f"{score['metric']}: mind: {score['note']}")
+            print(f"{score['metric']}: note: {score['note']}")
     if any(score.get("ci_low") is not None for score in scores):
-        print(
-            "low and high are the 95 % interval of the corrected value, the value without finite-sample bias"
-        )
+        print("low and high: 95 % interval of the corrected value, which has no finite-sample bias")
     for generated, reference in result.get("identical_files") or []:
         print(f"warning: {generated} is the same file as the reference {reference}")
-    _print_beside(result)
+    _print_diagnostics(result)
     for score in scores:
         facts = {"D": score.get("dim"), **(score.get("provenance") or {})}
         if score.get("provenance"):
             print(f"{score['metric']}: " + "; ".join(f"{key} {value}" for key, value in facts.items()))
 
 
-def _print_beside(result: dict[str, Any]) -> None:
-    """What should be read beside the distances."""
+def _print_diagnostics(result: dict[str, Any]) -> None:
+    """Print what should be read with the distances."""
     for floor in result.get("floors") or []:
         print(
-            f"{floor['metric']}: real against real {format_number(floor['value'])} (corrected "
-            f"{format_number(floor.get('corrected'))}), {floor['n_generated']} of the references against "
-            f"{floor['n_reference']}"
+            f"{floor['metric']}: real vs. real {format_number(floor['value'])} (corrected "
+            f"{format_number(floor.get('corrected'))}), {floor['n_generated']} references against "
+            f"{floor['n_reference']} others"
         )
     for encoder, figures in (result.get("beside") or {}).items():
-        words = [f"{name} {figures[key]:.3f}" for key, name in BESIDE.items() if key in figures]
+        words = [f"{name} {figures[key]:.3f}" for key, name in DIAGNOSTICS.items() if key in figures]
         odd = ", ".join(f"{name} {distance:.4g}" for name, distance in figures["group_distances"][:N_ODD])
-        print(f"{encoder}: {', '.join(words)}" + (f"; farthest by themselves: {odd}" if odd else ""))
+        print(f"{encoder}: {', '.join(words)}" + (f"; most distant files: {odd}" if odd else ""))
         for figure, reason in figures["unscored"].items():
             print(f"{encoder}: {figure}: not measured: {reason}")
     guards: dict[str, Any] = result.get("guards") or {}
@@ -133,8 +191,8 @@ def _print_beside(result: dict[str, Any]) -> None:
     if (nearest := guards.get("generated", {}).get("nearest_copy")) is not None:
         share = guards["generated"]["closer_than_control_frac"]
         print(
-            f"most like a reference: {nearest}; {share:.0%} of the clips are more like one than 95 % of the "
-            "references are like one another"
+            f"most similar to a reference: {nearest}; {share:.0%} of the clips are more similar to a reference than "
+            "95 % of the references are to each other"
         )
     for figure, reason in (guards.get("unscored") or {}).items():
         print(f"guards: {figure}: not measured: {reason}")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_bench.cli import shared_options
 from lora_bench.cli.tables import format_table, print_json
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, StoreError, UsageError
 from lora_bench.planning.plan import plan_file
@@ -25,12 +27,30 @@ from lora_bench.store import read_json, to_jsonable
 SCHEMA = 1
 _DONE_FOR = ("model", "dataset", "lora", "train", "train_seed", "generation", "prompts", "metrics")
 WORDS = {UNTRIED: "not tried"}
-STOPPED = "stopped without a word; the same `run` goes on with it"
+STOPPED = "its process has died; resume the run with the same command"
 
 
-def execute(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Options:
+    """Options of `lora-bench status`."""
+
+    target: Path
+    runs_dir: Path
+    json: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of the verb."""
+    parser.add_argument(
+        "target", type=Path, metavar="SPEC|RUN_DIR", help="a run, given by its spec or its folder"
+    )
+    shared_options.add_runs_dir(parser)
+    shared_options.add_json(parser)
+
+
+def execute(options: Options) -> int:
     """Print the state of every trial; 0 if all are done, stopped or left out as planned, 3 if not."""
-    run_folder, planned, tally = find_run(arguments.target, arguments.runs_dir)
+    run_folder, planned, tally = find_run(options.target, options.runs_dir)
     began_s = find_run_began(run_folder)
     trials = [describe_trial(run_folder, str(trial["id"]), str(trial["name"])) for trial in planned]
     for trial, described in zip(planned, trials, strict=True):
@@ -40,7 +60,7 @@ def execute(arguments: argparse.Namespace) -> int:
     n_stopped = sum(trial["state"] == "stopped" for trial in trials)
     n_untried = sum(trial["state"] == UNTRIED for trial in trials)
     complete = n_done + n_stopped + n_untried == len(trials)
-    if arguments.json:
+    if options.json:
         document = {
             "schema": SCHEMA,
             "name": run_folder.name,

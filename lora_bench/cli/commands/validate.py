@@ -1,29 +1,50 @@
-"""`lora-bench validate`: check specs, and that what they name is on this machine, without running anything."""
+"""`lora-bench validate`: check specs, and that the files they name are on this machine."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from lora_bench.cli.inputs import load_plan
 from lora_bench.errors import EXIT_OK, Problem, SpecError, UsageError
 from lora_bench.planning.plan import ExperimentPlan
 
 
-def execute(arguments: argparse.Namespace) -> int:
-    """One line per valid spec; the problems of all others together.
+@dataclass(frozen=True)
+class Options:
+    """Options of `lora-bench validate`."""
+
+    specs: Sequence[Path]
+    spec_only: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of the verb."""
+    parser.add_argument("specs", nargs="+", type=Path, metavar="SPEC", help="YAML files or shipped specs")
+    parser.add_argument(
+        "--spec-only",
+        action="store_true",
+        help="do not look for recordings, captions and models on this machine",
+    )
+
+
+def execute(options: Options) -> int:
+    """Print a line per valid spec, then the problems of all others.
 
     Raises:
         SpecError: with the problems of every spec.
         UsageError: a file cannot be opened.
     """
     problems: list[Problem] = []
-    for path in arguments.specs:
+    for path in options.specs:
         try:
-            plan, missing = load_plan(path, with_inputs=not arguments.spec_only)
+            plan, missing = load_plan(path, with_inputs=not options.spec_only)
         except SpecError as error:
             problems += error.problems
         except UsageError as error:
-            if len(arguments.specs) == 1:
+            if len(options.specs) == 1:
                 raise
             problems.append(Problem(str(path), "", str(error).removeprefix(f"{path}: ")))
         else:

@@ -170,7 +170,7 @@ def test_init_writes_a_valid_commented_spec_of_what_it_found(
     assert spec.dataset.captions.text == "my tunes music"
     text = Path("my_tunes.yaml").read_text(encoding="utf-8")
     assert 'path: "my_tunes"' in text
-    assert "about 3 whole tracks are held out" in text
+    assert "holds out about 3 whole tracks" in text
 
 
 def test_init_takes_captions_that_are_there(music: Path) -> None:
@@ -196,7 +196,7 @@ def test_init_keeps_a_spec_that_is_there_and_refuses_folders_without_music(
 ) -> None:
     Path("my_tunes.yaml").write_text("mine", encoding="utf-8")
     assert main(["init", "my_tunes"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert Path("my_tunes.yaml").read_text(encoding="utf-8") == "mine"
     assert main(["init", "my_tunes", "--force"]) == 0
     Path("empty").mkdir()

@@ -54,13 +54,13 @@ def test_what_no_run_refers_to_is_shown_first_and_removed_with_yes(
     shown = capsys.readouterr().out
     assert ".cache/tokens" in shown
     assert UNUSED in shown
-    assert "1 items, 1000 B; nothing was removed, --yes removes them" in shown
+    assert "1 item, 1000 B; nothing was removed; remove them with --yes" in shown
     assert names(runs) == {"needed", "needed.lock", "other", "other.lock"}
     assert main(["clean", "--runs-dir", str(runs), "--yes"]) == 0
-    assert "1 items, 1000 B removed" in capsys.readouterr().out
+    assert "1 item, 1000 B removed" in capsys.readouterr().out
     assert names(runs) == {"needed", "needed.lock"}
     assert main(["clean", "--runs-dir", str(runs), "--yes"]) == 0
-    assert "there is nothing that nobody needs" in capsys.readouterr().out
+    assert "nothing to remove" in capsys.readouterr().out
 
 
 def test_what_an_earlier_attempt_needed_goes_only_when_the_trial_is_done_without_it(runs: Path) -> None:
@@ -115,7 +115,7 @@ def test_without_a_record_of_what_a_trial_needs_the_cache_is_left_alone(
     next(runs.glob(f"t/trials/*/{CACHE_USES}")).unlink()
     assert find_left_over(runs).left_over == ()
     assert main(["clean", "--runs-dir", str(runs), "--yes"]) == 0
-    assert "nothing of the cache is offered: 1 trials or datasets" in capsys.readouterr().err
+    assert "unused cache entries are unknown: 1 trials or datasets" in capsys.readouterr().err
     assert "other" in names(runs)
 
 

@@ -7,7 +7,6 @@ import random
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ from support import TESTS
 from support.fake_trials import Recorder
 from support.searched_trials import RANKS, TARGETS, execute_searched, loss_of, plan_grid, read_order
 
+from lora_bench.cli.commands import status
 from lora_bench.cli.commands.run import describe_gaps
-from lora_bench.cli.commands.status import execute as show_status
 from lora_bench.errors import InterruptedRunError, ResourceError
 from lora_bench.planning.plan import ExperimentPlan
 from lora_bench.progress import SilentProgress
@@ -318,8 +317,7 @@ def test_what_was_not_tried_is_neither_missing_nor_in_tables(
     report = (tmp_path / "reports" / "t" / "report.md").read_text(encoding="utf-8")
     assert "by held-out loss) tried 4 of 18 combinations" in report
     assert not any(trial["name"] in report for trial in untried)
-    arguments: Any = SimpleNamespace(target=run, runs_dir=tmp_path, json=False)
-    assert show_status(arguments) == 0
+    assert status.execute(status.Options(run, tmp_path, json=False)) == 0
     said = capsys.readouterr().out
     assert "5 of 19 trials done, 14 not tried by the search" in said
     assert said.count("not tried  ") == 14
