@@ -1,0 +1,226 @@
+"""Records of what a run measured: scores, comparisons, guards and text control.
+
+A field that the file does not hold has its default and is left out again when the record is written.
+Fields that this version does not know are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, Strict
+from pydantic_core import PydanticCustomError
+
+from lora_bench.metrics.verdicts import MoveVerdict, SeparationVerdict, Verdict
+
+Settings = Mapping[str, JsonValue]
+"""A document of the spec or of an encoder, kept as it was written."""
+
+
+def _refuse_words(value: object) -> object:
+    if isinstance(value, bool | str):
+        raise PydanticCustomError("int_type", "a whole number")
+    return value
+
+
+Real = Annotated[float, Strict()]
+Count = Annotated[int, BeforeValidator(_refuse_words)]
+Flag = Annotated[bool, Strict()]
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, and finite numbers only."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="allow", allow_inf_nan=False, use_attribute_docstrings=True, validate_by_name=True
+    )
+
+
+class ScoreRecord(Record):
+    """The score of one metric on one prompt."""
+
+    metric: str
+    prompt: str | None = None
+    """None for all prompts together."""
+    value: Real
+    """The plug-in estimate, as other tools report it."""
+    n_generated: Count | None = None
+    n_reference: Count | None = None
+    dim: Count | None = None
+    se: Real | None = None
+    """Standard error of `corrected`."""
+    ci_low: Real | None = None
+    """The 95 % interval of `corrected`; `value` may lie above it."""
+    ci_high: Real | None = None
+    corrected: Real | None = None
+    """The estimate without the bias of a finite sample."""
+    note: str | None = None
+    """Why there is no interval, or a caveat."""
+    provenance: Settings = {}
+    """Encoder, weights, window, resampler, estimator and interval method."""
+
+    @property
+    def best_value(self) -> float:
+        """The value without the bias of finite samples if it is known, else the plug-in estimate."""
+        return self.value if self.corrected is None else self.corrected
+
+
+class UnscoredCell(Record):
+    """A planned cell without a score."""
+
+    metric: str
+    prompt: str | None = None
+    reason: str = "no reason was written"
+    cause: Literal["stated", "missing"] = "missing"
+    """`stated`: a stage gave the reason; `missing`: the work that would have scored it is not done."""
+
+
+class _FloorName(Record):
+    """The first field of a reference level; pydantic puts fields of later bases first."""
+
+    floor: str
+    """`real-vs-real`: training tracks against the references; `codec`: the references, encoded and decoded."""
+
+
+class Floor(ScoreRecord, _FloorName):
+    """A reference level: the score of real music under the same metric."""
+
+    source: str | None = None
+    """Label of the data; only where a run has several."""
+
+
+class UnscoredFloor(Record):
+    """A metric without reference levels."""
+
+    metric: str
+    prompt: str | None = None
+    reason: str | None = None
+    source: str | None = None
+
+
+class Comparison(Record):
+    """A trial against another, as a rule zero-shot, on the same prompts and noise."""
+
+    metric: str
+    prompt: str | None = None
+    """None for all prompts together."""
+    trial: str
+    against: str = "zero-shot"
+    delta: Real
+    """Corrected statistic of the trial less that of the other; for a distance, negative is better."""
+    delta_plugin: Real | None = None
+    """Difference of the plug-in values, as tables show them."""
+    se: Real | None = None
+    ci_low: Real | None = None
+    """The 95 % interval of `delta`; None, with `se`, if there are too few clips for one."""
+    ci_high: Real | None = None
+    p_value: Real | None = None
+    """Two-sided, by paired label swaps."""
+    p_holm: Real | None = None
+    """After Holm's correction across prompts."""
+    verdict: Verdict | None = None
+    n_pairs: Count | None = None
+    """Clips that both made."""
+    n_reference: Count | None = None
+    note: str | None = None
+    provenance: Settings = {}
+
+
+class SeedComparison(Record):
+    """A configuration against another over several training seeds."""
+
+    metric: str
+    prompt: str | None = None
+    configuration: str
+    against: str = "zero-shot"
+    delta: Real
+    """Mean over training seeds of the corrected differences."""
+    se: Real | None = None
+    """Standard error of `delta`: the spread over seeds and the error within a comparison, which seeds share."""
+    se_seeds: Real | None = None
+    """The spread over seeds alone."""
+    ci_low: Real | None = None
+    ci_high: Real | None = None
+    p_value: Real | None = None
+    """Two-sided, Student's t of `delta / se`."""
+    p_holm: Real | None = None
+    verdict: Verdict | None = None
+    n_seeds: Count | None = None
+    provenance: Settings = {}
+
+
+class GuardRecord(Record):
+    """Sanity measures of one set of clips; a measure that is unavailable is absent, and `unscored` says why."""
+
+    trial: str | None = None
+    """None for the held-out recordings, which are measured in the same way."""
+    clips_of: str | None = Field(None, alias="set")
+    prompt: str | None = None
+    n_clips: Count | None = None
+    diversity: Mapping[str, Real] = {}
+    """By encoder: spread of a prompt's clips over that of the held-out tracks."""
+    silent_clips_frac: Real | None = None
+    silent_seconds_frac: Real | None = None
+    repetition: Real | None = None
+    copy_similarity: Real | None = None
+    copy_similarity_max: Real | None = None
+    closer_than_held_out_frac: Real | None = None
+    nearest_copy: str | None = None
+    """The clip that most resembles the training set, and the passage that it resembles."""
+    code_match: Real | None = None
+    code_match_max: Real | None = None
+    partial_code_copies_frac: Real | None = None
+    unscored: Mapping[str, str] = {}
+    provenance: Settings = {}
+    adherence: Real | None = None
+    """Mean cosine of clips and prompts in CLAP's space."""
+    adherence_se: Real | None = None
+
+
+class ControlRecord(Record):
+    """Effect of fine-tuning on how clips follow their prompts, by encoder and prompt."""
+
+    figure: Literal["control"]
+    trial: str
+    against: str = "zero-shot"
+    encoder: str
+    prompt: str | None = None
+    off_genre: Flag | None = None
+    """None where it is unknown, and for all prompts together."""
+    provenance: Settings = {}
+    n_pairs: Count | None = None
+    n_reference: Count | None = None
+    dim: Count | None = None
+    separation_base: Real | None = None
+    separation: Real | None = None
+    """Distance of a prompt's clips from those of other prompts, over the variance within prompts."""
+    separation_change: Real | None = None
+    separation_change_se: Real | None = None
+    separation_change_ci_low: Real | None = None
+    separation_change_ci_high: Real | None = None
+    separation_verdict: SeparationVerdict | None = None
+    told_apart_base_frac: Real | None = None
+    told_apart_frac: Real | None = None
+    """Prompt accuracy: share of clips nearest to the mean of their own prompt."""
+    note: str | None = None
+    pull: Real | None = None
+    """Shift toward the genre: share of the way from zero-shot to the recordings."""
+    pull_se: Real | None = None
+    pull_ci_low: Real | None = None
+    pull_ci_high: Real | None = None
+    pull_verdict: MoveVerdict | None = None
+    off_genre_less_in_genre_pull: Real | None = None
+    off_genre_less_in_genre_pull_se: Real | None = None
+    off_genre_less_in_genre_pull_ci_low: Real | None = None
+    off_genre_less_in_genre_pull_ci_high: Real | None = None
+
+
+class AdherenceRecord(Comparison):
+    """The change of prompt adherence (CLAP score) of a trial against zero-shot."""
+
+    encoder: str = "clap"
+    figure: Literal["adherence"]
+
+
+ControlFigure = Annotated[ControlRecord | AdherenceRecord, Field(discriminator="figure")]

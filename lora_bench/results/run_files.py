@@ -1,0 +1,206 @@
+"""Records of the files that stages write into a run's folder, which `results.json` is gathered from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import model_validator
+
+from lora_bench.artifacts import AudioFormat
+from lora_bench.results.records import (
+    Comparison,
+    ControlFigure,
+    Count,
+    Floor,
+    GuardRecord,
+    Real,
+    Record,
+    ScoreRecord,
+    SeedComparison,
+    Settings,
+    UnscoredFloor,
+)
+from lora_bench.results.run_records import ExcludedFile, ModelSummary, RunName, TrialKind
+
+
+class PlannedTrial(Record):
+    """A trial in `plan.json`; fields are optional because earlier versions did not write all of them."""
+
+    id: str
+    name: str | None = None
+    configuration: str | None = None
+    kind: TrialKind = "fine-tuned"
+    model: Settings | None = None
+    dataset: Settings | None = None
+    lora: Settings | None = None
+    train: Settings | None = None
+    train_seed: Count | None = None
+    generation: Settings | None = None
+    prompts: tuple[str, ...] | None = None
+    metrics: tuple[str, ...] | None = None
+    changes: Settings = {}
+    aliases: tuple[str, ...] = ()
+    zero_shot: str | None = None
+    search: Settings | None = None
+    """Its place in the space of a search; None if it runs in any case."""
+
+
+class RunPlan(Record):
+    """`plan.json`."""
+
+    name: RunName | None = None
+    spec: Settings | None = None
+    trials: tuple[PlannedTrial, ...]
+    source: str | None = None
+    overrides: tuple[str, ...] = ()
+
+
+class StateFile(Record):
+    """`state.json` of a trial."""
+
+    state: str | None = None
+    stage: str | None = None
+    reason: str | None = None
+    wall_s: Mapping[str, Real] | None = None
+    peak_memory_gib: Real | None = None
+    model: ModelSummary | None = None
+
+
+class CurvePoint(Record):
+    """One point of a training curve."""
+
+    step: Count
+    train_loss: Real | None = None
+    eval_loss: Real | None = None
+
+
+class TrainFile(Record):
+    """`train.json` of a trial."""
+
+    trainable_params: Count | None = None
+    matched_modules: Mapping[str, Count] = {}
+    curve: tuple[CurvePoint, ...] = ()
+    wall_s: Real | None = None
+    peak_memory_gib: Real | None = None
+
+
+class WrittenGap(Record):
+    """A cell that a stage left unscored."""
+
+    metric: str
+    prompt: str | None = None
+    reason: str | None = None
+
+
+class WrittenScore(Record):
+    """A score as it is written: its value may be no number."""
+
+    metric: str
+    prompt: str | None = None
+    value: Any = None
+
+
+class ScoresFile(Record):
+    """`scores.json` of a trial."""
+
+    scores: tuple[WrittenScore, ...] = ()
+    unscored: tuple[WrittenGap, ...] = ()
+
+
+class TrialGuardsFile(Record):
+    """`guards.json` of a trial."""
+
+    guards: tuple[GuardRecord, ...] = ()
+    captions: tuple[str, ...] = ()
+
+
+class GuardsFile(Record):
+    """`guards.json` of a run: the guards of all trials, and text control."""
+
+    key: str | None = None
+    guards: tuple[GuardRecord, ...] = ()
+    control: tuple[ControlFigure, ...] = ()
+
+
+class ComparisonsFile(Record):
+    """`comparisons.json` of a run."""
+
+    key: str | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    comparisons_over_seeds: tuple[SeedComparison, ...] = ()
+    baseline_comparisons: tuple[Comparison, ...] = ()
+    baseline_comparisons_over_seeds: tuple[SeedComparison, ...] = ()
+
+
+class WrittenFloor(Record):
+    """A reference level as it is written: its name and its score."""
+
+    floor: str
+    score: ScoreRecord
+
+    def flatten(self, source: str | None) -> Floor:
+        """Return the reference level with the fields of its score next to its name."""
+        named = {} if source is None else {"source": source}
+        score = self.score.model_dump(exclude_unset=True)
+        return Floor.model_validate({"floor": self.floor, **score, **named})
+
+
+class FloorsFile(Record):
+    """`floors.json` of a source."""
+
+    floors: tuple[WrittenFloor, ...] = ()
+    unscored: tuple[UnscoredFloor, ...] = ()
+
+
+class TrackEntry(Record):
+    """A track of a prepared dataset."""
+
+    id: str | None = None
+    source: str | None = None
+    audio: str | None = None
+    split: str | None = None
+    duration_s: Real | None = None
+
+
+class SliceEntry(Record):
+    """A training-length slice of a track."""
+
+    split: str | None = None
+
+
+class ManifestEntry(Record):
+    """The prepared dataset of a source."""
+
+    name: str | None = None
+    key: str | None = None
+    clip_s: Real | None = None
+    format: AudioFormat | None = None
+    resampler: str | None = None
+    tracks: tuple[TrackEntry, ...] = ()
+    slices: tuple[SliceEntry, ...] = ()
+    excluded: tuple[ExcludedFile, ...] = ()
+
+
+class DatasetFile(Record):
+    """`dataset.json` of a source."""
+
+    manifest: ManifestEntry
+    n_reference_clips: Count | None = None
+    model: ModelSummary | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap_manifest(cls, given: Any) -> Any:
+        """Accept a file that is the manifest itself."""
+        return given if not isinstance(given, Mapping) or "manifest" in given else {**given, "manifest": given}
+
+
+class TrialSettings(Record):
+    """`trial.json`: what a trial was run with."""
+
+    id: str
+    prompts: tuple[str, ...] = ()
+    generation: Settings = {}
+
+

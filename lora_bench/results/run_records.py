@@ -1,0 +1,235 @@
+"""Records of a run: its trials, data, model and machine; `RunResults` is the content of `results.json`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from lora_bench.artifacts import AudioFormat
+from lora_bench.results.records import (
+    Comparison,
+    ControlFigure,
+    Count,
+    Flag,
+    Floor,
+    GuardRecord,
+    Real,
+    Record,
+    ScoreRecord,
+    SeedComparison,
+    Settings,
+    UnscoredCell,
+    UnscoredFloor,
+)
+
+RESULTS_SCHEMA = 1
+TrialState = Literal["done", "stopped", "failed", "running", "missing", "untried"]
+"""`stopped`: early, as the spec asks; `missing`: not started, or interrupted; `untried`: a search left it out."""
+TrialKind = Literal["zero-shot", "fine-tuned"]
+
+
+def _check_name(name: str) -> str:
+    """Refuse what cannot be the name of a folder."""
+    if name in {"", ".", ".."} or set(name) & set("/\\\0"):
+        raise PydanticCustomError("run_name", "not a name")
+    return name
+
+
+RunName = Annotated[str, AfterValidator(_check_name)]
+
+
+class Losses(Record):
+    """Losses of a training in nats per code; those that were not measured are absent."""
+
+    first_train: Real | None = None
+    last_train: Real | None = None
+    first_eval: Real | None = None
+    last_eval: Real | None = None
+    best_eval: Real | None = None
+    best_eval_step: Count | None = None
+    steps: Count | None = None
+
+
+class TrialResult(Record):
+    """One trial: its settings, its state, and every planned cell with its score or the reason why it has none."""
+
+    id: str
+    name: str
+    configuration: str
+    """Name without the training seed."""
+    changes: Settings = {}
+    """Dotted fields that differ from the spec's defaults."""
+    aliases: tuple[str, ...] = ()
+    """Names of equal configurations that were merged into this one."""
+    kind: TrialKind = "fine-tuned"
+    train_seed: Count | None = None
+    state: TrialState = "done"
+    reason: str | None = None
+    """Why it is not done."""
+    stage: str | None = None
+    lora: Settings | None = None
+    """None for zero-shot."""
+    train: Settings | None = None
+    trainable_params: Count | None = None
+    matched_modules: Mapping[str, Count] = {}
+    """Adapted modules by target group."""
+    adapter: str | None = None
+    """Folder of the adapter, relative to the run's."""
+    losses: Losses = Losses()
+    wall_s: Mapping[str, Real] = {}
+    """Seconds by stage, over all attempts."""
+    peak_memory_gib: Real | None = None
+    scores: tuple[ScoreRecord, ...] = ()
+    unscored: tuple[UnscoredCell, ...] = ()
+    zero_shot: str | None = None
+    """Id of the base model's trial that this one is compared with."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_names(cls, given: Any) -> Any:
+        """Let `id`, `name` and `configuration` stand for one another where some are absent."""
+        if not isinstance(given, Mapping):
+            return given
+        name = given.get("name") or given.get("id")
+        if not name:
+            raise PydanticCustomError("trial_name", "no name")
+        return {"id": name, "name": name, "configuration": given.get("name") or name, **given}
+
+    @property
+    def is_zero_shot(self) -> bool:
+        """Whether this is the base model."""
+        return self.kind == "zero-shot"
+
+    @property
+    def total_s(self) -> float | None:
+        """Seconds of all stages; None if none were recorded."""
+        return math.fsum(self.wall_s.values()) if self.wall_s else None
+
+
+class SplitSummary(Record):
+    """One side of a dataset."""
+
+    n_tracks: Count
+    duration_s: Real
+    n_slices: Count | None = None
+
+
+class ExcludedFile(Record):
+    """A file of the dataset that was not used."""
+
+    source: str
+    reason: str
+
+
+class DatasetSummary(Record):
+    """Counts and lengths of a dataset; without a field where the run describes none."""
+
+    name: str | None = None
+    key: str | None = None
+    """Hash of the content."""
+    clip_s: Real | None = None
+    format: AudioFormat | None = None
+    resampler: str | None = None
+    train: SplitSummary | None = None
+    eval: SplitSummary | None = None
+    n_tracks: Count | None = None
+    n_reference_clips: Count | None = None
+    excluded: tuple[ExcludedFile, ...] = ()
+
+
+class SourceSummary(Record):
+    """What some trials share: model, data, and the length and number of clips."""
+
+    key: str | None = None
+    label: str
+    folder: str = "."
+    """Its files, relative to the run's folder."""
+    trial_ids: tuple[str, ...] = ()
+    dataset: DatasetSummary = DatasetSummary()
+
+
+class ModelSummary(Record):
+    """The base model as it was loaded."""
+
+    name: str | None = None
+    weights_hash: str | None = None
+    audio_format: AudioFormat | None = None
+    hop_samples: Count | None = None
+    n_codebooks: Count | None = None
+    codebook_size: Count | None = None
+    delays: tuple[Count, ...] | None = None
+    max_frames: Count | None = None
+    trained: Flag | None = None
+    """False for random weights, whose scores say nothing about music."""
+    codec_hash: str | None = None
+
+
+class Environment(Record):
+    """The machine and the packages."""
+
+    python: str | None = None
+    system: str | None = None
+    cpu: str | None = None
+    n_cpu: Count | None = None
+    memory_gib: Real | None = None
+    gpus: tuple[str, ...] | None = None
+    packages: Mapping[str, str | None] = {}
+
+
+class Planned(Record):
+    """What the plan asks for."""
+
+    trials: Count | None = None
+    metrics: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    cells: Count | None = None
+
+
+class SearchSummary(Record):
+    """How far a search is."""
+
+    n_trials: Count
+    """Trials that the spec asks for."""
+    n_candidates: Count
+    n_tried: Count
+    objective: str
+    seed: Count | None = None
+
+
+class RunResults(Record):
+    """Everything that a run has to tell."""
+
+    schema_version: Count = Field(RESULTS_SCHEMA, alias="schema")
+    name: RunName = ""
+    """The run's name; that of the folder where the file has none."""
+    complete: Flag = False
+    planned: Planned = Planned()
+    trials: tuple[TrialResult, ...]
+    search: SearchSummary | None = None
+    floors: tuple[Floor, ...] = ()
+    """Reference levels: scores of real music."""
+    unscored_floors: tuple[UnscoredFloor, ...] = ()
+    comparisons_over_seeds: tuple[SeedComparison, ...] = ()
+    baseline_comparisons_over_seeds: tuple[SeedComparison, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    """Fine-tuned trials against zero-shot."""
+    baseline_comparisons: tuple[Comparison, ...] = ()
+    """Fine-tuned trials against the baseline that the spec names."""
+    guards: tuple[GuardRecord, ...] = ()
+    control: tuple[ControlFigure, ...] = ()
+    dataset: DatasetSummary = DatasetSummary()
+    """Dataset of the first source."""
+    sources: tuple[SourceSummary, ...] = ()
+    model: ModelSummary = ModelSummary()
+    environment: Environment = Environment()
+    spec: Settings = {}
+    """The spec as it was resolved."""
+    source: str | None = None
+    """The spec's file."""
+    overrides: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    """Files of the run that could not be read."""
