@@ -1,12 +1,180 @@
-"""Paths of the files of a run."""
+"""Names and paths of the files of a run: no other module spells them.
+
+    run = RunFolder(Path("runs/quickstart"))
+    run.plan                          # runs/quickstart/plan.json
+    run.trial(trial_id).scores        # runs/quickstart/trials/<id>/scores.json
+    RunFolder.plan                    # plan.json
+
+An attribute is the path of a file on a folder, and its name on the class.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
-from lora_bench.planning.plan import TrialPlan
+if TYPE_CHECKING:
+    from lora_bench.planning.plan import TrialPlan
+
+CACHE = ".cache"
+"""Name of the cache that the runs of one folder share, next to them."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A file or folder with a fixed name: its path on an instance, its name on the class."""
+
+    name: str
+
+    @overload
+    def __get__(self, folder: None, kind: type) -> str: ...
+    @overload
+    def __get__(self, folder: Folder, kind: type) -> Path: ...
+    def __get__(self, folder: Folder | None, kind: type) -> str | Path:
+        return self.name if folder is None else folder.path / self.name
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder whose files have fixed names."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class EmbeddingFolder(Folder):
+    """What one encoder made of a trial: `trials/<id>/embeddings/<encoder>/`."""
+
+    texts = Named("texts.npz")
+    reference = Named("reference.json")
+    """Name of the file in `RunFolder.reference_embeddings`."""
+
+    def prompt(self, slug: str) -> Path:
+        """Return the file of the clips of one prompt."""
+        return self.path / f"{slug}.npz"
+
+
+@dataclass(frozen=True)
+class TrialFolder(Folder):
+    """The files of one trial: `trials/<id>/`."""
+
+    plan = Named("trial.json")
+    state = Named("state.json")
+    train = Named("train.json")
+    scores = Named("scores.json")
+    guards = Named("guards.json")
+    rungs = Named("rungs.json")
+    """What early stopping measured and decided."""
+    adapter = Named("adapter")
+    checkpoint = Named("checkpoint")
+    checkpoint_state = Named("checkpoint/state.safetensors")
+    clips = Named("clips")
+    """A folder per prompt."""
+    clips_key = Named("clips/key")
+    """Identity of the weights and settings that the clips were made with."""
+    clips_prompts = Named("clips/prompts.json")
+    """Prompts by folder."""
+    codes = Named("codes")
+    """A folder per prompt, as `clips`."""
+    error = Named("error.txt")
+    log = Named("log.txt")
+    progress = Named("progress.json")
+    """The step under way."""
+    stages = Named("stages.json")
+    """Seconds per stage of the attempt under way."""
+    refused = Named("refused.txt")
+    """Why a worker did not begin."""
+    lock = Named(".lock")
+    cache_uses = Named("cache.txt")
+    """Entries of the cache that the trial needs."""
+
+    def embeddings(self, encoder: str) -> EmbeddingFolder:
+        """Return the folder of one encoder's embeddings."""
+        return EmbeddingFolder(self.path / "embeddings" / encoder)
+
+    @property
+    def run(self) -> RunFolder:
+        """The run that the trial belongs to."""
+        return RunFolder(self.path.parents[1])
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the trial has scores and guards."""
+        return self.scores.is_file() and self.guards.is_file()
+
+
+@dataclass(frozen=True)
+class SourceFolder(Folder):
+    """The files of one source: the run's folder for the first, `data/<name>-<hash8>/` for the others."""
+
+    dataset = Named("dataset.json")
+    floors = Named("floors.json")
+    reference_clips = Named("reference_clips")
+    cache_uses = Named("cache.txt")
+    """Entries of the cache that the source needs."""
+
+
+@dataclass(frozen=True)
+class RunFolder(Folder):
+    """The files of one run."""
+
+    plan = Named("plan.json")
+    environment = Named("environment.json")
+    comparisons = Named("comparisons.json")
+    guards = Named("guards.json")
+    """Guards compared over the trials; each trial has its own file of this name."""
+    results = Named("results.json")
+    results_csv = Named("results.csv")
+    study = Named("study.json")
+    trials = Named("trials")
+    sources = Named("data")
+    """Folders of all sources but the first."""
+    reference_embeddings = Named("reference_embeddings")
+    tensorboard = Named("tensorboard")
+    lock = Named(".lock")
+    holder = Named(".holder")
+    """The process that works on the run."""
+    node_probe = Named(".node-probe")
+    """Shows whether a node of a cluster sees the folder."""
+
+    def trial(self, trial_id: str) -> TrialFolder:
+        """Return the folder of one trial."""
+        return TrialFolder(self.trials / trial_id)
+
+    def list_trials(self) -> list[TrialFolder]:
+        """Return the trials that have a folder, by name; drafts of killed processes are left out."""
+        return [TrialFolder(path) for path in _list_folders(self.trials)]
+
+    def source(self, folder: Path) -> SourceFolder:
+        """Return the folder of one source by its path in the run (`Source.folder`)."""
+        return SourceFolder(self.path / folder)
+
+    def list_sources(self) -> list[SourceFolder]:
+        """Return the sources that have a folder, the run's own first."""
+        return [SourceFolder(self.path), *(SourceFolder(path) for path in _list_folders(self.sources))]
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a plan or results of a run are here."""
+        return self.plan.is_file() or self.results.is_file()
+
+
+@dataclass(frozen=True)
+class ReportFolder(Folder):
+    """The files of one report."""
+
+    page = Named("report.html")
+    markdown = Named("report.md")
+    results = Named("results.json")
+    results_csv = Named("results.csv")
+    results_parquet = Named("results.parquet")
+
+
+def _list_folders(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.glob("*/") if not path.name.startswith("."))
 
 
 def folder_of(run_folder: Path, trial: TrialPlan) -> Path:
     """Where a trial's files lie."""
-    return run_folder / "trials" / trial.id
+    return RunFolder(run_folder).trial(trial.id).path
