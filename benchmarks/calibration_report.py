@@ -10,7 +10,7 @@ import numpy as np
 from populations import Design, World
 
 from lora_bench.metrics import parse_metric
-from lora_bench.metrics.verdicts import ALPHA, NO_DIFFERENCE
+from lora_bench.metrics.verdicts import ALPHA, Verdict
 
 FRECHET, KERNEL = parse_metric("encodec"), parse_metric("mmd/encodec")
 DESIGNS = {"50 tracks x 3 clips": Design(), "150 tracks x 1 clip": Design(n_tracks=150, n_track_clips=1)}
@@ -94,7 +94,7 @@ def summarize_power(rows: list[Row], decay: float) -> list[dict[str, object]]:
     table: list[dict[str, object]] = []
     for (metric, progress), members in sorted(groups.items()):
         rejected, error, n = share(float(row["p_value"]) <= ALPHA for row in members)
-        told, told_error, _ = share(row["verdict"] != NO_DIFFERENCE for row in members)
+        told, told_error, _ = share(row["verdict"] != Verdict.NO_DIFFERENCE for row in members)
         table.append(
             {
                 "metric": metric,

@@ -38,7 +38,7 @@ from lora_bench.comparison.paired_test import Comparison, compare_paired
 from lora_bench.evaluation.encoding import embed_reference, load_clips, prepare_encoder
 from lora_bench.metrics import Metric, parse_metric
 from lora_bench.metrics.clusters import take_clips
-from lora_bench.metrics.verdicts import ALPHA, NO_DIFFERENCE
+from lora_bench.metrics.verdicts import ALPHA, Verdict
 from lora_bench.models.decoding.decoder import generate_codes
 from lora_bench.models.loading import load_model
 from lora_bench.models.protocol import MusicModel
@@ -189,7 +189,7 @@ def test_experiments(
 
 def summarize(metric: str, way: str, found: list[Comparison]) -> dict[str, object]:
     rejected, rejected_se, n = share(item.p_value <= ALPHA for item in found)
-    told, told_se, _ = share(item.verdict != NO_DIFFERENCE for item in found)
+    told, told_se, _ = share(item.verdict != Verdict.NO_DIFFERENCE for item in found)
     misses, misses_se, _ = share(
         item.ci_low is not None and item.ci_high is not None and not item.ci_low <= 0.0 <= item.ci_high
         for item in found

@@ -1,16 +1,18 @@
-"""Which trained trial of a run is meant: by id, by name, or the best on a metric."""
+"""Choice of a trained trial of a run: by id, by name, or the best on a metric."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lora_bench.errors import UsageError
 from lora_bench.planning.plan import TrialPlan, read_plan
+from lora_bench.planning.run_folder import RunFolder
 from lora_bench.report.formatting import format_interval, format_value
 from lora_bench.report.view import RunView, is_higher_better
 from lora_bench.results.gather import gather_results
+from lora_bench.results.run_records import TrialResult
 
 BEST = "best"
 
@@ -43,64 +45,58 @@ def choose_trial(run_folder: Path, name: str, metric: str | None = None) -> Chos
     Raises:
         UsageError: there is no such run, trial, metric or adapter; says what there is.
     """
-    if not (run_folder / "plan.json").is_file():
+    run = RunFolder(run_folder)
+    if not run.plan.is_file():
         raise UsageError(
-            f"{run_folder}: expected the folder of a run, with plan.json in it, such as runs/quickstart"
+            f"{run_folder}: expected the folder of a run, with {RunFolder.plan} in it, such as runs/quickstart"
         )
     view = RunView(gather_results(run_folder), run_folder)
-    trained = [trial for trial in view.trials if trial["adapter"]]
+    trained = [trial for trial in view.trials if trial.adapter]
     if not trained:
         raise UsageError(f"{run_folder}: no trial has an adapter yet; see `lora-bench status {run_folder}`")
     if name == BEST:
         trial, reason = _find_best(view, trained, metric)
     else:
         trial, reason = _find_named(run_folder, view, name), None
-    plans = {plan.id: plan for plan in read_plan(run_folder / "plan.json").trials}
-    return ChosenTrial(plans[trial["id"]], run_folder / trial["adapter"], view, reason)
+    plans = {plan.id: plan for plan in read_plan(run.plan).trials}
+    return ChosenTrial(plans[trial.id], run.trial(trial.id).adapter, view, reason)
 
 
-def _find_named(run_folder: Path, view: RunView, name: str) -> dict[str, Any]:
-    found = [t for t in view.trials if name in (t["id"], t["name"], *t["aliases"])]
-    named = [trial for trial in found if trial["adapter"]]
+def _find_named(run_folder: Path, view: RunView, name: str) -> TrialResult:
+    found = [trial for trial in view.trials if name in (trial.id, trial.name, *trial.aliases)]
+    named = [trial for trial in found if trial.adapter]
     if len(named) == 1:
         return named[0]
-    choices = ", ".join(view.names_of_trials[trial["id"]] for trial in view.trials if trial["adapter"])
+    choices = ", ".join(view.name_trial(trial.id) for trial in view.trials if trial.adapter)
     if len(named) > 1:
-        ids = ", ".join(trial["id"] for trial in named)
-        raise UsageError(f"--trial {name}: {len(named)} trials are called so; give the id of one: {ids}")
+        ids = ", ".join(trial.id for trial in named)
+        raise UsageError(f"--trial {name}: {len(named)} trials have this name; give the id of one: {ids}")
     if found:
-        why = "is the base model" if found[0]["kind"] == "zero-shot" else f"is {found[0]['state']}"
+        why = "is the base model" if found[0].is_zero_shot else f"is {found[0].state}"
         raise UsageError(f"--trial {name}: has no adapter, it {why}; trials with one: {choices}")
     raise UsageError(f"--trial {name}: {run_folder} has no such trial; expected `best` or one of {choices}")
 
 
-def _find_best(
-    view: RunView, trained: list[dict[str, Any]], metric: str | None
-) -> tuple[dict[str, Any], str]:
-    """The best value over all prompts, corrected for the bias of finite samples where that is known."""
+def _find_best(view: RunView, trained: Sequence[TrialResult], metric: str | None) -> tuple[TrialResult, str]:
+    """Return the trial with the best value over all prompts, corrected for bias where that is known, and why."""
     chosen = metric or view.metrics[0]
     if chosen not in view.metrics:
         raise UsageError(
             f"--metric {chosen}: was not measured in this run; measured: {', '.join(view.metrics)}"
         )
-    scores = [(trial, score) for trial in trained if (score := view.score(trial["id"], chosen, None))]
+    scores = [(trial, score) for trial in trained if (score := view.score(trial.id, chosen, None))]
     if not scores:
         raise UsageError(
             f"--trial best: no trial with an adapter has a {chosen} score over all prompts; name a trial, or "
             "choose another --metric"
         )
     sign = -1.0 if is_higher_better(chosen) else 1.0
-    trial, score = min(scores, key=lambda item: sign * judged_value(item[1]))
-    value = format_value(judged_value(score))
-    if score.get("ci_low") is not None and score.get("ci_high") is not None:
-        value += f" (95 % {format_interval(score['ci_low'], score['ci_high'])})"
-    compared = view.comparison(trial["id"], chosen, None)
-    verdict = f"; against zero-shot: {compared['verdict']}" if compared and compared.get("verdict") else ""
-    name = view.names_of_trials[trial["id"]]
+    trial, score = min(scores, key=lambda item: sign * item[1].best_value)
+    value = format_value(score.best_value)
+    if score.ci_low is not None and score.ci_high is not None:
+        value += f" (95 % {format_interval(score.ci_low, score.ci_high)})"
+    compared = view.comparison(trial.id, chosen, None)
+    verdict = f"; against zero-shot: {compared.verdict}" if compared and compared.verdict else ""
+    name = view.name_trial(trial.id)
     text = f"best on {chosen} of {len(scores)} trained: {name}, {value}{verdict}".replace("\u00a0", " ")
     return trial, text
-
-
-def judged_value(score: dict[str, Any]) -> float:
-    """The value without the bias of finite samples if it is known, else the plain one."""
-    return float(score["value"] if score.get("corrected") is None else score["corrected"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from lora_bench.adapters.choose import ChosenTrial
 from lora_bench.adapters.model_card import CardFacts, write_card
@@ -22,7 +21,7 @@ def export_trial(chosen: ChosenTrial, folder: Path, facts: CardFacts, *, merged:
     Args:
         chosen: the trial.
         folder: must not be there, or be empty.
-        facts: what the card has to say beyond the report.
+        facts: what the card says beyond the report.
         merged: weights with the adapter in them, as transformers loads them, instead of the adapter.
 
     Returns:
@@ -48,7 +47,7 @@ def export_trial(chosen: ChosenTrial, folder: Path, facts: CardFacts, *, merged:
 
 
 def _write_adapter(chosen: ChosenTrial, folder: Path) -> None:
-    """PEFT's two files, and where the adapter comes from."""
+    """Write PEFT's two files, and where the adapter comes from."""
     for name in (WEIGHTS, CONFIG):
         if not (chosen.adapter / name).is_file():
             raise StoreError(
@@ -57,33 +56,29 @@ def _write_adapter(chosen: ChosenTrial, folder: Path) -> None:
             )
     shutil.copyfile(chosen.adapter / WEIGHTS, folder / WEIGHTS)
     write_json(folder / CONFIG, read_json(chosen.adapter / CONFIG))
-    write_json(folder / PROVENANCE, describe_origin(chosen))
+    write_origin(chosen, folder)
 
 
-def describe_origin(chosen: ChosenTrial) -> dict[str, Any]:
-    """What the adapter was made from and how, without any path of this machine."""
-    found: dict[str, Any] = {}
-    if (chosen.adapter / PROVENANCE).is_file():
-        found = read_json(chosen.adapter / PROVENANCE)
+def write_origin(chosen: ChosenTrial, folder: Path) -> None:
+    """Write what the adapter was made from and how, without any path of this machine."""
+    path = chosen.adapter / PROVENANCE
+    found = read_json(path) if path.is_file() else {}
     kept = {key: found[key] for key in ("weights_hash", "lora", "train", "train_seed") if key in found}
     result = {key: value for key, value in (found.get("result") or {}).items() if key != "adapter"}
-    return {
-        "model": public_model_name(chosen.plan.model.id),
-        **kept,
-        "trial": chosen.plan.id,
-        "result": result,
-    }
+    name = public_model_name(chosen.plan.model.id)
+    origin = {"model": name, **kept, "trial": chosen.plan.id, "result": result}
+    write_json(folder / PROVENANCE, origin)
 
 
 def public_model_name(name: str) -> str:
-    """A hub id as it is; of a local folder only its last part."""
+    """Return a hub id as it is; of a local folder only its last part."""
     is_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).expanduser().is_dir()
     return Path(name).expanduser().name if is_local else name
 
 
 def _write_merged(chosen: ChosenTrial, folder: Path) -> None:
-    """A transformers folder, whichever backend the adapter was trained on."""
+    """Write a transformers folder, also for an adapter that was trained on another backend."""
     from lora_bench.models.bridges.conversion import write_merged
 
     write_merged(chosen.plan.model, chosen.adapter, folder)
-    write_json(folder / PROVENANCE, describe_origin(chosen))
+    write_origin(chosen, folder)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
 from lora_bench.adapters.choose import ChosenTrial
+from lora_bench.report.cells import number_columns, text_columns
 from lora_bench.report.formatting import (
     MISSING,
+    add_interval,
     clean_text,
     count_noun,
     format_difference,
     format_duration,
-    format_interval,
     format_value,
     shorten,
     write_setting,
@@ -28,21 +28,22 @@ from lora_bench.report.writers.document import (
     Cell,
     Code,
     CodeBlock,
-    Column,
     Heading,
     Paragraph,
     Table,
     Text,
 )
 from lora_bench.report.writers.markdown import write_markdown
+from lora_bench.results.records import Comparison, ScoreRecord
+from lora_bench.results.run_records import TrialResult
+from lora_bench.results.settings import read_section
 
-Json = dict[str, Any]
 MAX_PROMPTS = 40
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What no file of the run says.
+    """Facts that no file of the run holds.
 
     Attributes:
         name: of the folder or repository, as the loading example names it.
@@ -92,7 +93,7 @@ def write_card(chosen: ChosenTrial, facts: CardFacts, *, merged: bool) -> str:
 def _write_front_matter(facts: CardFacts, *, merged: bool) -> str:
     base = find_licence(facts.base_name)
     licence = facts.licence or (base.id if base else None)
-    head: Json = {}
+    head: dict[str, object] = {}
     if licence:
         head["license"] = licence
     if "/" in facts.base_name:
@@ -111,11 +112,11 @@ def _build_card(chosen: ChosenTrial, facts: CardFacts, *, merged: bool) -> Itera
     yield Heading(1, facts.name, "top")
     warnings = " ".join(write_warnings(view))
     if warnings:
-        name = str((view.results.get("model") or {}).get("name") or facts.base_name)
+        name = view.results.model.name or facts.base_name
         yield Paragraph(warnings.replace(name, facts.base_name), is_warning=True)  # the name may be a path
     yield Paragraph(
-        (f"{what}, trained and scored by lora_bench: trial ", Code(trial["id"]), " of the run ",
-         Code(str(view.results["name"])), ".")
+        (f"{what}, trained and scored by lora_bench: trial ", Code(trial.id), " of the run ",
+         Code(view.results.name), ".")
     )  # fmt: skip
     yield from _build_base(view, facts)
     yield from _build_data(view)
@@ -124,73 +125,71 @@ def _build_card(chosen: ChosenTrial, facts: CardFacts, *, merged: bool) -> Itera
     yield from _build_loading(trial, facts, merged=merged)
 
 
-def _find_trial(chosen: ChosenTrial) -> Json:
-    return next(trial for trial in chosen.view.trials if trial["id"] == chosen.plan.id)
+def _find_trial(chosen: ChosenTrial) -> TrialResult:
+    return next(trial for trial in chosen.view.trials if trial.id == chosen.plan.id)
 
 
 def _build_base(view: RunView, facts: CardFacts) -> Iterator[Block]:
-    model: Json = view.results.get("model") or {}
+    model = view.results.model
     licence = find_licence(facts.base_name)
     yield Heading(2, "Base model and licence", "base")
     facts_: list[Text] = [("base model: ", Code(facts.base_name))]
-    revision = (view.spec.get("model") or {}).get("revision")
+    revision = read_section(view.spec, "model").get("revision")
     if revision:
         facts_.append(("revision: ", Code(str(revision))))
-    if model.get("weights_hash"):
-        facts_.append(("SHA-256 over its weight files: ", Code(str(model["weights_hash"]))))
+    if model.weights_hash:
+        facts_.append(("SHA-256 over its weight files: ", Code(model.weights_hash)))
     facts_.append(
         licence.text
         if licence
-        else "The licence of the base weights is not known to lora_bench; whoever passes this on must look it up."
+        else "The licence of the base weights is not known to lora_bench; look it up before you pass this on."
     )
     yield Bullets(tuple(facts_))
 
 
 def _build_data(view: RunView) -> Iterator[Block]:
-    dataset: Json = view.results.get("dataset") or {}
+    dataset = view.results.dataset
+    train, held_out = dataset.train, dataset.eval
     yield Heading(2, "Training data", "data")
-    if not dataset.get("train"):
+    if train is None or held_out is None:
         yield Paragraph("The run holds no description of its data.")
         return
-    train, held_out = dataset["train"], dataset["eval"]
     yield Paragraph(
-        f"{count_noun(train['n_tracks'], 'track')} ({format_duration(train['duration_s'])}) of "
-        f"{clean_text(str(dataset.get('name')))}, content hash {dataset.get('key')}; held out before slicing, and what "
-        f"the scores were measured against: {count_noun(held_out['n_tracks'], 'track')} "
-        f"({format_duration(held_out['duration_s'])})."
+        f"{count_noun(train.n_tracks, 'track')} ({format_duration(train.duration_s)}) of "
+        f"{clean_text(str(dataset.name))}, content hash {dataset.key}; the scores are measured against "
+        f"{count_noun(held_out.n_tracks, 'track')} ({format_duration(held_out.duration_s)}), held out before slicing."
     )
-    if (view.spec.get("dataset") or {}).get("builtin") is None:
+    if read_section(view.spec, "dataset").get("builtin") is None:
         yield Paragraph(
-            "The run does not know the licence of these recordings; whoever passes this on must see to it."
+            "The run does not know the licence of these recordings; look it up before you pass this on."
         )
 
 
-def _build_scores(view: RunView, trial: Json) -> Iterator[Block]:
-    """Zero-shot and this trial side by side, per metric and prompt, with intervals and verdicts."""
+def _build_scores(view: RunView, trial: TrialResult) -> Iterator[Block]:
+    """Yield zero-shot and this trial side by side, per metric and prompt, with intervals and verdicts."""
     yield Heading(2, "Scores", "scores")
-    base_id = trial.get("zero_shot")
     shown = view.prompts[:MAX_PROMPTS]
     columns = (
-        Column("prompt", is_numeric=False), Column("zero-shot"), Column("this adapter"),
-        Column("difference (95 % interval)"), Column("verdict", is_numeric=False),
-    )  # fmt: skip
+        *text_columns("prompt"),
+        *number_columns("zero-shot", "this adapter", "difference (95 % interval)"),
+        *text_columns("verdict"),
+    )
     for metric in view.metrics:
         rows = tuple(
             (
                 Cell("all prompts" if prompt is None else shorten(prompt, 80)),
-                Cell(_describe_score(view.score(base_id, metric, prompt) if base_id else None)),
-                Cell(_describe_score(view.score(trial["id"], metric, prompt))),
-                *_describe_difference(view.comparison(trial["id"], metric, prompt)),
+                Cell(_describe_score(view.score(trial.zero_shot or "", metric, prompt))),
+                Cell(_describe_score(view.score(trial.id, metric, prompt))),
+                *_describe_difference(view.comparison(trial.id, metric, prompt)),
             )
             for prompt in (*shown, None)
         )
         yield Table(f"{metric} {arrow(metric)}, with 95 % intervals", columns, rows)
     if len(shown) < len(view.prompts):
         yield Paragraph(f"Shown are the first {len(shown)} of {len(view.prompts)} prompts.")
-    generation: Json = view.spec.get("generation") or {}
     settings = ", ".join(
         f"{key.replace('_', ' ')} {write_setting(value)}"
-        for key, value in generation.items()
+        for key, value in view.generation.items()
         if value is not None or key != "quantization"
     )
     yield Paragraph(
@@ -200,49 +199,37 @@ def _build_scores(view: RunView, trial: Json) -> Iterator[Block]:
     )
 
 
-def _describe_score(score: Json | None) -> str:
+def _describe_score(score: ScoreRecord | None) -> str:
     if score is None:
         return MISSING
-    corrected = score.get("corrected")
-    text = format_value(score["value"]) if corrected is None else f"{format_value(corrected)} c"
-    low, high = score.get("ci_low"), score.get("ci_high")
-    return text if low is None or high is None else f"{text} ({format_interval(low, high)})"
+    mark = "" if score.corrected is None else " c"
+    return add_interval(f"{format_value(score.best_value)}{mark}", score.ci_low, score.ci_high)
 
 
-def _describe_difference(compared: Json | None) -> tuple[Cell, Cell]:
-    if compared is None or compared.get("delta") is None:
+def _describe_difference(compared: Comparison | None) -> tuple[Cell, Cell]:
+    if compared is None:
         return Cell(MISSING), Cell("not tested")
-    text = format_difference(compared["delta"])
-    low, high = compared.get("ci_low"), compared.get("ci_high")
-    if low is not None and high is not None:
-        text += f" ({format_interval(low, high, signed=True)})"
-    return Cell(text), Cell(str(compared.get("verdict") or "not tested"))
+    text = add_interval(format_difference(compared.delta), compared.ci_low, compared.ci_high, signed=True)
+    return Cell(text), Cell(compared.verdict or "not tested")
 
 
-def _build_training(trial: Json) -> Iterator[Block]:
+def _build_training(trial: TrialResult) -> Iterator[Block]:
     yield Heading(2, "Training", "training")
-    settings: Json = {
-        **(trial.get("lora") or {}),
-        **(trial.get("train") or {}),
-        "training seed": trial["train_seed"],
-    }
+    settings = {**(trial.lora or {}), **(trial.train or {}), "training seed": trial.train_seed}
     facts: list[Text] = [
         f"{key.replace('_', ' ')}: {write_setting(value)}" for key, value in settings.items()
     ]
-    if trial.get("trainable_params"):
-        facts.append(f"trainable parameters: {trial['trainable_params']:,}")
-    if trial.get("matched_modules"):
-        facts.append(f"adapted modules: {write_setting(trial['matched_modules'])}")
-    losses: Json = trial.get("losses") or {}
-    if losses.get("first_eval") is not None and losses.get("last_eval") is not None:
-        facts.append(
-            f"held-out loss in nats per code: {losses['first_eval']:.4f} before, {losses['last_eval']:.4f} after "
-            "training"
-        )
+    if trial.trainable_params:
+        facts.append(f"trainable parameters: {trial.trainable_params:,}")
+    if trial.matched_modules:
+        facts.append(f"adapted modules: {write_setting(trial.matched_modules)}")
+    before, after = trial.losses.first_eval, trial.losses.last_eval
+    if before is not None and after is not None:
+        facts.append(f"held-out loss in nats per code: {before:.4f} before, {after:.4f} after training")
     yield Bullets(tuple(facts))
 
 
-def _build_loading(trial: Json, facts: CardFacts, *, merged: bool) -> Iterator[Block]:
+def _build_loading(trial: TrialResult, facts: CardFacts, *, merged: bool) -> Iterator[Block]:
     yield Heading(2, "How to load", "load")
     if merged:
         code = (
@@ -270,11 +257,11 @@ def _build_loading(trial: Json, facts: CardFacts, *, merged: bool) -> Iterator[B
         "audio = model.generate(**inputs, do_sample=True, guidance_scale=3.0, max_new_tokens=253)\n"
     )
     yield CodeBlock(code.rstrip("\n"), "python")
-    alpha = (trial.get("lora") or {}).get("alpha")
+    alpha = (trial.lora or {}).get("alpha")
     if not merged and alpha is not None:
         yield Paragraph(
-            f"PEFT applies alpha ({write_setting(alpha)}) by itself; a program that reads the matrices alone must not "
-            "forget it."
+            f"PEFT applies alpha ({write_setting(alpha)}) by itself; a program that reads the matrices alone must "
+            "apply it too."
         )
 
 

@@ -1,4 +1,4 @@
-"""Zero-shot against fine-tuned: differences with intervals, tests, and verdicts in words.
+"""Paired tests of two generators on the same prompts and noise: differences, intervals and verdicts.
 
 A verdict other than *no detectable difference* needs both: a p-value of the label-swap test of at most
 0.05 after Holm's correction for the number of prompts, and a 95 % interval of the bias-corrected
@@ -9,10 +9,10 @@ which lowers the bias of its distance.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TypedDict, TypeVar, Unpack
 
 import numpy as np
+from pydantic import JsonValue
 
 from lora_bench.artifacts import Embeddings
 from lora_bench.errors import ScoreError, UnscoredError
@@ -31,82 +31,39 @@ from lora_bench.metrics.paired import (
 )
 from lora_bench.metrics.provenance import merge_provenance
 from lora_bench.metrics.seeds_and_holm import holm, summarize_seeds
-from lora_bench.metrics.verdicts import ALPHA, BETTER, NO_DIFFERENCE, WORSE
+from lora_bench.metrics.verdicts import ALPHA, Verdict
+from lora_bench.results.records import Comparison, SeedComparison
 
 N_PERMUTATIONS = 999
 INTERVAL = "95 % paired delete-one-cluster jackknife, both sides"
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A configuration against another (as a rule zero-shot) on the same prompts and noise.
+class SwapOptions(TypedDict, total=False):
+    """Options of a paired test; see `compare_pooled`."""
 
-    Attributes:
-        metric: metric's name; `prompt` None is over all prompts together.
-        trial: what is judged; `against` what it is compared with.
-        delta: bias-corrected statistic of the trial less that of the other; negative is better for distances.
-        delta_plugin: difference of the plug-in values, as they stand in tables.
-        ci_low: 95 % interval of `delta`; None, with `se`, if there are too few clips for one.
-        p_value: two-sided, paired label swaps; `p_holm` after Holm's correction across prompts.
-        verdict: `better`, `worse` or `no detectable difference`.
-        n_pairs: clips that both made.
-    """
-
-    metric: str
     prompt: str | None
-    trial: str
-    against: str
-    delta: float
-    delta_plugin: float
-    se: float | None
-    ci_low: float | None
-    ci_high: float | None
-    p_value: float
-    p_holm: float
-    verdict: str
-    n_pairs: int
-    n_reference: int
-    note: str | None = None
-    provenance: Mapping[str, str | int | float] = field(default_factory=dict)
+    names: tuple[str, str]
+    n_permutations: int
+    seed: int
 
 
 def compare_paired(
-    metric: Metric,
-    base: Embeddings,
-    tuned: Embeddings,
-    reference: Embeddings,
-    *,
-    prompt: str | None = None,
-    names: tuple[str, str] = ("fine-tuned", "zero-shot"),
-    n_permutations: int = N_PERMUTATIONS,
-    seed: int = 0,
+    metric: Metric, base: Embeddings, tuned: Embeddings, reference: Embeddings, **options: Unpack[SwapOptions]
 ) -> Comparison:
-    """Compare two generators on one prompt; `p_holm` is the p-value until `adjust_holm` sees the family.
+    """Compare two generators on one prompt: `compare_pooled` of a single stratum.
 
     Args:
         metric: what is compared.
-        base: clips of the one that is compared with.
-        tuned: clips of the one that is judged; paired with `base` by clip name.
+        base: clips of the generator that is compared with.
+        tuned: clips of the generator that is judged; paired with `base` by clip name.
         reference: tracks, or the prompt's text for `clap_score`.
-        prompt: label.
-        names: `trial` and `against` of the result.
-        n_permutations: label swaps.
-        seed: of the swaps.
+        options: as in `compare_pooled`.
 
     Raises:
         UnscoredError: fewer than two clips are in both sets.
         ScoreError: values that are not finite, different dimensions, encoders or weights.
     """
-    return compare_pooled(
-        metric,
-        [base],
-        [tuned],
-        reference,
-        prompt=prompt,
-        names=names,
-        n_permutations=n_permutations,
-        seed=seed,
-    )
+    return compare_pooled(metric, [base], [tuned], reference, **options)
 
 
 def compare_pooled(
@@ -131,6 +88,9 @@ def compare_pooled(
         names: trial, and what it is compared with.
         n_permutations: label swaps.
         seed: of the swaps.
+
+    Returns:
+        The comparison; its `p_holm` is the p-value until `adjust_holm` sees the family.
 
     Raises:
         UnscoredError, ScoreError: as `compare_paired`.
@@ -161,7 +121,7 @@ def _make_comparison(
     notes: Sequence[str],
     provenance: Mapping[str, str | int | float],
 ) -> Comparison:
-    made = Comparison(
+    return Comparison(
         metric=metric.name,
         prompt=prompt,
         trial=names[0],
@@ -173,7 +133,7 @@ def _make_comparison(
         ci_high=difference.ci_high,
         p_value=difference.p_value,
         p_holm=difference.p_value,
-        verdict=NO_DIFFERENCE,
+        verdict=judge(difference.p_value, difference.ci_low, difference.ci_high, metric.distance),
         n_pairs=counts[0],
         n_reference=counts[1],
         note="; ".join(notes) or None,
@@ -185,13 +145,12 @@ def _make_comparison(
             "test": f"paired label swaps, {difference.n_swaps} assignments, two-sided",
         },
     )
-    return replace(made, verdict=judge(made))
 
 
 def _prepare(
     metric: Metric, base: Clusters, tuned: Clusters, reference: Embeddings
 ) -> tuple[PairedSets, int, tuple[str, ...]]:
-    """The statistic in the form of weights, the number of references, and what to mind."""
+    """Return the statistic in the form of weights, the number of references, and caveats."""
     if metric.distance == "text":
         texts = np.asarray(reference.values, dtype=np.float64)
         return pair_texts(base, tuned, texts), len(texts), ()
@@ -203,7 +162,7 @@ def _prepare(
 
 
 def _pair_clips(base: Embeddings, tuned: Embeddings) -> tuple[Embeddings, Embeddings]:
-    """The clips that are in both sets, in the order of the first.
+    """Return the clips that are in both sets, in the order of the first.
 
     Raises:
         UnscoredError: fewer than two.
@@ -225,73 +184,50 @@ def _pair_clips(base: Embeddings, tuned: Embeddings) -> tuple[Embeddings, Embedd
     return take_clips(base, common), take_clips(tuned, partners)
 
 
-def judge(comparison: Comparison | SeedComparison) -> str:
-    """The verdict in words from `p_holm` and the interval."""
-    low, high = comparison.ci_low, comparison.ci_high
-    if low is None or high is None or comparison.p_holm > ALPHA or low <= 0.0 <= high:
-        return NO_DIFFERENCE
-    lower_is_better = comparison.provenance.get("distance") != "text"
-    return BETTER if (high < 0.0) == lower_is_better else WORSE
+def judge(p_value: float, low: float | None, high: float | None, distance: JsonValue) -> Verdict:
+    """Return the verdict that follows from a p-value and an interval.
+
+    Args:
+        p_value: after Holm's correction.
+        low: lower end of the interval; None without one.
+        high: upper end.
+        distance: the metric's; of `text` a larger value is better, of others a smaller one.
+    """
+    if low is None or high is None or p_value > ALPHA or low <= 0.0 <= high:
+        return Verdict.NO_DIFFERENCE
+    return Verdict.BETTER if (high < 0.0) == (distance != "text") else Verdict.WORSE
 
 
-Judged = TypeVar("Judged", "Comparison", "SeedComparison")
+Judged = TypeVar("Judged", Comparison, SeedComparison)
 
 
-def _adjust_families(items: Sequence[Judged], name: Callable[[Judged], tuple[str, str, str]]) -> list[Judged]:
-    """Holm's p-values within the families that `name` tells apart, and the verdicts that follow."""
+def _adjust_families(items: Sequence[Judged], name: Callable[[Judged], tuple[str, str]]) -> list[Judged]:
+    """Return Holm's p-values within the families that `name` distinguishes, and the verdicts that follow."""
     adjusted = list(items)
-    families: dict[tuple[str, str, str], list[int]] = {}
+    families: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
     for place, item in enumerate(items):
-        if item.prompt is not None:
-            families.setdefault(name(item), []).append(place)
-    for places in families.values():
-        for place, p_holm in zip(places, holm([items[place].p_value for place in places]), strict=True):
-            changed = replace(items[place], p_holm=p_holm)
-            adjusted[place] = replace(changed, verdict=judge(changed))
+        if item.prompt is not None and item.p_value is not None:
+            families.setdefault((*name(item), item.metric), []).append((place, item.p_value))
+    for family in families.values():
+        for (place, _), p_holm in zip(family, holm([p_value for _, p_value in family]), strict=True):
+            item = items[place]
+            verdict = judge(p_holm, item.ci_low, item.ci_high, item.provenance.get("distance"))
+            adjusted[place] = item.model_copy(update={"p_holm": p_holm, "verdict": verdict})
     return adjusted
 
 
 def adjust_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Holm's correction within every (trial, metric) across its prompts, and the verdicts that follow.
+    """Apply Holm's correction within every (trial, metric) across its prompts, and judge again.
 
     Comparisons over all prompts together (`prompt` None) are no part of a family and keep their p-value.
     """
-    return _adjust_families(comparisons, lambda item: (item.trial, item.against, item.metric))
-
-
-@dataclass(frozen=True)
-class SeedComparison:
-    """A configuration against another over several training seeds.
-
-    Attributes:
-        delta: mean over training seeds of the bias-corrected differences.
-        se: standard error of `delta`: the spread over seeds together with the error within a comparison,
-            which the seeds share (the same base clips and references) and which averaging does not lower.
-        se_seeds: the spread over seeds alone.
-        p_value: two-sided, Student's t of `delta / se`; `p_holm` after Holm's correction across prompts.
-        n_seeds: training seeds; at least two.
-    """
-
-    metric: str
-    prompt: str | None
-    configuration: str
-    against: str
-    delta: float
-    se: float
-    se_seeds: float
-    ci_low: float
-    ci_high: float
-    p_value: float
-    p_holm: float
-    verdict: str
-    n_seeds: int
-    provenance: Mapping[str, str | int | float] = field(default_factory=dict)
+    return _adjust_families(comparisons, lambda item: (item.trial, item.against))
 
 
 def aggregate_seeds(
     comparisons: Sequence[Comparison], configurations: Mapping[str, str]
 ) -> list[SeedComparison]:
-    """Comparisons of the same configurations over training seeds; one seed alone gives none.
+    """Aggregate comparisons of the same configurations over training seeds; one seed alone gives none.
 
     Args:
         comparisons: of single trials.
@@ -307,22 +243,24 @@ def aggregate_seeds(
         if len({item.trial for item in items}) > 1
         and (made := _aggregate(items, configuration, against)) is not None
     ]
-    return _adjust_families(found, lambda item: (item.configuration, item.against, item.metric))
+    return _adjust_families(found, lambda item: (item.configuration, item.against))
 
 
 def _aggregate(items: Sequence[Comparison], configuration: str, against: str) -> SeedComparison | None:
-    """None if a single comparison has no standard error."""
+    """Return the mean over seeds; None if a single comparison has no standard error."""
     errors = [item.se for item in items if item.se is not None]
     if len(errors) < len(items):
         return None
     summary = summarize_seeds([item.delta for item in items])
     se_seeds = summary.se or 0.0
     within = float(np.mean(np.square(errors)))
-    freedom = max(min(min(item.n_pairs, item.n_reference) for item in items) - 1, 1)
+    sizes = [n for item in items for n in (item.n_pairs, item.n_reference) if n is not None]
+    freedom = max(min(sizes) - 1, 1)
     sides = [Jackknife(0.0, se_seeds**2, len(items) - 1), Jackknife(0.0, within, freedom)]
     interval = make_interval(summary.mean, sides)
     p_value = interval_p_value(summary.mean, sides)
-    made = SeedComparison(
+    provenance = items[0].provenance
+    return SeedComparison(
         metric=items[0].metric,
         prompt=items[0].prompt,
         configuration=configuration,
@@ -334,12 +272,11 @@ def _aggregate(items: Sequence[Comparison], configuration: str, against: str) ->
         ci_high=interval.high,
         p_value=p_value,
         p_holm=p_value,
-        verdict=NO_DIFFERENCE,
+        verdict=judge(p_value, interval.low, interval.high, provenance.get("distance")),
         n_seeds=len(items),
         provenance={
-            **{key: value for key, value in items[0].provenance.items() if key not in {"interval", "test"}},
+            **{key: value for key, value in provenance.items() if key not in {"interval", "test"}},
             "interval": "95 %, spread over training seeds and mean error within a comparison, Welch",
             "test": "Student's t of the mean difference over training seeds, two-sided",
         },
     )
-    return replace(made, verdict=judge(made))

@@ -1,177 +1,122 @@
-"""The records of one trial against another: comparisons, guards, what prompts still do.
+"""Comparison of one trial with another: scores, guards and text control.
 
-`pairs.py` says which trials are partners, and when anything is to be compared at all.
+`pairs.py` decides which trials are partners, and whether there is anything to compare.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from lora_bench.artifacts import Embeddings
-from lora_bench.comparison.paired_test import (
-    Comparison,
-    adjust_holm,
-    aggregate_seeds,
-    compare_paired,
-    compare_pooled,
-)
+from lora_bench.comparison.embedded_trial import EmbeddedTrial, compare_trials_on
+from lora_bench.comparison.paired_test import adjust_holm, aggregate_seeds
 from lora_bench.comparison.text_control import compare_control
 from lora_bench.errors import UnscoredError
 from lora_bench.metrics import Metric, parse_metric
-from lora_bench.metrics.clusters import take_clips
 from lora_bench.metrics.text_control import find_off_genre
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
-from lora_bench.planning.run_folder import folder_of
+from lora_bench.planning.run_folder import RunFolder
 from lora_bench.progress import Progress
-from lora_bench.slugs import prompt_slugs
-from lora_bench.stages.embed import load_embeddings
-from lora_bench.store import hash_json, read_json
+from lora_bench.results.reading import read_record
+from lora_bench.results.records import (
+    AdherenceRecord,
+    Comparison,
+    ControlFigure,
+    GuardRecord,
+    SeedComparison,
+)
+from lora_bench.results.run_files import TrialGuardsFile
+from lora_bench.store import hash_json
 
 TEXT_METRIC = "clap_score"
 _OFF_GENRE_SET = re.compile(r"^(off|out)[-_ ]?(of[-_ ]?)?genre", re.IGNORECASE)
 
-Json = dict[str, Any]
 Pair = tuple[TrialPlan, TrialPlan]
 
 
 def compare_pairs(
-    name: str,
-    pairs: Sequence[Pair],
-    configurations: Mapping[str, str],
-    run_folder: Path,
-    progress: Progress,
-) -> Json:
-    """All metrics and prompts of these pairs.
+    pairs: Sequence[Pair], configurations: Mapping[str, str], run_folder: Path, progress: Progress
+) -> tuple[list[Comparison], list[SeedComparison]]:
+    """Compare these pairs on all metrics and prompts; return single trials, and means over training seeds.
 
     Args:
-        name: of the list of comparisons; that over training seeds is `<name>_over_seeds`.
         pairs: trials with their partners.
         configurations: by trial id.
-        run_folder: holds what the trials left.
+        run_folder: holds the files of the trials.
         progress: told about every pair.
     """
     found = adjust_holm([item for pair in pairs for item in _compare_pair(pair, run_folder, progress)])
-    return {name: found, f"{name}_over_seeds": aggregate_seeds(found, configurations)}
+    return found, aggregate_seeds(found, configurations)
 
 
 def _compare_pair(pair: Pair, run_folder: Path, progress: Progress) -> list[Comparison]:
     found = [
-        item for name in pair[0].metrics for item in _compare_metric(parse_metric(name), *pair, run_folder)
+        item for name in pair[0].metrics for item in _compare_metric(parse_metric(name), pair, run_folder)
     ]
     progress.advance(note=pair[0].name)
     return found
 
 
-def load_reference(run_folder: Path, trial: TrialPlan, encoder: str) -> Embeddings | None:
-    """The references that a trial was scored against; None if it was not."""
-    pointer = folder_of(run_folder, trial) / "embeddings" / encoder / "reference.json"
-    if not pointer.is_file():
-        return None
-    return load_embeddings(run_folder / "reference_embeddings" / read_json(pointer)["file"])
-
-
-def _load_sets(
-    encoder: str, trial: TrialPlan, partner: TrialPlan, run_folder: Path
-) -> list[tuple[Embeddings, Embeddings]]:
-    """The partner's and the trial's clips by prompt; empty if either was not embedded."""
-    slugs = prompt_slugs(trial.prompts)
-    files = [
-        [folder_of(run_folder, one) / "embeddings" / encoder / f"{slugs[p]}.npz" for one in (partner, trial)]
-        for p in trial.prompts
-    ]
-    if not all(file.is_file() for pair in files for file in pair):
+def _compare_metric(metric: Metric, pair: Pair, run_folder: Path) -> list[Comparison]:
+    """Compare all prompts of one metric; empty where it could not be scored or paired (the scores say why)."""
+    tuned, base = _open_pair(pair, run_folder)
+    try:
+        return compare_trials_on(metric, tuned, base, tuned.load_references(metric), skip_unpaired=True)
+    except UnscoredError:
         return []
-    return [(load_embeddings(a), load_embeddings(b)) for a, b in files]
 
 
-def _compare_metric(
-    metric: Metric, trial: TrialPlan, partner: TrialPlan, run_folder: Path
-) -> list[Comparison]:
-    """All prompts of one metric; empty where the metric could not be scored (the scores say why)."""
-    sets = _load_sets(metric.encoder, trial, partner, run_folder)
-    references = _load_others(metric, trial, run_folder)
-    if not sets or references is None:
-        return []
-    names = (trial.id, partner.id)
-    found: list[Comparison] = []
-    for place, (prompt, (base, tuned)) in enumerate(zip(trial.prompts, sets, strict=True)):
-        other = take_clips(references, [place]) if metric.distance == "text" else references
-        try:
-            found.append(compare_paired(metric, base, tuned, other, prompt=prompt, names=names))
-        except UnscoredError:
-            continue  # too few pairs: the scores carry the same note
-    if found:
-        bases, tuneds = zip(*sets, strict=True)
-        try:
-            found.append(compare_pooled(metric, bases, tuneds, references, prompt=None, names=names))
-        except UnscoredError:
-            return found
-    return found
+def _open_pair(pair: Pair, run_folder: Path) -> tuple[EmbeddedTrial, EmbeddedTrial]:
+    """Return the trial and its partner, both with the trial's prompts."""
+    run = RunFolder(run_folder)
+    tuned, base = (EmbeddedTrial(run.trial(trial.id), pair[0].prompts) for trial in pair)
+    return tuned, base
 
 
-def _load_others(metric: Metric, trial: TrialPlan, run_folder: Path) -> Embeddings | None:
-    """What clips are compared with: the recordings, or the prompts' texts in their order."""
-    if metric.distance != "text":
-        return load_reference(run_folder, trial, metric.encoder)
-    place = folder_of(run_folder, trial) / "embeddings" / metric.encoder / "texts.npz"
-    return load_embeddings(place) if place.is_file() else None
+def join_guards(done: Mapping[str, TrialPlan], run_folder: Path) -> list[GuardRecord]:
+    """Return the guards of all trials, held-out recordings first; equal records of these once."""
+    run = RunFolder(run_folder)
+    files = [read_record(run.trial(trial_id).guards, TrialGuardsFile) for trial_id in done]
+    records = [record for file in files for record in file.guards]
+    held_out: dict[str, GuardRecord] = {}
+    for record in records:
+        if record.trial is None:
+            held_out.setdefault(hash_json(record), record)
+    return [*held_out.values(), *(record for record in records if record.trial is not None)]
 
 
-def join_guards(done: dict[str, TrialPlan], run_folder: Path) -> Json:
-    """The guards of all trials; equal controls once."""
-    records: list[Json] = []
-    controls: set[str] = set()
-    for trial in done.values():
-        for record in read_json(folder_of(run_folder, trial) / "guards.json")["guards"]:
-            if record["trial"] is None:
-                mark = hash_json(record)
-                if mark in controls:
-                    continue
-                controls.add(mark)
-            records.append(record)
-    return {"guards": sorted(records, key=lambda record: record["trial"] is not None)}
-
-
-def check_control(pair: Pair, plan: ExperimentPlan, run_folder: Path) -> list[Json]:
-    """Separation, pull and prompt adherence of one trial against zero-shot, by encoder and prompt."""
+def check_control(pair: Pair, plan: ExperimentPlan, run_folder: Path) -> list[ControlFigure]:
+    """Measure separation, shift toward the genre and prompt adherence of one trial against zero-shot."""
     trial, partner = pair
     off_genre, words = _find_off_genre(plan, trial, run_folder)
     encoders = list(dict.fromkeys(parse_metric(name).encoder for name in trial.metrics))
-    records: list[Json] = []
+    records: list[ControlFigure] = []
+    tuned, base = _open_pair(pair, run_folder)
     for encoder in encoders:
-        sets = _load_sets(encoder, trial, partner, run_folder)
-        reference = load_reference(run_folder, trial, encoder)
-        if not sets or reference is None:
+        try:
+            sets = {p: (base.load_clips(encoder, p), tuned.load_clips(encoder, p)) for p in trial.prompts}
+            reference = tuned.load_references(parse_metric(encoder))
+        except UnscoredError:
             continue
-        records += compare_control(
-            (trial.id, partner.id),
-            encoder,
-            dict(zip(trial.prompts, sets, strict=True)),
-            reference,
-            off_genre,
-            words,
-        )
-    adherence = adjust_holm(_compare_metric(parse_metric(TEXT_METRIC), trial, partner, run_folder))
+        records += compare_control((trial.id, partner.id), encoder, sets, reference, off_genre, words)
+    adherence = adjust_holm(_compare_metric(parse_metric(TEXT_METRIC), pair, run_folder))
     for item in adherence:
-        shown = {key: value for key, value in asdict(item).items() if value is not None}
-        records.append({**shown, "prompt": item.prompt, "encoder": "clap", "figure": "adherence"})
+        known = {name: value for name, value in vars(item).items() if value is not None}
+        records.append(AdherenceRecord.model_validate({**known, "encoder": "clap", "figure": "adherence"}))
     return records
 
 
 def _find_off_genre(
     plan: ExperimentPlan, trial: TrialPlan, run_folder: Path
 ) -> tuple[dict[str, bool | None], str]:
-    """Which prompts are off-genre, by the spec's own set of that name or else by the captions' words."""
+    """Return which prompts are off-genre: by the spec's set of that name, else by the words of the captions."""
     stated = [set(texts) for name, texts in plan.spec.prompt_sets.items() if _OFF_GENRE_SET.match(name)]
     if stated:
         off = set().union(*stated)
         return {prompt: prompt in off for prompt in trial.prompts}, "named so in the spec's prompt_sets"
-    captions = read_json(folder_of(run_folder, trial) / "guards.json")["captions"]
-    found, words = find_off_genre(trial.prompts, captions)
+    file = read_record(RunFolder(run_folder).trial(trial.id).guards, TrialGuardsFile)
+    found, words = find_off_genre(trial.prompts, file.captions)
     if not words:
         return dict(found), "unknown: no genre word is common to the training captions"
     return dict(found), f"prompts without any of the captions' genre words ({', '.join(words[:12])})"

@@ -29,6 +29,3 @@ class MoveVerdict(StrEnum):
     TOWARDS = "towards the genre"
     AWAY = "away from the genre"
     NO_MOVE = "no detectable move"
-
-
-BETTER, WORSE, NO_DIFFERENCE = Verdict.BETTER, Verdict.WORSE, Verdict.NO_DIFFERENCE

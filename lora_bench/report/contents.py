@@ -1,4 +1,4 @@
-"""The order of a report: from what to be warned of to how to repeat it."""
+"""The order of a report: from its warnings to how to repeat the run."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from lora_bench.report.sections.summary import write_summary, write_warnings
 from lora_bench.report.sections.training import build_adapters, build_costs, build_training
 from lora_bench.report.view import RunView
 from lora_bench.report.writers.document import Block, Bullets, Heading, Link, Paragraph
+from lora_bench.results.settings import read_section, read_text
 
 
 def build_report(view: RunView, heard: Heard) -> Iterator[Block]:
-    """All blocks of a report; warnings come before the title, so that nobody misses them."""
+    """Yield all blocks of a report; warnings come before the title, so that nobody misses them."""
     warnings = write_warnings(view)
     if warnings:
         yield Paragraph(" ".join(warnings), is_warning=True)
@@ -48,16 +49,16 @@ def build_report(view: RunView, heard: Heard) -> Iterator[Block]:
 
 
 def choose_title(view: RunView) -> str:
-    """What the spec calls its report, or the run's name."""
-    return str((view.spec.get("report") or {}).get("title") or view.results["name"])
+    """Return the title that the spec gives the report, or the run's name."""
+    return read_text(read_section(view.spec, "report"), "title") or view.results.name
 
 
 def _build_listening(heard: Heard) -> Iterator[Block]:
     if heard.pairs:
         yield Heading(2, "Memorisation to listen to", "memorisation")
         yield Paragraph(
-            "The generated clips that resemble the training set most, beside the passage that they resemble; whether "
-            "one copies the other is for the ear to judge."
+            "The generated clips that resemble the training set most, each with the passage that it resembles. Listen "
+            "to judge whether one copies the other."
         )
         yield Bullets(tuple(pair.title for pair in heard.pairs))
         yield from heard.pairs
@@ -65,8 +66,8 @@ def _build_listening(heard: Heard) -> Iterator[Block]:
         return
     yield Heading(2, "Listen", "listen")
     yield Paragraph(
-        "The same prompt, clip index and noise through the base model and through each configuration, so "
-        "that what differs is the adapter. References are excerpts of held-out tracks."
+        "The same prompt, clip index and noise through the base model and through each configuration: only the "
+        "adapter differs. References are excerpts of held-out tracks."
     )
     yield Paragraph(
         ("The clips can be played in ", Link("report.html", "report.html"), "."), only_in="markdown"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from typing import Any
+from collections.abc import Mapping, Sequence
+
+from pydantic import JsonValue
 
 MAX_LABEL_WIDTH = 56
 MISSING = "\u2014"
@@ -15,17 +17,17 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\
 
 
 def clean_text(text: str) -> str:
-    """One line without control characters; runs of white space become one space."""
+    """Return one line without control characters; runs of white space become one space."""
     return " ".join(_CONTROL.sub("", text).split())
 
 
 def drop_control_characters(text: str) -> str:
-    """Text with its lines kept, but without characters that XML forbids."""
+    """Return text with its lines kept, but without characters that XML forbids."""
     return _CONTROL.sub("", text)
 
 
 def text_width(text: str) -> int:
-    """Columns that the text takes: East Asian wide characters count twice, combining ones not at all."""
+    """Return the columns that the text takes: East Asian wide characters count twice, combining ones not at all."""
     return sum(
         0 if unicodedata.combining(mark) else 2 if unicodedata.east_asian_width(mark) in "WF" else 1
         for mark in text
@@ -33,7 +35,7 @@ def text_width(text: str) -> int:
 
 
 def shorten(text: str, max_width: int = MAX_LABEL_WIDTH) -> str:
-    """The text, cut at a word where possible, with an ellipsis if it is wider than `max_width`."""
+    """Return the text, cut at a word where possible, with an ellipsis if it is wider than `max_width`."""
     text = clean_text(text)
     if text_width(text) <= max_width:
         return text
@@ -51,33 +53,46 @@ def shorten(text: str, max_width: int = MAX_LABEL_WIDTH) -> str:
 
 
 def format_value(value: float, *, decimals: int = 4) -> str:
-    """A score with the four decimals of published tables, more only where they would say nothing."""
+    """Return a score with the four decimals of published tables, more only where these would all be 0."""
     return _write_decimals(value, _count_decimals(value, n_digits=decimals, least=decimals))
 
 
 def format_with_error(value: float, error: float | None) -> str:
-    """`0.5000 ± 0.0200` with as many decimals as value and error both need; the value alone without error."""
+    """Return `0.5000 ± 0.0200` with as many decimals as value and error both need; the value alone without error."""
     if error is None:
         return format_value(value)
     decimals = max(_count_decimals(value), _count_decimals(error, n_digits=2, least=0))
     return f"{_write_decimals(value, decimals)}\u00a0±\u00a0{_write_decimals(error, decimals)}"
 
 
-def format_interval(low: float, high: float, *, signed: bool = False, decimals: int = 4) -> str:
-    """`0.4600 to 0.5400`: both ends with the decimals that the larger needs, more if the smaller would be 0."""
+def format_interval(low: float | None, high: float | None, *, signed: bool = False, decimals: int = 4) -> str:
+    """Return `0.4600 to 0.5400`, a dash without an interval.
+
+    Both ends have the decimals that the larger needs, and more if the smaller would be 0.
+    """
+    if low is None or high is None:
+        return MISSING
     small, large = sorted((low, high), key=abs)
     decimals = max(_count_decimals(large, least=decimals), _count_decimals(small, n_digits=1, least=decimals))
     ends = [_write_decimals(end, decimals, signed=signed) for end in (low, high)]
     return "\u00a0to\u00a0".join(ends)
 
 
+def add_interval(
+    text: str, low: float | None, high: float | None, *, signed: bool = False, decimals: int = 4
+) -> str:
+    """Return `text (0.4600 to 0.5400)`; the text alone without an interval."""
+    interval = format_interval(low, high, signed=signed, decimals=decimals)
+    return text if interval == MISSING else f"{text} ({interval})"
+
+
 def format_difference(value: float, *, decimals: int = 4) -> str:
-    """A value with its sign."""
+    """Return a value with its sign."""
     return _write_decimals(value, _count_decimals(value, n_digits=decimals, least=decimals), signed=True)
 
 
 def _count_decimals(value: float, n_digits: int = 4, least: int = 4) -> int:
-    """Decimals that show `n_digits` digits of a small value; at least `least`, fewer for large ones."""
+    """Return the decimals that show `n_digits` digits of a small value; at least `least`, fewer for large ones."""
     size = abs(value)
     if size >= 100:
         return min(least, 2 if size < 1000 else 1)
@@ -92,19 +107,19 @@ def _write_decimals(value: float, decimals: int, *, signed: bool = False) -> str
 
 
 def format_probability(value: float | None) -> str:
-    """A p-value; small ones as a bound."""
+    """Return a p-value; a small one as a bound."""
     if value is None:
         return MISSING
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def format_count(value: float | None) -> str:
-    """A whole number with thousands apart."""
+    """Return a whole number with separated thousands."""
     return MISSING if value is None else f"{int(value):,}"
 
 
 def format_duration(duration_s: float | None) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
+    """Return seconds, minutes or hours, depending on the length."""
     if duration_s is None:
         return MISSING
     if duration_s < 1:
@@ -116,25 +131,25 @@ def format_duration(duration_s: float | None) -> str:
     return f"{duration_s / 3600:.1f} h"
 
 
-def join_words(words: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+def join_words(words: Sequence[str]) -> str:
+    """Return `a`, `a and b`, `a, b and c`."""
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else ""
 
 
 def count_noun(n: int, noun: str) -> str:
-    """`1 prompt`, `3 prompts`."""
+    """Return `1 prompt`, `3 prompts`."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def write_setting(value: Any) -> str:
-    """A setting in words: null is off or unset, lists and mappings on one line."""
+def write_setting(value: JsonValue | Mapping[str, JsonValue]) -> str:
+    """Return a setting in words: null is off or unset, lists and mappings on one line."""
     if value is None:
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}" if abs(value) < 1e-12 or 1e-6 <= abs(value) < 1e7 else format_value(value)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return ", ".join(f"{key} {write_setting(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(write_setting(item) for item in value)

@@ -1,10 +1,11 @@
-"""Files of a run in, files of a report out; the same files give the same bytes."""
+"""The files of a report from the files of a run; the same files give the same bytes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from lora_bench.planning.plan import name_report
+from lora_bench.planning.run_folder import ReportFolder
 from lora_bench.report.audio.choose_clips import choose_listening
 from lora_bench.report.contents import build_report, choose_title
 from lora_bench.report.view import RunView
@@ -12,8 +13,9 @@ from lora_bench.report.writers.document import Figure
 from lora_bench.report.writers.html import write_page
 from lora_bench.report.writers.markdown import write_markdown
 from lora_bench.results.csv_table import render_csv
-from lora_bench.results.gather import gather_results, render_json
+from lora_bench.results.gather import gather_results
 from lora_bench.results.parquet_table import render_parquet
+from lora_bench.results.reading import render_record
 from lora_bench.store import write_bytes
 
 
@@ -32,15 +34,15 @@ def render_report(run_folder: Path, reports_folder: Path) -> list[Path]:
     """
     results = gather_results(run_folder)
     view = RunView(results, run_folder)
-    folder = reports_folder / name_report(str(results["name"]), results.get("overrides") or [])
+    folder = reports_folder / name_report(results.name, results.overrides)
     blocks = list(build_report(view, choose_listening(view, folder.absolute())))
     plots = {f"{block.slug}.svg": block.svg for block in blocks if isinstance(block, Figure)}
     files: dict[str, str | bytes] = {
-        "report.md": write_markdown(blocks),
-        "report.html": write_page(choose_title(view), blocks),
-        "results.csv": render_csv(results),
-        "results.json": render_json(results),
-        "results.parquet": render_parquet(results),
+        ReportFolder.markdown: write_markdown(blocks),
+        ReportFolder.page: write_page(choose_title(view), blocks),
+        ReportFolder.results_csv: render_csv(results),
+        ReportFolder.results: render_record(results),
+        ReportFolder.results_parquet: render_parquet(results),
         **plots,
     }
     for name, content in files.items():
@@ -52,13 +54,13 @@ def render_report(run_folder: Path, reports_folder: Path) -> list[Path]:
 
 
 def _write_if_new(path: Path, data: bytes) -> None:
-    """A file that holds just this is left as it is: a repeated run need not wait for the disk."""
+    """Write a file unless it holds just this: a repeated run need not wait for the disk."""
     if not path.is_file() or path.read_bytes() != data:
         write_bytes(path, data)
 
 
 def _remove_old_plots(folder: Path, kept: set[str]) -> None:
-    """Plots of what the run no longer has would otherwise stay beside the report."""
+    """Remove plots of metrics that the run no longer has."""
     for path in folder.glob("*.svg"):
         if path.name not in kept:
             path.unlink()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from lora_bench.metrics.provenance import describe_windowing
+from lora_bench.results.records import Comparison, Settings
+from lora_bench.results.run_records import RunResults, TrialResult
 from lora_bench.store import hash_json
+
+Row = Mapping[str, object]
 
 CSV_COLUMNS: tuple[str, ...] = (
     "trial_id", "trial", "kind", "train_seed", "state", "rank", "alpha", "targets", "trainable_params",
@@ -20,8 +23,8 @@ CSV_COLUMNS: tuple[str, ...] = (
 )  # fmt: skip
 
 
-def render_csv(results: Mapping[str, Any]) -> str:
-    """One row per cell, scored or not, with its comparisons and its provenance in short."""
+def render_csv(results: RunResults) -> str:
+    """Return one row per cell, scored or not, with its comparisons and its provenance in short."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, CSV_COLUMNS, lineterminator="\n", extrasaction="ignore", restval="")
     writer.writeheader()
@@ -29,44 +32,45 @@ def render_csv(results: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def list_cells(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """One record per cell with the fields of `CSV_COLUMNS` that it has, and perhaps others."""
+def list_cells(results: RunResults) -> Iterator[Row]:
+    """Yield one row per cell with the fields of `CSV_COLUMNS` that it has, and perhaps others."""
     zero_shot, baseline = (
-        {(item["trial"], item["metric"], item["prompt"]): item for item in results.get(name) or []}
-        for name in ("comparisons", "baseline_comparisons")
+        {(item.trial, item.metric, item.prompt): item for item in compared}
+        for compared in (results.comparisons, results.baseline_comparisons)
     )
-    for trial in results["trials"]:
-        shared = _trial_columns(trial)
-        for score in trial["scores"]:
-            place = (trial["id"], score["metric"], score["prompt"])
-            beside = _comparison_columns(zero_shot.get(place, {}), baseline.get(place, {}))
-            yield shared | score | beside | _provenance_columns(score)
-        for cell in trial["unscored"]:
-            yield shared | {"metric": cell["metric"], "prompt": cell["prompt"], "unscored": cell["reason"]}
+    for trial in results.trials:
+        shared = _list_trial_columns(trial)
+        for score in trial.scores:
+            place = (trial.id, score.metric, score.prompt)
+            yield {
+                **shared,
+                **vars(score),
+                **_list_comparison_columns("", zero_shot.get(place)),
+                **_list_comparison_columns("baseline_", baseline.get(place)),
+                **_list_provenance_columns(score.provenance),
+            }
+        for cell in trial.unscored:
+            yield {**shared, "metric": cell.metric, "prompt": cell.prompt, "unscored": cell.reason}
 
 
-def _comparison_columns(zero_shot: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, Any]:
-    """Differences to zero-shot and to the baseline's trial, never one in the other's columns."""
+def _list_comparison_columns(prefix: str, compared: Comparison | None) -> Row:
+    """Return the difference to zero-shot (no prefix) or to the baseline's trial, each in columns of its own."""
+    if compared is None:
+        return {}
+    interval = f"{prefix or 'delta_'}ci"
     return {
-        "delta": zero_shot.get("delta"),
-        "delta_ci_low": zero_shot.get("ci_low"),
-        "delta_ci_high": zero_shot.get("ci_high"),
-        "p_value": zero_shot.get("p_value"),
-        "p_holm": zero_shot.get("p_holm"),
-        "verdict": zero_shot.get("verdict"),
-        "baseline": baseline.get("against"),
-        "baseline_delta": baseline.get("delta"),
-        "baseline_ci_low": baseline.get("ci_low"),
-        "baseline_ci_high": baseline.get("ci_high"),
-        "baseline_p_value": baseline.get("p_value"),
-        "baseline_p_holm": baseline.get("p_holm"),
-        "baseline_verdict": baseline.get("verdict"),
+        f"{prefix}delta": compared.delta,
+        f"{interval}_low": compared.ci_low,
+        f"{interval}_high": compared.ci_high,
+        f"{prefix}p_value": compared.p_value,
+        f"{prefix}p_holm": compared.p_holm,
+        f"{prefix}verdict": compared.verdict,
+        "baseline": compared.against if prefix else None,
     }
 
 
-def _provenance_columns(score: Mapping[str, Any]) -> dict[str, Any]:
-    """What made the number, in short; the hash finds the whole record in `results.json`."""
-    about: Mapping[str, Any] = score.get("provenance") or {}
+def _list_provenance_columns(about: Settings) -> Row:
+    """Return what made the number, in short; the hash finds the whole record in `results.json`."""
     return {
         "encoder": about.get("encoder"),
         "weights": about.get("weights_hash") or about.get("weights"),
@@ -78,17 +82,17 @@ def _provenance_columns(score: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _trial_columns(trial: Mapping[str, Any]) -> dict[str, Any]:
-    lora: dict[str, Any] = trial["lora"] or {}
+def _list_trial_columns(trial: TrialResult) -> Row:
+    lora = trial.lora or {}
     targets = lora.get("targets")
     return {
-        "trial_id": trial["id"],
-        "trial": trial["name"],
-        "kind": trial["kind"],
-        "train_seed": trial["train_seed"],
-        "state": trial["state"],
+        "trial_id": trial.id,
+        "trial": trial.name,
+        "kind": trial.kind,
+        "train_seed": trial.train_seed,
+        "state": trial.state,
         "rank": lora.get("rank"),
         "alpha": lora.get("alpha"),
-        "targets": " ".join(targets) if isinstance(targets, list) else targets,
-        "trainable_params": trial["trainable_params"],
+        "targets": " ".join(map(str, targets)) if isinstance(targets, list) else targets,
+        "trainable_params": trial.trainable_params,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lora_bench.results.csv_table import CSV_COLUMNS, list_cells
+from lora_bench.results.run_records import RunResults
 
 _INTEGERS = frozenset({"train_seed", "rank", "trainable_params", "n_generated", "n_reference", "dim"})
 _REALS = frozenset({"alpha", "value", "corrected", "se", "ci_low", "ci_high"})
 _REAL_ENDINGS = ("delta", "_low", "_high", "p_value", "p_holm")
 
 
-def render_parquet(results: Mapping[str, Any]) -> bytes:
-    """The file's bytes; the same results give the same bytes under the same version of pyarrow.
+def render_parquet(results: RunResults) -> bytes:
+    """Return the bytes of the file; the same results give the same bytes under the same version of pyarrow.
 
     A cell that was not scored has null values and its reason in `unscored`; `prompt` null is all prompts.
     """

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from lora_bench.errors import StoreError
+from lora_bench.planning.run_folder import RunFolder
 from lora_bench.results.records import Record
 from lora_bench.results.run_files import RunPlan
 from lora_bench.results.run_records import RunResults
@@ -81,8 +82,12 @@ def describe_problem(error: ValidationError) -> str:
 
 
 def _name_field(location: tuple[int | str, ...]) -> str:
-    """Return `trials[0].scores[2].value`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+    """Return `trials[0].scores[2].value`; in a free document pydantic also names the type at each depth."""
+    if location and location[-1] == "float":
+        location = tuple(part for part in location if part not in ("dict", "list", "float"))
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(
+        "."
+    )
 
 
 def _show(value: Any) -> str:
@@ -121,4 +126,4 @@ def read_run_plan(run_folder: Path) -> RunPlan:
     Raises:
         StoreError: it is damaged, or not a plan of ours.
     """
-    return read_record(run_folder / "plan.json", RunPlan)
+    return read_record(RunFolder(run_folder).plan, RunPlan)

@@ -35,6 +35,7 @@ class Record(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="allow", allow_inf_nan=False, use_attribute_docstrings=True, validate_by_name=True
     )
+    __pydantic_extra__: dict[str, JsonValue] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 class ScoreRecord(Record):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from lora_bench.artifacts import AudioFormat
 from lora_bench.results.records import (
@@ -39,7 +39,7 @@ class PlannedTrial(Record):
     generation: Settings | None = None
     prompts: tuple[str, ...] | None = None
     metrics: tuple[str, ...] | None = None
-    changes: Settings = {}
+    changes: Settings = Field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     zero_shot: str | None = None
     search: Settings | None = None
@@ -193,7 +193,9 @@ class DatasetFile(Record):
     @classmethod
     def _wrap_manifest(cls, given: Any) -> Any:
         """Accept a file that is the manifest itself."""
-        return given if not isinstance(given, Mapping) or "manifest" in given else {**given, "manifest": given}
+        return (
+            given if not isinstance(given, Mapping) or "manifest" in given else {**given, "manifest": given}
+        )
 
 
 class TrialSettings(Record):
@@ -201,6 +203,10 @@ class TrialSettings(Record):
 
     id: str
     prompts: tuple[str, ...] = ()
-    generation: Settings = {}
+    generation: Settings = Field(default_factory=dict)
 
 
+class ReferencePointer(Record):
+    """`reference.json` of a trial's embeddings: the file of the references that it was scored against."""
+
+    file: str

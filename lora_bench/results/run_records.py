@@ -61,7 +61,7 @@ class TrialResult(Record):
     name: str
     configuration: str
     """Name without the training seed."""
-    changes: Settings = {}
+    changes: Settings = Field(default_factory=dict)
     """Dotted fields that differ from the spec's defaults."""
     aliases: tuple[str, ...] = ()
     """Names of equal configurations that were merged into this one."""
@@ -226,7 +226,7 @@ class RunResults(Record):
     sources: tuple[SourceSummary, ...] = ()
     model: ModelSummary = ModelSummary()
     environment: Environment = Environment()
-    spec: Settings = {}
+    spec: Settings = Field(default_factory=dict)
     """The spec as it was resolved."""
     source: str | None = None
     """The spec's file."""

@@ -1,6 +1,6 @@
-"""What a search tried of what it could have tried, as results tell it.
+"""The progress of a search: how many of its candidates were tried, and which were not.
 
-A candidate counts as tried as soon as it was begun, whatever became of it.  The others are `untried`: they have no
+A candidate counts as tried as soon as it was begun, even if it failed.  The others are `untried`: they have no
 cells, neither scored nor missing.  Until as many were tried as the spec says, the run as a whole is incomplete.
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-Json = dict[str, Any]
+from lora_bench.planning.run_folder import RunFolder
+from lora_bench.results.run_files import RunPlan
+from lora_bench.results.run_records import SearchSummary, TrialResult
+from lora_bench.results.settings import read_section
 
 UNTRIED = "untried"
 
@@ -37,7 +39,7 @@ class SearchTally:
 
     @property
     def is_over(self) -> bool:
-        """Whether no further candidate will be chosen."""
+        """Return whether no further candidate will be chosen."""
         return self.n_tried >= self.n_trials
 
     @property
@@ -49,54 +51,58 @@ class SearchTally:
 
 
 def tally_search(run_folder: Path, candidates: Sequence[str], n_trials: int) -> SearchTally:
-    """How far a search is, by its candidates' files."""
-    unbegun = {i for i in candidates if not (run_folder / "trials" / i / "state.json").is_file()}
+    """Count the candidates that were begun, by their files."""
+    unbegun = {i for i in candidates if not (RunFolder(run_folder).trial(i).state).is_file()}
     return SearchTally(n_trials, len(candidates), frozenset(unbegun))
 
 
-def tally_planned(run_folder: Path, plan: Json) -> SearchTally | None:
-    """The same for what `plan.json` holds; None without a search."""
-    spec: Json | None = ((plan.get("spec") or {}).get("search") or {}).get("optuna")
-    if not spec:
+def tally_planned(run_folder: Path, plan: RunPlan) -> SearchTally | None:
+    """Count the candidates of a plan that were begun; None without a search."""
+    optuna = read_section(plan.spec, "search", "optuna")
+    n_trials = optuna.get("n_trials")
+    if not isinstance(n_trials, int):
         return None
-    candidates = [str(trial["id"]) for trial in plan["trials"] if trial.get("search")]
-    return tally_search(run_folder, candidates, int(spec["n_trials"]))
+    candidates = [trial.id for trial in plan.trials if trial.search]
+    return tally_search(run_folder, candidates, n_trials)
 
 
-def settle_search(trials: Sequence[Json], plan: Json, run_folder: Path) -> Json | None:
-    """Tell apart what a search did not try from what is missing.
+def settle_search(
+    trials: Sequence[TrialResult], plan: RunPlan, run_folder: Path
+) -> tuple[list[TrialResult], SearchSummary | None]:
+    """Distinguish what a search did not try from what is missing.
 
     Args:
-        trials: gathered trials; those that were not begun become `untried` and lose their cells.
+        trials: gathered trials.
         plan: content of `plan.json`.
         run_folder: folder of the run.
 
     Returns:
-        `n_trials` (asked for), `n_candidates`, `n_tried`, `objective`, `seed`; None without a search.
+        The trials, where those that were not begun are `untried` and have no cells; and the progress of the
+        search, None without one.
     """
     tally = tally_planned(run_folder, plan)
     if tally is None:
-        return None
-    for trial in trials:
-        if trial["id"] in tally.unbegun:
-            trial |= {"state": UNTRIED, "reason": tally.reason, "unscored": []}
-    spec: Json = plan["spec"]["search"]["optuna"]
+        return list(trials), None
+    left_out = {"state": UNTRIED, "reason": tally.reason, "unscored": ()}
+    settled = [trial.model_copy(update=left_out) if trial.id in tally.unbegun else trial for trial in trials]
+    optuna = read_section(plan.spec, "search", "optuna")
     counts = {"n_trials": tally.n_trials, "n_candidates": tally.n_candidates, "n_tried": tally.n_tried}
-    return {**counts, "objective": str(spec["objective"]), "seed": spec["seed"]}
+    stated = {name: optuna[name] for name in ("objective", "seed") if name in optuna}
+    return settled, SearchSummary.model_validate(counts | stated)
 
 
-def describe_rest(search: Json | None) -> str:
-    """What a search still has to do, in words; empty if it is over, or there is none."""
-    if search is None or search["n_tried"] >= search["n_trials"]:
+def describe_rest(search: SearchSummary | None) -> str:
+    """Say what a search still has to do; empty if it is over, or there is none."""
+    if search is None or search.n_tried >= search.n_trials:
         return ""
-    return f"the search has tried {search['n_tried']} of {search['n_trials']} trials"
+    return f"the search has tried {search.n_tried} of {search.n_trials} trials"
 
 
-def describe_search(search: Json) -> str:
-    """What a reader of tables has to know of a search."""
-    objective = "held-out loss" if search["objective"] == "held_out_loss" else search["objective"]
+def describe_search(search: SearchSummary) -> str:
+    """Say what a reader of tables has to know of a search."""
+    objective = "held-out loss" if search.objective == "held_out_loss" else search.objective
     return (
-        f"A search (Optuna, by {objective}) tried {search['n_tried']} of {search['n_candidates']} combinations, more "
+        f"A search (Optuna, by {objective}) tried {search.n_tried} of {search.n_candidates} combinations, more "
         "of those that looked good: effects of axes and differences are those of a chosen sample, not of a balanced "
         "one, and the best of many tries looks better than it is; train it again with other seeds to confirm it."
     )

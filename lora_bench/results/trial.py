@@ -1,216 +1,222 @@
-"""What one trial's files tell: its state, its scores, and why each other planned cell has none."""
+"""What one trial's files say: its state, its scores, and why each other planned cell has none."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from lora_bench.errors import StoreError
-from lora_bench.store import hash_json, read_json
+from pydantic import JsonValue, ValidationError
 
-# `stated`: a stage said why it gave no score; `missing`: the work that would have scored it is not done.
-STATED, MISSING = "stated", "missing"
+from lora_bench.planning.run_folder import TrialFolder
+from lora_bench.results.reading import describe_problem, read_part
+from lora_bench.results.records import ScoreRecord, Settings, UnscoredCell
+from lora_bench.results.run_files import (
+    CurvePoint,
+    PlannedTrial,
+    ScoresFile,
+    StateFile,
+    TrainFile,
+)
+from lora_bench.results.run_records import Losses, TrialResult, TrialState
+from lora_bench.store import hash_json
 
-Json = dict[str, Any]
 Cell = tuple[str, str | None]
+Cause = Literal["stated", "missing"]
+Cells = tuple[list[ScoreRecord], list[UnscoredCell]]
 
 
-def gather_trial(run_folder: Path, planned: Json, spec: Json) -> Json:
-    """One trial: what was planned, what its files say, and every planned cell scored or unscored."""
-    folder = run_folder / "trials" / str(planned["id"])
+def gather_trial(
+    folder: TrialFolder, planned: PlannedTrial, spec: Settings, zero_shot: str | None
+) -> TrialResult:
+    """Gather one trial: what was planned, what its files say, and every planned cell scored or unscored.
+
+    Args:
+        folder: the trial's folder.
+        planned: the trial as `plan.json` has it.
+        spec: the run's spec, for what an earlier version did not write per trial.
+        zero_shot: id of the base model's trial that it is compared with.
+    """
     problems: list[str] = []
-    state_file = read_object(folder / "state.json", problems) or {}
-    train = read_object(folder / "train.json", problems)
-    written = read_object(folder / "scores.json", problems) or {}
-    kind = str(planned.get("kind") or "fine-tuned")
+    state_file = read_part(folder.state, StateFile, problems) or StateFile()
+    train = read_part(folder.train, TrainFile, problems)
+    written = read_part(folder.scores, ScoresFile, problems) or ScoresFile()
+    cells = list(_list_planned_cells(planned, spec))
+    scores, unscored = _split_cells(written, set(cells), folder.scores, problems)
     state, reason = _settle_state(state_file, problems)
-    cells = list(_planned_cells(planned, spec))
-    scores, unscored = _split_cells(written, set(cells))
     _add_missing_cells(scores, unscored, cells, state, reason)
-    has_adapter = train is not None and (folder / "adapter").is_dir()
-    return {
-        "id": str(planned["id"]),
-        "name": str(planned.get("name") or planned["id"]),
-        "configuration": str(planned.get("configuration") or planned.get("name") or planned["id"]),
-        "changes": planned.get("changes") or {},
-        "aliases": planned.get("aliases") or [],
-        "kind": kind,
-        "train_seed": planned.get("train_seed"),
-        "state": state,
-        "reason": reason,
-        "stage": state_file.get("stage"),
-        "lora": _effective_lora(planned.get("lora")) if kind != "zero-shot" else None,
-        "train": planned.get("train") if kind != "zero-shot" else None,
-        "trainable_params": 0 if kind == "zero-shot" else (train or {}).get("trainable_params"),
-        "matched_modules": (train or {}).get("matched_modules") or {},
-        "adapter": f"trials/{planned['id']}/adapter" if has_adapter else None,
-        "losses": _summarize_losses((train or {}).get("curve") or []),
-        "wall_s": _stage_times(state_file, train),
-        "peak_memory_gib": state_file.get("peak_memory_gib") or (train or {}).get("peak_memory_gib"),
-        "scores": scores,
-        "unscored": unscored,
-    }
+    is_tuned = planned.kind != "zero-shot"
+    trained = train or TrainFile()
+    name = planned.name or planned.id
+    base = {"zero_shot": zero_shot} if is_tuned else {}
+    return TrialResult(
+        id=planned.id,
+        name=name,
+        configuration=planned.configuration or name,
+        changes=planned.changes,
+        aliases=planned.aliases,
+        kind=planned.kind,
+        train_seed=planned.train_seed,
+        state=state,
+        reason=reason,
+        stage=state_file.stage,
+        lora=_fill_in_alpha(planned.lora) if is_tuned else None,
+        train=planned.train if is_tuned else None,
+        trainable_params=trained.trainable_params if is_tuned else 0,
+        matched_modules=trained.matched_modules,
+        adapter=folder.adapter.relative_to(folder.run.path).as_posix()
+        if train and folder.adapter.is_dir()
+        else None,
+        losses=_summarize_losses(trained.curve),
+        wall_s=_list_stage_times(state_file, trained),
+        peak_memory_gib=state_file.peak_memory_gib or trained.peak_memory_gib,
+        scores=tuple(scores),
+        unscored=tuple(unscored),
+        **base,
+    )
 
 
-def pair_with_zero_shot(trials: list[Json], planned: list[Json]) -> None:
-    """Name, in each fine-tuned trial, the base model's trial that it is compared with, as planned.
+def find_bases(planned: Sequence[PlannedTrial]) -> dict[str, str | None]:
+    """Return the base model's trial by trial id, as planned.
 
     Plans of earlier versions do not say it; there it is the one of the same model, data and sampling.
     """
-    bases = {_read_base(plan): plan["id"] for plan in reversed(planned) if plan.get("kind") == "zero-shot"}
-    for trial, plan in zip(trials, planned, strict=True):
-        if trial["kind"] != "zero-shot":
-            trial["zero_shot"] = plan["zero_shot"] if "zero_shot" in plan else bases.get(_read_base(plan))
+    bases = {_key_base(plan): plan.id for plan in reversed(planned) if plan.kind == "zero-shot"}
+    return {
+        plan.id: plan.zero_shot if "zero_shot" in plan.model_fields_set else bases.get(_key_base(plan))
+        for plan in planned
+    }
 
 
-def _read_base(planned: Json) -> str:
-    """What the base model's clips depend on; their number is not part of it."""
-    generation: Json = planned.get("generation") or {}
+def _key_base(planned: PlannedTrial) -> str:
+    """Return a key of what the base model's clips depend on; their number is not part of it."""
+    generation = planned.generation or {}
     sampling = {key: value for key, value in generation.items() if key not in {"n_clips", "batch_size"}}
-    return hash_json([planned.get("model"), planned.get("dataset"), sampling])
+    return hash_json([planned.model, planned.dataset, sampling])
 
 
-def _settle_state(state_file: Json, problems: list[str]) -> tuple[str, str | None]:
-    """`done`, `stopped` (early, as the spec asks), `failed`, `running` or `missing`, and why it is not `done`.
+def _settle_state(state_file: StateFile, problems: Sequence[str]) -> tuple[TrialState, str | None]:
+    """Return the state and why it is not `done`.
 
-    An interrupted trial is `missing`: nobody works on it, and the same command goes on with it.  A trial that a
+    An interrupted trial is `missing`: no process works on it, and the same command resumes it.  A trial that a
     search did not try becomes `untried` in `search_tally.py`.
     """
     if problems:
         return "failed", "; ".join(problems)
-    said = str(state_file.get("state") or "")
-    stage = state_file.get("stage")
-    where = f" in stage {stage}" if stage else ""
-    why = str(state_file.get("reason") or "")
-    if said == "done":
-        return "done", None
-    if said == "stopped":
-        return "stopped", why or "stopped early"
-    if said == "failed":
-        return "failed", f"failed{where}: {why or 'no reason was written'}"
-    if said == "running":
-        return "running", f"still running{where}, or stopped without a word"
-    if said == "interrupted":
-        return "missing", f"interrupted{where}" + (f": {why}" if why else "")
-    return "missing", "not started" if not said else f"unknown state `{said}`{where}"
+    where = f" in stage {state_file.stage}" if state_file.stage else ""
+    why = state_file.reason or ""
+    match state_file.state or "":
+        case "done":
+            return "done", None
+        case "stopped":
+            return "stopped", why or "stopped early"
+        case "failed":
+            return "failed", f"failed{where}: {why or 'no reason was written'}"
+        case "running":
+            return "running", f"still running{where}, or stopped without a word"
+        case "interrupted":
+            return "missing", f"interrupted{where}" + (f": {why}" if why else "")
+        case "":
+            return "missing", "not started"
+        case other:
+            return "missing", f"unknown state `{other}`{where}"
 
 
-def _split_cells(written: Json, planned: set[Cell]) -> tuple[list[Json], list[Json]]:
-    """Scores that are numbers, and the cells that are not, each with its reason.
+def _split_cells(written: ScoresFile, planned: set[Cell], path: Path, problems: list[str]) -> Cells:
+    """Return scores that are numbers, and the cells that are not, each with its reason.
 
     Cells that an earlier version of the spec asked for and the present one does not are left out.
     """
-    scores: list[Json] = []
-    unscored: list[Json] = []
-    for item in _pick_planned(written.get("unscored"), planned):
-        reason = item.get("reason") or "no reason was written"
-        unscored.append(_gap(item["metric"], item.get("prompt"), reason, STATED))
-    for score in _pick_planned(written.get("scores"), planned):
-        value = score.get("value")
-        if isinstance(value, int | float) and math.isfinite(value):
-            scores.append(score | {"prompt": score.get("prompt")})
-        else:
-            reason = f"the score came out as {value}, which is not a finite number"
-            unscored.append(_gap(score["metric"], score.get("prompt"), reason, STATED))
+    unscored = [
+        _make_gap((gap.metric, gap.prompt), gap.reason or "no reason was written", "stated")
+        for gap in written.unscored
+        if (gap.metric, gap.prompt) in planned
+    ]
+    scores: list[ScoreRecord] = []
+    for score in written.scores:
+        cell = (score.metric, score.prompt)
+        if cell not in planned:
+            continue
+        if not isinstance(score.value, int | float) or not math.isfinite(score.value):
+            reason = f"the score came out as {score.value}, which is not a finite number"
+            unscored.append(_make_gap(cell, reason, "stated"))
+            continue
+        try:
+            scores.append(
+                ScoreRecord.model_validate({"prompt": None, **score.model_dump(exclude_unset=True)})
+            )
+        except ValidationError as error:
+            problems.append(f"{path}: a score is damaged ({describe_problem(error)}); run again")
     return scores, unscored
 
 
-def _pick_planned(items: list[Json] | None, planned: set[Cell]) -> list[Json]:
-    return [item for item in items or [] if (item["metric"], item.get("prompt")) in planned]
-
-
 def _add_missing_cells(
-    scores: list[Json], unscored: list[Json], planned: list[Cell], state: str, reason: str | None
+    scores: Sequence[ScoreRecord],
+    unscored: list[UnscoredCell],
+    planned: Sequence[Cell],
+    state: TrialState,
+    reason: str | None,
 ) -> None:
-    """List planned cells that no file speaks of."""
-    present = {(item["metric"], item["prompt"]) for item in (*scores, *unscored)}
+    """List planned cells that no file mentions."""
+    present = {(item.metric, item.prompt) for item in (*scores, *unscored)}
     why = f"trial {reason}" if state != "done" else "the trial is done, but it was not scored on this"
-    for metric, prompt in planned:
-        if (metric, prompt) not in present:
-            unscored.append(_gap(metric, prompt, why, STATED if state == "stopped" else MISSING))
+    cause: Cause = "stated" if state == "stopped" else "missing"
+    unscored += [_make_gap(cell, why, cause) for cell in planned if cell not in present]
 
 
-def _gap(metric: str, prompt: str | None, reason: str, cause: str) -> Json:
-    return {"metric": metric, "prompt": prompt, "reason": reason, "cause": cause}
+def _make_gap(cell: Cell, reason: str, cause: Cause) -> UnscoredCell:
+    return UnscoredCell(metric=cell[0], prompt=cell[1], reason=reason, cause=cause)
 
 
-def _planned_cells(planned: Json, spec: Json) -> Iterable[Cell]:
-    """Metric x prompt, and each metric over all prompts."""
-    prompts = list_names(planned.get("prompts") or spec.get("prompts"), "text")
-    for metric in list_names(planned.get("metrics") or spec.get("metrics"), "name"):
+def _list_planned_cells(planned: PlannedTrial, spec: Settings) -> Iterator[Cell]:
+    """Yield metric x prompt, and each metric over all prompts."""
+    prompts = planned.prompts or list_names(spec.get("prompts"), "text")
+    for metric in planned.metrics or list_names(spec.get("metrics"), "name"):
         for prompt in (*prompts, None):
             yield metric, prompt
 
 
-def is_complete(trial: Json) -> bool:
-    """Whether the trial is done, stopped or left out as planned, and no cell lacks both score and reason."""
-    return trial["state"] in {"done", "stopped", "untried"} and all(
-        item["cause"] == STATED for item in trial["unscored"]
+def is_complete(trial: TrialResult) -> bool:
+    """Return whether a trial is done, stopped or left out as planned, and no cell lacks both score and reason."""
+    return trial.state in {"done", "stopped", "untried"} and all(
+        cell.cause == "stated" for cell in trial.unscored
     )
 
 
-def _effective_lora(lora: Json | None) -> Json | None:
-    """The settings with alpha's default filled in, so that a reader need not know it."""
-    if lora is None:
-        return None
-    alpha = lora.get("alpha")
-    return lora | {"alpha": 2.0 * lora["rank"] if alpha is None and "rank" in lora else alpha}
+def _fill_in_alpha(lora: Settings | None) -> Settings | None:
+    """Return the settings with alpha's default, so that a reader need not know it."""
+    if lora is None or lora.get("alpha") is not None:
+        return lora
+    rank = lora.get("rank")
+    return {**lora, "alpha": 2.0 * rank if isinstance(rank, int | float) else None}
 
 
-def _summarize_losses(curve: list[Json]) -> Json:
-    """First, last and best losses of a training curve; absent where nothing was measured."""
-    losses: Json = {}
-    train = [point for point in curve if _is_finite(point.get("train_loss"))]
-    held_out = [point for point in curve if _is_finite(point.get("eval_loss"))]
+def _summarize_losses(curve: Sequence[CurvePoint]) -> Losses:
+    """Return first, last and best losses of a training curve; without those that were not measured."""
+    train = [point.train_loss for point in curve if point.train_loss is not None]
+    held_out = [(point.eval_loss, point.step) for point in curve if point.eval_loss is not None]
+    found: dict[str, float] = {}
     if train:
-        losses |= {"first_train": train[0]["train_loss"], "last_train": train[-1]["train_loss"]}
+        found |= {"first_train": train[0], "last_train": train[-1]}
     if held_out:
-        best = min(held_out, key=lambda point: float(point["eval_loss"]))
-        losses |= {
-            "first_eval": held_out[0]["eval_loss"],
-            "last_eval": held_out[-1]["eval_loss"],
-            "best_eval": best["eval_loss"],
-            "best_eval_step": best["step"],
-        }
+        best, step = min(held_out, key=lambda pair: pair[0])
+        found |= {"first_eval": held_out[0][0], "last_eval": held_out[-1][0], "best_eval": best}
+        found["best_eval_step"] = step
     if curve:
-        losses["steps"] = curve[-1]["step"]
-    return losses
+        found["steps"] = curve[-1].step
+    return Losses.model_validate(found)
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _list_stage_times(state_file: StateFile, train: TrainFile) -> Mapping[str, float]:
+    """Return seconds per stage as the trial wrote them."""
+    if state_file.wall_s is not None:
+        return state_file.wall_s
+    return {} if train.wall_s is None else {"train": train.wall_s}
 
 
-def _stage_times(state_file: Json, train: Json | None) -> Json:
-    """Seconds per stage as the trial wrote them."""
-    times = state_file.get("wall_s")
-    if isinstance(times, dict):
-        return times
-    return {"train": train["wall_s"]} if train and train.get("wall_s") is not None else {}
-
-
-def list_names(items: Any, key: str) -> list[str]:
-    """Names of a list whose items are strings or mappings with the name under `key`."""
-    return [str(item[key]) if isinstance(item, dict) else str(item) for item in items or []]
-
-
-def read_part(path: Path, problems: list[str]) -> Any:
-    """A file that may not be there yet (None); a damaged one is reported among the results."""
-    if not path.is_file():
-        return None
-    try:
-        return read_json(path)
-    except StoreError as error:
-        problems.append(str(error))
-        return None
-
-
-def read_object(path: Path, problems: list[str]) -> Json | None:
-    """`read_part` of a file that holds a JSON object."""
-    found = read_part(path, problems)
-    if found is None or isinstance(found, dict):
-        return found
-    problems.append(f"{path}: holds a {type(found).__name__}, expected a JSON object of a run")
-    return None
+def list_names(items: JsonValue, key: str) -> tuple[str, ...]:
+    """Return the names in a list whose items are strings, or mappings with the name under `key`."""
+    if not isinstance(items, list):
+        return ()
+    return tuple(str(item[key] if isinstance(item, dict) else item) for item in items)

@@ -90,7 +90,7 @@ def run_experiment(
         from lora_bench.report import render_report
 
         render_report(run_folder, reports_dir)
-    return EXIT_OK if results["complete"] else EXIT_INCOMPLETE
+    return EXIT_OK if results.complete else EXIT_INCOMPLETE
 
 
 def list_pending(plan: ExperimentPlan, run_folder: Path) -> tuple[list[TrialPlan], SearchPlan | None]:

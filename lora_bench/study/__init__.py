@@ -1,11 +1,11 @@
-"""Analysis of a study: what each axis does, how axes interact, what is worth its cost.
+"""Analysis of a study: the effect of each axis, interactions, and quality against cost.
 
-records.py   the result, as plain records: what tables, plots and `study.json` are made from
-table.py     the numbers of a run by configuration and training seed, and the grid's axes
+records.py   the result as records, from which tables, plots and `study.json` are made
+table.py     the scores of a run by configuration and training seed, and the grid's axes
 fitting.py   least squares with training seeds as blocks
 effects.py   main effects, interactions, differences from the baseline
 choice.py    Pareto fronts, and the best configuration by a stated rule
-analysis.py  all of it: `analyse_study`
+analysis.py  the whole analysis: `analyse_study`
 
 Only `results.json` is read.  The uncertainty here is that between training seeds; what all trials share
 (references, generation noise) is not in it.

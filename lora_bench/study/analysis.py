@@ -1,13 +1,14 @@
-"""A run's results in, its study out; nothing but `results.json` is read."""
+"""The analysis of a study, from the content of `results.json` alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from lora_bench.metrics import METRIC_NAMES, parse_metric
+from lora_bench.planning.run_folder import RunFolder
+from lora_bench.results.run_records import RunResults
 from lora_bench.results.search_tally import UNTRIED, describe_search
 from lora_bench.store import write_json
 from lora_bench.study.choice import choose_best, find_fronts, make_points
@@ -15,8 +16,6 @@ from lora_bench.study.effects import analyse_axes, compare_with_baseline
 from lora_bench.study.fitting import SeedError, measure_error
 from lora_bench.study.records import Axis, Delta, MetricStudy, Study
 from lora_bench.study.table import Grid, Row, collect_rows, read_grid
-
-Json = dict[str, Any]
 
 ZERO_SHOT = "zero-shot"
 
@@ -34,52 +33,43 @@ SEVERAL_SOURCES = (
 )
 
 
-def analyse_study(results: Mapping[str, Any]) -> Study | None:
-    """All metrics over all prompts together.
-
-    Args:
-        results: content of `results.json`.
+def analyse_study(results: RunResults) -> Study | None:
+    """Analyse all metrics over all prompts together.
 
     Returns:
         None if fewer than two fine-tuned configurations are planned: then there is nothing to study.
     """
-    trials: list[Json] = [t for t in results.get("trials") or [] if t.get("state") != UNTRIED]
-    tuned = [trial for trial in trials if trial.get("kind") != "zero-shot"]
-    if len({str(trial.get("configuration") or trial["name"]) for trial in tuned}) < 2:
+    trials = [trial for trial in results.trials if trial.state != UNTRIED]
+    if len({trial.configuration for trial in trials if not trial.is_zero_shot}) < 2:
         return None
-    names = [
-        cell["metric"] for trial in trials for cell in (*trial["scores"], *(trial.get("unscored") or []))
-    ]
-    metrics = [str(name) for name in (*((results.get("planned") or {}).get("metrics") or []), *names)]
-    found = [analyse_metric(results, name) for name in dict.fromkeys(metrics)]
-    studies = [study for study in found if study is not None]
-    n_bases = sum(trial.get("kind") == "zero-shot" for trial in trials)
+    names = [cell.metric for trial in trials for cell in (*trial.scores, *trial.unscored)]
+    metrics = dict.fromkeys((*results.planned.metrics, *names))
+    studies = [study for name in metrics if (study := analyse_metric(results, name)) is not None]
     notes = [SPREAD if any(study.error_sd is not None for study in studies) else ONE_SEED]
-    if n_bases > 1:
+    if sum(trial.is_zero_shot for trial in trials) > 1:
         notes.append(SEVERAL_SOURCES)
-    if search := results.get("search"):
-        notes.append(describe_search(search))
-    axes = read_grid(results.get("spec") or {}).axes
-    return Study(str(results.get("name") or ""), axes, tuple(studies), tuple(notes))
+    if results.search is not None:
+        notes.append(describe_search(results.search))
+    return Study(results.name, read_grid(results.spec).axes, tuple(studies), tuple(notes))
 
 
-def write_study(run_folder: Path, results: Mapping[str, Any]) -> None:
+def write_study(run_folder: Path, results: RunResults) -> None:
     """Write `study.json` of a run; a run that has nothing to study has none.
 
     Raises:
         StoreError: the disk is full.
     """
     study = analyse_study(results)
-    place = run_folder / "study.json"
+    place = RunFolder(run_folder).study
     if study is None:
         place.unlink(missing_ok=True)
     else:
         write_json(place, study)
 
 
-def analyse_metric(results: Mapping[str, Any], metric: str, prompt: str | None = None) -> MetricStudy | None:
-    """One metric on one prompt, or over all prompts; None if no fine-tuned trial is scored on it."""
-    whole = read_grid(results.get("spec") or {})
+def analyse_metric(results: RunResults, metric: str, prompt: str | None = None) -> MetricStudy | None:
+    """Analyse one metric on one prompt, or over all prompts; None if no fine-tuned trial is scored on it."""
+    whole = read_grid(results.spec)
     rows, estimate = collect_rows(results, whole, metric, prompt)
     tuned = [row for row in rows if row.seed is not None]
     if not tuned:
@@ -91,17 +81,14 @@ def analyse_metric(results: Mapping[str, Any], metric: str, prompt: str | None =
     axes, placed, notes = _keep_scored_levels(tuned, whole)
     mains, interactions = analyse_axes(placed, axes, error, higher_is_better=higher)
     baseline, deltas = _compare(results, rows, error, higher_is_better=higher)
-    points = make_points(rows, error, results.get("trials") or [])
-    planned = sum(
-        trial.get("kind") != "zero-shot" and trial.get("state") != UNTRIED
-        for trial in results.get("trials") or []
-    )
+    points = make_points(rows, error, results.trials)
+    planned = sum(not trial.is_zero_shot and trial.state != UNTRIED for trial in results.trials)
     if len(tuned) < planned:
         notes.append(
             f"{planned - len(tuned)} of {planned} fine-tuned trials have no score and are not in this."
         )
     if any(level.effect is None for main in mains for level in main.levels):
-        notes.append("The combinations that were run are too few to tell all axes apart.")
+        notes.append("The combinations that were run are too few to distinguish all axes.")
     elif _is_unbalanced(placed, axes):
         notes.append(
             "Not every combination was run equally often: the effects are those of a model in which the axes "
@@ -127,7 +114,7 @@ def analyse_metric(results: Mapping[str, Any], metric: str, prompt: str | None =
 
 
 def _keep_scored_levels(rows: Sequence[Row], grid: Grid) -> tuple[tuple[Axis, ...], list[Row], list[str]]:
-    """Axes without the levels that no trial was scored on, and the rows' places on them."""
+    """Return axes without the levels that no trial was scored on, and the rows' places on them."""
     inside = [row for row in rows if row.position is not None]
     notes: list[str] = []
     kept: list[list[int]] = []
@@ -152,7 +139,7 @@ def _keep_scored_levels(rows: Sequence[Row], grid: Grid) -> tuple[tuple[Axis, ..
 
 
 def _is_unbalanced(rows: Sequence[Row], axes: Sequence[Axis]) -> bool:
-    """Whether some combination of the axes has more scores than another."""
+    """Return whether some combination of the axes has more scores than another."""
     counts: dict[tuple[int, ...], int] = {}
     for row in rows:
         if row.position is not None:
@@ -164,13 +151,13 @@ def _is_unbalanced(rows: Sequence[Row], axes: Sequence[Axis]) -> bool:
 
 
 def _compare(
-    results: Mapping[str, Any], rows: Sequence[Row], error: SeedError, *, higher_is_better: bool
+    results: RunResults, rows: Sequence[Row], error: SeedError, *, higher_is_better: bool
 ) -> tuple[str | None, tuple[Delta, ...]]:
-    """The baseline's name and the differences from it: the spec's, else each trial's zero-shot model."""
+    """Return the baseline's name and the differences from it: the spec's, else each trial's zero-shot model."""
     tuned = [row for row in rows if row.seed is not None]
-    wanted = (results.get("spec") or {}).get("baseline")
+    wanted = results.spec.get("baseline")
     if wanted is not None:
-        own = [row for row in tuned if wanted in (row.configuration, *(row.trial.get("aliases") or []))]
+        own = [row for row in tuned if wanted in (row.configuration, *row.trial.aliases)]
         by_seed = {row.seed: row.value for row in own}
         name = own[0].configuration if own else str(wanted)
         others = [row for row in tuned if row.configuration != name]
@@ -181,13 +168,13 @@ def _compare(
             is_trained=True,
             higher_is_better=higher_is_better,
         )
-    bases = {str(row.trial["id"]): row for row in rows if row.seed is None}
+    bases = {row.trial.id: row for row in rows if row.seed is None}
     if not bases:
         return None, ()
     only = next(iter(bases.values())) if len(bases) == 1 else None
 
     def find_base(row: Row) -> float | None:
-        base = bases.get(str(row.trial.get("zero_shot")), only)
+        base = bases.get(row.trial.zero_shot or "", only)
         return None if base is None else base.value
 
     deltas = compare_with_baseline(

@@ -1,16 +1,15 @@
-"""What is worth its cost: Pareto fronts, and the best configuration by a stated rule."""
+"""Choice of configurations: Pareto fronts of quality and cost, and the best one by a stated rule."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from lora_bench.results.run_records import TrialKind, TrialResult
 from lora_bench.study.fitting import SeedError
 from lora_bench.study.records import COSTS, Best, Cost, ParetoFront, Point
 from lora_bench.study.table import Row
-
-Json = dict[str, Any]
 
 RULE = (
     "the fewest trainable parameters among the fine-tuned configurations that are scored on every planned "
@@ -23,44 +22,35 @@ RULE_ONE_SEED = (
 )
 
 
-def make_points(rows: Sequence[Row], error: SeedError, trials: Iterable[Json]) -> tuple[Point, ...]:
-    """Quality and costs of every scored configuration, zero-shot first."""
-    planned: dict[tuple[str, str], int] = {}
-    for trial in trials:
-        key = (str(trial.get("kind")), str(trial.get("configuration") or trial["name"]))
-        planned[key] = planned.get(key, 0) + 1
-    groups: dict[tuple[str, str], list[Row]] = {}
+def make_points(rows: Sequence[Row], error: SeedError, trials: Iterable[TrialResult]) -> tuple[Point, ...]:
+    """Return quality and costs of every scored configuration, zero-shot first."""
+    planned = Counter((trial.kind, trial.configuration) for trial in trials)
+    groups: dict[tuple[TrialKind, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((str(row.trial.get("kind")), row.configuration), []).append(row)
-    points = [_make_point(group, error, planned.get(key, len(group))) for key, group in groups.items()]
+        groups.setdefault((row.trial.kind, row.configuration), []).append(row)
+    points = [_make_point(group, error, planned[key]) for key, group in groups.items()]
     return tuple(sorted(points, key=lambda point: point.kind != "zero-shot"))
 
 
 def _make_point(rows: Sequence[Row], error: SeedError, n_planned: int) -> Point:
     trials = [row.trial for row in rows]
-    is_zero_shot = trials[0].get("kind") == "zero-shot"
-    se = None if is_zero_shot or error.sd is None else error.sd / math.sqrt(len(rows))
+    is_zero_shot = trials[0].is_zero_shot
     return Point(
         configuration=rows[0].configuration,
-        kind="zero-shot" if is_zero_shot else "fine-tuned",
+        kind=trials[0].kind,
         quality=math.fsum(row.value for row in rows) / len(rows),
-        se=se,
+        se=None if is_zero_shot or error.sd is None else error.sd / math.sqrt(len(rows)),
         n_done=len(rows),
         n_planned=n_planned,
-        trainable_params=_average(trial.get("trainable_params") for trial in trials),
-        train_s=0.0 if is_zero_shot else _average((t.get("wall_s") or {}).get("train") for t in trials),
-        total_s=_average(_sum_stages(trial) for trial in trials),
-        peak_memory_gib=None if is_zero_shot else _average(t.get("peak_memory_gib") for t in trials),
+        trainable_params=_average(trial.trainable_params for trial in trials),
+        train_s=0.0 if is_zero_shot else _average(trial.wall_s.get("train") for trial in trials),
+        total_s=_average(trial.total_s for trial in trials),
+        peak_memory_gib=None if is_zero_shot else _average(trial.peak_memory_gib for trial in trials),
     )
 
 
-def _sum_stages(trial: Json) -> float | None:
-    stages: Json = trial.get("wall_s") or {}
-    return math.fsum(float(value) for value in stages.values()) if stages else None
-
-
 def _average(values: Iterable[float | None]) -> float | None:
-    """Mean over trials; None if any of them does not say."""
+    """Return the mean over trials; None if it is unknown for one of them."""
     known = list(values)
     if not known or any(value is None for value in known):
         return None
@@ -68,7 +58,7 @@ def _average(values: Iterable[float | None]) -> float | None:
 
 
 def find_fronts(points: Sequence[Point], *, higher_is_better: bool) -> tuple[ParetoFront, ...]:
-    """One front per cost that at least two configurations have."""
+    """Return one front per cost that at least two configurations have."""
     fronts: list[ParetoFront] = []
     for cost, label in COSTS.items():
         known = [point for point in points if point.cost(cost) is not None]
@@ -82,7 +72,7 @@ def find_fronts(points: Sequence[Point], *, higher_is_better: bool) -> tuple[Par
 
 
 def find_optimal(points: Sequence[Point], cost: Cost, *, higher_is_better: bool) -> list[Point]:
-    """Points that no other beats: cheaper and at least as good, or as cheap and better; cheapest first."""
+    """Return the points that no other beats: cheaper and at least as good, or as cheap and better; cheapest first."""
     sign = -1.0 if higher_is_better else 1.0
     ordered = sorted(points, key=lambda point: (point.cost(cost) or 0.0, sign * point.quality))
     optimal: list[Point] = []
@@ -95,7 +85,7 @@ def find_optimal(points: Sequence[Point], cost: Cost, *, higher_is_better: bool)
 
 
 def choose_best(points: Sequence[Point], error: SeedError, *, higher_is_better: bool) -> Best | None:
-    """The configuration that the rule chooses; None if no fine-tuned one is scored on all its seeds."""
+    """Return the configuration that the rule chooses; None if no fine-tuned one is scored on all its seeds."""
     candidates = [p for p in points if p.kind == "fine-tuned" and p.n_done == p.n_planned]
     if not candidates:
         return None

@@ -1,4 +1,4 @@
-"""Main effects, interactions, and differences from the baseline, with what training seeds say of them."""
+"""Main effects, interactions and differences from the baseline, with their errors over training seeds."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from scipy import special
 
 from lora_bench.metrics.seeds_and_holm import holm
 from lora_bench.metrics.t_distribution import t_probability, t_reach
+from lora_bench.metrics.verdicts import ALPHA, Verdict
 from lora_bench.study.fitting import Fit, Floats, SeedError, code_blocks, code_levels
 from lora_bench.study.records import Axis, Delta, Interaction, InteractionCell, LevelEffect, MainEffect
 from lora_bench.study.table import Row
-
-ALPHA = 0.05
-BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no detectable difference"
 
 
 def f_probability(f_value: float, df: int, df_error: int) -> float:
@@ -59,7 +57,7 @@ class FactorialModel:
         return np.concatenate([*parts, np.zeros(self.blocks.shape[1])])
 
     def main_effect(self, axis_index: int) -> MainEffect:
-        """One axis beside the others."""
+        """Return the effect of one axis, given the others."""
         axis = self.axes[axis_index]
         others = [codes for index, codes in enumerate(self.codes) if index != axis_index]
         f_value, df, p_value = self._test(self._fit(others), self.additive)
@@ -194,6 +192,7 @@ def _judge(deltas: Sequence[Delta], *, higher_is_better: bool) -> tuple[Delta, .
             continue
         p_holm = next(corrected)
         is_better = (delta.delta > 0.0) == higher_is_better
-        verdict = NO_DIFFERENCE if p_holm > ALPHA else BETTER if is_better else WORSE
+        verdict = Verdict.BETTER if is_better else Verdict.WORSE
+        verdict = Verdict.NO_DIFFERENCE if p_holm > ALPHA else verdict
         judged.append(replace(delta, p_holm=p_holm, verdict=verdict))
     return tuple(judged)

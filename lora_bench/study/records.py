@@ -1,13 +1,17 @@
-"""What the analysis of a study consists of; plots, tables and `study.json` are made from these records.
+"""Records of the analysis of a study: the content of `study.json`, of its tables and of its plots.
 
-All are frozen and plain, so that `lora_bench.store.to_jsonable` writes them as they are.  None means *not
-known*, never zero.  Labels of levels and names of configurations are those of the report's tables.
+All are frozen and are checked when they are made.  None means *not known*, never zero.
+Labels of levels and names of configurations are those of the report's tables.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import JsonValue
+from pydantic.dataclasses import dataclass
+
+from lora_bench.metrics.verdicts import Verdict
 
 Cost = Literal["trainable_params", "train_s", "peak_memory_gib"]
 COSTS: dict[Cost, str] = {
@@ -15,14 +19,14 @@ COSTS: dict[Cost, str] = {
     "train_s": "training time (s)",
     "peak_memory_gib": "peak memory in training (GiB)",
 }
-"""What quality is weighed against, with the words for an axis of a plot."""
+"""Costs that quality is weighed against, with their labels in plots."""
 
 
 @dataclass(frozen=True)
 class Level:
     """One value of an axis: as the spec states it, and as tables show it."""
 
-    value: Any
+    value: JsonValue
     label: str
 
 
@@ -45,13 +49,13 @@ class Axis:
 
 @dataclass(frozen=True)
 class LevelEffect:
-    """What one level of an axis does, the other axes averaged out with equal weights.
+    """Effect of one level of an axis, the other axes averaged out with equal weights.
 
     Attributes:
         label: the level.
         n_trials: scores behind it.
         mean: estimated marginal mean of the metric.
-        effect: `mean` less the mean over the levels of this axis; None where it cannot be told apart.
+        effect: `mean` less the mean over the levels of this axis; None where the axes cannot be distinguished.
         se: standard error of `effect` over training seeds; None from a single seed.
         ci_low: 95 % interval of `effect` (Student's t, `df_error` of the main effect); None with `se`.
     """
@@ -71,7 +75,7 @@ class MainEffect:
 
     Attributes:
         field: the axis.
-        f_value: F of the axis beside the other axes; None, with `p_value`, from a single seed.
+        f_value: F of the axis given the other axes; None, with `p_value`, from a single seed.
         df: degrees of freedom of the axis; `df_error` those of the variation between seeds.
     """
 
@@ -143,7 +147,7 @@ class Delta:
     ci_high: float | None
     p_value: float | None
     p_holm: float | None
-    verdict: str | None
+    verdict: Verdict | None
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ class Point:
     peak_memory_gib: float | None
 
     def cost(self, name: Cost) -> float | None:
-        """One of the costs by its name."""
+        """Return a cost by its name."""
         return getattr(self, name)
 
 
@@ -222,7 +226,7 @@ class MetricStudy:
         interactions: every pair of axes, the first one in the rows.
         baseline: what `deltas` are taken from: the spec's baseline, else the zero-shot model.
         points: every configuration with a score, zero-shot first.
-        notes: what a reader has to mind.
+        notes: caveats.
     """
 
     metric: str
@@ -250,7 +254,7 @@ class Study:
         name: the run.
         axes: of the grid, with two levels or more; empty if the spec has no grid.
         metrics: over all prompts together, in the order of the spec.
-        notes: what holds for all metrics.
+        notes: caveats for all metrics.
     """
 
     name: str

@@ -1,20 +1,24 @@
-"""The numbers of a run by configuration and training seed, and where each stands in the grid."""
+"""The scores of a run by configuration and training seed, and their positions in the grid."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from pydantic import JsonValue
+
+from lora_bench.results.records import ScoreRecord, Settings
+from lora_bench.results.run_records import RunResults, TrialResult
+from lora_bench.results.settings import read_section
 from lora_bench.spec.changes import flatten_mapping
 from lora_bench.spec.grid import show_value
 from lora_bench.spec.targets import spell_targets
 from lora_bench.study.records import Axis, Level
 
-Json = dict[str, Any]
 Estimate = Literal["corrected", "value"]
-# Where a field of a trial has its default in a resolved spec.
+# Sections of a resolved spec that hold the defaults of a trial's fields.
 _DEFAULTS = {"lora": ("defaults", "lora"), "train": ("defaults", "train")}
 
 
@@ -29,7 +33,7 @@ class Row:
     configuration: str
     seed: int | None
     value: float
-    trial: Json
+    trial: TrialResult
     position: tuple[int, ...] | None
 
 
@@ -44,18 +48,20 @@ class Grid:
     """
 
     axes: tuple[Axis, ...]
-    matches: tuple[tuple[Json, ...], ...]
-    fixed: Json
+    matches: tuple[tuple[Settings, ...], ...]
+    fixed: Settings
 
 
-def read_grid(spec: Mapping[str, Any]) -> Grid:
-    """The grid's axes with two levels or more; none if the spec has no grid."""
-    grid: Json = (spec.get("trials") or {}).get("grid") or {}
-    links = [_read_link(link) for link in grid.get("zip") or []]
+def read_grid(spec: Settings) -> Grid:
+    """Return the grid's axes with two levels or more; none if the spec has no grid."""
+    grid = read_section(spec, "trials", "grid")
+    links = _list_links(grid)
     axes: list[Axis] = []
-    matches: list[tuple[Json, ...]] = []
-    fixed: Json = {}
-    for field, values in (grid.get("axes") or {}).items():
+    matches: list[tuple[Settings, ...]] = []
+    fixed: dict[str, JsonValue] = {}
+    for field, values in read_section(grid, "axes").items():
+        if not isinstance(values, list):
+            continue
         followers = {
             name: listed for axis, fields in links if axis == field for name, listed in fields.items()
         }
@@ -73,23 +79,34 @@ def read_grid(spec: Mapping[str, Any]) -> Grid:
     return Grid(tuple(axes), tuple(matches), fixed)
 
 
-def _read_link(link: Mapping[str, Any]) -> tuple[str, Json]:
-    """The axis that a link follows, and its fields, as the spec's file or its resolved form has them."""
-    values = link.get("values") or {key: value for key, value in link.items() if key != "with"}
-    return str(link.get("with")), dict(values)
+def _list_links(grid: Settings) -> list[tuple[str, dict[str, list[JsonValue]]]]:
+    """Return the axis that each link follows, and its fields, from the spec's file or its resolved form."""
+    found = grid.get("zip")
+    links = [link for link in found if isinstance(link, dict)] if isinstance(found, list) else []
+    return [
+        (
+            str(link.get("with")),
+            {
+                name: listed
+                for name, listed in (read_section(link, "values") or link).items()
+                if isinstance(listed, list)
+            },
+        )
+        for link in links
+    ]
 
 
-def label_level(value: Any) -> str:
-    """A level as tables show it."""
+def label_level(value: JsonValue) -> str:
+    """Return a level as tables show it."""
     if isinstance(value, Mapping):
         return "-".join(show_value(item) for item in flatten_mapping(value).values())
     return show_value(value)
 
 
-def find_position(trial: Json, grid: Grid, spec: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Where a trial stands in the grid; None if it changes something that is no axis, or has another value."""
+def find_position(trial: TrialResult, grid: Grid, spec: Settings) -> tuple[int, ...] | None:
+    """Return the position in the grid; None if a trial changes what is no axis, or has a value that is no level."""
 
-    def has(wanted: Json) -> bool:
+    def has(wanted: Settings) -> bool:
         return all(_same(field, read_setting(trial, field, spec), value) for field, value in wanted.items())
 
     position: list[int] = []
@@ -101,82 +118,72 @@ def find_position(trial: Json, grid: Grid, spec: Mapping[str, Any]) -> tuple[int
     if not has(grid.fixed):
         return None
     of_grid = {*grid.fixed, *(field for levels in grid.matches for level in levels for field in level)}
-    others = (field for field in trial.get("changes") or {} if field not in of_grid)
+    others = (field for field in trial.changes if field not in of_grid)
     if not all(_same(field, read_setting(trial, field, spec), read_default(spec, field)) for field in others):
         return None
     return tuple(position)
 
 
-def _same(field: str, one: Any, other: Any) -> bool:
+def _same(field: str, one: JsonValue, other: JsonValue) -> bool:
     if field == "lora.targets":
         return spell_targets(one) == spell_targets(other)
     return one == other
 
 
-def read_setting(trial: Json, field: str, spec: Mapping[str, Any]) -> Any:
-    """What a trial has in a dotted field; what it does not change is the spec's default."""
+def read_setting(trial: TrialResult, field: str, spec: Settings) -> JsonValue:
+    """Return the value of a trial's dotted field; what it does not change is the spec's default."""
     section, _, rest = field.partition(".")
     if section in _DEFAULTS and rest:
-        return _walk(trial.get(section), rest)
-    changes: Json = trial.get("changes") or {}
-    return changes[field] if field in changes else read_default(spec, field)
+        return _walk(trial.lora if section == "lora" else trial.train, rest)
+    return trial.changes[field] if field in trial.changes else read_default(spec, field)
 
 
-def read_default(spec: Mapping[str, Any], field: str) -> Any:
-    """What trials start from in a dotted field; `dataset` is the name of the spec's dataset."""
+def read_default(spec: Settings, field: str) -> JsonValue:
+    """Return the default of a dotted field; `dataset` is the name of the spec's dataset."""
     section, _, rest = field.partition(".")
     if field == "dataset":
-        named: Json = spec.get("datasets") or {}
-        return next((name for name, dataset in named.items() if dataset == spec.get("dataset")), None)
-    value: Any = spec
-    for part in _DEFAULTS.get(section, (section,)):
-        value = (value or {}).get(part)
-    found = _walk(value, rest)
-    if field == "lora.alpha" and found is None:
-        rank = _walk(value, "rank")
-        return None if rank is None else 2.0 * rank
+        named = read_section(spec, "datasets").items()
+        return next((name for name, dataset in named if dataset == spec.get("dataset")), None)
+    defaults = read_section(spec, *_DEFAULTS.get(section, (section,)))
+    found, rank = _walk(defaults, rest), defaults.get("rank")
+    if field == "lora.alpha" and found is None and isinstance(rank, int | float):
+        return 2.0 * rank
     return found
 
 
-def _walk(value: Any, dotted: str) -> Any:
-    for part in dotted.split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(part)
-    return value
+def _walk(settings: Settings | None, dotted: str) -> JsonValue:
+    *sections, name = dotted.split(".")
+    return read_section(settings, *sections).get(name)
 
 
-def choose_estimate(trials: Iterable[Json], metric: str, prompt: str | None) -> Estimate:
-    """`corrected` if every score of the metric has it: only then are numbers of one kind compared."""
+def choose_estimate(trials: Iterable[TrialResult], metric: str, prompt: str | None) -> Estimate:
+    """Return `corrected` if every score of the metric has it: only then are numbers of one kind compared."""
     scores = [score for trial in trials if (score := find_score(trial, metric, prompt))]
-    has_all = bool(scores) and all(_is_number(score.get("corrected")) for score in scores)
+    has_all = bool(scores) and all(score.corrected is not None for score in scores)
     return "corrected" if has_all else "value"
 
 
-def find_score(trial: Json, metric: str, prompt: str | None) -> Json | None:
-    """The score of one cell, or None."""
-    scores: Sequence[Json] = trial.get("scores") or []
-    return next((s for s in scores if s.get("metric") == metric and s.get("prompt") == prompt), None)
+def find_score(trial: TrialResult, metric: str, prompt: str | None) -> ScoreRecord | None:
+    """Return the score of one cell, or None."""
+    return next((s for s in trial.scores if s.metric == metric and s.prompt == prompt), None)
 
 
 def collect_rows(
-    results: Mapping[str, Any], grid: Grid, metric: str, prompt: str | None
+    results: RunResults, grid: Grid, metric: str, prompt: str | None
 ) -> tuple[list[Row], Estimate]:
-    """Every trial with a score, zero-shot ones included, and which of its numbers is taken."""
-    trials: list[Json] = results.get("trials") or []
-    spec: Json = results.get("spec") or {}
-    estimate = choose_estimate(trials, metric, prompt)
+    """Return every trial with a score, zero-shot ones included, and which of its numbers is taken."""
+    estimate = choose_estimate(results.trials, metric, prompt)
     rows: list[Row] = []
-    for trial in trials:
+    for trial in results.trials:
         score = find_score(trial, metric, prompt)
-        if score is None or not _is_number(score.get(estimate)):
+        value = None if score is None else score.corrected if estimate == "corrected" else score.value
+        if value is None:
             continue
-        tuned = trial.get("kind") != "zero-shot"
-        position = find_position(trial, grid, spec) if tuned and grid.axes else None
-        name = str(trial.get("configuration") or trial["name"])
-        rows.append(Row(name, trial.get("train_seed"), float(score[estimate]), trial, position))
+        is_placed = bool(grid.axes) and not trial.is_zero_shot
+        position = find_position(trial, grid, results.spec) if is_placed else None
+        rows.append(Row(trial.configuration, trial.train_seed, value, trial, position))
     return rows, estimate
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: JsonValue) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -10,7 +10,7 @@ import pytest
 from lora_bench.cli import main as cli
 from lora_bench.cli.run_places import resolve_run
 from lora_bench.errors import StoreError, UsageError
-from lora_bench.results.shape import read_results_file
+from lora_bench.results.reading import read_results_file
 from lora_bench.store import write_json
 
 TEXT = """schema: 1
@@ -161,10 +161,10 @@ def test_files_of_other_programs_inside_a_run_are_named_and_the_rest_is_reported
 
 def test_results_that_say_little_are_completed(runs: Path) -> None:
     found = read_results_file(runs / "one" / "results.json")
-    assert found["complete"] is False
-    assert found["trials"][0]["id"] == "small"
-    assert found["trials"][0]["scores"][0]["prompt"] is None
+    assert found.complete is False
+    assert found.trials[0].id == "small"
+    assert found.trials[0].scores[0].prompt is None
     write_json(runs / "one" / "results.json", {"trials": []})
-    assert read_results_file(runs / "one" / "results.json")["name"] == "one"
+    assert read_results_file(runs / "one" / "results.json").name == "one"
     with pytest.raises(StoreError, match="was the run started"):
         read_results_file(runs / "three" / "results.json")

@@ -10,7 +10,7 @@ from lora_bench.comparison.paired_test import adjust_holm, compare_paired, compa
 from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics import parse_metric
 from lora_bench.metrics.frechet import frechet_distance
-from lora_bench.metrics.verdicts import BETTER, NO_DIFFERENCE, WORSE
+from lora_bench.metrics.verdicts import Verdict
 from lora_bench.store import to_jsonable
 
 FRECHET, KERNEL, TEXT = parse_metric("mfcc20"), parse_metric("mmd/mfcc20"), parse_metric("clap_score")
@@ -34,7 +34,7 @@ def make_triple(n_clips=24, *, seed=0, towards=0.0, noise=0.3):
 
 
 @pytest.mark.parametrize("metric", [FRECHET, KERNEL])
-@pytest.mark.parametrize(("towards", "verdict"), [(0.8, BETTER), (-0.8, WORSE)])
+@pytest.mark.parametrize(("towards", "verdict"), [(0.8, Verdict.BETTER), (-0.8, Verdict.WORSE)])
 def test_generator_that_moved_to_the_reference_is_better_and_one_that_moved_away_worse(
     metric, towards, verdict
 ):
@@ -42,7 +42,7 @@ def test_generator_that_moved_to_the_reference_is_better_and_one_that_moved_away
     found = compare_paired(metric, base, tuned, reference, prompt="p", n_permutations=199)
     assert found.verdict == verdict
     assert found.p_value == found.p_holm == pytest.approx(1 / 200)
-    assert (found.delta < 0.0) == (verdict == BETTER)
+    assert (found.delta < 0.0) == (verdict == Verdict.BETTER)
     assert found.ci_low < found.delta < found.ci_high
     assert (found.n_pairs, found.n_reference) == (24, 40)
 
@@ -55,7 +55,7 @@ def test_equal_generators_have_no_detectable_difference(metric):
         replace(base, values=base.values + 0.3 * rng.normal(size=base.values.shape)) for _ in range(2)
     )
     found = compare_paired(metric, one, other, reference, n_permutations=199)
-    assert found.verdict == NO_DIFFERENCE
+    assert found.verdict == Verdict.NO_DIFFERENCE
     assert found.p_value > 0.05
 
 
@@ -71,7 +71,7 @@ def test_text_score_is_better_when_it_rises():
     text = Embeddings(np.ones((1, DIM)), np.zeros(1, dtype=int), ("p",), ("p",), {"encoder": "mfcc20"})
     found = compare_paired(TEXT, base, tuned, text, prompt="p", n_permutations=199)
     assert found.delta > 0.0
-    assert found.verdict == BETTER
+    assert found.verdict == Verdict.BETTER
 
 
 def test_clips_are_paired_by_name_whatever_their_order():
@@ -122,7 +122,7 @@ def test_prompts_are_compared_together_as_strata():
     found = compare_pooled(FRECHET, [first[0], second[0]], [first[1], second[1]], first[2], n_permutations=99)
     assert found.n_pairs == 48
     assert found.prompt is None
-    assert found.verdict == BETTER
+    assert found.verdict == Verdict.BETTER
 
 
 def test_different_numbers_of_prompts_cannot_be_pooled():
@@ -136,8 +136,9 @@ def made(p_value, *, prompt, trial="r16", low=-2.0, high=-1.0):
     found = compare_paired(
         FRECHET, base, tuned, reference, prompt=prompt, names=(trial, "zero-shot"), n_permutations=1
     )
-    changed = replace(found, p_value=p_value, p_holm=p_value, ci_low=low, ci_high=high)
-    return replace(changed, verdict=judge(changed))
+    verdict = judge(p_value, low, high, FRECHET.distance)
+    changed = {"p_value": p_value, "p_holm": p_value, "ci_low": low, "ci_high": high, "verdict": verdict}
+    return found.model_copy(update=changed)
 
 
 def test_holm_corrects_within_a_trial_and_metric_across_prompts_only():
@@ -150,14 +151,14 @@ def test_holm_corrects_within_a_trial_and_metric_across_prompts_only():
 
 def test_verdict_follows_the_corrected_p_value():
     family = [made(0.04, prompt="a"), made(0.03, prompt="b")]
-    assert [item.verdict for item in family] == [BETTER, BETTER]
-    assert [item.verdict for item in adjust_holm(family)] == [NO_DIFFERENCE, NO_DIFFERENCE]
+    assert [item.verdict for item in family] == [Verdict.BETTER, Verdict.BETTER]
+    assert [item.verdict for item in adjust_holm(family)] == [Verdict.NO_DIFFERENCE, Verdict.NO_DIFFERENCE]
 
 
 def test_small_p_value_alone_is_no_verdict_when_the_corrected_interval_holds_zero():
-    assert made(0.001, prompt="a", low=-1.0, high=0.2).verdict == NO_DIFFERENCE
-    assert made(0.001, prompt="a", low=None, high=None).verdict == NO_DIFFERENCE
-    assert made(0.001, prompt="a", low=0.1, high=0.2).verdict == WORSE
+    assert made(0.001, prompt="a", low=-1.0, high=0.2).verdict == Verdict.NO_DIFFERENCE
+    assert made(0.001, prompt="a", low=None, high=None).verdict == Verdict.NO_DIFFERENCE
+    assert made(0.001, prompt="a", low=0.1, high=0.2).verdict == Verdict.WORSE
 
 
 def test_generator_that_only_lost_diversity_does_not_win_by_the_bias_of_its_distance():
@@ -170,7 +171,7 @@ def test_generator_that_only_lost_diversity_does_not_win_by_the_bias_of_its_dist
     truth = 20 * 0.1**2
     assert found.delta_plugin < truth
     assert abs(found.delta - truth) < abs(found.delta_plugin - truth)
-    assert found.verdict != BETTER
+    assert found.verdict != Verdict.BETTER
 
 
 def test_comparison_travels_as_json():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +128,8 @@ def test_a_variant_with_other_numbers_of_clips_is_compared_with_the_zero_shot_mo
     run = write_run(tmp_path, plan, shifts={"other": 1.5})
     compare_trials(plan, run, SilentProgress())
     results = gather_results(run)
-    assert [trial.get("zero_shot") for trial in results["trials"]] == [None, zero_shot.id, zero_shot.id]
-    verdicts = {item["verdict"] for item in results["comparisons"] if item["trial"] == other.id}
+    assert [trial.zero_shot for trial in results.trials] == [None, zero_shot.id, zero_shot.id]
+    verdicts = {item.verdict for item in results.comparisons if item.trial == other.id}
     assert verdicts == {"better"}
 
 
@@ -141,8 +140,8 @@ def test_plans_of_earlier_versions_have_their_zero_shot_found(tmp_path: Path) ->
     for trial in before["trials"]:
         del trial["zero_shot"], trial["baseline_trial"]
     write_json(run / "plan.json", before)
-    base, *tuned = gather_results(run)["trials"]
-    assert {trial["zero_shot"] for trial in tuned} == {base["id"]}
+    base, *tuned = gather_results(run).trials
+    assert {trial.zero_shot for trial in tuned} == {base.id}
 
 
 def test_comparisons_with_zero_shot_and_with_the_baseline_stay_apart(compared) -> None:
@@ -238,9 +237,8 @@ def test_the_spec_can_name_its_off_genre_prompts(tmp_path: Path) -> None:
 def test_results_and_csv_keep_zero_shot_and_baseline_in_columns_of_their_own(compared) -> None:
     _, run = compared
     results = gather_results(run)
-    assert len(results["comparisons"]) == 12
-    assert len(results["baseline_comparisons"]) == 6
-    assert json.dumps(results, allow_nan=False)
+    assert len(results.comparisons) == 12
+    assert len(results.baseline_comparisons) == 6
     for cell in csv.DictReader(io.StringIO(render_csv(results))):
         is_ablation = cell["trial"].startswith("small")
         assert bool(cell["baseline_delta"]) == is_ablation

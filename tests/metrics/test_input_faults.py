@@ -14,7 +14,7 @@ from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics import parse_metric
 from lora_bench.metrics.diagnostics import describe_sets, halve_groups
 from lora_bench.metrics.frechet import frechet_distance
-from lora_bench.metrics.verdicts import NO_DIFFERENCE
+from lora_bench.metrics.verdicts import Verdict
 from lora_bench.stages.score import score_embeddings
 from lora_bench.store import to_jsonable
 
@@ -111,9 +111,9 @@ def test_the_same_set_on_both_sides_is_at_zero_or_below(metric):
 @EACH
 def test_equal_generators_have_no_difference_at_all(metric, other):
     found = compare_paired(metric, GENERATED, GENERATED, other, n_permutations=19)
-    assert (found.delta, found.p_value, found.verdict) == pytest.approx((0.0, 1.0, NO_DIFFERENCE)) or (
-        abs(found.delta) < 1e-12 and found.p_value == 1.0 and found.verdict == NO_DIFFERENCE
-    )
+    assert (found.delta, found.p_value, found.verdict) == pytest.approx(
+        (0.0, 1.0, Verdict.NO_DIFFERENCE)
+    ) or (abs(found.delta) < 1e-12 and found.p_value == 1.0 and found.verdict == Verdict.NO_DIFFERENCE)
 
 
 def test_a_single_clip_is_scored_without_interval_or_unscored_with_the_reason():

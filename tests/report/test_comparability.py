@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from lora_bench.cli.commands.compare import find_warnings
 from lora_bench.metrics.provenance import merge_provenance
 from lora_bench.report.leaderboard.comparability import list_entries
 from lora_bench.report.view import RunView
+from lora_bench.results.run_records import RunResults
 
 ABOUT: dict[str, str | int | float] = {"encoder": "encodec", "weights": "codec of /a", "weights_hash": "h"}
 
@@ -19,8 +21,8 @@ def list_facts(**provenance: Any) -> Any:
         "metric": "encodec", "prompt": None, "value": 1.0, "n_reference": 4, "provenance": ABOUT | provenance,
     }  # fmt: skip
     trial = {"id": "a", "name": "a", "kind": "fine-tuned", "state": "done", "scores": [score]}
-    view = RunView({"name": "r", "trials": [trial]}, None)  # pyright: ignore[reportArgumentType]
-    (entry,) = list_entries(view, {})
+    view = RunView(RunResults.model_validate({"name": "r", "trials": [trial]}), Path())
+    (entry,) = list_entries(view, None)
     return entry.facts
 
 
@@ -33,5 +35,10 @@ def test_the_same_codec_under_another_name_is_comparable() -> None:
 
 @pytest.mark.parametrize(("field", "is_warned"), [("n_clips", False), ("batch_size", False), ("seed", True)])
 def test_numbers_of_clips_do_not_unpair_runs(field: str, *, is_warned: bool) -> None:
-    runs = [{"name": "r", "complete": True, "spec": {"generation": {field: value}}} for value in (1, 2)]
+    runs = [
+        RunResults.model_validate(
+            {"name": "r", "complete": True, "trials": [], "spec": {"generation": {field: value}}}
+        )
+        for value in (1, 2)
+    ]
     assert bool(find_warnings(*runs)) == is_warned

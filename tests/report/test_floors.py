@@ -1,10 +1,9 @@
-"""Floors of runs with several sources, as reports name them."""
+"""Reference levels of runs with several sources, as reports name them."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
 
 from support.fake_run import FakeRun
 
@@ -18,17 +17,16 @@ SOURCES = ("chiptune, a47b0c22", "chiptune, ac702c04")
 def view_with(tmp_path: Path, *floors: tuple[str, str, float]) -> tuple[RunView, str]:
     run = FakeRun().write(tmp_path)
     results = gather_results(run)
-    (metric,) = {floor["metric"] for floor in results["floors"]}
-    template: dict[str, Any] = results["floors"][0]
-    results["floors"] = [
-        {**template, "floor": kind, "source": source, "value": value, "corrected": None}
+    (metric,) = {floor.metric for floor in results.floors}
+    made = tuple(
+        results.floors[0].model_copy(update={"floor": kind, "source": source, "value": value})
         for kind, source, value in floors
-    ]
-    return RunView(results, run), metric
+    )
+    return RunView(results.model_copy(update={"floors": made}), run), metric
 
 
 def name_all(view: RunView, metric: str) -> list[tuple[str, str | None, float]]:
-    return [(floor["floor"], floor["source"], floor["value"]) for floor in view.floors(metric)]
+    return [(floor.floor, floor.source, floor.value) for floor in view.floors(metric)]
 
 
 def test_equal_floors_of_all_sources_are_one_without_a_source(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from lora_bench.artifacts import LossPoint, Score, TrainResult, Unscored
 from lora_bench.errors import StoreError
 from lora_bench.results.gather import gather_results, write_results
+from lora_bench.results.reading import read_results_file
 from lora_bench.store import write_json
 
 PROMPTS = ["invented march", "invented waltz"]
@@ -48,16 +48,16 @@ def test_a_run_with_every_cell_scored_is_complete(tmp_path: Path) -> None:
     write_plan(tmp_path, plan_trial("zero-shot-01", "zero-shot"))
     write_done(tmp_path, "zero-shot-01", all_scores())
     results = gather_results(tmp_path)
-    assert results["complete"] is True
-    assert results["schema"] == 1
-    assert results["name"] == "invented"
-    trial = results["trials"][0]
-    assert trial["state"] == "done"
-    assert trial["lora"] is None
-    assert trial["trainable_params"] == 0
-    assert trial["adapter"] is None
-    assert [score["prompt"] for score in trial["scores"]] == [*PROMPTS, None]
-    assert trial["unscored"] == []
+    assert results.complete is True
+    assert results.schema_version == 1
+    assert results.name == "invented"
+    trial = results.trials[0]
+    assert trial.state == "done"
+    assert trial.lora is None
+    assert trial.trainable_params == 0
+    assert trial.adapter is None
+    assert [score.prompt for score in trial.scores] == [*PROMPTS, None]
+    assert trial.unscored == ()
 
 
 def test_a_fine_tuned_trial_names_its_adapter_relative_to_the_run(tmp_path: Path) -> None:
@@ -70,23 +70,23 @@ def test_a_fine_tuned_trial_names_its_adapter_relative_to_the_run(tmp_path: Path
         LossPoint(20, 2.0, 3.75, 0.0, 2.0),
     )
     write_json(folder / "train.json", TrainResult(folder / "adapter", 1234, {"ffn": 2}, curve, 9.0, 0.5))
-    trial = gather_results(tmp_path)["trials"][0]
-    assert trial["adapter"] == "trials/r4-01/adapter"
-    assert trial["trainable_params"] == 1234
-    assert trial["matched_modules"] == {"ffn": 2}
-    assert trial["lora"]["alpha"] == 8.0
-    assert trial["losses"] == {
+    trial = gather_results(tmp_path).trials[0]
+    assert trial.adapter == "trials/r4-01/adapter"
+    assert trial.trainable_params == 1234
+    assert trial.matched_modules == {"ffn": 2}
+    assert trial.lora["alpha"] == 8.0
+    assert trial.losses.model_dump() == {
         "first_train": 4.0, "last_train": 2.0, "first_eval": 4.5, "last_eval": 3.75, "best_eval": 3.5,
         "best_eval_step": 10, "steps": 20,
     }  # fmt: skip
-    assert trial["wall_s"] == {"generate": 1.5}
-    assert trial["peak_memory_gib"] == 0.5
+    assert trial.wall_s == {"generate": 1.5}
+    assert trial.peak_memory_gib == 0.5
 
 
 def test_an_adapter_without_a_finished_training_is_not_offered(tmp_path: Path) -> None:
     write_plan(tmp_path, plan_trial("r4-01"))
     (tmp_path / "trials" / "r4-01" / "adapter").mkdir(parents=True)
-    assert gather_results(tmp_path)["trials"][0]["adapter"] is None
+    assert gather_results(tmp_path).trials[0].adapter is None
 
 
 @pytest.mark.parametrize(
@@ -114,32 +114,32 @@ def test_a_trial_that_is_not_done_has_a_state_and_a_reason_and_every_cell_unscor
     if written:
         write_json(tmp_path / "trials" / "r4-01" / "state.json", written)
     results = gather_results(tmp_path)
-    trial = results["trials"][0]
-    assert results["complete"] is False
-    assert trial["state"] == state
-    assert words in trial["reason"]
-    assert trial["scores"] == []
-    assert [cell["prompt"] for cell in trial["unscored"]] == [*PROMPTS, None]
-    assert all(words in cell["reason"] for cell in trial["unscored"])
+    trial = results.trials[0]
+    assert results.complete is False
+    assert trial.state == state
+    assert words in trial.reason
+    assert trial.scores == ()
+    assert [cell.prompt for cell in trial.unscored] == [*PROMPTS, None]
+    assert all(words in cell.reason for cell in trial.unscored)
 
 
 def test_a_cell_that_was_explicitly_left_unscored_does_not_make_a_run_incomplete(tmp_path: Path) -> None:
     write_plan(tmp_path, plan_trial("zero-shot-01", "zero-shot"))
-    gap = Unscored("mfcc20", None, "weights are not to be had")
+    gap = Unscored("mfcc20", None, "weights are unavailable")
     write_done(tmp_path, "zero-shot-01", all_scores()[:2], (gap,))
     results = gather_results(tmp_path)
-    assert results["complete"] is True
-    assert results["trials"][0]["unscored"][0]["reason"] == "weights are not to be had"
+    assert results.complete is True
+    assert results.trials[0].unscored[0].reason == "weights are unavailable"
 
 
 def test_a_planned_cell_that_no_file_speaks_of_makes_a_run_incomplete(tmp_path: Path) -> None:
     write_plan(tmp_path, plan_trial("zero-shot-01", "zero-shot"))
     write_done(tmp_path, "zero-shot-01", all_scores()[:2])
     results = gather_results(tmp_path)
-    assert results["complete"] is False
-    (gap,) = results["trials"][0]["unscored"]
-    assert (gap["metric"], gap["prompt"]) == ("mfcc20", None)
-    assert "was not scored" in gap["reason"]
+    assert results.complete is False
+    (gap,) = results.trials[0].unscored
+    assert (gap.metric, gap.prompt) == ("mfcc20", None)
+    assert "was not scored" in gap.reason
 
 
 def test_a_score_that_is_not_a_number_is_unscored_and_not_zero(tmp_path: Path) -> None:
@@ -148,15 +148,15 @@ def test_a_score_that_is_not_a_number_is_unscored_and_not_zero(tmp_path: Path) -
     write_done(tmp_path, "zero-shot-01", all_scores())
     text = (folder / "scores.json").read_text().replace("0.5", "NaN", 1)
     (folder / "scores.json").write_text(text)
-    trial = gather_results(tmp_path)["trials"][0]
-    assert len(trial["scores"]) == 2
-    assert "nan" in trial["unscored"][0]["reason"]
+    trial = gather_results(tmp_path).trials[0]
+    assert len(trial.scores) == 2
+    assert "nan" in trial.unscored[0].reason
 
 
 def test_a_score_that_is_no_longer_planned_is_left_out(tmp_path: Path) -> None:
     write_plan(tmp_path, plan_trial("zero-shot-01", "zero-shot"))
     write_done(tmp_path, "zero-shot-01", [*all_scores(), Score("encodec", None, 1.0, 10, 20, 128)])
-    assert {score["metric"] for score in gather_results(tmp_path)["trials"][0]["scores"]} == {"mfcc20"}
+    assert {score.metric for score in gather_results(tmp_path).trials[0].scores} == {"mfcc20"}
 
 
 def test_a_damaged_file_of_a_trial_fails_that_trial_only(tmp_path: Path) -> None:
@@ -164,18 +164,18 @@ def test_a_damaged_file_of_a_trial_fails_that_trial_only(tmp_path: Path) -> None
     write_done(tmp_path, "zero-shot-01", all_scores())
     folder = write_done(tmp_path, "r4-01", all_scores())
     (folder / "scores.json").write_text('{"scores": [')
-    first, second = gather_results(tmp_path)["trials"]
-    assert first["state"] == "done"
-    assert second["state"] == "failed"
-    assert "scores.json: not valid JSON" in second["reason"]
+    first, second = gather_results(tmp_path).trials
+    assert first.state == "done"
+    assert second.state == "failed"
+    assert "scores.json: not valid JSON" in second.reason
 
 
-def test_a_damaged_floor_file_is_told_of(tmp_path: Path) -> None:
+def test_a_damaged_floor_file_is_a_problem_of_the_run(tmp_path: Path) -> None:
     write_plan(tmp_path, plan_trial("zero-shot-01", "zero-shot"))
     (tmp_path / "floors.json").write_text("{")
     results = gather_results(tmp_path)
-    assert results["floors"] == []
-    assert "floors.json" in results["problems"][0]
+    assert results.floors == ()
+    assert "floors.json" in results.problems[0]
 
 
 def test_a_folder_without_a_run_is_an_error_that_names_the_file(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_each_fine_tuned_trial_is_paired_with_the_base_model_of_its_own_sampling
         plan_trial("zero-cold-01", "zero-shot", generation=cold),
         plan_trial("r4-01", generation=cold | {"n_clips": 20}),
     )
-    assert gather_results(tmp_path)["trials"][2]["zero_shot"] == "zero-cold-01"
+    assert gather_results(tmp_path).trials[2].zero_shot == "zero-cold-01"
 
 
 def test_the_written_files_hold_every_cell_once(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_the_written_files_hold_every_cell_once(tmp_path: Path) -> None:
     write_json(tmp_path / "comparisons.json", {"comparisons": [comparison]})
     write_done(tmp_path, "r4-01", all_scores(0.4)[2:], (Unscored("mfcc20", PROMPTS[0], "too few clips"),))
     written = write_results(tmp_path)
-    assert json.loads((tmp_path / "results.json").read_text()) == written
+    assert read_results_file(tmp_path / "results.json") == written
     rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
     assert len(rows) == 6
     scored = next(row for row in rows if row["trial_id"] == "r4-01" and row["value"])
@@ -226,5 +226,5 @@ def test_results_without_the_rest_of_their_run_are_read_as_they_are(tmp_path: Pa
     }
     write_json(tmp_path / "results.json", {"schema": 1, "name": "alone", "complete": True, "trials": [trial]})
     results = gather_results(tmp_path)
-    assert results["name"] == "alone"
-    assert results["trials"][0]["unscored"] == []
+    assert results.name == "alone"
+    assert results.trials[0].unscored == ()

@@ -14,11 +14,12 @@ from lora_bench.artifacts import Unscored
 from lora_bench.results.csv_table import CSV_COLUMNS, render_csv
 from lora_bench.results.gather import gather_results
 from lora_bench.results.parquet_table import render_parquet
+from lora_bench.results.run_records import RunResults
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> dict[str, object]:
-    tuned = FakeTrial("r4", unscored=(Unscored("mfcc20", PROMPT_KOREAN, "weights are not to be had"),))
+def results(tmp_path: Path) -> RunResults:
+    tuned = FakeTrial("r4", unscored=(Unscored("mfcc20", PROMPT_KOREAN, "weights are unavailable"),))
     waiting = FakeTrial("r8", state=None, has_scores=False)
     told = [compare(tuned, "mfcc20", PROMPT_HTML, "better")]
     run = FakeRun(
@@ -27,13 +28,13 @@ def results(tmp_path: Path) -> dict[str, object]:
     return gather_results(run.write(tmp_path))
 
 
-def test_csv_and_parquet_hold_the_cells_of_the_json(results: dict[str, object]) -> None:
+def test_csv_and_parquet_hold_the_cells_of_the_json(results: RunResults) -> None:
     table = pq.read_table(io.BytesIO(render_parquet(results))).to_pylist()
     lines = list(csv.DictReader(io.StringIO(render_csv(results))))
     cells = [
-        (trial["id"], item["metric"], item["prompt"], item.get("value"), item.get("reason"))
-        for trial in results["trials"]
-        for item in (*trial["scores"], *trial["unscored"])
+        (trial.id, item.metric, item.prompt, getattr(item, "value", None), getattr(item, "reason", None))
+        for trial in results.trials
+        for item in (*trial.scores, *trial.unscored)
     ]
     assert len(table) == len(lines) == len(cells) == 9
     for row, line, (trial_id, metric, prompt, value, reason) in zip(table, lines, cells, strict=True):
@@ -50,7 +51,7 @@ def test_csv_and_parquet_hold_the_cells_of_the_json(results: dict[str, object]) 
                 assert text == str(stored)
 
 
-def test_a_missing_value_is_null_and_numbers_are_numbers(results: dict[str, object]) -> None:
+def test_a_missing_value_is_null_and_numbers_are_numbers(results: RunResults) -> None:
     table = pq.read_table(io.BytesIO(render_parquet(results)))
     kinds = {field.name: str(field.type) for field in table.schema}
     assert kinds["value"] == kinds["p_holm"] == "double"
@@ -61,10 +62,10 @@ def test_a_missing_value_is_null_and_numbers_are_numbers(results: dict[str, obje
 
 
 def test_a_run_without_trials_gives_empty_columns() -> None:
-    empty = pq.read_table(io.BytesIO(render_parquet({"trials": [], "comparisons": []})))
+    empty = pq.read_table(io.BytesIO(render_parquet(RunResults(trials=()))))
     assert (empty.num_rows, empty.column_names) == (0, list(CSV_COLUMNS))
     empty.validate(full=True)
 
 
-def test_every_column_is_valid_to_the_last_bit(results: dict[str, object]) -> None:
+def test_every_column_is_valid_to_the_last_bit(results: RunResults) -> None:
     pq.read_table(io.BytesIO(render_parquet(results))).validate(full=True)

@@ -86,7 +86,9 @@ def test_a_number_that_is_not_finite_is_refused(field: str, number: str, tmp_pat
 
 def test_fields_of_another_version_are_kept_and_absent_ones_have_defaults(tmp_path: Path) -> None:
     score = TRIAL["scores"][0] | {"ranks": [1, 2]}
-    found = read(tmp_path, {"trials": [TRIAL | {"scores": [score], "mood": "good"}], "weather": {"rain": True}})
+    found = read(
+        tmp_path, {"trials": [TRIAL | {"scores": [score], "mood": "good"}], "weather": {"rain": True}}
+    )
     trial = found.trials[0]
     assert (trial.id, trial.configuration, trial.state, trial.unscored) == ("small", "small", "done", ())
     assert (found.name, found.complete, trial.scores[0].prompt) == (tmp_path.name, False, None)

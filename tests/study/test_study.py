@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from lora_bench.results.run_records import RunResults
 from lora_bench.store import to_jsonable
 from lora_bench.study import analyse_metric, analyse_study
 from lora_bench.study.choice import find_optimal
-from lora_bench.study.records import MetricStudy, Point
+from lora_bench.study.records import MetricStudy, Point, Study
 
 METRIC = "mfcc20"
 RANKS = (4, 8, 16)
@@ -92,9 +93,14 @@ def noisy(seed: int = 0) -> dict[tuple[int, str, int], float]:
     }
 
 
+def analyse(results: dict[str, Any]) -> Study | None:
+    """The study of all metrics."""
+    return analyse_study(RunResults.model_validate(results))
+
+
 def study(results: dict[str, Any]) -> MetricStudy:
     """The study of the one metric."""
-    found = analyse_metric(results, METRIC)
+    found = analyse_metric(RunResults.model_validate(results), METRIC)
     assert found is not None
     return found
 
@@ -195,19 +201,19 @@ def test_a_missing_combination_leaves_the_effects_of_an_additive_truth_as_they_a
     assert any("only add up" in note for note in found.notes)
 
 
-def test_axes_that_cannot_be_told_apart_have_no_effect_and_a_note() -> None:
+def test_axes_that_cannot_be_distinguished_have_no_effect_and_a_note() -> None:
     trials = [make_trial(4, "attention", s, 1.0 + s) for s in SEEDS] + [
         make_trial(8, "ffn", s, 2.0) for s in SEEDS
     ]
     found = study(make_results(trials))
     assert all(level.effect is None for main in found.main_effects for level in main.levels)
-    assert any("too few to tell all axes apart" in note for note in found.notes)
+    assert any("too few to distinguish all axes" in note for note in found.notes)
     assert any("lora.rank 16" in note for note in found.notes)
 
 
 def test_one_seed_gives_means_without_intervals_and_says_so() -> None:
     results = factorial(lambda r, t, s: 1.0 / r, seeds=(0,))
-    whole = analyse_study(results)
+    whole = analyse(results)
     assert whole is not None
     (found,) = whole.metrics
     assert "single training seed" in whole.notes[0]
@@ -321,12 +327,12 @@ def test_the_best_has_a_score_on_every_seed() -> None:
 
 
 def test_one_configuration_is_no_study() -> None:
-    assert analyse_study(make_results([zero_shot(), make_trial(4, "attention", 0, 1.0)])) is None
-    assert analyse_study({"name": "x", "trials": [], "spec": {}}) is None
+    assert analyse(make_results([zero_shot(), make_trial(4, "attention", 0, 1.0)])) is None
+    assert analyse({"name": "x", "trials": [], "spec": {}}) is None
 
 
 def test_a_study_without_any_score_is_empty_and_does_not_fail() -> None:
-    found = analyse_study(factorial(lambda r, t, s: 1.0) | {"trials": [
+    found = analyse(factorial(lambda r, t, s: 1.0) | {"trials": [
         make_trial(4, "attention", 0, None), make_trial(8, "attention", 0, None)]})  # fmt: skip
     assert found is not None
     assert found.metrics == ()
@@ -334,7 +340,7 @@ def test_a_study_without_any_score_is_empty_and_does_not_fail() -> None:
 
 def test_a_study_is_plain_json() -> None:
     values = noisy()
-    found = analyse_study(factorial(lambda r, t, s: values[r, t, s], baseline="r16-attention"))
+    found = analyse(factorial(lambda r, t, s: values[r, t, s], baseline="r16-attention"))
     document = json.loads(json.dumps(to_jsonable(found), allow_nan=False))
     assert document["axes"][0]["linked"] == ["lora.alpha"]
     assert document["metrics"][0]["fronts"][0]["optimal"][0] == "zero-shot"
@@ -386,7 +392,7 @@ def test_an_axis_over_datasets_is_read_by_name_and_warned_of() -> None:
     grid = {"axes": {"dataset": ["a", "b"], "lora.rank": [16]}}
     results = make_results(trials)
     results["spec"] |= {"trials": {"grid": grid}, "datasets": sources, "dataset": sources["a"]}
-    found = analyse_study(results)
+    found = analyse(results)
     assert found is not None
     assert [axis.field for axis in found.axes] == ["dataset"]
     assert found.metrics[0].main_effects[0].levels[1].effect == pytest.approx(0.05)

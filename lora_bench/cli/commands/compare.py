@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+from pydantic import JsonValue
 
 from lora_bench.cli import shared_options
-from lora_bench.cli.run_places import RUN_FILES, resolve_run
+from lora_bench.cli.run_places import resolve_run
 from lora_bench.cli.tables import format_number, format_table, print_json
 from lora_bench.comparison.across_runs import compare_pair, find_trial_files
 from lora_bench.errors import EXIT_OK, UsageError
+from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.results.gather import gather_results
-from lora_bench.results.shape import read_results_file
+from lora_bench.results.reading import read_results_file
+from lora_bench.results.records import Comparison, Settings
+from lora_bench.results.run_records import RunResults, TrialResult
+from lora_bench.results.settings import read_section
 from lora_bench.spec.configurations import drop_effect_free, find_differences
 from lora_bench.spec.words import suggest
-
-if TYPE_CHECKING:
-    from lora_bench.comparison.paired_test import Comparison
+from lora_bench.store import to_jsonable
 
 SCHEMA = 1
 MAX_PROMPT = 40
 MAX_CHANGES = 6
 # A difference in any of these makes two scores answers to different questions.
 _PAIRED_BY = ("dataset", "generation", "prompts")
-_SETTINGS = ("lora", "train")
+_TEST_FIELDS = {"delta", "ci_low", "ci_high", "p_value", "p_holm", "verdict", "n_pairs"}
 
-Json = dict[str, Any]
+Key = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,51 @@ class Side:
         trial: the trial that was asked for; None for the whole run.
     """
 
-    results: Json
+    results: RunResults
     folder: Path | None
-    trial: Json | None
+    trial: TrialResult | None
 
     @property
     def label(self) -> str:
-        """The run's name, with the trial's."""
-        name = str(self.results["name"])
-        return name if self.trial is None else f"{name}:{self.trial['name']}"
+        """Name of the run, with the trial's."""
+        name = self.results.name
+        return name if self.trial is None else f"{name}:{self.trial.name}"
 
 
-Pair = tuple[str, Json | None, Json | None]
+Pair = tuple[str, TrialResult | None, TrialResult | None]
+
+
+@dataclass(frozen=True)
+class CellPair:
+    """One cell of both sides, and the paired test of B against A; what is absent is None."""
+
+    trial: str
+    metric: str
+    prompt: str | None
+    first: float | None
+    second: float | None
+    delta: float | None
+    test: Comparison | None
+
+
+@dataclass(frozen=True)
+class ResourcePair:
+    """What a trial took, both sides; None where it is unknown."""
+
+    trial: str
+    first_params: int | None
+    first_train_s: float | None
+    first_total_s: float | None
+    first_memory_gib: float | None
+    second_params: int | None
+    second_train_s: float | None
+    second_total_s: float | None
+    second_memory_gib: float | None
+
+    @property
+    def is_known(self) -> bool:
+        """Return whether anything is known."""
+        return any(value is not None for name, value in vars(self).items() if name != "trial")
 
 
 @dataclass(frozen=True)
@@ -97,12 +132,12 @@ def execute(options: Options) -> int:
     if options.json:
         document = {
             "schema": SCHEMA, "first": first.label, "second": second.label, "warnings": warnings,
-            "changes": changes, "cells": cells, "untested": untested, "resources": resources,
+            "changes": changes, "cells": list(map(_list_fields, cells)), "untested": untested, "resources": resources,
         }  # fmt: skip
-        print_json(document)
+        print_json(to_jsonable(document))
         return EXIT_OK
     print(_format_cells(cells, first.label, second.label))
-    if any(row[name] is not None for row in resources for name in row if name != "trial"):
+    if any(row.is_known for row in resources):
         print()
         print(_format_resources(resources))
     for name, listed in changes.items():
@@ -121,7 +156,8 @@ def read_side(place: Path, runs_dir: Path) -> Side:
     Raises:
         UsageError: none of these, or the run has no such trial.
     """
-    if place.is_dir() and place.parent.name == "trials" and (place.parent.parent / "plan.json").is_file():
+    run = TrialFolder(place.absolute()).run
+    if place.is_dir() and run.trials == place.absolute().parent and run.plan.is_file():
         return _pick_trial(place.parent.parent, place.name)
     if not place.exists() and ":" in place.name:
         run, _, name = place.as_posix().rpartition(":")
@@ -134,25 +170,23 @@ def read_side(place: Path, runs_dir: Path) -> Side:
 
 def _pick_trial(run: Path, wanted: str) -> Side:
     results = read_results(run)
-    known = {
-        str(trial[key]): trial for trial in results["trials"] for key in ("id", "name") if trial.get(key)
-    }
+    known = {name: trial for trial in results.trials for name in (trial.id, trial.name)}
     if wanted not in known:
-        names = [str(trial["name"]) for trial in results["trials"]]
+        names = [trial.name for trial in results.trials]
         raise UsageError(
             f"{run}: has no trial `{wanted}`{suggest(wanted, known)}; trials are {', '.join(names[:12])}"
         )
     return Side(results, run, known[wanted])
 
 
-def read_results(run: Path) -> Json:
-    """The results of a run's folder.
+def read_results(run: Path) -> RunResults:
+    """Return the results of a run's folder.
 
     Raises:
         UsageError: it is another folder.
         StoreError: its files are not those of a run.
     """
-    if not any((run / name).is_file() for name in RUN_FILES):
+    if not RunFolder(run).is_run:
         raise UsageError(
             f"{run}: holds no run; expected the folder of a run, such as runs/quickstart, its spec, its results.json, "
             "or a trial as runs/quickstart:r4-attention"
@@ -161,98 +195,88 @@ def read_results(run: Path) -> Json:
 
 
 def pair_trials(first: Side, second: Side) -> list[Pair]:
-    """Trials that belong together: those that were asked for, else those of one name, in the first's order."""
+    """Return trials that belong together: those asked for, else those of one name, in the first's order."""
     if first.trial is not None and second.trial is not None:
-        names = dict.fromkeys((str(first.trial["name"]), str(second.trial["name"])))
+        names = dict.fromkeys((first.trial.name, second.trial.name))
         return [(" / ".join(names), first.trial, second.trial)]
-    one, other = ({str(t["name"]): t for t in side.results["trials"]} for side in (first, second))
+    one, other = ({trial.name: trial for trial in side.results.trials} for side in (first, second))
     return [(name, one.get(name), other.get(name)) for name in dict.fromkeys((*one, *other))]
 
 
 def compare_cells(
     pairs: Sequence[Pair], first: Side, second: Side
-) -> tuple[list[Json], dict[str, list[str]]]:
-    """Every cell of either side, and why trials were not tested; a value that is not there is null."""
-    cells: list[Json] = []
+) -> tuple[list[CellPair], dict[str, list[str]]]:
+    """Return every cell of either side, and why trials were not tested."""
+    cells: list[CellPair] = []
     untested: dict[str, list[str]] = {}
     for name, one, other in pairs:
         values, others = _index_scores(one), _index_scores(other)
-        tests: Mapping[tuple[str, str | None], Comparison] = {}
+        tests: Mapping[Key, Comparison] = {}
         if one is not None and other is not None:
             files = find_trial_files(first.folder, one), find_trial_files(second.folder, other)
             metrics = list(dict.fromkeys(metric for metric, _ in values if (metric, None) in others))
             tests, reasons = compare_pair(*files, metrics)
             for reason in reasons:
                 untested.setdefault(reason, []).append(name)
-        for metric, prompt in dict.fromkeys((*values, *others)):
-            a, b = values.get((metric, prompt)), others.get((metric, prompt))
+        for key in dict.fromkeys((*values, *others)):
+            a, b = values.get(key), others.get(key)
             delta = b - a if a is not None and b is not None else None
-            cell = {
-                "trial": name,
-                "metric": metric,
-                "prompt": prompt,
-                "first": a,
-                "second": b,
-                "delta": delta,
-            }
-            cells.append(cell | {"test": _write_test(tests.get((metric, prompt)))})
+            cells.append(CellPair(name, *key, a, b, delta, tests.get(key)))
     return cells, untested
 
 
-def _index_scores(trial: Json | None) -> dict[tuple[str, str | None], float]:
-    scores: list[Json] = (trial or {}).get("scores") or []
-    return {(str(score["metric"]), score.get("prompt")): float(score["value"]) for score in scores}
+def _index_scores(trial: TrialResult | None) -> dict[Key, float]:
+    return {(s.metric, s.prompt): s.value for s in (trial.scores if trial is not None else ())}
 
 
-def _write_test(test: Comparison | None) -> Json | None:
-    """The paired comparison of B against A; its difference is corrected for the bias of finite samples."""
-    if test is None:
-        return None
-    names = ("delta", "ci_low", "ci_high", "p_value", "p_holm", "verdict", "n_pairs")
-    return {name: getattr(test, name) for name in names}
+def _list_fields(cell: CellPair) -> Mapping[str, object]:
+    """Return a cell as JSON; the difference of its test is corrected for the bias of finite samples."""
+    test = None if cell.test is None else cell.test.model_dump(include=_TEST_FIELDS)
+    return {**vars(cell), "test": test}
 
 
-def describe_resources(name: str, first: Json | None, second: Json | None) -> Json:
-    """What a trial took, both sides; null where it is not known."""
-    row: Json = {"trial": name}
-    for label, trial in (("first", first), ("second", second)):
-        stages: Json = (trial or {}).get("wall_s") or {}
-        row |= {
-            f"{label}_params": (trial or {}).get("trainable_params"),
-            f"{label}_train_s": stages.get("train"),
-            f"{label}_total_s": math.fsum(float(value) for value in stages.values()) if stages else None,
-            f"{label}_memory_gib": (trial or {}).get("peak_memory_gib"),
-        }
-    return row
+def describe_resources(name: str, first: TrialResult | None, second: TrialResult | None) -> ResourcePair:
+    """Return what a trial took, both sides."""
+    return ResourcePair(name, *_list_resources(first), *_list_resources(second))
 
 
-def find_warnings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """What makes the columns answers to different questions."""
+def _list_resources(
+    trial: TrialResult | None,
+) -> tuple[int | None, float | None, float | None, float | None]:
+    if trial is None:
+        return None, None, None, None
+    return trial.trainable_params, trial.wall_s.get("train"), trial.total_s, trial.peak_memory_gib
+
+
+def find_warnings(first: RunResults, second: RunResults) -> list[str]:
+    """Return what makes the columns answers to different questions."""
     warnings: list[str] = []
-    one, other = (_drop_counts(results.get("spec") or {}) for results in (first, second))
+    one, other = (_drop_counts(results.spec) for results in (first, second))
     for name in _PAIRED_BY:
         if one.get(name) != other.get(name):
             fields = find_differences({name: one.get(name)}, {name: other.get(name)})
             warnings.append(f"the runs differ in {', '.join(fields)}; their scores are not paired")
     for label, results in (("A", first), ("B", second)):
-        if not results.get("complete", False):
-            warnings.append(f"{label} ({results['name']}) is incomplete")
+        if not results.complete:
+            warnings.append(f"{label} ({results.name}) is incomplete")
     return warnings
 
 
-def _drop_counts(spec: Json) -> Json:
-    """A spec without the number of clips and the batch size, which do not decide whether clips are pairs."""
-    generation = {"generation": spec.get("generation") or {}}
-    return {**spec, **drop_effect_free(generation)}
+def _drop_counts(spec: Settings) -> Settings:
+    """Return a spec without the number of clips and the batch size, which do not decide if clips are pairs."""
+    generation = dict(read_section(spec, "generation"))
+    return {**spec, **drop_effect_free({"generation": generation})}
 
 
 def find_changes(pairs: Sequence[Pair]) -> dict[str, list[str]]:
-    """Settings in which the two sides of a pair differ: `lora.rank 8 -> 16`."""
+    """Return settings in which the two sides of a pair differ: `lora.rank 8 -> 16`."""
     found: dict[str, list[str]] = {}
     for name, first, second in pairs:
         if first is None or second is None:
             continue
-        one, other = ({key: trial.get(key) or {} for key in _SETTINGS} for trial in (first, second))
+        one, other = (
+            {"lora": dict(trial.lora or {}), "train": dict(trial.train or {})} for trial in (first, second)
+        )
         changes = [
             f"{field} {_look_up(one, field)} -> {_look_up(other, field)}"
             for field in find_differences(one, other)
@@ -262,52 +286,53 @@ def find_changes(pairs: Sequence[Pair]) -> dict[str, list[str]]:
     return found
 
 
-def _look_up(mapping: Mapping[str, Any], dotted: str) -> Any:
-    value: Any = mapping
-    for part in dotted.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+def _look_up(settings: Settings, dotted: str) -> JsonValue:
+    *sections, name = dotted.split(".")
+    return read_section(settings, *sections).get(name)
 
 
-def _format_cells(cells: Sequence[Json], first: str, second: str) -> str:
+def _format_cells(cells: Sequence[CellPair], first: str, second: str) -> str:
     head = ["trial", "metric", "prompt", f"A {first}", f"B {second}", "B - A"]
-    is_tested = any(cell["test"] for cell in cells)
+    is_tested = any(cell.test for cell in cells)
     if is_tested:
         head += ["corrected", "95 % interval", "p (Holm)", "B is"]
     rows: list[list[str]] = []
     for cell in cells:
-        numbers = [format_number(cell[name]) for name in ("first", "second", "delta")]
-        row = [str(cell["trial"]), str(cell["metric"]), _shorten(cell["prompt"]), *numbers]
-        rows.append(row + (_format_test(cell["test"]) if is_tested else []))
+        numbers = [format_number(value) for value in (cell.first, cell.second, cell.delta)]
+        row = [cell.trial, cell.metric, _shorten(cell.prompt), *numbers]
+        rows.append(row + (_format_test(cell.test) if is_tested else []))
     return format_table(head, rows, right=(3, 4, 5, 6, 7, 8))
 
 
-def _format_test(test: Json | None) -> list[str]:
+def _format_test(test: Comparison | None) -> list[str]:
     if test is None:
         return ["-", "-", "-", "not tested"]
-    low, high = test["ci_low"], test["ci_high"]
+    low, high = test.ci_low, test.ci_high
     interval = "-" if low is None or high is None else f"{low:+.4f} to {high:+.4f}"
-    return [f"{test['delta']:+.4f}", interval, f"{test['p_holm']:.3f}", str(test["verdict"])]
+    return [f"{test.delta:+.4f}", interval, _format(test.p_holm, "{:.3f}"), test.verdict or "-"]
 
 
-def _format_resources(resources: Sequence[Json]) -> str:
+def _format_resources(resources: Sequence[ResourcePair]) -> str:
     head = ["trial", "params A", "B", "training A", "B", "in all A", "B", "memory A", "B"]
-    forms = (
-        ("params", "{:,.0f}"),
-        ("train_s", "{:.0f} s"),
-        ("total_s", "{:.0f} s"),
-        ("memory_gib", "{:.2f} GiB"),
-    )
     rows = [
-        [str(row["trial"])]
-        + [
-            "-" if row[f"{side}_{name}"] is None else form.format(row[f"{side}_{name}"])
-            for name, form in forms
-            for side in ("first", "second")
+        [
+            row.trial,
+            _format(row.first_params, "{:,.0f}"),
+            _format(row.second_params, "{:,.0f}"),
+            _format(row.first_train_s, "{:.0f} s"),
+            _format(row.second_train_s, "{:.0f} s"),
+            _format(row.first_total_s, "{:.0f} s"),
+            _format(row.second_total_s, "{:.0f} s"),
+            _format(row.first_memory_gib, "{:.2f} GiB"),
+            _format(row.second_memory_gib, "{:.2f} GiB"),
         ]
         for row in resources
     ]
     return format_table(head, rows, right=tuple(range(1, 9)))
+
+
+def _format(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
 
 
 def _name_some(names: Sequence[str]) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lora_bench import api
 from lora_bench.cli import shared_options
@@ -15,8 +14,9 @@ from lora_bench.cli.inputs import load_plan
 from lora_bench.cli.progress_display import open_display
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, InterruptedRunError, SpecError, UsageError
 from lora_bench.planning.plan import MANY_TRIALS
+from lora_bench.planning.run_folder import RunFolder
+from lora_bench.results.reading import read_results_file
 from lora_bench.results.search_tally import UNTRIED, describe_rest
-from lora_bench.store import read_json
 
 
 @dataclass(frozen=True)
@@ -100,19 +100,19 @@ def show_path(path: Path) -> str:
 
 def describe_gaps(run_folder: Path) -> list[str]:
     """Return a line for an unfinished search, for each trial that is not done, and for each one that lacks scores."""
-    results: Mapping[str, Any] = read_json(run_folder / "results.json")
+    results = read_results_file(RunFolder(run_folder).results)
     lines: list[str] = []
-    if rest := describe_rest(results.get("search")):
+    if rest := describe_rest(results.search):
         lines.append(f"incomplete: {rest}")
-    for trial in results["trials"]:
-        if trial["state"] == UNTRIED:
+    for trial in results.trials:
+        if trial.state == UNTRIED:
             continue
-        missing = [cell for cell in trial.get("unscored") or [] if cell.get("cause") != "stated"]
-        if trial["state"] != "done":
-            reason = f": {trial['reason']}" if trial.get("reason") else ""
-            lines.append(f"incomplete: trial {trial['name']} ({trial['state']}){reason}")
+        missing = [cell for cell in trial.unscored if cell.cause != "stated"]
+        if trial.state != "done":
+            reason = f": {trial.reason}" if trial.reason else ""
+            lines.append(f"incomplete: trial {trial.name} ({trial.state}){reason}")
         elif missing:
             lines.append(
-                f"incomplete: trial {trial['name']} lacks {len(missing)} score{'s' if len(missing) > 1 else ''}"
+                f"incomplete: trial {trial.name} lacks {len(missing)} score{'s' if len(missing) > 1 else ''}"
             )
     return lines

@@ -1,4 +1,4 @@
-"""Which clips a report lets people hear, compressed so that they fit into the page."""
+"""Choice of the clips in a report, compressed so that they fit into the page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from lora_bench.report.audio.copy_pairs import CopyPair, find_copy_pairs
@@ -14,6 +13,7 @@ from lora_bench.report.audio.players import FOLDER, SoundCache
 from lora_bench.report.formatting import clean_text, shorten
 from lora_bench.report.view import Configuration, RunView, is_higher_better
 from lora_bench.report.writers.document import Clip, Listening
+from lora_bench.results.run_records import TrialResult
 from lora_bench.slugs import prompt_slug
 
 MAX_PROMPTS = 6
@@ -24,7 +24,7 @@ BUDGET_BYTES = 15_000_000  # of text in the page; the rest of its 20 MB is for t
 
 @dataclass
 class Sounds:
-    """Where players come from, and the bytes of page that are left for them."""
+    """The cache of players, and the bytes of page that are left for them."""
 
     cache: SoundCache
     left: int = field(default_factory=lambda: BUDGET_BYTES)
@@ -32,11 +32,11 @@ class Sounds:
 
 @dataclass(frozen=True)
 class Heard:
-    """What a report lets people hear.
+    """Clips that a report plays.
 
     Attributes:
         groups: the same prompt and noise through the base model and configurations.
-        pairs: generated clips beside the training passages that they resemble most.
+        pairs: generated clips, each with the training passage that it resembles most.
     """
 
     groups: tuple[Listening, ...]
@@ -44,7 +44,7 @@ class Heard:
 
 
 def choose_listening(view: RunView, report_folder: Path) -> Heard:
-    """Zero-shot and the best configurations side by side, for the first prompts and clip indices.
+    """Choose zero-shot and the best configurations side by side, for the first prompts and clip indices.
 
     The first clip of every prompt comes before the second of any, so that each prompt is heard before the
     page is full; what does not fit is linked.
@@ -56,7 +56,7 @@ def choose_listening(view: RunView, report_folder: Path) -> Heard:
     Returns:
         Groups prompt by prompt, groups without a single clip left out; and memorisation pairs.
     """
-    sounds = Sounds(SoundCache(view.run_folder / FOLDER))
+    sounds = Sounds(SoundCache(view.folder.path / FOLDER))
     groups = _choose_groups(view, report_folder, sounds)
     pairs = [_make_pair(pair, report_folder, sounds) for pair in find_copy_pairs(view)]
     sounds.cache.prune()
@@ -82,10 +82,7 @@ def _listen_to(
     voices = [trial for item in chosen if (trial := _first_with_clips(view, item))]
     for index in range(N_INDICES):
         for place, prompt in enumerate(view.prompts[:MAX_PROMPTS]):
-            files = [
-                (view.names_of_trials[trial["id"]], _find_clip(view, trial, prompt, index))
-                for trial in voices
-            ]
+            files = [(view.name_trial(trial.id), _find_clip(view, trial, prompt, index)) for trial in voices]
             found = [(name, path) for name, path in files if path is not None]
             if not found:
                 continue
@@ -97,21 +94,22 @@ def _listen_to(
 
 
 def _list_references(view: RunView, base: Configuration | None) -> list[Path]:
-    """Excerpts of the held-out tracks that the base model's source has."""
-    folders = dict.fromkeys(view.source_folders)
-    for source, folder in zip(view.results.get("sources") or [], folders, strict=False):
-        if base is not None and base.trials[0]["id"] in source["trial_ids"]:
-            return sorted((folder / "reference_clips").glob("*.wav"))
-    return sorted((next(iter(folders)) / "reference_clips").glob("*.wav"))
+    """Return excerpts of the held-out tracks that the base model's source has."""
+    found = view.source_folders[0]
+    for source, folder in zip(view.results.sources, view.source_folders, strict=False):
+        if base is not None and base.trials[0].id in source.trial_ids:
+            found = folder
+            break
+    return sorted(found.reference_clips.glob("*.wav"))
 
 
 def _name_reference(path: Path, sources: dict[str, str]) -> str:
-    """The file that an excerpt was cut from; its own name where the dataset does not tell."""
+    """Return the file that an excerpt was cut from; its own name where the dataset does not say."""
     return shorten(sources.get(path.stem.rpartition("-")[0], path.stem), 40)
 
 
 def _choose_configurations(view: RunView, base: Configuration | None) -> Iterator[Configuration]:
-    """The base model, then the best made from it on the first metric over all prompts, in the plan's order."""
+    """Yield the base model, then the best trained from it on the first metric over all prompts, in the plan's order."""
     if base is not None:
         yield base
     tuned = [item for item in view.fine_tuned if view.base_of(item) == base]
@@ -126,15 +124,12 @@ def _choose_configurations(view: RunView, base: Configuration | None) -> Iterato
     yield from (item for item in tuned if item in best)
 
 
-def _first_with_clips(view: RunView, configuration: Configuration) -> dict[str, Any] | None:
-    for trial in configuration.trials:
-        if (view.run_folder / "trials" / trial["id"] / "clips").is_dir():
-            return trial
-    return None
+def _first_with_clips(view: RunView, configuration: Configuration) -> TrialResult | None:
+    return next((trial for trial in configuration.trials if view.folder.trial(trial.id).clips.is_dir()), None)
 
 
-def _find_clip(view: RunView, trial: dict[str, Any], prompt: str, index: int) -> Path | None:
-    folder = view.run_folder / "trials" / trial["id"] / "clips" / prompt_slug(prompt)
+def _find_clip(view: RunView, trial: TrialResult, prompt: str, index: int) -> Path | None:
+    folder = view.folder.trial(trial.id).clips / prompt_slug(prompt)
     return next(
         (path for path in sorted(folder.glob("*.wav")) if path.stem.isdigit() and int(path.stem) == index),
         None,
@@ -142,7 +137,7 @@ def _find_clip(view: RunView, trial: dict[str, Any], prompt: str, index: int) ->
 
 
 def _make_clip(label: str, path: Path, report_folder: Path, sounds: Sounds) -> Clip:
-    """A clip with sound and picture if they fit, else a link."""
+    """Return a clip with sound and picture if they fit, else a link."""
     href = quote(Path(os.path.relpath(path, report_folder)).as_posix())
     embedded = sounds.cache.embed(path)
     if embedded is None:
@@ -154,7 +149,7 @@ def _make_clip(label: str, path: Path, report_folder: Path, sounds: Sounds) -> C
 
 
 def _make_pair(pair: CopyPair, report_folder: Path, sounds: Sounds) -> Listening:
-    """A generated clip, and the training passage beside it while the prepared audio is there."""
+    """Return a generated clip with the training passage, while the prepared audio is there."""
     clips = [_make_clip(pair.trial, pair.clip, report_folder, sounds)]
     label = f"training: {shorten(pair.source, 40)} at {pair.at_s:.1f} s"
     embedded = sounds.cache.embed_bytes(pair.passage) if pair.passage is not None else None

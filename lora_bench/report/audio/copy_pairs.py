@@ -1,23 +1,22 @@
-"""Memorisation to listen to: generated clips beside the training passage that they resemble most."""
+"""Memorisation to listen to: generated clips, each with the training passage that it resembles most."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
 
 from lora_bench.report.formatting import shorten
 from lora_bench.report.view import RunView
-from lora_bench.results.trial import read_object
+from lora_bench.results.records import GuardRecord
+from lora_bench.results.run_files import TrackEntry
 from lora_bench.slugs import prompt_slug
 
-Json = dict[str, Any]
 MAX_PAIRS = 6
 PASSAGE_S = 6.0
 LEAD_S = 2.0  # before the passage, so that a listener hears it in its place
@@ -45,46 +44,38 @@ class CopyPair:
 
 
 def find_copy_pairs(view: RunView) -> list[CopyPair]:
-    """The clips that resemble the training set most, over fine-tuned trials and prompts."""
-    tuned = {trial["id"] for trial in view.trials if trial["kind"] != "zero-shot"}
+    """Return the clips that resemble the training set most, over fine-tuned trials and prompts."""
+    tuned = {trial.id for trial in view.trials if not trial.is_zero_shot}
     records = [
-        record
-        for record in view.part("guards")
-        if record.get("trial") in tuned and record.get("prompt") is not None
-        and isinstance(record.get("copy_similarity_max"), float) and record.get("nearest_copy")
-    ]  # fmt: skip
-    records.sort(key=lambda record: -record["copy_similarity_max"])
-    tracks = {str(track["source"]): track for track in _read_tracks(view)}
-    return [pair for record in records[:MAX_PAIRS] for pair in _make_pair(view, record, tracks)]
+        (record.copy_similarity_max, record)
+        for record in view.results.guards
+        if record.trial in tuned and record.prompt is not None
+        if record.copy_similarity_max is not None and record.nearest_copy
+    ]
+    records.sort(key=lambda pair: -pair[0])
+    tracks = {track.source: track for track in view.tracks if track.source}
+    found = (_make_pair(view, record, similarity, tracks) for similarity, record in records[:MAX_PAIRS])
+    return [pair for pair in found if pair is not None]
 
 
-def _make_pair(view: RunView, record: Json, tracks: dict[str, Json]) -> Iterator[CopyPair]:
-    found = _NEAREST.fullmatch(str(record["nearest_copy"]))
-    if found is None:
-        return
-    index, source, at_s = found[1], found[2], float(found[3])
-    trial_id, prompt = str(record["trial"]), str(record["prompt"])
-    clip = view.run_folder / "trials" / trial_id / "clips" / prompt_slug(prompt) / f"{index}.wav"
+def _make_pair(
+    view: RunView, record: GuardRecord, similarity: float, tracks: Mapping[str, TrackEntry]
+) -> CopyPair | None:
+    nearest = _NEAREST.fullmatch(record.nearest_copy or "")
+    if nearest is None or record.trial is None or record.prompt is None:
+        return None
+    index, source, at_s = nearest[1], nearest[2], float(nearest[3])
+    clip = view.folder.trial(record.trial).clips / prompt_slug(record.prompt) / f"{index}.wav"
     if not clip.is_file():
-        return
-    name = view.names_of_trials[trial_id]
-    title = (
-        f"{name}: {shorten(prompt, 60)}, clip {int(index)}; similarity {record['copy_similarity_max']:.3f}"
-    )
-    yield CopyPair(title, name, clip, source, at_s, _cut_passage(tracks.get(source), at_s, clip))
+        return None
+    name = view.name_trial(record.trial)
+    title = f"{name}: {shorten(record.prompt, 60)}, clip {int(index)}; similarity {similarity:.3f}"
+    return CopyPair(title, name, clip, source, at_s, _cut_passage(tracks.get(source), at_s, clip))
 
 
-def _read_tracks(view: RunView) -> list[Json]:
-    found: list[Json] = []
-    for folder in dict.fromkeys(view.source_folders):
-        described = read_object(folder / "dataset.json", []) or {}
-        found += (described.get("manifest") or described).get("tracks") or []
-    return found
-
-
-def _cut_passage(track: Json | None, at_s: float, clip: Path) -> bytes | None:
-    """The passage at the rate of the prepared audio, which is the clip's."""
-    path = Path(str(track["audio"])) if track is not None else None
+def _cut_passage(track: TrackEntry | None, at_s: float, clip: Path) -> bytes | None:
+    """Return the passage at the rate of the prepared audio, which is the clip's."""
+    path = Path(track.audio) if track is not None and track.audio else None
     if path is None or not path.is_absolute() or path.suffix != ".npy" or not path.is_file():
         return None
     try:

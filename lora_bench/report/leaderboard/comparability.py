@@ -1,16 +1,19 @@
-"""Which results of several runs may stand in one table: those that agree in data, metric and protocol."""
+"""Comparability of results of several runs: they share a table if data, metric and protocol agree."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic import JsonValue
 
 from lora_bench.report.formatting import MISSING, count_noun, write_setting
 from lora_bench.report.view import CellValue, Configuration, RunView
+from lora_bench.results.records import Settings
+from lora_bench.results.run_files import RunPlan
+from lora_bench.results.run_records import DatasetSummary
 
-Json = dict[str, Any]
 SAMPLING = {
     "n_clips": "clips per prompt",
     "clip_s": "clip length (s)",
@@ -22,7 +25,7 @@ SAMPLING = {
 }
 
 NOT_OF_THE_METRIC = {"model", "model_weights_hash", "train_seed", "decoding"}
-"""What scores say of the clips; a table compares models and adapters.  Weights count by their hash if they have one."""
+"""Facts about the clips, not the metric: a table compares models and adapters.  Weights count by their hash, if any."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,12 @@ class Entry:
     configuration: Configuration
     metric: str
     cell: CellValue
-    facts: Mapping[str, Any]
+    facts: Settings
 
     @property
     def run_name(self) -> str:
         """Name of the run."""
-        return str(self.run.results["name"])
+        return self.run.results.name
 
     @property
     def order(self) -> float:
@@ -51,18 +54,17 @@ class Entry:
         return float("nan") if value is None else value
 
 
-def list_entries(run: RunView, plan: Json) -> list[Entry]:
-    """Scored configurations of a run.
+def list_entries(run: RunView, plan: RunPlan | None) -> list[Entry]:
+    """Return the scored configurations of a run.
 
     Args:
         run: the run.
-        plan: its `plan.json`, for the sampling of each trial; empty if it is not there.
+        plan: its plan, for the sampling of each trial; None if it is absent.
     """
-    generations = {str(trial["id"]): trial.get("generation") or {} for trial in plan.get("trials") or []}
+    generations = {trial.id: trial.generation for trial in plan.trials} if plan is not None else {}
     found: list[Entry] = []
     for configuration in run.configurations:
-        trial_id = str(configuration.trials[0]["id"])
-        sampling = generations.get(trial_id) or run.spec.get("generation") or {}
+        sampling = generations.get(configuration.trials[0].id) or run.generation
         for metric in run.metrics:
             cell = run.cell(configuration, metric, None)
             if cell.value is None:
@@ -72,33 +74,29 @@ def list_entries(run: RunView, plan: Json) -> list[Entry]:
     return found
 
 
-def _list_facts(run: RunView, configuration: Configuration, metric: str, sampling: Json) -> Json:
-    scores = (run.score(trial["id"], metric, None) for trial in configuration.trials)
+def _list_facts(run: RunView, configuration: Configuration, metric: str, sampling: Settings) -> Settings:
+    scores = (run.score(trial.id, metric, None) for trial in configuration.trials)
     score = next(score for score in scores if score is not None)
-    dataset = _find_dataset(run, str(configuration.trials[0]["id"]))
-    facts: Json = {
-        "data": dataset.get("key"),
-        "reference clips": score.get("n_reference"),
+    facts: dict[str, JsonValue] = {
+        "data": _find_dataset(run, configuration.trials[0].id).key,
+        "reference clips": score.n_reference,
         "prompts": list(run.prompts),
         **{words: sampling.get(key) for key, words in SAMPLING.items()},
     }
     # counts of vectors follow from clips, and rounding in a clip's last bits makes no other metric; everything else
     # is part of what the metric is
-    provenance: Json = score.get("provenance") or {}
-    left_out = NOT_OF_THE_METRIC | ({"weights"} if provenance.get("weights_hash") else set())
-    made = {k: v for k, v in provenance.items() if not k.startswith("n_") and k not in left_out}
+    left_out = NOT_OF_THE_METRIC | ({"weights"} if score.provenance.get("weights_hash") else set())
+    made = {k: v for k, v in score.provenance.items() if not k.startswith("n_") and k not in left_out}
     return facts | {f"metric's {key.replace('_', ' ')}": value for key, value in sorted(made.items())}
 
 
-def _find_dataset(run: RunView, trial_id: str) -> Json:
-    for source in run.results.get("sources") or []:
-        if trial_id in (source.get("trials") or source.get("trial_ids") or []):
-            return source.get("dataset") or {}
-    return run.results.get("dataset") or {}
+def _find_dataset(run: RunView, trial_id: str) -> DatasetSummary:
+    own = (source.dataset for source in run.results.sources if trial_id in source.trial_ids)
+    return next(own, run.results.dataset)
 
 
-def group_entries(entries: list[Entry]) -> dict[str, list[list[Entry]]]:
-    """By metric, then by agreement of all facts; the group of most runs first."""
+def group_entries(entries: Sequence[Entry]) -> dict[str, list[list[Entry]]]:
+    """Group by metric, then by agreement of all facts; the group of most runs first."""
     groups: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
         groups.setdefault((entry.metric, json.dumps(entry.facts, sort_keys=True, default=str)), []).append(
@@ -112,27 +110,25 @@ def group_entries(entries: list[Entry]) -> dict[str, list[list[Entry]]]:
     return found
 
 
-def name_runs(group: list[Entry]) -> list[str]:
-    """Names of the runs in a group, each once."""
+def name_runs(group: Sequence[Entry]) -> list[str]:
+    """Return the names of the runs in a group, each once."""
     return list(dict.fromkeys(entry.run_name for entry in group))
 
 
-def explain_difference(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """In which facts two entries differ, each with both values."""
+def explain_difference(first: Settings, other: Settings) -> list[str]:
+    """Return the facts in which two entries differ, each with both values."""
     said: list[str] = []
     for name in dict.fromkeys((*first, *other)):
         one, two = first.get(name), other.get(name)
         if one == two:
             continue
-        if name == "prompts":
-            common = len(set(one or []) & set(two or []))
-            said.append(
-                f"prompts ({count_noun(len(one or []), 'prompt')} and {len(two or [])}, {common} in common)"
-            )
+        if isinstance(one, list) and isinstance(two, list) and name == "prompts":
+            n_common = sum(prompt in two for prompt in one)
+            said.append(f"prompts ({count_noun(len(one), 'prompt')} and {len(two)}, {n_common} in common)")
         else:
             said.append(f"{name} ({_show(one)} and {_show(two)})")
     return said
 
 
-def _show(value: Any) -> str:
+def _show(value: JsonValue) -> str:
     return "not recorded" if value is None else write_setting(value) or MISSING

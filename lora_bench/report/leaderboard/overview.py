@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from lora_bench.errors import StoreError
 from lora_bench.file_errors import describe_error
 from lora_bench.planning.plan import name_report
+from lora_bench.planning.run_folder import ReportFolder, RunFolder
+from lora_bench.report.cells import LEGEND, number_columns, text_columns, verdict_cell
 from lora_bench.report.formatting import (
     MISSING,
     clean_text,
@@ -35,7 +36,6 @@ from lora_bench.report.writers.document import (
     Bullets,
     Cell,
     Code,
-    Column,
     Heading,
     Link,
     Paragraph,
@@ -43,15 +43,14 @@ from lora_bench.report.writers.document import (
     Strong,
     Table,
     Text,
-    Tone,
 )
 from lora_bench.report.writers.html import write_page
 from lora_bench.report.writers.markdown import write_markdown
 from lora_bench.results.gather import gather_results
-from lora_bench.results.shape import read_run_plan
+from lora_bench.results.reading import read_run_plan
+from lora_bench.results.settings import read_section
 from lora_bench.store import write_text
 
-Json = dict[str, Any]
 TITLE = "Runs of lora_bench"
 MAX_ROWS = 200
 MAX_REASONS = 12
@@ -99,7 +98,7 @@ def render_overview(
 
 
 def find_runs(folder: Path) -> FoundRuns:
-    """Every run below a folder, by name; files of other programs are not runs."""
+    """Return every run below a folder, by name; files of other programs are not runs."""
     runs: list[RunView] = []
     entries: list[Entry] = []
     unreadable: list[tuple[str, str]] = []
@@ -107,54 +106,52 @@ def find_runs(folder: Path) -> FoundRuns:
         if place.name.startswith("."):
             continue
         try:
-            if any((place / name).is_file() for name in ("plan.json", "results.json")):
+            if RunFolder(place).is_run:
                 view = RunView(gather_results(place), place)
-                entries += list_entries(view, read_run_plan(place) if (place / "plan.json").is_file() else {})
+                has_plan = RunFolder(place).plan.is_file()
+                entries += list_entries(view, read_run_plan(place) if has_plan else None)
                 runs.append(view)
         except (StoreError, OSError) as error:
             unreadable.append((place.name, describe_error(error).removeprefix(f"{place}/")))
-        except (LookupError, TypeError, AttributeError, ValueError) as error:
-            unreadable.append((place.name, f"not in the form of a run ({error!r})"))
     return FoundRuns(tuple(runs), tuple(entries), tuple(unreadable))
 
 
 def build_overview(found: FoundRuns, reports_folder: Path) -> Iterator[Block]:
-    """All runs, then one section per metric."""
+    """Yield all runs, then one section per metric."""
     yield Heading(1, TITLE, "top")
     yield Paragraph(
         f"{count_noun(len(found.runs), 'run')}. Values of different runs stand in one leaderboard only where data, "
-        "references, prompts, sampling and the metric's own settings agree; otherwise the reasons are told."
+        "references, prompts, sampling and the metric's own settings agree; otherwise the reasons are given."
     )
     yield Heading(2, "Runs", "runs")
     yield _runs_table(found, reports_folder)
     if found.unreadable:
         yield Paragraph("Folders that cannot be read:")
         yield Bullets(tuple((Code(name), f": {clean_text(reason)}") for name, reason in found.unreadable))
-    for index, (metric, groups) in enumerate(group_entries(list(found.entries)).items(), start=1):
+    for index, (metric, groups) in enumerate(group_entries(found.entries).items(), start=1):
         yield from _build_metric(metric, groups, index, reports_folder)
 
 
 def _runs_table(found: FoundRuns, reports_folder: Path) -> Table:
     columns = (
-        Column("run", is_numeric=False), Column("state", is_numeric=False), Column("model", is_numeric=False),
-        Column("data", is_numeric=False), Column("configurations"), Column("prompts"),
-        Column("metrics", is_numeric=False),
-    )  # fmt: skip
+        *text_columns("run", "state", "model", "data"),
+        *number_columns("configurations", "prompts"),
+        *text_columns("metrics"),
+    )
     return Table("All runs", columns, tuple(_run_row(run, reports_folder) for run in found.runs))
 
 
 def _run_row(run: RunView, reports_folder: Path) -> tuple[Cell, ...]:
-    n_done = sum(trial["state"] == "done" for trial in run.trials)
-    state = (
-        "complete" if run.results["complete"] else f"incomplete: {n_done} of {len(run.trials)} trials done"
-    )
-    datasets = [str((s.get("dataset") or {}).get("name")) for s in run.results.get("sources") or []]
-    datasets = datasets or [str((run.results.get("dataset") or {}).get("name") or MISSING)]
+    results = run.results
+    n_done = sum(trial.state == "done" for trial in run.trials)
+    state = "complete" if results.complete else f"incomplete: {n_done} of {len(run.trials)} trials done"
+    datasets = [source.dataset for source in results.sources] or [results.dataset]
+    names = dict.fromkeys(clean_text(dataset.name or MISSING) for dataset in datasets)
     return (
         Cell(_link_run(run, reports_folder)),
-        Cell(state, tone="plain" if run.results["complete"] else "missing"),
+        Cell(state, tone="plain" if results.complete else "missing"),
         Cell(_describe_model(run)),
-        Cell(join_words(list(dict.fromkeys(clean_text(name) for name in datasets)))),
+        Cell(join_words(list(names))),
         Cell(str(len(run.fine_tuned)), order=len(run.fine_tuned)),
         Cell(str(len(run.prompts)), order=len(run.prompts)),
         Cell(", ".join(run.metrics)),
@@ -162,18 +159,18 @@ def _run_row(run: RunView, reports_folder: Path) -> tuple[Cell, ...]:
 
 
 def _link_run(run: RunView, reports_folder: Path) -> Text:
-    """The run's name, as a link if its report is there."""
-    name = str(run.results["name"])
-    page = reports_folder / name_report(name, run.results.get("overrides") or []) / "report.html"
+    """Return the run's name, as a link if its report is there."""
+    name = run.results.name
+    page = ReportFolder(reports_folder / name_report(name, run.results.overrides)).page
     if not page.is_file():
         return name
     return (Link(name, quote(Path(os.path.relpath(page, reports_folder)).as_posix())),)
 
 
 def _describe_model(run: RunView) -> str:
-    model: Json = run.results.get("model") or {}
-    name = str(model.get("name") or (run.spec.get("model") or {}).get("id") or MISSING)
-    return shorten(name, 40) + (" (untrained)" if model.get("trained") is False else "")
+    model = run.results.model
+    name = str(model.name or read_section(run.spec, "model").get("id") or MISSING)
+    return shorten(name, 40) + (" (untrained)" if model.trained is False else "")
 
 
 def _build_metric(
@@ -184,9 +181,9 @@ def _build_metric(
     order = "highest" if is_higher_better(metric) else "lowest"
     sentence = f"{about[0].upper()}{about[1:]}. " if about else ""
     yield Paragraph(
-        f"{sentence}All prompts together, {order} first; intervals that overlap are no finding, the verdicts are "
-        "those of the runs' own paired tests. An interval is 95 % over clips and tracks, or (± se) the standard error "
-        "over training seeds."
+        f"{sentence}All prompts together, {order} first. Intervals that overlap are no finding; the verdicts are "
+        f"those of the runs' own paired tests, where {LEGEND}. An interval is 95 % over clips and tracks, or (± se) "
+        "the standard error over training seeds."
     )
     for number, group in enumerate(groups, start=1):
         if len(groups) > 1:
@@ -205,8 +202,8 @@ def _list_runs(group: list[Entry]) -> str:
 def _explain(first: list[Entry], group: list[Entry]) -> Paragraph:
     reasons = explain_difference(first[0].facts, group[0].facts)
     more = f"; and {len(reasons) - MAX_REASONS} further settings" if len(reasons) > MAX_REASONS else ""
-    told = "; ".join(clean_text(reason) for reason in reasons[:MAX_REASONS])
-    text: tuple[Span, ...] = (Strong("Not comparable with set 1"), f": different {told}{more}.")
+    listed = "; ".join(clean_text(reason) for reason in reasons[:MAX_REASONS])
+    text: tuple[Span, ...] = (Strong("Not comparable with set 1"), f": different {listed}{more}.")
     return Paragraph(text)
 
 
@@ -215,10 +212,11 @@ def _leaderboard(metric: str, group: list[Entry], number: int, reports_folder: P
     ranked = sorted(group, key=lambda entry: sign * entry.order)[:MAX_ROWS]
     is_corrected = all(entry.cell.corrected is not None for entry in group)
     columns = (
-        Column("place"), Column("configuration", is_numeric=False), Column("run", is_numeric=False),
-        Column("model", is_numeric=False), Column(f"{metric} {arrow(metric)}"), Column("interval"),
-        Column("seeds"), Column("against zero-shot", is_numeric=False),
-    )  # fmt: skip
+        *number_columns("place"),
+        *text_columns("configuration", "run", "model"),
+        *number_columns(f"{metric} {arrow(metric)}", "interval", "seeds"),
+        *text_columns("against zero-shot"),
+    )
     rows = tuple(_entry_row(place, entry, reports_folder) for place, entry in enumerate(ranked, start=1))
     corrected = ", corrected for the bias of finite samples" if is_corrected else ""
     left_out = f"; the best {MAX_ROWS} of {len(group)}" if len(group) > MAX_ROWS else ""
@@ -227,12 +225,8 @@ def _leaderboard(metric: str, group: list[Entry], number: int, reports_folder: P
 
 def _entry_row(place: int, entry: Entry, reports_folder: Path) -> tuple[Cell, ...]:
     cell, item = entry.cell, entry.configuration
-    has_interval = cell.low is not None and cell.high is not None
-    interval = (
-        format_interval(cell.low, cell.high) if cell.low is not None and cell.high is not None else MISSING
-    )
-    kind = " (± se)" if cell.over == "seeds" and has_interval else ""
-    tones: dict[str | None, Tone] = {"better": "better", "worse": "worse"}
+    interval = format_interval(cell.low, cell.high)
+    kind = " (± se)" if cell.over == "seeds" and interval != MISSING else ""
     mark = "" if cell.corrected is not None else " (plain)"
     return (
         Cell(str(place), order=place),
@@ -242,5 +236,5 @@ def _entry_row(place: int, entry: Entry, reports_folder: Path) -> tuple[Cell, ..
         Cell(f"{format_value(entry.order)}{mark}", order=entry.order),
         Cell(interval + kind, order=cell.low),
         Cell(MISSING if item.is_zero_shot else str(cell.n_seeds), order=cell.n_seeds),
-        Cell(cell.verdict or MISSING, tone=tones.get(cell.verdict, "plain")),
+        verdict_cell(cell.verdict),
     )

@@ -1,9 +1,10 @@
-"""The plots of a report: scores with intervals per prompt, and loss curves."""
+"""Plots of a report: scores with intervals per prompt, and loss curves."""
 
 from __future__ import annotations
 
 import textwrap
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
 from markupsafe import Markup
 
@@ -11,6 +12,7 @@ from lora_bench.report.formatting import format_value, shorten
 from lora_bench.report.view import CellValue, Configuration, RunView, is_higher_better, name_floor
 from lora_bench.report.writers.document import Figure
 from lora_bench.report.writers.svg import SERIES_COLOURS, Canvas, nice_ticks, scale
+from lora_bench.results.run_files import CurvePoint
 
 MAX_SERIES = 8
 MAX_GROUPS = 12
@@ -23,7 +25,7 @@ Drawn = tuple[str, list[tuple[Configuration, CellValue]]]
 
 
 def choose_configurations(view: RunView, metric: str) -> list[Configuration]:
-    """Zero-shot and the best others over all prompts, as many as can be told apart, in the plan's order."""
+    """Return zero-shot and the best others, as many as can be distinguished, in the plan's order."""
     if len(view.configurations) <= MAX_SERIES:
         return view.configurations
     sign = -1.0 if is_higher_better(metric) else 1.0
@@ -37,7 +39,7 @@ def choose_configurations(view: RunView, metric: str) -> list[Configuration]:
 
 
 def draw_scores(view: RunView, metric: str, slug: str) -> Figure | None:
-    """Values with their intervals, grouped by prompt; None if there is no value.
+    """Draw values with their intervals, grouped by prompt; None if there is no value.
 
     Drawn is the confidence interval where there is one, else the standard error, else the point alone.
     """
@@ -58,9 +60,8 @@ def draw_scores(view: RunView, metric: str, slug: str) -> Figure | None:
         return None
     is_corrected = all(cell.corrected is not None for _, cells in groups for _, cell in cells)
     floors = [
-        (name_floor(floor), float(_pick(floor, is_corrected)))
+        (name_floor(floor), floor.best_value if is_corrected else floor.value)
         for floor in view.floors(metric)
-        if floor.get("value") is not None
     ]
     palette = iter(SERIES_COLOURS[1:] * 2)
     colours = {item.name: SERIES_COLOURS[0] if item.is_zero_shot else next(palette) for item in chosen}
@@ -88,7 +89,7 @@ def _draw_groups(
     legend_rows = _count_legend_rows(list(colours))
     top = 14.0 + 20.0 * legend_rows
     words = ", ".join(f"{name} {format_value(value)}" for name, value in floors)
-    floor_lines = textwrap.wrap(f"dashed: floors ({words})", MAX_LINE_CHARS) if floors else []
+    floor_lines = textwrap.wrap(f"dashed: reference levels ({words})", MAX_LINE_CHARS) if floors else []
     height = top + sum(26.0 + 16.0 * len(cells) for _, cells in groups) + 34.0 + 16.0 * len(floor_lines)
     canvas = Canvas(WIDTH, height, f"{metric} per prompt and configuration")
     _draw_legend(canvas, colours)
@@ -116,14 +117,10 @@ def _draw_groups(
 
 
 def _centre(cell: CellValue) -> float:
-    """What the interval is about: the corrected value where there is one."""
+    """Return the centre of the interval: the corrected value where there is one."""
     if cell.corrected is not None:
         return cell.corrected
     return cell.value if cell.value is not None else 0.0
-
-
-def _pick(floor: dict[str, Any], is_corrected: bool) -> float:
-    return floor["corrected"] if is_corrected and floor.get("corrected") is not None else floor["value"]
 
 
 def _draw_value(
@@ -140,7 +137,7 @@ def _draw_value(
 
 
 def _legend_places(names: list[str]) -> list[tuple[float, int]]:
-    """Place (x and row) of every name, in lines that fit the width."""
+    """Return the place (x and row) of every name, in lines that fit the width."""
     places: list[tuple[float, int]] = []
     x, row = LEFT, 0
     for name in names:
@@ -164,22 +161,17 @@ def _draw_legend(canvas: Canvas, colours: dict[str, str]) -> None:
 
 
 def draw_losses(view: RunView) -> Figure | None:
-    """Training and held-out loss over steps, one colour per trial; None if nothing was trained."""
+    """Draw training and held-out loss over steps, one colour per trial; None if nothing was trained."""
     trained = [(trial, curve) for trial in view.trials if (curve := view.curve(trial))]
     shown = trained[: MAX_SERIES - 1]
     if not shown:
         return None
     points = [point for _, curve in shown for point in curve]
-    losses = [
-        float(value)
-        for point in points
-        for value in (point.get("train_loss"), point.get("eval_loss"))
-        if value is not None
-    ]
+    losses = [loss for point in points for loss in (point.train_loss, point.eval_loss) if loss is not None]
     if not losses:
         return None
-    names = {view.names_of_trials[trial["id"]]: SERIES_COLOURS[i + 1] for i, (trial, _) in enumerate(shown)}
-    steps = (0.0, max(float(point["step"]) for point in points))
+    names = {view.name_trial(trial.id): SERIES_COLOURS[i + 1] for i, (trial, _) in enumerate(shown)}
+    steps = (0.0, max(float(point.step) for point in points))
     span = (min(losses), max(losses))
     top = 18.0 + 20.0 * _count_legend_rows(list(names))
     canvas = Canvas(WIDTH, top + 300.0, "Training and held-out loss over steps")
@@ -187,12 +179,12 @@ def draw_losses(view: RunView) -> Figure | None:
     bottom = top + 260.0
     _draw_axes(canvas, steps, span, (top, bottom))
     for (_, curve), colour in zip(shown, names.values(), strict=True):
-        for field in ("train_loss", "eval_loss"):
+        for side in ("train", "eval"):
             course = [
-                (scale(float(step), steps, (64.0, RIGHT)), scale(float(loss), span, (bottom, top)))
-                for step, loss in _thin_out(curve, field)
+                (scale(float(step), steps, (64.0, RIGHT)), scale(loss, span, (bottom, top)))
+                for step, loss in _thin_out(curve, side)
             ]
-            canvas.path(course, colour, dashed=field == "train_loss")
+            canvas.path(course, colour, dashed=side == "train")
     caption = (
         "Loss in nats per code, mean over codebooks: dotted on the training side, solid on held-out tracks."
     )
@@ -215,9 +207,10 @@ def _draw_axes(
     canvas.text((64.0 + RIGHT) / 2, bottom + 34, "step", anchor="middle", kind="lb-soft")
 
 
-def _thin_out(curve: list[dict[str, Any]], field: str) -> list[tuple[float, float]]:
-    """At most about `MAX_POINTS` points of one loss; first and last are kept."""
-    points = [(point["step"], point[field]) for point in curve if point.get(field) is not None]
+def _thin_out(curve: Sequence[CurvePoint], side: Literal["train", "eval"]) -> list[tuple[int, float]]:
+    """Return at most about `MAX_POINTS` points of one loss; first and last are kept."""
+    losses = ((point.step, point.train_loss if side == "train" else point.eval_loss) for point in curve)
+    points = [(step, loss) for step, loss in losses if loss is not None]
     stride = max(1, len(points) // MAX_POINTS)
     kept = points[::stride]
     if points and kept[-1] != points[-1]:

@@ -1,4 +1,4 @@
-"""The plots of a study: main effects with intervals, heat maps of two axes, quality against cost."""
+"""Plots of a study: main effects with intervals, heat maps of two axes, quality against cost."""
 
 from __future__ import annotations
 

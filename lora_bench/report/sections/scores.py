@@ -1,28 +1,14 @@
-"""The score tables: one per metric, prompts as rows, zero-shot and LoRA configurations as columns."""
+"""Score tables: one per metric, prompts as rows, zero-shot and LoRA configurations as columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from lora_bench.report.formatting import (
-    MISSING,
-    clean_text,
-    format_interval,
-    format_value,
-    format_with_error,
-    shorten,
-)
+from lora_bench.report.cells import LEGEND, number_cell, prompt_cell, show_verdict, tone_of
+from lora_bench.report.formatting import MISSING, add_interval, clean_text, format_value, format_with_error
 from lora_bench.report.metric_words import describe_metric
 from lora_bench.report.plots.scores import draw_scores
-from lora_bench.report.view import (
-    CellValue,
-    Configuration,
-    RunView,
-    arrow,
-    is_higher_better,
-    name_floor,
-)
+from lora_bench.report.view import CellValue, Configuration, RunView, arrow, is_higher_better, name_floor
 from lora_bench.report.writers.document import (
     Block,
     Bullets,
@@ -32,16 +18,15 @@ from lora_bench.report.writers.document import (
     Paragraph,
     Strong,
     Table,
-    Tone,
 )
+from lora_bench.results.records import Floor
 
-ALL_PROMPTS = "all prompts"
 MAX_DIRECT_CONFIGURATIONS = 6
 MAX_NOTES = 4
 
 
 def build_score_sections(view: RunView) -> Iterator[Block]:
-    """The tables of the seed's form, with floors, words and plots."""
+    """Yield the tables, with reference levels, explanations and plots."""
     yield Heading(2, "Scores", "scores")
     if len(view.fine_tuned) > MAX_DIRECT_CONFIGURATIONS:
         yield _overview_table(view)
@@ -52,23 +37,6 @@ def build_score_sections(view: RunView) -> Iterator[Block]:
         yield Bullets(
             tuple((Strong(mark), ": " + clean_text(prompt)) for prompt, mark in view.long_prompts.items())
         )
-
-
-def prompt_label(view: RunView, prompt: str | None) -> str:
-    """How tables name a prompt: short, with a mark where the full text stands elsewhere."""
-    if prompt is None:
-        return ALL_PROMPTS
-    mark = view.long_prompts.get(prompt)
-    return shorten(prompt) if mark is None else f"[{mark}] {shorten(prompt)}"
-
-
-def prompt_cell(view: RunView, prompt: str | None) -> Cell:
-    """A row's first cell."""
-    label = prompt_label(view, prompt)
-    is_short = prompt is not None and prompt in view.long_prompts
-    return Cell(
-        (Strong(label),) if prompt is None else label, hint=clean_text(prompt or "") if is_short else None
-    )
 
 
 def _build_metric(view: RunView, metric: str, index: int) -> Iterator[Block]:
@@ -87,7 +55,7 @@ def _build_metric(view: RunView, metric: str, index: int) -> Iterator[Block]:
 
 
 def _metric_table(view: RunView, metric: str) -> Table:
-    """Prompts as rows, zero-shot, LoRA configurations and floors as columns."""
+    """Return a table of prompts as rows, and zero-shot, LoRA configurations and reference levels as columns."""
     floors = _comparable_floors(view, metric)
     columns = [Column(f"{metric} {arrow(metric)}", is_numeric=False), *_value_columns(view, floors)]
     rows: list[tuple[Cell, ...]] = []
@@ -100,15 +68,15 @@ def _metric_table(view: RunView, metric: str) -> Table:
     return Table(caption, tuple(columns), tuple(rows), n_fixed=2 if view.zero_shot else 1)
 
 
-def _comparable_floors(view: RunView, metric: str) -> list[dict[str, Any]]:
-    """Floors that were measured with as many clips as some row has."""
+def _comparable_floors(view: RunView, metric: str) -> list[Floor]:
+    """Return reference levels that were measured with as many clips as some row has."""
     counts = {n for prompt in (*view.prompts, None) for n in view.clip_counts(metric, prompt)}
-    return [floor for floor in view.floors(metric) if floor.get("n_generated") in counts]
+    return [floor for floor in view.floors(metric) if floor.n_generated in counts]
 
 
-def _value_columns(view: RunView, floors: list[dict[str, Any]]) -> list[Column]:
+def _value_columns(view: RunView, floors: Sequence[Floor]) -> list[Column]:
     columns = [Column(_configuration_header(item)) for item in view.configurations]
-    return columns + [Column(f"floor: {name_floor(floor)}") for floor in floors]
+    return columns + [Column(f"reference: {name_floor(floor)}") for floor in floors]
 
 
 def _configuration_header(configuration: Configuration) -> str:
@@ -120,30 +88,28 @@ def _configuration_header(configuration: Configuration) -> str:
 
 
 def score_cell(value: CellValue, configuration: Configuration) -> Cell:
-    """A value with its standard error and verdict, or the word why there is none."""
+    """Return a value with its standard error and verdict, or the word why there is none."""
     if value.value is None:
         return Cell(f"{MISSING} ({value.state})", hint="; ".join(value.reasons) or None, tone="missing")
     text = format_with_error(value.value, value.spread)
     if configuration.n_seeds > 1:
         text += f"\u00a0(n={value.n_seeds})"
     if value.verdict:
-        text += f", {value.verdict}"
-    tones: dict[str | None, Tone] = {"better": "better", "worse": "worse"}
-    return Cell(
-        text, order=value.value, tone=tones.get(value.verdict, "plain"), hint="; ".join(value.reasons) or None
-    )
+        text += f", {show_verdict(value.verdict)}"
+    hint = "; ".join(value.reasons) or None
+    return Cell(text, order=value.value, tone=tone_of(value.verdict), hint=hint)
 
 
-def _floor_cell(view: RunView, floor: dict[str, Any], prompt: str | None, *, corrected: bool = False) -> Cell:
-    """A floor beside the rows that have as many clips; a distance depends on their number."""
-    value = floor.get("corrected" if corrected else "value")
-    if value is None or floor.get("n_generated") not in view.clip_counts(str(floor["metric"]), prompt):
+def _floor_cell(view: RunView, floor: Floor, prompt: str | None, *, corrected: bool = False) -> Cell:
+    """Return a reference level for the rows with as many clips; a distance depends on their number."""
+    value = floor.corrected if corrected else floor.value
+    if value is None or floor.n_generated not in view.clip_counts(floor.metric, prompt):
         return Cell("")
-    return Cell(format_with_error(value, None if corrected else floor.get("se")), order=float(value))
+    return Cell(format_with_error(value, None if corrected else floor.se), order=value)
 
 
 def _explain_spread(view: RunView, metric: str) -> str:
-    """What stands behind a ±, an `n=` and the absence of either."""
+    """Return what a ±, an `n=` and the absence of either mean."""
     cells = [
         view.cell(item, metric, prompt) for item in view.configurations for prompt in (*view.prompts, None)
     ]
@@ -160,7 +126,9 @@ def _explain_spread(view: RunView, metric: str) -> str:
     if not over - {None}:
         said.append("No standard error was computed for these values.")
     if any(cell.verdict for cell in cells):
-        said.append("The words after a value are the verdict against zero-shot (see the comparisons).")
+        said.append(
+            f"The word after a value is the verdict against zero-shot (see the comparisons); {LEGEND}."
+        )
     else:
         said.append("Differences between columns were not tested on this metric.")
     if len(view.prompts) > 1 and view.clip_counts(metric, None) - view.clip_counts(metric, view.prompts[0]):
@@ -171,18 +139,17 @@ def _explain_spread(view: RunView, metric: str) -> str:
 
 
 def _list_notes(view: RunView, metric: str) -> Iterator[Block]:
-    """What whoever computed the scores wants a reader to mind."""
-    scores = [score for trial in view.trials for score in trial["scores"] if score["metric"] == metric]
-    notes = list(dict.fromkeys(clean_text(str(score["note"])) for score in scores if score.get("note")))
+    """Yield the notes of the scores."""
+    notes = list(dict.fromkeys(clean_text(score.note) for score in view.scores_on(metric) if score.note))
     if notes:
-        yield Paragraph("To be minded:")
+        yield Paragraph("Notes:")
         yield Bullets(tuple(notes[:MAX_NOTES]))
     if len(notes) > MAX_NOTES:
         yield Paragraph(f"... and {len(notes) - MAX_NOTES} more notes in results.json.")
 
 
 def _corrected_table(view: RunView, metric: str) -> Iterator[Block]:
-    """The same cells without the bias of finite samples; left out where there is no such bias."""
+    """Yield the same cells without the bias of finite samples; nothing where there is no such bias."""
     if len(view.fine_tuned) > MAX_DIRECT_CONFIGURATIONS:
         return
     floors = _comparable_floors(view, metric)
@@ -210,12 +177,9 @@ def _corrected_table(view: RunView, metric: str) -> Iterator[Block]:
 
 
 def _corrected_cell(value: CellValue) -> Cell:
-    if value.corrected is None:
-        return Cell(MISSING, tone="missing")
-    text = format_value(value.corrected)
-    if value.low is not None and value.high is not None:
-        text += f" ({format_interval(value.low, value.high)})"
-    return Cell(text, order=value.corrected)
+    return number_cell(
+        value.corrected, lambda corrected: add_interval(format_value(corrected), value.low, value.high)
+    )
 
 
 def _explain_floors(view: RunView, metric: str) -> Iterator[Block]:
@@ -226,23 +190,22 @@ def _explain_floors(view: RunView, metric: str) -> Iterator[Block]:
     }
     if floors:
         parts = [
-            f"{meanings.get(str(floor['floor']), str(floor['floor']))}{_name_source(floor)}: "
-            f"{format_value(floor['value'])} "
-            f"({floor.get('n_generated', '?')} clips against {floor.get('n_reference', '?')})"
+            f"{meanings.get(floor.floor, floor.floor)}{_name_source(floor.source)}: {format_value(floor.value)} "
+            f"({floor.n_generated or '?'} clips against {floor.n_reference or '?'})"
             for floor in floors
         ]
-        yield Paragraph("Floors, what a perfect generator would score: " + "; ".join(parts) + ".")
-    for gap in view.results.get("unscored_floors") or []:
-        if gap.get("metric") == metric:
-            yield Paragraph(f"No floor was measured{_name_source(gap)}: {gap.get('reason')}.")
+        yield Paragraph("Reference levels, the scores of real music: " + "; ".join(parts) + ".")
+    for gap in view.results.unscored_floors:
+        if gap.metric == metric:
+            yield Paragraph(f"No reference level was measured{_name_source(gap.source)}: {gap.reason}.")
 
 
-def _name_source(floor: dict[str, Any]) -> str:
-    return f" on {floor['source']}" if floor.get("source") else ""
+def _name_source(source: str | None) -> str:
+    return f" on {source}" if source else ""
 
 
 def _overview_table(view: RunView) -> Table:
-    """All configurations over all prompts, one column per metric."""
+    """Return all configurations over all prompts, one column per metric."""
     columns = (Column("configuration", is_numeric=False), *(Column(f"{m} {arrow(m)}") for m in view.metrics))
     rows = tuple(
         (

@@ -1,17 +1,24 @@
-"""What a study says: effects of the axes, interactions, differences from the baseline, what is worth its cost."""
+"""Sections of a study: effects of the axes, interactions, differences from the baseline, quality against cost."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from lora_bench.metrics.verdicts import ALPHA
+from lora_bench.report.cells import (
+    LEGEND,
+    interval_cell,
+    number_cell,
+    number_columns,
+    text_columns,
+    verdict_cell,
+)
 from lora_bench.report.formatting import (
     MISSING,
     clean_text,
     format_count,
     format_difference,
     format_duration,
-    format_interval,
     format_probability,
     format_value,
     format_with_error,
@@ -22,12 +29,10 @@ from lora_bench.report.writers.document import (
     Block,
     Bullets,
     Cell,
-    Column,
     Heading,
     Paragraph,
     Strong,
     Table,
-    Tone,
 )
 from lora_bench.study import MetricStudy, Study, analyse_study
 from lora_bench.study.records import Delta, Interaction, InteractionCell, LevelEffect, MainEffect, Point
@@ -36,7 +41,7 @@ MAX_ROWS = 120
 
 
 def build_study(view: RunView) -> Iterator[Block]:
-    """The analysis over all prompts together; nothing if fewer than two configurations were planned."""
+    """Yield the analysis over all prompts together; nothing if fewer than two configurations were planned."""
     study = analyse_study(view.results)
     if study is None or not study.metrics or not _is_worth_telling(study, view):
         return
@@ -49,7 +54,7 @@ def build_study(view: RunView) -> Iterator[Block]:
 
 
 def _is_worth_telling(study: Study, view: RunView) -> bool:
-    """Whether there are axes, a baseline or repeated seeds; else the tables above say all that is known."""
+    """Return whether there are axes, a baseline or repeated seeds; else the tables above say all that is known."""
     has_seeds = any(metric.error_sd is not None for metric in study.metrics)
     return bool(study.axes) or has_seeds or view.spec.get("baseline") is not None
 
@@ -62,7 +67,7 @@ def _introduce(study: Study) -> str:
         "other axes, against the mean of all levels; a negative effect lowers the metric."
     )
     linked = [
-        f"{join_words(list(axis.linked))} follows {axis.field}, so the two cannot be told apart"
+        f"{join_words(axis.linked)} follows {axis.field}, so the two cannot be distinguished"
         for axis in study.axes
         if axis.linked
     ]
@@ -110,8 +115,7 @@ def _describe_best(study: MetricStudy) -> tuple[str | Strong, ...]:
         is_worse = (own.quality < base.quality) if study.higher_is_better else (own.quality > base.quality)
         against = (
             f" Its mean is {format_value(own.quality)}, that of {base.configuration} "
-            f"{format_value(base.quality)}"
-            + (": no configuration need be better than none." if is_worse else ".")
+            f"{format_value(base.quality)}" + (": it is worse than the base model." if is_worse else ".")
         )
     return (
         "Best configuration: ",
@@ -121,12 +125,7 @@ def _describe_best(study: MetricStudy) -> tuple[str | Strong, ...]:
 
 
 def _effects_table(mains: tuple[MainEffect, ...]) -> Table:
-    headers = ("mean", "effect", "95 % interval", "scores")
-    columns = (
-        Column("axis", is_numeric=False),
-        Column("level", is_numeric=False),
-        *(Column(name) for name in headers),
-    )
+    columns = (*text_columns("axis", "level"), *number_columns("mean", "effect", "95 % interval", "scores"))
     rows = tuple(
         _level_row(main.field, level, place) for main in mains for place, level in enumerate(main.levels)
     )
@@ -134,23 +133,14 @@ def _effects_table(mains: tuple[MainEffect, ...]) -> Table:
 
 
 def _level_row(field: str, level: LevelEffect, place: int) -> tuple[Cell, ...]:
-    interval = MISSING
-    if level.ci_low is not None and level.ci_high is not None:
-        interval = format_interval(level.ci_low, level.ci_high, signed=True)
     return (
         Cell(field),
         Cell(clean_text(level.label), order=float(place)),
-        _value_cell(level.mean),
-        Cell(MISSING, tone="missing")
-        if level.effect is None
-        else Cell(format_difference(level.effect), order=level.effect),
-        Cell(interval, order=level.ci_low),
-        Cell(format_count(level.n_trials), order=float(level.n_trials)),
+        number_cell(level.mean),
+        number_cell(level.effect, format_difference),
+        interval_cell(level.ci_low, level.ci_high),
+        number_cell(level.n_trials, format_count),
     )
-
-
-def _value_cell(value: float | None) -> Cell:
-    return Cell(MISSING, tone="missing") if value is None else Cell(format_value(value), order=value)
 
 
 def _describe_effect(main: MainEffect) -> str:
@@ -171,8 +161,8 @@ def _say_probability(p_value: float) -> str:
 
 def _interaction_table(found: Interaction) -> Table:
     columns = (
-        Column(f"{found.rows} \u00d7 {found.columns}", is_numeric=False),
-        *(Column(clean_text(label)) for label in found.column_labels),
+        *text_columns(f"{found.rows} \u00d7 {found.columns}"),
+        *number_columns(*map(clean_text, found.column_labels)),
     )
     rows = tuple(
         (
@@ -189,7 +179,7 @@ def _interaction_cell(cell: InteractionCell, *, is_best: bool) -> Cell:
         return Cell(f"{MISSING} (not run)", tone="missing")
     hint = ", ".join(cell.configurations)
     if cell.deviation is not None:
-        hint += f"; {format_difference(cell.deviation)} beside what the axes give when they only add up"
+        hint += f"; {format_difference(cell.deviation)} from the sum of the effects of the axes"
     text = format_with_error(cell.mean, cell.se)
     return Cell((Strong(text),) if is_best else text, order=cell.mean, hint=hint)
 
@@ -197,57 +187,49 @@ def _interaction_cell(cell: InteractionCell, *, is_best: bool) -> Cell:
 def _describe_interaction(found: Interaction) -> str:
     marked = "The best mean is set in bold; \u00b1 is the standard error over training seeds. "
     if found.p_value is None or found.f_value is None:
-        return f"{marked}Whether the axes only add up was not tested."
+        return f"{marked}The interaction was not tested."
     test = f"F({found.df}, {found.df_error}) = {found.f_value:.2f}, p {_say_probability(found.p_value)}"
     if found.p_value > ALPHA:
-        return f"{marked}No detectable interaction ({test}): the effects above tell what there is to tell."
+        return f"{marked}No detectable interaction ({test}): the effects above are sufficient."
     return (
-        f"{marked}The axes interact ({test}): what one of them does depends on the other, so read this table "
+        f"{marked}The axes interact ({test}): the effect of one depends on the other, so read this table "
         "rather than the effects above."
     )
 
 
 def _build_deltas(study: MetricStudy) -> Iterator[Block]:
     columns = (
-        Column("configuration", is_numeric=False),
-        *(Column(name) for name in ("difference", "95 % interval", "p", "p (Holm)", "seeds")),
-        Column("verdict", is_numeric=False),
+        *text_columns("configuration"),
+        *number_columns("difference", "95 % interval", "p", "p (Holm)", "seeds"),
+        *text_columns("verdict"),
     )
     rows = tuple(_delta_row(delta) for delta in study.deltas[:MAX_ROWS])
-    yield Table(f"Difference from {study.baseline}, paired by training seed", columns, rows)
+    yield Table(f"Difference from {study.baseline}, paired by training seed; {LEGEND}", columns, rows)
     if len(study.deltas) > MAX_ROWS:
         yield Paragraph(f"{len(study.deltas) - MAX_ROWS:,} further rows are in the run's study.json.")
 
 
 def _delta_row(delta: Delta) -> tuple[Cell, ...]:
-    interval = MISSING
-    if delta.ci_low is not None and delta.ci_high is not None:
-        interval = format_interval(delta.ci_low, delta.ci_high, signed=True)
-    tones: dict[str | None, Tone] = {"better": "better", "worse": "worse"}
     return (
         Cell(delta.configuration),
-        Cell(format_difference(delta.delta), order=delta.delta),
-        Cell(interval, order=delta.ci_low),
+        number_cell(delta.delta, format_difference),
+        interval_cell(delta.ci_low, delta.ci_high),
         Cell(format_probability(delta.p_value), order=delta.p_value),
         Cell(format_probability(delta.p_holm), order=delta.p_holm),
-        Cell(str(delta.n_seeds), order=float(delta.n_seeds)),
-        Cell(delta.verdict or MISSING, tone=tones.get(delta.verdict, "plain")),
+        number_cell(delta.n_seeds, format_count),
+        verdict_cell(delta.verdict),
     )
 
 
 def _build_costs(study: MetricStudy) -> Iterator[Block]:
-    """Quality beside cost, with a mark where no other configuration is as good for less."""
+    """Yield quality and cost, with a mark where no other configuration is as good for less."""
     fronts = {front.cost: set(front.optimal) for front in study.fronts}
     if not fronts:
         return
     columns = (
-        Column("configuration", is_numeric=False),
-        Column("mean"),
-        Column("trainable parameters"),
-        Column("training time"),
-        Column("time in all"),
-        Column("peak memory (GiB)"),
-        Column("on the Pareto front of quality against", is_numeric=False),
+        *text_columns("configuration"),
+        *number_columns("mean", "trainable parameters", "training time", "total time", "peak memory (GiB)"),
+        *text_columns("on the Pareto front of quality against"),
     )
     words = {"trainable_params": "parameters", "train_s": "time", "peak_memory_gib": "memory"}
     rows = tuple(
@@ -256,19 +238,18 @@ def _build_costs(study: MetricStudy) -> Iterator[Block]:
     )
     yield Table("Quality and cost of every configuration, means over training seeds", columns, rows)
     yield Paragraph(
-        "A configuration is on a front if no other is at least as good for less, or better for as much; "
-        "seeds' variation is not taken into account there."
+        "A configuration is on a front if no other is at least as good at a lower cost, or better at the same cost; "
+        "the variation between seeds is ignored there."
     )
 
 
 def _point_row(point: Point, fronts: list[str]) -> tuple[Cell, ...]:
-    memory = point.peak_memory_gib
     return (
         Cell(point.configuration),
         Cell(format_with_error(point.quality, point.se), order=point.quality),
-        Cell(format_count(point.trainable_params), order=point.trainable_params),
-        Cell(format_duration(point.train_s), order=point.train_s),
-        Cell(format_duration(point.total_s), order=point.total_s),
-        Cell(MISSING if memory is None else f"{memory:.2f}", order=memory),
+        number_cell(point.trainable_params, format_count),
+        number_cell(point.train_s, format_duration),
+        number_cell(point.total_s, format_duration),
+        number_cell(point.peak_memory_gib, "{:.2f}".format),
         Cell(", ".join(fronts) or MISSING),
     )

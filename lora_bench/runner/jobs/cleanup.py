@@ -15,10 +15,10 @@ from pathlib import Path
 
 from lora_bench.errors import StoreError
 from lora_bench.planning.sources import list_sources
-from lora_bench.results.shape import read_run_plan
+from lora_bench.results.reading import read_run_plan
 from lora_bench.runner.jobs.job import CACHE_USES
 from lora_bench.runner.jobs.locks import LOCK, RAY_STORAGE, hold_cache
-from lora_bench.store import DRAFT
+from lora_bench.store import DRAFT, to_jsonable
 
 CACHE = ".cache"
 _OF_A_RUN = ("trials", LOCK, CACHE_USES)
@@ -119,12 +119,12 @@ def _list_users(run: Path) -> Iterator[Path]:
 
 def _list_old(run: Path) -> Iterator[tuple[Path, str]]:
     """List trials and data of earlier versions of a run's spec."""
-    trials = list(read_run_plan(run)["trials"])
-    kept = {str(trial["id"]) for trial in trials}
+    trials = read_run_plan(run).trials
+    kept = {trial.id for trial in trials}
     for folder in sorted(run.glob("trials/*/")):
         if folder.name not in kept and not folder.name.startswith("."):
             yield folder, OLD_TRIAL
-    sources = {source.place(run) for source in list_sources(trials)}
+    sources = {source.place(run) for source in list_sources(to_jsonable(trials))}
     for folder in sorted(run.glob("data/*/")):
         if folder not in sources and not folder.name.startswith("."):
             yield folder, OLD_DATA

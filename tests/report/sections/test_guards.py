@@ -89,7 +89,7 @@ def test_control_tells_separation_pull_and_the_kind_of_prompt(tmp_path: Path) ->
     assert find_row(text, "r4", "invented waltz", "genre's own")[3] == "—"
     assert "by mfcc20: -0.500" in text
     assert "only 2 clips" in text
-    assert "These figures were computed with: encoder mfcc20; interval 95 %." in text
+    assert "These measures were computed with: encoder mfcc20; interval 95 %." in text
 
 
 def test_the_baselines_comparisons_neither_replace_nor_join_those_with_zero_shot(tmp_path: Path) -> None:

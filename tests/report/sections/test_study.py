@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 from support.fake_run import FakeRun, FakeTrial, write_json, zero_shot
 
 from lora_bench.report import render_report
 from lora_bench.report.formatting import format_difference, format_value
+from lora_bench.results.reading import read_results_file
+from lora_bench.results.run_records import RunResults
 from lora_bench.store import read_json
 from lora_bench.study import analyse_study
 
@@ -37,14 +38,14 @@ def write_grid(folder: Path, *, seeds: tuple[int, ...] = SEEDS) -> Path:
     return run
 
 
-def render(run: Path, folder: Path) -> tuple[str, str, dict[str, Any]]:
+def render(run: Path, folder: Path) -> tuple[str, str, RunResults]:
     """Markdown, HTML and results."""
     render_report(run, folder)
     report = folder / "invented"
     return (
         (report / "report.md").read_text(encoding="utf-8"),
         (report / "report.html").read_text(encoding="utf-8"),
-        read_json(report / "results.json"),
+        read_results_file(report / "results.json"),
     )
 
 

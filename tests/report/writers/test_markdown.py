@@ -98,7 +98,13 @@ def test_an_interrupted_run_renders_what_it_has(tmp_path: Path) -> None:
 
 def test_the_score_table_has_prompts_as_rows_and_configurations_as_columns(tmp_path: Path) -> None:
     rows = table_rows(render(FakeRun(), tmp_path), "mfcc20 ↓")
-    assert rows[0] == ["mfcc20 ↓", "zero-shot", "r4-attention (n=1)", "floor: real-vs-real", "floor: codec"]
+    assert rows[0] == [
+        "mfcc20 ↓",
+        "zero-shot",
+        "r4-attention (n=1)",
+        "reference: real-vs-real",
+        "reference: codec",
+    ]
     assert [row[0] for row in rows[1:]] == [*PLAIN_PROMPTS, "**all prompts**"]
     assert rows[1][1:] == ["0.9000 ± 0.0200", "0.5000 ± 0.0200", "0.1000", "0.0500"]
 
@@ -147,7 +153,7 @@ def test_verdicts_stand_in_the_table_and_in_the_summary(tmp_path: Path) -> None:
     text = render(FakeRun(trials=[zero_shot(), tuned], comparisons=told), tmp_path)
     rows = table_rows(text, "mfcc20 ↓")
     assert rows[1][2] == "0.5000 ± 0.0200, better"
-    assert rows[2][2].endswith("no detectable difference")
+    assert rows[2][2] == "0.6000 ± 0.0200, n.s."
     assert "On mfcc20 r4 is better on 1 of 2 prompts and with no detectable difference on 1" in text
     assert table_rows(text, "trial")[1][3:5] == ["-0.4000", "-0.5000 to -0.3000"]
 

@@ -237,11 +237,11 @@ def test_a_run_that_is_interrupted_goes_on_with_the_choices_that_it_would_have_m
         with pytest.raises(InterruptedRunError, match=rf"{number + 1} of 14|trials are done and kept"):
             run_here(plan, tmp_path)
         monkeypatch.delenv(f"DO_{expected[number].replace('-', '_')}")
-        assert gather_results(tmp_path)["complete"] is False
+        assert gather_results(tmp_path).complete is False
     run_here(plan, tmp_path)
     order = read_order(tmp_path)
     assert order == [*expected[:4], *expected[3:12], *expected[11:]]  # the two that were cut short came twice
-    assert gather_results(tmp_path)["complete"] is True
+    assert gather_results(tmp_path).complete is True
     run_here(plan, tmp_path)
     assert read_order(tmp_path) == order
     run_here(plan_grid(15), tmp_path)  # more of the same search
@@ -259,7 +259,7 @@ def test_what_was_trained_before_the_search_counts_and_is_not_trained_again(tmp_
     run_here(plan_grid(8), tmp_path)
     order = read_order(tmp_path)
     assert len(set(order)) == len(order) == 8
-    assert gather_results(tmp_path)["search"]["n_tried"] == 8
+    assert gather_results(tmp_path).search.n_tried == 8
 
 
 @needs_optuna
@@ -284,15 +284,15 @@ def test_failed_and_stopped_trials_count_as_tried_and_are_no_numbers_to_optuna(
     assert told[:2] == [(None, "FAIL"), (None, "PRUNED")]
     assert {state for _, state in told[2:]} == {"COMPLETE"}
     results = gather_results(tmp_path)
-    states = {trial["name"]: trial["state"] for trial in results["trials"]}
+    states = {trial.name: trial.state for trial in results.trials}
     assert (states[first[0]], states[first[1]]) == ("failed", "stopped")
     assert sorted(states.values()).count("untried") == 18 - 5
-    assert results["complete"] is False  # for what failed
+    assert results.complete is False  # for what failed
     monkeypatch.delenv(f"DO_{first[0].replace('-', '_')}")
     before = read_order(tmp_path)
     run_here(plan, tmp_path)  # again: only what failed, and nothing is chosen any more
     assert read_order(tmp_path)[len(before) :] == [first[0]]
-    assert gather_results(tmp_path)["complete"] is True
+    assert gather_results(tmp_path).complete is True
 
 
 @needs_optuna
@@ -302,21 +302,19 @@ def test_what_was_not_tried_is_neither_missing_nor_in_tables(
     run = tmp_path / "t"
     run_here(plan_grid(4), run)
     results = write_results(run)
-    assert results["complete"] is True
-    assert results["search"] == {
+    assert results.complete is True
+    assert results.search.model_dump() == {
         "n_trials": 4, "n_candidates": 18, "n_tried": 4, "objective": "held_out_loss", "seed": 0,
     }  # fmt: skip
-    untried = [trial for trial in results["trials"] if trial["state"] == "untried"]
+    untried = [trial for trial in results.trials if trial.state == "untried"]
     assert len(untried) == 14
-    assert all(trial["scores"] == trial["unscored"] == [] for trial in untried)
-    assert {trial["reason"] for trial in untried} == {
-        "not tried: it is not among the 4 that the search chose"
-    }
-    assert not any(trial["name"] in (run / "results.csv").read_text(encoding="utf-8") for trial in untried)
+    assert all(trial.scores == trial.unscored == () for trial in untried)
+    assert {trial.reason for trial in untried} == {"not tried: it is not among the 4 that the search chose"}
+    assert not any(trial.name in (run / "results.csv").read_text(encoding="utf-8") for trial in untried)
     render_report(run, tmp_path / "reports")
     report = (tmp_path / "reports" / "t" / "report.md").read_text(encoding="utf-8")
     assert "by held-out loss) tried 4 of 18 combinations" in report
-    assert not any(trial["name"] in report for trial in untried)
+    assert not any(trial.name in report for trial in untried)
     assert status.execute(status.Options(run, tmp_path, json=False)) == 0
     said = capsys.readouterr().out
     assert "5 of 19 trials done, 14 not tried by the search" in said
@@ -330,9 +328,9 @@ def test_while_a_search_goes_on_the_run_is_incomplete_and_says_how_far_it_is(tmp
     for trial in plan.trials[:3]:
         write_json(run / "trials" / trial.id / "state.json", {"state": "stopped", "reason": "behind"})
     results = write_results(run)
-    assert results["complete"] is False
-    assert results["trials"][-1]["state"] == "untried"
-    assert results["trials"][-1]["reason"] == "not chosen so far: the search has tried 2 of 4"
+    assert results.complete is False
+    assert results.trials[-1].state == "untried"
+    assert results.trials[-1].reason == "not chosen so far: the search has tried 2 of 4"
     assert describe_gaps(run)[0] == "incomplete: the search has tried 2 of 4 trials"
     assert not any("not chosen" in line for line in describe_gaps(run))
     render_report(run, tmp_path / "reports")
@@ -409,9 +407,9 @@ def test_through_ray_tune_a_search_goes_on_with_the_same_choices(
         expected[3],
     ]  # a worker that dies is started again
     results = gather_results(tmp_path)
-    states = [trial["state"] for trial in results["trials"]]
+    states = [trial.state for trial in results.trials]
     assert [states.count(word) for word in ("done", "failed", "untried")] == [1 + 3, 1, 14]
-    assert results["complete"] is False
+    assert results.complete is False
 
 
 @needs_optuna
@@ -427,5 +425,5 @@ def test_through_ray_tune_the_choices_are_optunas_beyond_the_random_ones(
     monkeypatch.setenv(f"DO_{expected[12].replace('-', '_')}", "die")
     run_in_ray(plan_grid(13), tmp_path)
     assert read_order(tmp_path) == [*expected, expected[12], expected[12]]  # a dead worker is started again
-    states = [trial["state"] for trial in gather_results(tmp_path)["trials"]]
+    states = [trial.state for trial in gather_results(tmp_path).trials]
     assert [states.count(word) for word in ("done", "failed", "untried")] == [1 + 12, 1, 5]
