@@ -272,6 +272,8 @@ def test_a_trial_that_was_done_for_fewer_clips_is_not_done(
 def test_schema_is_printed_as_it_is_shipped(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out)["$defs"]["LoraSpec"]
+    assert cli.main(["schema", "--results"]) == 0
+    assert json.loads(capsys.readouterr().out)["$defs"]["TrialResult"]
 
 
 # ---------------------------------------------------------------- run

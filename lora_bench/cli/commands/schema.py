@@ -1,4 +1,4 @@
-"""`lora-bench schema`: print the JSON Schema of a spec."""
+"""`lora-bench schema`: print the JSON Schema of a spec, or of `results.json`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from lora_bench.errors import EXIT_OK
 
 @dataclass(frozen=True)
 class Options:
-    """There are none."""
+    """Options of `lora-bench schema`."""
+
+    results: bool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add nothing."""
+    """Add the options to the parser of the verb."""
+    parser.add_argument("--results", action="store_true", help="print the schema of results.json instead")
 
 
-def execute(options: Options) -> int:  # noqa: ARG001 (every verb has the same signature)
+def execute(options: Options) -> int:
     """Print the schema."""
-    text = resources.files("lora_bench").joinpath("spec", "schema.json").read_text(encoding="utf-8")
+    place = ("results", "results.schema.json") if options.results else ("spec", "schema.json")
+    text = resources.files("lora_bench").joinpath(*place).read_text(encoding="utf-8")
     print_json_text(text.removesuffix("\n"))
     return EXIT_OK
