@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Split = Literal["train", "eval"]
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+"""Files of an adapter's folder, as PEFT names them."""
+ADAPTER_PROVENANCE = "lora_bench.json"
+"""What the adapter was trained on and how; next to PEFT's files."""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from lora_bench.adapters.choose import ChosenTrial
 from lora_bench.adapters.model_card import CardFacts, write_card
+from lora_bench.artifacts import ADAPTER_CONFIG, ADAPTER_PROVENANCE, ADAPTER_WEIGHTS
 from lora_bench.errors import StoreError, UsageError
 from lora_bench.store import make_folder, read_json, write_json, write_text
 
-WEIGHTS, CONFIG, PROVENANCE, CARD = (
-    "adapter_model.safetensors", "adapter_config.json", "lora_bench.json", "README.md",
-)  # fmt: skip
+CARD = "README.md"
 
 
 def export_trial(chosen: ChosenTrial, folder: Path, facts: CardFacts, *, merged: bool) -> list[Path]:
@@ -48,26 +47,26 @@ def export_trial(chosen: ChosenTrial, folder: Path, facts: CardFacts, *, merged:
 
 def _write_adapter(chosen: ChosenTrial, folder: Path) -> None:
     """Write PEFT's two files, and where the adapter comes from."""
-    for name in (WEIGHTS, CONFIG):
+    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
         if not (chosen.adapter / name).is_file():
             raise StoreError(
                 f"{chosen.adapter / name}: expected the adapter that training left; remove the trial's folder "
                 "and run again"
             )
-    shutil.copyfile(chosen.adapter / WEIGHTS, folder / WEIGHTS)
-    write_json(folder / CONFIG, read_json(chosen.adapter / CONFIG))
+    shutil.copyfile(chosen.adapter / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
+    write_json(folder / ADAPTER_CONFIG, read_json(chosen.adapter / ADAPTER_CONFIG))
     write_origin(chosen, folder)
 
 
 def write_origin(chosen: ChosenTrial, folder: Path) -> None:
     """Write what the adapter was made from and how, without any path of this machine."""
-    path = chosen.adapter / PROVENANCE
+    path = chosen.adapter / ADAPTER_PROVENANCE
     found = read_json(path) if path.is_file() else {}
     kept = {key: found[key] for key in ("weights_hash", "lora", "train", "train_seed") if key in found}
     result = {key: value for key, value in (found.get("result") or {}).items() if key != "adapter"}
     name = public_model_name(chosen.plan.model.id)
     origin = {"model": name, **kept, "trial": chosen.plan.id, "result": result}
-    write_json(folder / PROVENANCE, origin)
+    write_json(folder / ADAPTER_PROVENANCE, origin)
 
 
 def public_model_name(name: str) -> str:

@@ -23,6 +23,7 @@ from peft.utils.save_and_load import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from lora_bench.artifacts import ADAPTER_CONFIG, ADAPTER_PROVENANCE, ADAPTER_WEIGHTS
 from lora_bench.errors import ModelError, StoreError
 from lora_bench.models.linears import PackedLinear
 from lora_bench.models.model_files import former_hashes
@@ -31,9 +32,6 @@ from lora_bench.spec.schema import LoraSpec
 from lora_bench.store import disk_errors, read_json, write_json
 
 ADAPTER = "default"
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
-PROVENANCE_FILE = "lora_bench.json"
 
 
 def add_adapter(model: nn.Module, names: Sequence[str], lora: LoraSpec, seed: int) -> PeftModel:
@@ -124,15 +122,15 @@ def save_adapter(
             config.base_model_name_or_path = base_name
             peft_model.save_pretrained(str(draft), save_embedding_layers=False)
             (draft / "README.md").unlink(missing_ok=True)  # an empty template
-            saved = read_json(draft / CONFIG_FILE)
+            saved = read_json(draft / ADAPTER_CONFIG)
             # `target_modules` is a set, in an order that changes from process to process; PEFT also fills
             # an empty name with the folder that the model was loaded from
             saved["target_modules"] = sorted(saved["target_modules"])
             saved["base_model_name_or_path"] = base_name
-            write_json(draft / CONFIG_FILE, saved)
-            write_json(draft / PROVENANCE_FILE, provenance)
+            write_json(draft / ADAPTER_CONFIG, saved)
+            write_json(draft / ADAPTER_PROVENANCE, provenance)
             draft.chmod(0o755)
-            (draft / WEIGHTS_FILE).chmod(0o644)  # safetensors makes its files private
+            (draft / ADAPTER_WEIGHTS).chmod(0o644)  # safetensors makes its files private
             _replace_folder(draft, folder)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
@@ -152,7 +150,7 @@ def _replace_folder(draft: Path, folder: Path) -> None:
 def read_provenance(folder: Path) -> dict[str, Any] | None:
     """Read the provenance that `save_adapter` wrote; None if another program wrote the adapter."""
     try:
-        return cast("dict[str, Any]", read_json(folder / PROVENANCE_FILE))
+        return cast("dict[str, Any]", read_json(folder / ADAPTER_PROVENANCE))
     except StoreError:
         return None
 
@@ -163,11 +161,11 @@ def check_adapter(folder: Path, *, model_name: str, weights_hash: str) -> None:
     Raises:
         ModelError: it does not.
     """
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
             raise ModelError(
                 f"{folder}: {name} is missing, expected an adapter folder as PEFT writes it "
-                f"({CONFIG_FILE} and {WEIGHTS_FILE})"
+                f"({ADAPTER_CONFIG} and {ADAPTER_WEIGHTS})"
             )
     provenance = read_provenance(folder)
     known = (weights_hash, *former_hashes(weights_hash))
@@ -186,7 +184,7 @@ def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
         ModelError: damaged files, or modules and shapes that this model does not have.
     """
     try:
-        with safe_open(folder / WEIGHTS_FILE, framework="pt") as stored:
+        with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as stored:
             names = set(stored.keys())
         with warnings.catch_warnings(action="ignore"):  # PEFT's warnings are checked below
             peft_model = PeftModel.from_pretrained(cast("Any", model), str(folder), low_cpu_mem_usage=False)

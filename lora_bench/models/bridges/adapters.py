@@ -13,9 +13,9 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from lora_bench.artifacts import ADAPTER_CONFIG, ADAPTER_PROVENANCE, ADAPTER_WEIGHTS
 from lora_bench.errors import ModelError
 from lora_bench.models.bridges.tensors import name_in_audiocraft, name_in_transformers
-from lora_bench.models.lora import CONFIG_FILE, PROVENANCE_FILE, WEIGHTS_FILE
 from lora_bench.store import read_json, write_json
 
 PREFIX = "base_model.model."  # that PEFT puts before every name
@@ -31,13 +31,13 @@ Library = Literal["transformers", "audiocraft"]
 
 def is_adapter(folder: Path) -> bool:
     """Return whether PEFT wrote the folder."""
-    return (folder / CONFIG_FILE).is_file()
+    return (folder / ADAPTER_CONFIG).is_file()
 
 
 def is_audiocraft_adapter(folder: Path) -> bool:
     """Return whether an adapter's weights have audiocraft's names; damaged files are reported when they are loaded."""
     try:
-        with safe_open(folder / WEIGHTS_FILE, framework="pt") as stored:
+        with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as stored:
             names = list(stored.keys())
     except (OSError, SafetensorError):
         return False
@@ -64,8 +64,8 @@ def rename_adapter(source: Path, target: Path, library: Library, weights_hash: s
     else:
         rename = name_in_audiocraft if library == "audiocraft" else name_in_transformers
     try:
-        config: dict[str, Any] = read_json(source / CONFIG_FILE)
-        weights = load_file(source / WEIGHTS_FILE)
+        config: dict[str, Any] = read_json(source / ADAPTER_CONFIG)
+        weights = load_file(source / ADAPTER_WEIGHTS)
         renamed = {PREFIX + rename(name.removeprefix(PREFIX)): tensor for name, tensor in weights.items()}
     except (OSError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(
@@ -78,9 +78,9 @@ def rename_adapter(source: Path, target: Path, library: Library, weights_hash: s
     base_class, module = BASE_CLASSES[library]
     config["auto_mapping"] = {"base_model_class": base_class, "parent_library": module}
     target.mkdir(parents=True, exist_ok=True)
-    save_file(renamed, target / WEIGHTS_FILE, metadata={"format": "pt"})
-    write_json(target / CONFIG_FILE, config)
-    if (source / PROVENANCE_FILE).is_file():
-        notes: dict[str, Any] = read_json(source / PROVENANCE_FILE)
-        write_json(target / PROVENANCE_FILE, notes | ({"weights_hash": weights_hash} if weights_hash else {}))
+    save_file(renamed, target / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    write_json(target / ADAPTER_CONFIG, config)
+    if (source / ADAPTER_PROVENANCE).is_file():
+        notes: dict[str, Any] = read_json(source / ADAPTER_PROVENANCE)
+        write_json(target / ADAPTER_PROVENANCE, notes | ({"weights_hash": weights_hash} if weights_hash else {}))
     return target

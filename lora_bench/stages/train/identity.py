@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from lora_bench.artifacts import LossPoint, TrainResult
+from lora_bench.artifacts import ADAPTER_PROVENANCE, ADAPTER_WEIGHTS, LossPoint, TrainResult
 from lora_bench.errors import StoreError
 from lora_bench.models.protocol import MusicModel
 from lora_bench.models.token_set import TokenSet
@@ -54,10 +54,10 @@ def without_effect_free(train: TrainSpec) -> TrainSpec:
 def find_finished(adapter: Path, *keys: str) -> TrainResult | None:
     """The result that a complete adapter was saved with; None if it is not there, or has none of the keys."""
     try:
-        notes = read_json(adapter / "lora_bench.json")
+        notes = read_json(adapter / ADAPTER_PROVENANCE)
     except StoreError:
         return None
-    if notes.get("run_key") not in keys or not (adapter / "adapter_model.safetensors").is_file():
+    if notes.get("run_key") not in keys or not (adapter / ADAPTER_WEIGHTS).is_file():
         return None
     result = notes["result"]
     return TrainResult(
