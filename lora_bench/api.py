@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lora_bench import spec as specs
 from lora_bench.errors import EXIT_OK, InterruptedRunError, LoraBenchError, StoreError, UsageError
 from lora_bench.planning import plan as plans
+from lora_bench.planning.run_folder import ReportFolder
 from lora_bench.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
-    from lora_bench.evaluation.folder_scores import ScoreOptions
+    from lora_bench.evaluation.folder_scores import FolderScores, ScoreOptions
     from lora_bench.forecast import Prediction
     from lora_bench.planning.plan import ExperimentPlan
     from lora_bench.spec import LoadedSpec
@@ -112,7 +113,7 @@ def run_experiment(
         raise
     with suppress(StoreError):  # the forecast's accuracy is optional, the run's results are written
         keep_outcomes(runs, run_folder, predictions)
-    return RunOutcome(code == EXIT_OK, run_folder, reports / plan.report_name / "report.html")
+    return RunOutcome(code == EXIT_OK, run_folder, ReportFolder(reports / plan.report_name).page)
 
 
 def _predict(plan: ExperimentPlan, runs_dir: Path) -> dict[str, Prediction]:
@@ -136,7 +137,7 @@ def score_folders(
     *,
     options: ScoreOptions | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> FolderScores:
     """Score a folder of generated audio against a folder of recordings.
 
     Args:
@@ -147,7 +148,7 @@ def score_folders(
         progress: receives metrics and clips; None is silent.
 
     Returns:
-        The document that `lora-bench score --json` prints.
+        `scores`, `unscored`, and `checks`; its `to_json()` is the document that `lora-bench score --json` prints.
 
     Raises:
         UsageError, AudioFileError, ScoreError: an unknown metric, an unreadable file, or too few clips.

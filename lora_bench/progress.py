@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
 
 
 class Progress(Protocol):
@@ -19,6 +22,15 @@ class Progress(Protocol):
     def log(self, message: str) -> None:
         """A line worth keeping, such as a batch that was halved or a file that was left out."""
         ...
+
+
+def track(
+    items: Iterable[Item], progress: Progress, note: Callable[[Item], str] = lambda _: ""
+) -> Iterator[Item]:
+    """Yield items, and advance the progress by one when the next item is asked for."""
+    for item in items:
+        yield item
+        progress.advance(note=note(item))
 
 
 class SilentProgress:

@@ -14,17 +14,22 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from filelock import FileLock
 
 from lora_bench.errors import StoreError
 from lora_bench.file_errors import FULL_DISK, KEPT, describe_os_error
 
+JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
+JsonObject: TypeAlias = Mapping[str, JsonValue]
+"""A JSON object whose content is free, or is only written."""
+LOCK, CACHE = ".lock", ".cache"
+"""Names of the lock in a folder that one process works on, and of the cache that the runs of a folder share."""
 DRAFT = re.compile(r"^\..+\.[a-z0-9_]{8}$")
 """Temporary names here and in `models.lora`: a dot, the final name, a dot, and what `tempfile` adds."""
 
@@ -46,6 +51,11 @@ def to_jsonable(value: Any) -> Any:
         return dump(mode="json", by_alias=True)
     item = getattr(value, "item", None)  # numpy's scalars
     return item() if callable(item) else value
+
+
+def drop_absent(record: Any) -> JsonObject:
+    """Return the fields of a dataclass as JSON, without those that are None."""
+    return {name: to_jsonable(value) for name, value in vars(record).items() if value is not None}
 
 
 def hash_json(value: Any, *, length: int = 16) -> str:
@@ -169,10 +179,10 @@ def read_json(path: Path) -> Any:
 def is_in_run(path: Path) -> bool:
     """Whether a file lies in a run's folder or in the cache, so that a run writes it again.
 
-    A run's folder keeps its lock beside its plan; folders of other programs may have a `plan.json` too.
+    A run's folder has a lock, and a cache next to it; folders of other programs may hold files of the same names.
     """
     return any(
-        place.name == ".cache" or ((place / "plan.json").is_file() and (place / ".lock").is_file())
+        place.name == CACHE or ((place / LOCK).is_file() and (place.parent / CACHE).is_dir())
         for place in path.absolute().parents
     )
 

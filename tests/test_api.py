@@ -24,8 +24,11 @@ def test_five_lines_run_an_experiment(tmp_path: Path) -> None:
     assert (outcome.run_folder / "results.json").is_file()
     assert outcome.report.is_file()
     found = lora_bench.score_folders(tmp_path / "music", tmp_path / "music", ["mfcc20-seed"])
-    assert found["scores"][0]["metric"] == "mfcc20-seed"
-    assert found["scores"][0]["value"] == pytest.approx(0.0, abs=1e-6)
+    assert found.scores[0].metric == "mfcc20-seed"
+    assert found.scores[0].value == pytest.approx(0.0, abs=1e-6)
+    assert found.checks is not None
+    assert found.checks.guards.generated is not None
+    assert list(found.to_json())[:4] == ["schema", "reference", "generated", "clip_s"]
 
 
 def test_shipped_specs_load_by_name_and_wrong_ones_say_where(tmp_path: Path) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
 
 from lora_bench.artifacts import AudioClip
 from lora_bench.audio import AUDIO_SUFFIXES, identify, list_folder, load_audio
 from lora_bench.errors import AudioFileError, DatasetError
 from lora_bench.folder_walk import spell_path
+from lora_bench.progress import Progress, track
 from lora_bench.store import hash_file, hash_json
-
-if TYPE_CHECKING:
-    from lora_bench.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -83,19 +81,15 @@ def _hash(path: Path) -> str:
         raise AudioFileError(str(path), f"cannot be read ({error.strerror})") from error
 
 
-def told(clips: AudioFolder, progress: Progress) -> Iterator[AudioClip]:
-    """Clips; the progress counts a file when its last clip is done with."""
-    group: str | None = None
-    for clip in clips:
-        if group is not None and group != clip.group:
-            progress.advance(note=group)
-        group = clip.group
-        yield clip
-    if group is not None:
-        progress.advance(note=group)
+def track_files(clips: AudioFolder, progress: Progress) -> Iterator[AudioClip]:
+    """Yield clips, and advance the progress by one after the last clip of a file."""
+    files = itertools.groupby(clips, lambda clip: clip.group)
+    for _, group in track(files, progress, lambda file: file[0]):
+        yield from group
 
 
-def find_identical(reference: AudioFolder, generated: AudioFolder) -> list[list[str]]:
+def find_identical(reference: AudioFolder, generated: AudioFolder) -> tuple[tuple[str, str], ...]:
     """Pairs of a generated and a reference file with the same bytes, which make any distance too small."""
     by_hash = {digest: name for name, digest in reference.file_hashes.items()}
-    return [[name, by_hash[digest]] for name, digest in generated.file_hashes.items() if digest in by_hash]
+    hashes = generated.file_hashes.items()
+    return tuple((name, by_hash[digest]) for name, digest in hashes if digest in by_hash)

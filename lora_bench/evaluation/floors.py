@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from lora_bench.errors import UnscoredError
 from lora_bench.evaluation.encoding import embed_reference, prepare_encoder
 from lora_bench.metrics import parse_metric
 from lora_bench.planning.plan import TrialPlan
-from lora_bench.progress import Progress
+from lora_bench.progress import Progress, track
 from lora_bench.stages.dataset import reference_clips
 from lora_bench.stages.embed import embed_clips
 from lora_bench.stages.score import score_embeddings
@@ -24,9 +25,16 @@ if TYPE_CHECKING:
     from lora_bench.models import MusicModel
 
 CODEC_BATCH = 8
-
-
+FloorKind = Literal["real-vs-real", "codec"]
 NO_TEXT_FLOOR = "recordings were not made from a prompt, so the text score has no floor"
+
+
+@dataclass(frozen=True)
+class Floor:
+    """One reference level of a metric."""
+
+    floor: FloorKind
+    score: Score
 
 
 def spread_over_groups(clips: Iterable[AudioClip], n: int) -> list[AudioClip]:
@@ -60,31 +68,29 @@ def measure_floors(
     manifest: Manifest,
     store: Store,
     progress: Progress,
-) -> tuple[list[dict[str, object]], list[Unscored]]:
+) -> tuple[list[Floor], list[Unscored]]:
     """Both floors for every metric, each with at most `n_clips` excerpts."""
     clip_s = trial.generation.clip_s
     n_clips = trial.generation.n_clips
     real = spread_over_groups(reference_clips(manifest, "train", clip_s), n_clips)
     held_out = spread_over_groups(reference_clips(manifest, "eval", clip_s), n_clips)
     coded = list(through_codec(model, held_out))
-    floors: list[dict[str, object]] = []
+    floors: list[Floor] = []
     unscored: list[Unscored] = []
     progress.start("floors", len(trial.metrics))
-    for name in trial.metrics:
+    for name in track(trial.metrics, progress, str):
         metric = parse_metric(name)
         if metric.distance == "text":
             unscored.append(Unscored(name, None, NO_TEXT_FLOOR))
-            progress.advance()
             continue
         try:
             encoder: Encoder = prepare_encoder(metric.encoder, model, manifest, clip_s, store)
             reference = embed_reference(encoder, manifest, clip_s, store)
         except UnscoredError as reason:
             unscored.append(Unscored(name, None, str(reason)))
-            progress.advance()
             continue
-        for floor, clips in (("real-vs-real", real), ("codec", coded)):
-            score: Score = score_embeddings(metric, embed_clips(encoder, clips, store), reference, None)
-            floors.append({"floor": floor, "score": score})
-        progress.advance(note=name)
+        sides: tuple[tuple[FloorKind, list[AudioClip]], ...] = (("real-vs-real", real), ("codec", coded))
+        for floor, clips in sides:
+            score = score_embeddings(metric, embed_clips(encoder, clips, store), reference, None)
+            floors.append(Floor(floor, score))
     return floors, unscored

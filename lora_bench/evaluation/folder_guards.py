@@ -6,9 +6,9 @@ than they are like one another is worth listening to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from lora_bench.stages.guard import (
     describe_method,
     search_copies,
 )
+from lora_bench.store import JsonObject, drop_absent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,29 +33,70 @@ if TYPE_CHECKING:
 MAX_CONTROL_CLIPS = 200  # excerpts of the recordings that are measured; more tell nothing new
 
 
+@dataclass(frozen=True)
+class ClipFigures:
+    """Figures of a set of clips; None where copies could not be looked for.
+
+    Attributes:
+        silent_clips_frac: share of clips that are silent throughout.
+        silent_seconds_frac: share of silent seconds.
+        repetition: median of the clips.
+        copy_similarity: median of the clips' similarities to the recordings.
+        copy_similarity_max: the largest.
+        closer_than_control_frac: share of generated clips that are more like a recording than 95 % of the control;
+            about 0.05 if nothing was copied.
+        nearest_copy: the generated clip that is most like a recording, and where.
+    """
+
+    n_clips: int
+    silent_clips_frac: float
+    silent_seconds_frac: float
+    repetition: float
+    copy_similarity: float | None = None
+    copy_similarity_max: float | None = None
+    closer_than_control_frac: float | None = None
+    nearest_copy: str | None = None
+
+
+@dataclass(frozen=True)
+class FolderGuards:
+    """Figures of the generated clips, and of excerpts of the recordings that are as long, the control.
+
+    Attributes:
+        unscored: why a figure is absent.
+        provenance: how the figures were measured.
+    """
+
+    unscored: Mapping[str, str]
+    provenance: Mapping[str, str | int | float]
+    generated: ClipFigures | None = None
+    control: ClipFigures | None = None
+
+    def to_json(self) -> JsonObject:
+        """Return the figures as `lora-bench score --json` prints them; absent ones are left out."""
+        sides = {"generated": self.generated, "control": self.control}
+        return {
+            "unscored": dict(self.unscored),
+            "provenance": dict(self.provenance),
+            **{name: drop_absent(side) for name, side in sides.items() if side is not None},
+        }
+
+
 def measure_folder_guards(
     generated: Iterable[AudioClip], recordings: Iterable[AudioClip], n_recordings: int
-) -> dict[str, Any]:
-    """Figures of the generated clips and of excerpts of the recordings as long as they, the control.
+) -> FolderGuards:
+    """Measure the generated clips, and excerpts of the recordings.
 
     Args:
         generated: clips.
         recordings: whole; each is its own group.
         n_recordings: how many there are.
 
-    Returns:
-        `generated` and `control`, each with `n_clips`, `silent_clips_frac`, `silent_seconds_frac`,
-        `repetition` and, if copies could be looked for, `copy_similarity` (median) and
-        `copy_similarity_max`; `generated` also `closer_than_control_frac`, which is about 0.05 if nothing
-        was copied, and `nearest_copy`; `unscored`, why something is absent; `provenance`.
-
     Raises:
         ScoreError, AudioFileError: a file is damaged; names it.
     """
-    method = {
-        key: value for key, value in describe_method().items() if key != "code_match"
-    }  # wav files have no codes
-    result: dict[str, Any] = {"unscored": {}, "provenance": method}
+    # wav files have no codes
+    method = {key: value for key, value in describe_method().items() if key != "code_match"}
     lengths_s: list[float] = []
 
     def measured() -> Iterator[AudioClip]:
@@ -68,31 +110,33 @@ def measure_folder_guards(
         reading = Reading(excerpt_s, -(-MAX_CONTROL_CLIPS // n_recordings))
         theirs = describe_clips(reading.cut(recordings))
     except UnscoredError as reason:
-        result["unscored"]["silence, repetition, copies"] = str(reason)
-        return result
-    result |= {"generated": _describe(ours), "control": _describe(theirs)}
-    result["provenance"]["control"] = (
+        return FolderGuards({"silence, repetition, copies": str(reason)}, method)
+    method["control"] = (
         f"excerpts of {excerpt_s:.2f} s of the reference folder; for copies those of every second recording are "
         "looked up in the others, both ways"
     )
+    found = FolderGuards({}, method, _describe(ours), _describe(theirs))
     try:
         copies, control = _look_up(ours, theirs, reading)
     except UnscoredError as reason:
-        result["unscored"]["copies"] = str(reason)
-        return result
+        return replace(found, unscored={"copies": str(reason)})
     nearness = compare_nearness(copies.similarities, control)
     best = int(copies.similarities.argmax())
-    result["generated"] |= {
-        "copy_similarity": nearness.generated_median,
-        "copy_similarity_max": float(copies.similarities[best]),
-        "closer_than_control_frac": nearness.above_frac,
-        "nearest_copy": f"{ours.names[best]}: {copies.sources[best]} at {copies.times_s[best]:.1f} s",
-    }
-    result["control"] |= {
-        "copy_similarity": nearness.held_out_median,
-        "copy_similarity_max": float(control.max()),
-    }
-    return result
+    return replace(
+        found,
+        generated=replace(
+            _describe(ours),
+            copy_similarity=nearness.generated_median,
+            copy_similarity_max=float(copies.similarities[best]),
+            closer_than_control_frac=nearness.above_frac,
+            nearest_copy=f"{ours.names[best]}: {copies.sources[best]} at {copies.times_s[best]:.1f} s",
+        ),
+        control=replace(
+            _describe(theirs),
+            copy_similarity=nearness.held_out_median,
+            copy_similarity_max=float(control.max()),
+        ),
+    )
 
 
 @dataclass
@@ -125,13 +169,13 @@ class Reading:
                 yield AudioClip(f"{clip.name}#{place}", clip.group, piece, clip.sample_rate_hz)
 
 
-def _describe(traits: ClipTraits) -> dict[str, Any]:
-    return {
-        "n_clips": len(traits.names),
-        "silent_clips_frac": float(traits.is_silent.mean()),
-        "silent_seconds_frac": float(traits.silent_frac.mean()),
-        "repetition": float(np.median(traits.repetition)),
-    }
+def _describe(traits: ClipTraits) -> ClipFigures:
+    return ClipFigures(
+        n_clips=len(traits.names),
+        silent_clips_frac=float(traits.is_silent.mean()),
+        silent_seconds_frac=float(traits.silent_frac.mean()),
+        repetition=float(np.median(traits.repetition)),
+    )
 
 
 def _look_up(

@@ -6,23 +6,24 @@ its clips is done with the files: the same encoders, distances, intervals and pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lora_bench.artifacts import Embeddings, Score, Unscored
 from lora_bench.errors import ModelError, UnscoredError, UsageError
-from lora_bench.evaluation.audio_folder import AudioFolder, find_identical, open_folder, told
+from lora_bench.evaluation.audio_folder import AudioFolder, find_identical, open_folder, track_files
 from lora_bench.metrics import Metric, parse_metric
-from lora_bench.metrics.diagnostics import describe_sets, halve_groups
+from lora_bench.metrics.diagnostics import Diagnostics, describe_sets, halve_groups
 from lora_bench.stages.embed import embed_clips
 from lora_bench.stages.score import score_embeddings
-from lora_bench.store import to_jsonable
+from lora_bench.store import JsonObject, to_jsonable
 
 if TYPE_CHECKING:
     from lora_bench.encoders import Encoder
+    from lora_bench.evaluation.folder_guards import FolderGuards
     from lora_bench.models import MusicModel
     from lora_bench.progress import Progress
     from lora_bench.spec.schema import ModelSpec
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MODEL_ENCODERS = frozenset({"encodec", "mfcc20"})  # they take the music model's codec or its rate
-BESIDE_VECTORS = (
-    "diversity, precision, recall, density, coverage: mean vector of each clip; the rest: all vectors"
-)
+VECTORS = "diversity, precision, recall, density, coverage: mean vector of each clip; the rest: all vectors"
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,100 @@ class ScoreOptions:
         model: music model whose codec `encodec` uses and whose rate `mfcc20` uses; None is the pocket model.
         clip_s: cut the files of both folders into excerpts of this length; None takes them whole.
         prompt: text of the generated clips, for `clap_score`.
-        with_guards: also what should be read beside the scores.
+        with_guards: also measure `FolderChecks`.
     """
 
     model: ModelSpec | None = None
     clip_s: float | None = None
     prompt: str | None = None
     with_guards: bool = True
+
+
+@dataclass(frozen=True)
+class FolderSide:
+    """One of the two folders.
+
+    Attributes:
+        hash: of the files' names and contents, and of how they are cut.
+    """
+
+    folder: str
+    hash: str
+    n_files: int
+
+
+@dataclass(frozen=True)
+class EncoderDiagnostics:
+    """Figures of one encoder alongside its distances, and where they come from."""
+
+    figures: Diagnostics
+    provenance: Mapping[str, str | int | float]
+
+    def to_json(self) -> JsonObject:
+        """Return the figures as `lora-bench score --json` prints them."""
+        return {**self.figures.to_json(), "provenance": dict(self.provenance)}
+
+
+@dataclass(frozen=True)
+class FolderChecks:
+    """What should be read alongside the scores.
+
+    Attributes:
+        floors: scores of a part of the reference against the rest, by metric: what real music scores.
+        floors_unscored: metrics without a floor, with the reason.
+        diagnostics: by encoder.
+        guards: silence, loops and copies.
+    """
+
+    floors: tuple[Score, ...]
+    floors_unscored: tuple[Unscored, ...]
+    diagnostics: Mapping[str, EncoderDiagnostics]
+    guards: FolderGuards
+
+    def to_json(self) -> JsonObject:
+        """Return the checks as `lora-bench score --json` prints them."""
+        return {
+            "floors": to_jsonable(self.floors),
+            "floors_unscored": to_jsonable(self.floors_unscored),
+            "beside": {name: found.to_json() for name, found in self.diagnostics.items()},
+            "guards": self.guards.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class FolderScores:
+    """Scores of a folder of generated audio against a folder of recordings.
+
+    Attributes:
+        reference: the recordings.
+        generated: the clips.
+        clip_s: length of the excerpts that the files were cut into; None is whole files.
+        scores: one per metric, as in a run, with provenance.
+        unscored: metrics without a score, with the reason.
+        identical_files: pairs of a generated and a reference file with the same bytes.
+        checks: floors, diagnostics and guards; None if they were not asked for.
+    """
+
+    reference: FolderSide
+    generated: FolderSide
+    clip_s: float | None
+    scores: tuple[Score, ...]
+    unscored: tuple[Unscored, ...]
+    identical_files: tuple[tuple[str, str], ...]
+    checks: FolderChecks | None = None
+
+    def to_json(self) -> JsonObject:
+        """Return the document that `lora-bench score --json` prints."""
+        return {
+            "schema": SCHEMA,
+            "reference": to_jsonable(self.reference),
+            "generated": to_jsonable(self.generated),
+            "clip_s": self.clip_s,
+            "scores": to_jsonable(self.scores),
+            "unscored": to_jsonable(self.unscored),
+            "identical_files": to_jsonable(self.identical_files),
+            **({} if self.checks is None else self.checks.to_json()),
+        }
 
 
 def score_folders(
@@ -59,23 +145,16 @@ def score_folders(
     progress: Progress,
     options: ScoreOptions | None = None,
     store: Store | None = None,
-) -> dict[str, Any]:
+) -> FolderScores:
     """Score a folder of generated audio against a folder of recordings.
 
     Args:
         reference: recordings, in any format and at any depth; a file is a track.
         generated: clips; a file is a clip.
         metrics: names as `parse_metric` knows them.
-        progress: told of every metric and clip.
+        progress: receives every metric and clip.
         options: None takes the defaults.
         store: cache of embeddings; None keeps none.
-
-    Returns:
-        JSON-able: `schema`, `reference` and `generated` (folder, hash, number of files and clips),
-        `scores` (as in a run, with provenance), `unscored` (metric, reason), `identical_files` (generated
-        files whose bytes are those of a reference file); with guards also `floors` (scores of a part of the
-        reference against the rest), `beside` (by encoder, see `describe_sets`) and `guards` (see
-        `measure_folder_guards`).
 
     Raises:
         UsageError: an unknown metric.
@@ -94,19 +173,18 @@ def score_folders(
             scores.append(scorer.score(metric))
         except UnscoredError as reason:
             unscored.append(Unscored(metric.name, chosen.prompt, str(reason)))
-    result: dict[str, Any] = {
-        "schema": SCHEMA,
-        **{name: _describe(side) for name, side in zip(("reference", "generated"), sides, strict=True)},
-        "clip_s": chosen.clip_s,
-        "scores": to_jsonable(scores),
-        "unscored": to_jsonable(unscored),
-        "identical_files": find_identical(*sides),
-    }
-    return result | (_measure_beside(scorer, scores) if chosen.with_guards else {})
+    return FolderScores(
+        reference=_describe(sides[0]),
+        generated=_describe(sides[1]),
+        clip_s=chosen.clip_s,
+        scores=tuple(scores),
+        unscored=tuple(unscored),
+        identical_files=find_identical(*sides),
+        checks=_measure_checks(scorer, scores) if chosen.with_guards else None,
+    )
 
 
-def _measure_beside(scorer: FolderScorer, scores: Sequence[Score]) -> dict[str, Any]:
-    """Floors, what each encoder says beside its distances, and guards."""
+def _measure_checks(scorer: FolderScorer, scores: Sequence[Score]) -> FolderChecks:
     from lora_bench.evaluation.folder_guards import measure_folder_guards
 
     metrics = [
@@ -122,13 +200,13 @@ def _measure_beside(scorer: FolderScorer, scores: Sequence[Score]) -> dict[str, 
     encoders = dict.fromkeys(metric.encoder for metric in metrics)
     whole = replace(scorer.reference, clip_s=None)
     scorer.progress.start("guards", len(scorer.generated.files) + len(whole.files))
-    sides = told(scorer.generated, scorer.progress), told(whole, scorer.progress)
-    return {
-        "floors": to_jsonable(floors),
-        "floors_unscored": to_jsonable(lacking),
-        "beside": {name: scorer.describe_beside(name) for name in encoders},
-        "guards": to_jsonable(measure_folder_guards(*sides, len(whole.files))),
-    }
+    sides = track_files(scorer.generated, scorer.progress), track_files(whole, scorer.progress)
+    return FolderChecks(
+        floors=tuple(floors),
+        floors_unscored=tuple(lacking),
+        diagnostics={name: scorer.diagnose(name) for name in encoders},
+        guards=measure_folder_guards(*sides, len(whole.files)),
+    )
 
 
 def _parse(name: str) -> Metric:
@@ -138,8 +216,8 @@ def _parse(name: str) -> Metric:
         raise UsageError(f"--metric {name}: {error}") from error
 
 
-def _describe(side: AudioFolder) -> dict[str, Any]:
-    return {"folder": side.folder.as_posix(), "hash": side.key, "n_files": len(side.files)}
+def _describe(side: AudioFolder) -> FolderSide:
+    return FolderSide(side.folder.as_posix(), side.key, len(side.files))
 
 
 class FolderScorer:
@@ -191,11 +269,11 @@ class FolderScorer:
         about = {**self._describe_folders(metric.encoder), "set": "reference files, some against the rest"}
         return replace(score, provenance={**score.provenance, **about})
 
-    def describe_beside(self, name: str) -> dict[str, Any]:
-        """What an encoder says beside its distances, and of what."""
+    def diagnose(self, name: str) -> EncoderDiagnostics:
+        """Measure the two folders by one encoder, without a distance."""
         generated, reference = self.embed_sides(name)
-        about = {**generated.provenance, **self._describe_folders(name), "vectors": BESIDE_VECTORS}
-        return {**describe_sets(generated, reference), "provenance": about}
+        about = {**generated.provenance, **self._describe_folders(name), "vectors": VECTORS}
+        return EncoderDiagnostics(describe_sets(generated, reference), about)
 
     def embed_sides(self, name: str) -> tuple[Embeddings, Embeddings]:
         """Generated and reference in an encoder's vectors."""
@@ -257,7 +335,7 @@ class FolderScorer:
         if place not in self._embeddings:
             clips: AudioFolder = getattr(self, side)
             if self.store is None:
-                self._embeddings[place] = encoder.embed(told(clips, self.progress))
+                self._embeddings[place] = encoder.embed(track_files(clips, self.progress))
             else:
                 self._embeddings[place] = embed_clips(
                     encoder, clips, self.store, clips.key, progress=self.progress

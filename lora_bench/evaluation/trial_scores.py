@@ -8,24 +8,25 @@ reference_embeddings/<hash>.npz                     held-out recordings, shared 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_bench.artifacts import AudioClip, Embeddings, GeneratedClips, Manifest, Score, Unscored
+from lora_bench.artifacts import Embeddings, GeneratedClips, Manifest, Score, Unscored
 from lora_bench.errors import UnscoredError
+from lora_bench.evaluation.encoding import embed_reference, load_clips, prepare_encoder
 from lora_bench.metrics import Metric, parse_metric
 from lora_bench.planning.plan import TrialPlan
-from lora_bench.progress import Progress
+from lora_bench.planning.run_folder import TrialFolder
+from lora_bench.progress import Progress, track
 from lora_bench.slugs import prompt_slugs
 from lora_bench.store import Store, hash_file, hash_json, read_json, write_json
 
 if TYPE_CHECKING:
     from lora_bench.models import MusicModel
-from lora_bench.evaluation.encoding import embed_reference, load_clips, prepare_encoder
 
 GUARDS_VERSION = 1  # raise it when the same clips give other guards
 ADHERENCE_ENCODER = "clap"
@@ -97,21 +98,22 @@ class TrialClips:
 
         encoder = prepare_encoder(name, self.model, self.manifest, self.clip_s, self.store)
         reference = embed_reference(encoder, self.manifest, self.clip_s, self.store)
-        place = self.folder / "embeddings" / name
+        files = TrialFolder(self.folder)
+        place = files.embeddings(name)
         slugs = prompt_slugs(self.trial.prompts)
         generated: dict[str, Embeddings] = {}
         for prompt, clips in self.clips.items():
             generated[prompt] = embed_clips(encoder, load_clips(clips), self.store)
-            save_embeddings(generated[prompt], place / f"{slugs[prompt]}.npz")
+            save_embeddings(generated[prompt], place.prompt(slugs[prompt]))
         key = hash_json([self.manifest.key, self.clip_s, dict(reference.provenance)])
-        shared = self.folder.parents[1] / "reference_embeddings" / f"{key}.npz"
+        shared = files.run.reference_embeddings / f"{key}.npz"
         if not shared.is_file():
             save_embeddings(reference, shared)
-        write_json(place / "reference.json", {"file": shared.name})
+        write_json(place.reference, {"file": shared.name})
         embed_text = getattr(encoder, "embed_text", None)
         texts: Embeddings | None = embed_text(list(self.clips)) if embed_text is not None else None
         if texts is not None:
-            save_embeddings(texts, place / "texts.npz")
+            save_embeddings(texts, place.texts)
         return EncodedTrial(generated, reference, texts)
 
 
@@ -148,7 +150,7 @@ def judge_clips(made: TrialClips, progress: Progress) -> None:
             adherence = match_prompts(encoded)
     order = {name: place for place, name in enumerate(made.trial.metrics)}
     write_json(
-        made.folder / "scores.json",
+        TrialFolder(made.folder).scores,
         {
             "scores": sorted(scores, key=lambda score: order[score.metric]),
             "unscored": sorted(unscored, key=lambda gap: order[gap.metric]),
@@ -237,7 +239,7 @@ def guard_clips(
             "adherence": adherence if isinstance(adherence, str) else None,
         }
     )
-    place = made.folder / "guards.json"
+    place = TrialFolder(made.folder).guards
     if place.is_file() and read_json(place).get("key") == key:
         return
     progress.start("guards", len(files))
@@ -248,7 +250,7 @@ def guard_clips(
             adherence = str(reason)
     prompts = {
         prompt: PromptClips(
-            clips=_told(load_clips(clips), progress),
+            clips=track(load_clips(clips), progress),
             code_files=made.code_files[prompt],
             means={name: generated[prompt] for name, (generated, _) in means.items()},
             adherence=adherence if isinstance(adherence, str) else adherence[prompt],
@@ -265,9 +267,3 @@ def guard_clips(
     captions = list(dict.fromkeys(track.caption for track in made.manifest.of_split("train")))
     records = measure_guards(made.trial.id, prompts, dataset, made.store)
     write_json(place, {"key": key, "guards": records, "captions": captions})
-
-
-def _told(clips: Iterator[AudioClip], progress: Progress) -> Iterator[AudioClip]:
-    for clip in clips:
-        yield clip
-        progress.advance()

@@ -2,69 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from lora_bench.artifacts import Embeddings
 from lora_bench.errors import UnscoredError
 from lora_bench.metrics.clusters import average_clips, cluster_embeddings
-from lora_bench.metrics.extrapolation import distances_per_cluster, extrapolate_frechet
+from lora_bench.metrics.extrapolation import Extrapolation, distances_per_cluster, extrapolate_frechet
 from lora_bench.metrics.guards import diversity_ratio
-from lora_bench.metrics.manifold import measure_manifold
+from lora_bench.metrics.manifold import Manifold, measure_manifold
+from lora_bench.store import JsonObject
+
+Figure = TypeVar("Figure")
 
 
-def describe_sets(generated: Embeddings, reference: Embeddings) -> dict[str, Any]:
-    """Describe the generated set against the reference; no figure is a verdict.
+@dataclass(frozen=True)
+class Diagnostics:
+    """Figures of a generated set against a reference, none of them a verdict; None where there is none.
+
+    Attributes:
+        diversity: mean distance between clips over that of the references; 1 is equal.
+        manifold: precision, recall, density and coverage of the clips' means.
+        extrapolation: the Frechet distance of the generated side at infinite size.
+        group_distances: the Frechet distance of every group to the whole reference, farthest first.
+        unscored: why a figure is absent.
+    """
+
+    diversity: float | None
+    manifold: Manifold | None
+    extrapolation: Extrapolation | None
+    group_distances: tuple[tuple[str, float], ...]
+    unscored: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> JsonObject:
+        """Return the figures as `lora-bench score --json` prints them; absent ones are left out."""
+        line = self.extrapolation
+        extrapolated: JsonObject = {}
+        if line is not None:
+            extrapolated = {
+                "frechet_extrapolated": line.value,
+                "extrapolation_r_squared": line.r_squared,
+                "extrapolation_n_clips": list(line.n_clips),
+            }
+        return {
+            "unscored": dict(self.unscored),
+            **({} if self.diversity is None else {"diversity": self.diversity}),
+            **({} if self.manifold is None else vars(self.manifold)),
+            **extrapolated,
+            "group_distances": [list(pair) for pair in self.group_distances],
+        }
+
+
+def describe_sets(generated: Embeddings, reference: Embeddings) -> Diagnostics:
+    """Measure the generated set against the reference.
 
     Args:
         generated: clusters are its groups.
         reference: of the same encoder.
-
-    Returns:
-        `diversity` (mean distance between clips over that of the references, 1 is equal); `precision`,
-        `recall`, `density`, `coverage` of clip means with `k` neighbours; `frechet_extrapolated` (the
-        generated side at infinite size) with `extrapolation_r_squared` and `extrapolation_n_clips`;
-        `group_distances`, the Frechet distance of every group to the whole reference, farthest first;
-        `unscored`, the reasons of missing figures.
 
     Raises:
         ScoreError: not finite, or different dimensions.
     """
     ours, theirs = cluster_embeddings(generated, "generated"), cluster_embeddings(reference, "reference")
     means = average_clips(generated), average_clips(reference)
-    found: dict[str, Any] = {"unscored": {}}
+    unscored: dict[str, str] = {}
 
-    def add(name: str, measure: Callable[[], dict[str, Any]]) -> None:
+    def attempt(name: str, measure: Callable[[], Figure]) -> Figure | None:
         try:
-            found.update(measure())
+            return measure()
         except UnscoredError as reason:
-            found["unscored"][name] = str(reason)
+            unscored[name] = str(reason)
+            return None
 
-    def spread() -> dict[str, Any]:
-        sides = zip(means, ("generated", "reference"), strict=True)
-        return {"diversity": diversity_ratio(*(cluster_embeddings(one, name) for one, name in sides))}
+    def spread() -> float:
+        return diversity_ratio(
+            cluster_embeddings(means[0], "generated"), cluster_embeddings(means[1], "reference")
+        )
 
-    def support() -> dict[str, Any]:
-        return vars(measure_manifold(means[0].values, means[1].values))
-
-    def extrapolate() -> dict[str, Any]:
-        line = extrapolate_frechet(ours, theirs)
-        return {
-            "frechet_extrapolated": line.value,
-            "extrapolation_r_squared": line.r_squared,
-            "extrapolation_n_clips": list(line.n_clips),
-        }
-
-    add("diversity", spread)
-    add("precision, recall, density, coverage", support)
-    add("frechet_extrapolated", extrapolate)
+    diversity = attempt("diversity", spread)
+    manifold = attempt(
+        "precision, recall, density, coverage", lambda: measure_manifold(means[0].values, means[1].values)
+    )
+    extrapolation = attempt("frechet_extrapolated", lambda: extrapolate_frechet(ours, theirs))
     names = list(dict.fromkeys(generated.groups if ours.by == "group" else generated.clip_names))
     distances = zip(names, distances_per_cluster(ours, theirs), strict=True)
     known = [(name, distance) for name, distance in distances if distance is not None]
-    found["group_distances"] = [list(pair) for pair in sorted(known, key=lambda pair: -pair[1])]
-    return found
+    farthest_first = tuple(sorted(known, key=lambda pair: -pair[1]))
+    return Diagnostics(diversity, manifold, extrapolation, farthest_first, unscored)
 
 
 def halve_groups(reference: Embeddings, n_clips: int, seed: int = 0) -> tuple[Embeddings, Embeddings]:

@@ -14,11 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
+from lora_bench.store import CACHE, LOCK
+
 if TYPE_CHECKING:
     from lora_bench.planning.plan import TrialPlan
 
-CACHE = ".cache"
-"""Name of the cache that the runs of one folder share, next to them."""
+__all__ = [
+    "CACHE",
+    "EmbeddingFolder",
+    "ReportFolder",
+    "RunFolder",
+    "SourceFolder",
+    "TrialFolder",
+    "folder_of",
+]
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ class TrialFolder(Folder):
     """Seconds per stage of the attempt under way."""
     refused = Named("refused.txt")
     """Why a worker did not begin."""
-    lock = Named(".lock")
+    lock = Named(LOCK)
     cache_uses = Named("cache.txt")
     """Entries of the cache that the trial needs."""
 
@@ -132,7 +141,7 @@ class RunFolder(Folder):
     """Folders of all sources but the first."""
     reference_embeddings = Named("reference_embeddings")
     tensorboard = Named("tensorboard")
-    lock = Named(".lock")
+    lock = Named(LOCK)
     holder = Named(".holder")
     """The process that works on the run."""
     node_probe = Named(".node-probe")

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from lora_bench.artifacts import AudioClip, Embeddings
 from lora_bench.errors import StoreError
-from lora_bench.progress import Progress, SilentProgress
+from lora_bench.progress import Progress, SilentProgress, track
 from lora_bench.store import Store, hash_json, write_bytes
 
 if TYPE_CHECKING:
@@ -54,15 +54,9 @@ def embed_clips(
     full_key = hash_json([FORMAT, key, dict(encoder.provenance)], length=32)
 
     def make(folder: Path) -> None:
-        save_embeddings(encoder.embed(_told(clips, teller)), folder / FILE)
+        save_embeddings(encoder.embed(track(clips, teller, lambda clip: clip.name)), folder / FILE)
 
     return load_embeddings(store.get_or_make(KIND, full_key, make) / FILE)
-
-
-def _told(clips: Iterable[AudioClip], progress: Progress) -> Iterator[AudioClip]:
-    for clip in clips:
-        yield clip
-        progress.advance(note=clip.name)
 
 
 def hash_clips(clips: Iterable[AudioClip]) -> str:

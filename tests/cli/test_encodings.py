@@ -39,7 +39,7 @@ def run_experiment(plan, **options):
     return 0
 
 def score_folders(*_):
-    return {"scores": [], "unscored": [{"metric": TEXT, "reason": TEXT}]}
+    return SimpleNamespace(to_json=lambda: {"scores": [], "unscored": [{"metric": TEXT, "reason": TEXT}]})
 
 chosen = SimpleNamespace(plan=SimpleNamespace(name="t", model=SimpleNamespace(id="pocket")), adapter=None, reason=TEXT)
 experiment.run_experiment = run_experiment

@@ -442,7 +442,7 @@ def test_score_prints_values_and_says_what_is_unscored(
         "n_reference": 4,
     }
     result: dict[str, Any] = {"scores": [cell], "unscored": []}
-    monkeypatch.setattr(scoring, "score_folders", lambda *_, **__: result)
+    monkeypatch.setattr(scoring, "score_folders", lambda *_, **__: SimpleNamespace(to_json=lambda: result))
     arguments = ["score", "--reference", str(tmp_path), "--generated", str(tmp_path), "--metric", "mfcc20"]
     assert cli.main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == result

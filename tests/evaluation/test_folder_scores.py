@@ -28,7 +28,7 @@ from lora_bench.metrics import parse_metric
 from lora_bench.metrics.frechet import frechet_distance
 from lora_bench.progress import SilentProgress
 from lora_bench.stages.score import score_embeddings
-from lora_bench.store import Store
+from lora_bench.store import Store, to_jsonable
 
 RATE_HZ = 16_000
 
@@ -74,7 +74,9 @@ def folders(tmp_path):
 
 
 def run(folders, *metrics, store=None, **settings):
-    return score_folders(*folders, metrics, SilentProgress(), ScoreOptions(**settings), store)
+    return to_jsonable(
+        score_folders(*folders, metrics, SilentProgress(), ScoreOptions(**settings), store).to_json()
+    )
 
 
 def read_clips(folder):

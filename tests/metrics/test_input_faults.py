@@ -189,28 +189,26 @@ def test_beside_the_distance_mismatched_sides_are_refused():
 
 def test_beside_the_distance_constant_clips_have_no_variety():
     found = describe_sets(replace(GENERATED, values=np.full((48, DIM), 0.1)), REFERENCE)
-    assert (found["diversity"], found["recall"], found["precision"]) == (0.0, 0.0, 1.0)
+    assert found.manifold is not None
+    assert (found.diversity, found.manifold.recall, found.manifold.precision) == (0.0, 0.0, 1.0)
     reference = replace(REFERENCE, values=np.ones(REFERENCE.values.shape))
-    assert "all reference vectors are equal" in describe_sets(GENERATED, reference)["unscored"]["diversity"]
+    assert "all reference vectors are equal" in describe_sets(GENERATED, reference).unscored["diversity"]
 
 
 def test_beside_the_distance_a_single_clip_leaves_out_what_needs_more():
     found = describe_sets(make_embeddings(1, 6, DIM, seed=3, **ABOUT), REFERENCE)
-    assert set(found["unscored"]) == {
+    assert set(found.unscored) == {
         "diversity", "precision, recall, density, coverage", "frechet_extrapolated",
     }  # fmt: skip
-    assert len(found["group_distances"]) == 1
+    assert len(found.group_distances) == 1
 
 
 def test_beside_the_distance_the_same_set_covers_itself():
     found = describe_sets(REFERENCE, REFERENCE)
-    assert (found["diversity"], found["precision"], found["recall"], found["coverage"]) == (
-        1.0,
-        1.0,
-        1.0,
-        1.0,
-    )
-    assert found["unscored"] == {}
+    assert found.manifold is not None
+    manifold = found.manifold
+    assert (found.diversity, manifold.precision, manifold.recall, manifold.coverage) == (1.0, 1.0, 1.0, 1.0)
+    assert found.unscored == {}
 
 
 def test_a_single_track_cannot_be_divided_and_several_are_divided_by_track():

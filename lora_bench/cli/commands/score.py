@@ -14,6 +14,7 @@ from lora_bench.cli.progress_display import open_display
 from lora_bench.cli.tables import format_number, format_table, print_json
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
 from lora_bench.metrics import parse_metric
+from lora_bench.store import to_jsonable
 
 N_ODD = 3
 DIAGNOSTICS = {
@@ -110,9 +111,10 @@ def execute(options: Options) -> int:
         with_guards=options.with_guards,
     )
     with open_display(quiet=options.quiet) as progress:
-        result = api.score_folders(
+        scored = api.score_folders(
             options.reference, options.generated, options.metrics, options=chosen, progress=progress
         )
+    result = to_jsonable(scored.to_json())
     if options.json:
         print_json(result)
     else:
