@@ -29,8 +29,8 @@ from idle_trial import do_nothing
 from benchmarks.random_model import TINY, save_random_musicgen
 from lora_bench.planning.plan import plan_experiment
 from lora_bench.progress import SilentProgress
+from lora_bench.results.trial_files import read_state
 from lora_bench.runner.executor import run_trials
-from lora_bench.runner.jobs.state import read_state
 from lora_bench.spec import ExperimentSpec
 
 CACHED_GOAL_S = 2.0

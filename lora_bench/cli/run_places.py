@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from lora_bench.errors import UsageError
+from lora_bench.planning.run_folder import RunFolder
 
-RUN_FILES = ("plan.json", "results.json")
+RUN_FILES = (RunFolder.plan, RunFolder.results)
 
 
 def resolve_run(target: Path, runs_dir: Path) -> Path:
@@ -29,7 +30,7 @@ def resolve_run(target: Path, runs_dir: Path) -> Path:
     from lora_bench.spec import load_spec
 
     folder = runs_dir / load_spec(target).spec.name
-    if not any((folder / name).is_file() for name in RUN_FILES):
+    if not RunFolder(folder).is_run:
         raise UsageError(
             f"{target}: has no run in {folder} yet; start it with `lora-bench run {target}`, or set --runs-dir to "
             "the folder of its run"

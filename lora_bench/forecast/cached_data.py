@@ -8,6 +8,7 @@ from pathlib import Path
 from lora_bench.errors import DatasetError
 from lora_bench.forecast.shapes import ModelShape, find_shape
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
+from lora_bench.planning.run_folder import RunFolder
 from lora_bench.planning.sources import list_sources
 from lora_bench.spec.schema import DatasetSpec
 from lora_bench.store import to_jsonable
@@ -28,7 +29,7 @@ def forecast_cache(plan: ExperimentPlan, run_folder: Path) -> int | None:
     wanted: dict[tuple[str, int, int], tuple[DatasetSpec, ModelShape]] = {}
     for source in list_sources(to_jsonable(plan.trials)):
         trial: TrialPlan = by_id[source.trial_ids[0]]
-        if (source.place(run_folder) / "dataset.json").is_file():
+        if RunFolder(run_folder).source(source.folder).dataset.is_file():
             continue
         shape = find_shape(trial.model)
         if shape is None:

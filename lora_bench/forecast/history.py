@@ -6,22 +6,22 @@ kept as records of the same form, with their seconds scaled to the whole trial.
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from lora_bench.errors import StoreError
+from pydantic import TypeAdapter
+
 from lora_bench.planning.plan import TrialPlan
+from lora_bench.planning.run_folder import CACHE, RunFolder, TrialFolder
+from lora_bench.results.trial_files import TrainRecord, read_record, read_state
 from lora_bench.spec.schema import ModelSpec, TrainSpec
 from lora_bench.spec.targets import spell_targets
-from lora_bench.store import read_json
 
-Json = Mapping[str, Any]
 MAX_TRIALS = 400
-PROBES = ".cache/forecast"
+PROBES = f"{CACHE}/forecast"
 Facts = tuple[object, ...]
 
 
@@ -67,8 +67,9 @@ def key_model(model: ModelSpec) -> tuple[str, str, str]:
 
 def read_history(runs_dir: Path) -> History:
     """Records of all runs below a folder, the newest first; what cannot be read is left out."""
-    states = sorted(runs_dir.glob("*/trials/*/state.json"), key=_modified, reverse=True)
-    records = [record for place in states[:MAX_TRIALS] if (record := _read_trial(place.parent)) is not None]
+    states = sorted(runs_dir.glob(f"*/{RunFolder.trials}/*/{TrialFolder.state}"), key=_modified, reverse=True)
+    trials = [TrialFolder(place.parent) for place in states[:MAX_TRIALS]]
+    records = [record for trial in trials if (record := _read_trial(trial)) is not None]
     probes = sorted((runs_dir / PROBES).glob("*.json"), key=_modified, reverse=True)
     records += [record for place in probes if (record := _read_probe(place)) is not None]
     return History(tuple(records))
@@ -81,45 +82,49 @@ def _modified(place: Path) -> float:
         return 0.0
 
 
-def _read_trial(folder: Path) -> Record | None:
-    try:
-        state: Json = read_json(folder / "state.json")
-        if state.get("state") != "done" or state.get("host") != socket.gethostname():
-            return None
-        if state.get("n_attempts", 1) != 1:
-            return None
-        trial = TrialPlan.model_validate_json((folder / "trial.json").read_bytes())
-        train: Json = read_json(folder / "train.json") if trial.kind == "fine-tuned" else {}
-        return make_record(trial, state.get("wall_s") or {}, train)
-    except (StoreError, OSError, ValueError):
+def _read_trial(folder: TrialFolder) -> Record | None:
+    state = read_state(folder.path)
+    if state.get("state") != "done" or state.get("host") != socket.gethostname():
         return None
+    if state.get("n_attempts", 1) != 1:
+        return None
+    try:
+        trial = TrialPlan.model_validate_json(folder.plan.read_bytes())
+    except (OSError, ValueError):
+        return None
+    train = read_record(folder.train, TrainRecord) if trial.kind == "fine-tuned" else TrainRecord()
+    return None if train is None else make_record(trial, state.get("wall_s", {}), train)
 
 
-def make_record(trial: TrialPlan, wall_s: Json, train: Json) -> Record:
+def make_record(trial: TrialPlan, wall_s: Mapping[str, float], train: TrainRecord) -> Record:
     """The figures of a finished trial."""
-    is_trained = trial.train is not None and bool(train.get("wall_s"))
+    is_trained = trial.train is not None and bool(train.wall_s)
     return Record(
         trial=trial,
         origin="trial",
-        fixed_s=sum(float(wall_s[name]) for name in ("load", "dataset") if name in wall_s),
-        train_s=float(train["wall_s"]) if is_trained else None,
-        generate_s=float(wall_s["generate"]) if "generate" in wall_s else None,
-        score_s=float(wall_s["score"]) if "score" in wall_s else None,
-        peak_memory_gib=train.get("peak_memory_gib") if is_trained else None,
+        fixed_s=sum(wall_s[name] for name in ("load", "dataset") if name in wall_s),
+        train_s=train.wall_s if is_trained else None,
+        generate_s=wall_s.get("generate"),
+        score_s=wall_s.get("score"),
+        peak_memory_gib=train.peak_memory_gib if is_trained else None,
     )
+
+
+@dataclass(frozen=True)
+class ProbeRecord:
+    """A probe's file: where and when it was measured, and what."""
+
+    host: str
+    measured_at: str
+    record: Record
 
 
 def _read_probe(place: Path) -> Record | None:
     try:
-        found: Json = read_json(place)
-        if found.get("host") != socket.gethostname():
-            return None
-        facts: dict[str, Any] = dict(found["record"])
-        trial = TrialPlan.model_validate_json(json.dumps(facts.pop("trial")))
-        facts.pop("origin", None)
-        return Record(trial, "probe", **{name: value and float(value) for name, value in facts.items()})
-    except (StoreError, KeyError, TypeError, ValueError, AttributeError):
+        found = TypeAdapter(ProbeRecord).validate_json(place.read_bytes())
+    except (OSError, ValueError):
         return None
+    return found.record if found.host == socket.gethostname() else None
 
 
 def count_trained_s(trial: TrialPlan) -> float:

@@ -8,13 +8,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from lora_bench.errors import StoreError
+from lora_bench.forecast.history import PROBES
 from lora_bench.forecast.prediction import Prediction
-from lora_bench.store import read_json, write_text
+from lora_bench.planning.run_folder import RunFolder, TrialFolder
+from lora_bench.results.trial_files import TrainRecord, read_record, read_state
+from lora_bench.store import write_text
 
-OUTCOMES = ".cache/forecast/outcomes.jsonl"
+OUTCOMES = f"{PROBES}/outcomes.jsonl"
 MAX_OUTCOMES = 200
 Kind = Literal["time", "memory"]
 
@@ -50,28 +52,26 @@ def keep_outcomes(runs_dir: Path, run_folder: Path, predictions: Mapping[str, Pr
     Raises:
         StoreError: the disk is full.
     """
-    made = [
-        item for key, found in predictions.items() for item in _compare(run_folder / "trials" / key, found)
-    ]
+    run = RunFolder(run_folder)
+    made = [item for key, found in predictions.items() for item in _compare(run.trial(key), found)]
     if made:
         lines = [json.dumps(asdict(item)) for item in (*read_outcomes(runs_dir), *made)]
         write_text(runs_dir / OUTCOMES, "\n".join(lines[-MAX_OUTCOMES:]) + "\n")
 
 
-def _compare(folder: Path, prediction: Prediction) -> list[Outcome]:
-    try:
-        state: dict[str, Any] = read_json(folder / "state.json")
-        if state.get("state") != "done" or state.get("host") != socket.gethostname():
-            return []
-        peak_gib = read_json(folder / "train.json").get("peak_memory_gib") if prediction.memory_gib else None
-    except StoreError:
+def _compare(folder: TrialFolder, prediction: Prediction) -> list[Outcome]:
+    state, host = read_state(folder.path), socket.gethostname()
+    if state.get("state") != "done" or state.get("host") != host:
         return []
-    pairs: tuple[tuple[Kind, str, float | None, Any], ...] = (
+    train = read_record(folder.train, TrainRecord) if prediction.memory_gib else TrainRecord()
+    if train is None:
+        return []
+    pairs: tuple[tuple[Kind, str, float | None, float | None], ...] = (
         ("time", prediction.time_basis, prediction.time_s, state.get("attempt_s")),
-        ("memory", prediction.memory_basis, prediction.memory_gib, peak_gib),
+        ("memory", prediction.memory_basis, prediction.memory_gib, train.peak_memory_gib),
     )
     return [
-        Outcome(folder.name, str(state["host"]), kind, basis, predicted, float(measured))
+        Outcome(folder.path.name, host, kind, basis, predicted, measured)
         for kind, basis, predicted, measured in pairs
         if predicted and measured
     ]

@@ -16,6 +16,7 @@ import torch
 
 from lora_bench.forecast.history import (
     PROBES,
+    ProbeRecord,
     Record,
     count_generated_s,
     count_trained_s,
@@ -52,13 +53,10 @@ def measure_probe(trial: TrialPlan, runs_dir: Path, progress: Progress | None = 
     if trial.lora is not None and trial.train is not None:
         teller.start("probe: train")
         record = _time_training(model, trial, record)
-    facts = {
-        "host": socket.gethostname(),
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "record": record,
-    }
+    measured_at = datetime.now(UTC).isoformat(timespec="seconds")
+    probe = ProbeRecord(host=socket.gethostname(), measured_at=measured_at, record=record)
     key = hash_json([key_model(trial.model), list_training_facts(trial)], length=8)
-    write_json(runs_dir / PROBES / f"{key}.json", facts)
+    write_json(runs_dir / PROBES / f"{key}.json", probe)
     return record
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_bench.planning.plan import TrialPlan
+from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.slugs import prompt_slugs
 
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors file
@@ -32,15 +33,14 @@ def find_remaining(trial: TrialPlan, folder: Path) -> Remaining:
     """What a run still does of a trial in `folder`, if its recordings have not changed."""
     if not folder.is_dir():
         return ALL
+    files = TrialFolder(folder)
     n_there = 0
     for slug in prompt_slugs(trial.prompts).values():
-        n_there += min(len(list((folder / "clips" / slug).glob("*.wav"))), trial.generation.n_clips)
+        n_there += min(len(list((files.clips / slug).glob("*.wav"))), trial.generation.n_clips)
     n_clips = trial.generation.n_clips * len(trial.prompts)
     train_frac = 0.0
-    if trial.train is not None and not ((folder / "train.json").is_file() and (folder / "adapter").is_dir()):
-        train_frac = 1.0 - min(
-            read_step(folder / "checkpoint" / "state.safetensors") / trial.train.steps, 1.0
-        )
+    if trial.train is not None and not (files.train.is_file() and files.adapter.is_dir()):
+        train_frac = 1.0 - min(read_step(files.checkpoint_state) / trial.train.steps, 1.0)
     return Remaining(train_frac, 1.0 - n_there / n_clips)
 
 

@@ -10,17 +10,40 @@ same decisions and trials may run one after the other.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from lora_bench.errors import StoppedEarlyError, StoreError
+from lora_bench.errors import StoppedEarlyError
+from lora_bench.planning.run_folder import TrialFolder
+from lora_bench.results.trial_files import read_record
 from lora_bench.spec.search import EarlyStoppingSpec
-from lora_bench.store import read_json, write_json
+from lora_bench.store import write_json
 
-FILE = "rungs.json"
+
+@dataclass(frozen=True)
+class Rung:
+    """What a trial measured at a rung, and what followed.
+
+    Attributes:
+        loss: on the held-out slices.
+        n_earlier: losses of other trials that it was compared with.
+    """
+
+    step: int
+    loss: float
+    n_earlier: int
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class RungsRecord:
+    """A trial's `rungs.json`; see `EarlyStopper` for `key` and `group`."""
+
+    key: str
+    group: str
+    rungs: dict[str, Rung]
 
 
 def list_rungs(spec: EarlyStoppingSpec, steps: int) -> tuple[float, ...]:
@@ -61,12 +84,10 @@ class EarlyStopper:
     group: str
 
     def __post_init__(self) -> None:
-        found = _read_record(self.folder)
-        self._own: dict[str, Any] = (
-            found
-            if (found.get("key"), found.get("group")) == (self.key, self.group)
-            else {"key": self.key, "group": self.group, "rungs": {}}
-        )
+        found = read_record(TrialFolder(self.folder).rungs, RungsRecord)
+        if found is None or (found.key, found.group) != (self.key, self.group):
+            found = RungsRecord(key=self.key, group=self.group, rungs={})
+        self._own = found
 
     def check(self) -> None:
         """Before training goes on: a decision that was made stands.
@@ -74,8 +95,8 @@ class EarlyStopper:
         Raises:
             StoppedEarlyError: the trial was stopped before.
         """
-        for rung, entry in self._own["rungs"].items():
-            if entry["stopped"]:
+        for rung, entry in self._own.rungs.items():
+            if entry.stopped:
                 raise self._describe(rung, entry)
 
     def measure(self, step: int, loss: float) -> None:
@@ -86,48 +107,35 @@ class EarlyStopper:
             StoreError: the disk is full.
         """
         reached = [rung for rung in list_rungs(self.spec, self.steps) if rung <= step]
-        if not reached or _name(reached[-1]) in self._own["rungs"]:
+        if not reached or _name(reached[-1]) in self._own.rungs:
             return
         name = _name(reached[-1])
         earlier = self._read_others(name)
-        entry = {
-            "step": step,
-            "loss": loss,
-            "n_earlier": len(earlier),
-            "stopped": is_behind(loss, earlier, self.spec.reduction),
-        }
-        self._own["rungs"][name] = entry
-        write_json(self.folder / FILE, self._own)
-        if entry["stopped"]:
+        is_stopped = is_behind(loss, earlier, self.spec.reduction)
+        entry = Rung(step=step, loss=loss, n_earlier=len(earlier), stopped=is_stopped)
+        self._own = replace(self._own, rungs=self._own.rungs | {name: entry})
+        write_json(TrialFolder(self.folder).rungs, self._own)
+        if is_stopped:
             raise self._describe(name, entry)
 
     def _read_others(self, name: str) -> list[float]:
         """Losses that other trials recorded at a rung."""
         losses: list[float] = []
-        for place in sorted(self.folder.parent.glob(f"*/{FILE}")):
+        for place in sorted(self.folder.parent.glob(f"*/{TrialFolder.rungs}")):
             if place.parent == self.folder:
                 continue
-            found = _read_record(place.parent)
-            if found.get("group") == self.group and name in found["rungs"]:
-                losses.append(float(found["rungs"][name]["loss"]))
+            found = read_record(place, RungsRecord)
+            if found is not None and found.group == self.group and name in found.rungs:
+                losses.append(found.rungs[name].loss)
         return [loss for loss in losses if math.isfinite(loss)]
 
-    def _describe(self, rung: str, entry: dict[str, Any]) -> StoppedEarlyError:
+    def _describe(self, rung: str, entry: Rung) -> StoppedEarlyError:
         return StoppedEarlyError(
-            f"stopped early at step {entry['step']} of {self.steps}: its held-out loss {entry['loss']:.4f} was not "
-            f"among the best 1/{self.spec.reduction:g} of the {entry['n_earlier']} trials that had reached "
+            f"stopped early at step {entry.step} of {self.steps}: its held-out loss {entry.loss:.4f} was not "
+            f"among the best 1/{self.spec.reduction:g} of the {entry.n_earlier} trials that had reached "
             f"the rung at {rung} steps"
         )
 
 
 def _name(rung: float) -> str:
     return f"{rung:g}"
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    """A trial's record; empty if it is not there or cannot be read."""
-    try:
-        found = read_json(folder / FILE)
-    except StoreError:
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("rungs"), dict) else {}

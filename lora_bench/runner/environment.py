@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -14,6 +15,19 @@ PACKAGES = (
     "lora-bench", "torch", "torchaudio", "transformers", "peft", "numpy", "scipy", "librosa", "scikit-learn",
     "soxr", "soundfile", "ray", "optuna", "audiocraft", "frechet-audio-distance",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A run's `environment.json`; None is what the system does not tell."""
+
+    python: str
+    system: str
+    cpu: str
+    n_cpu: int | None
+    memory_gib: float | None
+    gpus: tuple[str, ...]
+    packages: Mapping[str, str | None]
 
 
 def package_versions() -> dict[str, str | None]:
@@ -47,21 +61,21 @@ def memory_gib() -> float:
     return round(psutil.virtual_memory().total / 2**30, 1)
 
 
-def gpu_names() -> list[str]:
+def gpu_names() -> tuple[str, ...]:
     """Return the names of the CUDA devices that torch sees."""
     import torch
 
-    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
 
 
-def describe_environment() -> dict[str, Any]:
+def describe_environment() -> Environment:
     """Describe versions, processor, memory and GPUs of this machine."""
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": cpu_name(),
-        "n_cpu": count_cpus(),
-        "memory_gib": memory_gib(),
-        "gpus": gpu_names(),
-        "packages": package_versions(),
-    }
+    return Environment(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        cpu=cpu_name(),
+        n_cpu=count_cpus(),
+        memory_gib=memory_gib(),
+        gpus=gpu_names(),
+        packages=package_versions(),
+    )

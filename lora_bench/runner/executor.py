@@ -12,6 +12,7 @@ from typing import Literal
 
 from lora_bench.errors import UsageError
 from lora_bench.planning.plan import TrialPlan
+from lora_bench.planning.run_folder import RunFolder
 from lora_bench.progress import Progress
 from lora_bench.runner.jobs.job import ExecuteTrial, TrialJob
 from lora_bench.runner.search.trial_search import SearchPlan
@@ -55,9 +56,8 @@ def run_trials(  # noqa: PLR0913 (two clusters of options, named at every call)
         InterruptedRunError: the run was stopped, or its cluster ended; finished trials are kept.
     """
     keys = inputs or {}
-    jobs = [
-        TrialJob(trial, run_folder / "trials" / trial.id, store_root, keys.get(trial.id)) for trial in trials
-    ]
+    run = RunFolder(run_folder)
+    jobs = [TrialJob(trial, run.trial(trial.id).path, store_root, keys.get(trial.id)) for trial in trials]
     if executor == "local":
         from lora_bench.runner.local import run_local
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, StoreError
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
+from lora_bench.planning.run_folder import CACHE, RunFolder
 from lora_bench.planning.sources import list_sources
 from lora_bench.progress import Progress
 from lora_bench.results.gather import write_results
 from lora_bench.runner.environment import describe_environment
 from lora_bench.runner.executor import run_trials
 from lora_bench.runner.freshness import dataset_fingerprint, inputs_key, is_finished
-from lora_bench.runner.jobs.job import CACHE_USES
 from lora_bench.runner.jobs.locks import hold_run
 from lora_bench.runner.local import check_gpus
 from lora_bench.runner.ray_backend.cluster import check_address
@@ -49,14 +49,15 @@ def run_experiment(
     from lora_bench.study import write_study
 
     run_folder = (runs_dir / plan.name).absolute()
-    store_root = (runs_dir / ".cache").absolute()
+    run = RunFolder(run_folder)
+    store_root = (runs_dir / CACHE).absolute()
     with hold_run(run_folder, store_root):
         remove_drafts(reports_dir / plan.report_name)
         pending, search = list_pending(plan, run_folder)
         try:
-            write_json(run_folder / "plan.json", plan)
-            if pending or not (run_folder / "environment.json").is_file():
-                write_json(run_folder / "environment.json", describe_environment())
+            write_json(run.plan, plan)
+            if pending or not run.environment.is_file():
+                write_json(run.environment, describe_environment())
             if pending and ray_address is None:
                 check_gpus(plan.spec.resources)  # before the data is prepared for trials that cannot run
             elif pending and ray_address is not None:
@@ -99,7 +100,8 @@ def list_pending(plan: ExperimentPlan, run_folder: Path) -> tuple[list[TrialPlan
     Raises:
         ResourceError: it has to choose, and optuna is not there.
     """
-    pending = [trial for trial in plan.trials if not is_finished(trial, run_folder / "trials" / trial.id)]
+    run = RunFolder(run_folder)
+    pending = [trial for trial in plan.trials if not is_finished(trial, run.trial(trial.id).path)]
     search = plan_search(plan, run_folder, pending)
     if search is None:
         return pending, None
@@ -124,12 +126,11 @@ def _prepare(plan: ExperimentPlan, run_folder: Path, store_root: Path, progress:
                 "metrics": trial.metrics,
             }
         )
-        folder = source.place(run_folder)
-        place = folder / "dataset.json"
-        if place.is_file() and read_json(place).get("prepared_for") == key:
+        folder = RunFolder(run_folder).source(source.folder)
+        if folder.dataset.is_file() and read_json(folder.dataset).get("prepared_for") == key:
             continue
         from lora_bench.runner.preparation import prepare_source
 
-        store = Store(store_root, folder / CACHE_USES)
+        store = Store(store_root, folder.cache_uses)
         prepare_source(trial, key, folder, store, progress)
         store.settle_uses()

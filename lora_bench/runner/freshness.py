@@ -14,8 +14,9 @@ from lora_bench.errors import StoreError
 from lora_bench.folder_walk import walk_folder
 from lora_bench.metrics import parse_metric
 from lora_bench.planning.plan import TrialPlan
+from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.results.search_tally import SearchTally
-from lora_bench.runner.jobs.state import read_state
+from lora_bench.results.trial_files import StateRecord, read_state
 from lora_bench.spec.configurations import find_differences
 from lora_bench.spec.schema import DatasetSpec
 from lora_bench.store import hash_json, read_json, to_jsonable
@@ -37,22 +38,21 @@ class RunHistory:
     """What a run folder remembers of earlier plans and trials."""
 
     def __init__(self, run_folder: Path) -> None:
-        self.run_folder = run_folder
+        self.run = RunFolder(run_folder)
         self.earlier: dict[str, dict[str, Any]] = {}
-        trials = run_folder / "trials"
-        self._begun = {place.name for place in trials.iterdir()} if trials.is_dir() else set[str]()
+        self._begun = {folder.path.name for folder in self.run.list_trials()}
         try:
-            plan = read_json(run_folder / "plan.json")
+            plan = read_json(self.run.plan)
         except StoreError:
             return
         self.earlier = {str(trial.get("name")): trial for trial in plan.get("trials") or []}
 
     def explain(self, trial: TrialPlan, search: SearchTally | None = None) -> Reason:
         """Why `trial` would run now; a search may have left it out, or may do so."""
-        folder = self.run_folder / "trials" / trial.id
+        folder = self.run.trial(trial.id).path
         if search is not None and trial.id in search.unbegun:
             return _explain_unbegun(trial, search)
-        state = read_state(folder) if trial.id in self._begun else {}
+        state: StateRecord = read_state(folder) if trial.id in self._begun else {}
         said = state.get("state")
         if said in {"done", "stopped"} and is_finished(trial, folder):
             return Reason("cached", "done" if said == "done" else str(state.get("reason")))
@@ -72,7 +72,7 @@ class RunHistory:
 
     def _describe_more(self, trial: TrialPlan, folder: Path) -> str:
         try:
-            before = read_json(folder / "trial.json")
+            before = read_json(TrialFolder(folder).plan)
         except StoreError:
             return "its record is missing"
         now = to_jsonable(trial)
@@ -115,9 +115,9 @@ def _look_up(mapping: Mapping[str, Any], dotted: str) -> Any:
 
 def is_held(folder: Path) -> bool:
     """Whether a living process works on the trial."""
-    if not (folder / ".lock").is_file():
+    if not TrialFolder(folder).lock.is_file():
         return False
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(TrialFolder(folder).lock)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -164,8 +164,6 @@ def inputs_key(trial: TrialPlan) -> str:
 def is_finished(trial: TrialPlan, folder: Path) -> bool:
     """Whether the trial's files say that exactly this was done, or stopped early as the spec asks."""
     found = read_state(folder)
-    if found.get("state") == "done":
-        complete = all((folder / name).is_file() for name in ("scores.json", "guards.json"))
-    else:
-        complete = found.get("state") == "stopped"
-    return complete and found.get("inputs") == inputs_key(trial)
+    state = found.get("state")
+    is_complete = state == "stopped" or (state == "done" and TrialFolder(folder).is_scored)
+    return is_complete and found.get("inputs") == inputs_key(trial)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from lora_bench.errors import InterruptedRunError, ResourceError
 from lora_bench.progress import Progress
+from lora_bench.results.trial_files import read_state
 from lora_bench.runner.jobs.job import ExecuteTrial, TrialJob, run_guarded
-from lora_bench.runner.jobs.state import read_state
 from lora_bench.runner.search.trial_search import (
     CellSearch,
     Outcome,
@@ -47,9 +47,7 @@ def run_local(
         if state == "stopped":
             progress.log(f"{label} {read_state(job.folder).get('reason')}")
         if state == "failed":
-            progress.log(
-                f"{label} failed: {read_state(job.folder).get('reason')} (see {job.folder / 'error.txt'})"
-            )
+            progress.log(f"{label} failed: {read_state(job.folder).get('reason')} (see {job.files.error})")
 
 
 def _choose_jobs(jobs: Sequence[TrialJob], search: SearchPlan) -> Iterator[TrialJob]:

@@ -15,6 +15,7 @@ from lora_bench.audio import save_wav
 from lora_bench.errors import DatasetError
 from lora_bench.evaluation.floors import measure_floors
 from lora_bench.planning.plan import TrialPlan
+from lora_bench.planning.run_folder import SourceFolder
 from lora_bench.progress import Progress
 from lora_bench.stages.dataset import check_folder, prepare_dataset, reference_clips
 from lora_bench.store import Store, write_json
@@ -22,7 +23,9 @@ from lora_bench.store import Store, write_json
 N_EXCERPTS = 6
 
 
-def prepare_source(trial: TrialPlan, key: str, folder: Path, store: Store, progress: Progress) -> None:
+def prepare_source(
+    trial: TrialPlan, key: str, folder: SourceFolder, store: Store, progress: Progress
+) -> None:
     """Write `dataset.json`, `floors.json` and `reference_clips/` of one source.
 
     Args:
@@ -49,11 +52,11 @@ def prepare_source(trial: TrialPlan, key: str, folder: Path, store: Store, progr
             f"{manifest.name}: the held-out tracks give {n_references} excerpts of {clip_s:g} s; expected at least 2 "
             "as references; add longer tracks or lower generation.clip_s"
         )
-    _save_excerpts(manifest, clip_s, folder / "reference_clips")
+    _save_excerpts(manifest, clip_s, folder.reference_clips)
     scores, unscored = measure_floors(trial, model, manifest, store, progress)
-    write_json(folder / "floors.json", {"floors": scores, "unscored": unscored})
+    write_json(folder.floors, {"floors": scores, "unscored": unscored})
     write_json(
-        folder / "dataset.json",
+        folder.dataset,
         {"prepared_for": key, "n_reference_clips": n_references, "model": model.info, "manifest": manifest},
     )
 

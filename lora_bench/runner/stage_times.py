@@ -8,13 +8,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from lora_bench.errors import StoreError
-from lora_bench.store import read_json, write_json
+from lora_bench.planning.run_folder import TrialFolder
+from lora_bench.results.trial_files import read_record
+from lora_bench.runner.jobs.state import StepRecord
+from lora_bench.store import write_json
 
-STAGES_FILE = "stages.json"
-PROGRESS_FILE = "progress.json"
+
+@dataclass(frozen=True)
+class StagesRecord:
+    """A trial's `stages.json`: seconds by stage of one attempt, and the stage under way."""
+
+    wall_s: dict[str, float]
+    stage: str | None
+    began_at_s: float
 
 
 class StageClock:
@@ -25,7 +35,7 @@ class StageClock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = TrialFolder(folder)
         self.wall_s: dict[str, float] = {}
 
     @contextmanager
@@ -43,30 +53,22 @@ class StageClock:
                 self._keep(None)
 
     def _keep(self, stage: str | None) -> None:
-        facts = {"wall_s": self.wall_s, "stage": stage, "began_at_s": time.time()}
-        write_json(self.folder / STAGES_FILE, facts)
+        write_json(self.folder.stages, StagesRecord(wall_s=self.wall_s, stage=stage, began_at_s=time.time()))
 
 
 def take_stage_times(folder: Path) -> dict[str, float]:
     """Seconds per stage of the attempt that ended in `folder`, and remove its record; empty if there is none."""
-    try:
-        kept = read_json(folder / STAGES_FILE)
-        wall_s = {str(name): float(value) for name, value in kept["wall_s"].items()}
-        stage, began_at_s = kept["stage"], float(kept["began_at_s"])
-    except (StoreError, KeyError, TypeError, ValueError, AttributeError):
+    files = TrialFolder(folder)
+    kept = read_record(files.stages, StagesRecord)
+    if kept is None:
         return {}
-    if stage is not None:
-        last_s = _read_last_step(folder)
-        wall_s = add_times(wall_s, {str(stage): max(0.0, (last_s or began_at_s) - began_at_s)})
-    (folder / STAGES_FILE).unlink(missing_ok=True)
+    wall_s = kept.wall_s
+    if kept.stage is not None:
+        step = read_record(files.progress, StepRecord)
+        last_s = (step and step.at_s) or kept.began_at_s
+        wall_s = add_times(wall_s, {kept.stage: max(0.0, last_s - kept.began_at_s)})
+    files.stages.unlink(missing_ok=True)
     return wall_s
-
-
-def _read_last_step(folder: Path) -> float | None:
-    try:
-        return float(read_json(folder / PROGRESS_FILE)["at_s"])
-    except (StoreError, KeyError, TypeError, ValueError):
-        return None
 
 
 def add_times(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:

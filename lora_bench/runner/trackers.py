@@ -14,17 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from lora_bench.errors import ResourceError, StoreError
+from lora_bench.errors import ResourceError
+from lora_bench.planning.run_folder import RunFolder
 from lora_bench.progress import Progress
-from lora_bench.runner.jobs.state import view_trial
+from lora_bench.results.trial_files import ScoreValues, TrainRecord, read_record
+from lora_bench.runner.jobs.state import TrialView, view_trial
 from lora_bench.slugs import series_slugs
-from lora_bench.store import read_json
 
 LOOK_EVERY_S = 1.0
-FOLDER = "tensorboard"
 PROJECT = "lora-bench"
 _LOSS = re.compile(r"loss (-?\d+(?:\.\d+)?)")
-_CURVE = {"train_loss": "loss/training", "eval_loss": "loss/held-out", "lr": "train/learning rate"}
 
 
 class Tracker(Protocol):
@@ -46,7 +45,7 @@ class TensorBoardTracker:
         from tensorboardX import SummaryWriter
 
         self._make = SummaryWriter
-        self._folder = run_folder / FOLDER
+        self._folder = RunFolder(run_folder).tensorboard
         self._writers: dict[str, Any] = {}
         self._settings = settings
 
@@ -201,14 +200,14 @@ class TrialFeed:
         self, trackers: Sequence[Tracker], run_folder: Path, trial_ids: Sequence[str], progress: Progress
     ) -> None:
         self._trackers = list(trackers)
-        self._folder = run_folder
+        self._run = RunFolder(run_folder)
         self._progress = progress
         self._waiting = list(trial_ids)
         self._steps: dict[str, int] = {}
         self._stale = {trial_id for trial_id in trial_ids if self._view(trial_id).state == "done"}
 
-    def _view(self, trial_id: str) -> Any:
-        return view_trial(trial_id, self._folder / "trials" / trial_id)
+    def _view(self, trial_id: str) -> TrialView:
+        return view_trial(trial_id, self._run.trial(trial_id).path)
 
     def look(self) -> None:
         """Everything that is new since the last look."""
@@ -226,22 +225,21 @@ class TrialFeed:
 
     def _log_finished(self, trial_id: str) -> None:
         """The whole curve, and the scores at its last step."""
-        folder = self._folder / "trials" / trial_id
+        folder = self._run.trial(trial_id)
         last = 0
-        for point in _read(folder / "train.json").get("curve") or []:
-            last = int(point["step"])
-            for field, name in _CURVE.items():
-                if point.get(field) is not None:
-                    self._log(trial_id, name, float(point[field]), last)
-        scores = _read(folder / "scores.json").get("scores") or []
-        slugs = series_slugs(
-            list({str(score["prompt"]) for score in scores if score.get("prompt") is not None})
-        )
+        for point in (read_record(folder.train, TrainRecord) or TrainRecord()).curve:
+            last = point.step
+            figures = {"loss/training": point.train_loss, "loss/held-out": point.eval_loss}
+            for name, figure in (figures | {"train/learning rate": point.lr}).items():
+                if figure is not None:
+                    self._log(trial_id, name, figure, last)
+        scores = (read_record(folder.scores, ScoreValues) or ScoreValues()).scores
+        slugs = series_slugs(list({score.prompt for score in scores if score.prompt is not None}))
         for score in scores:
-            prompt = "all prompts" if score.get("prompt") is None else slugs[str(score["prompt"])]
-            value = score.get("corrected") if score.get("corrected") is not None else score.get("value")
+            prompt = "all prompts" if score.prompt is None else slugs[score.prompt]
+            value = score.value if score.corrected is None else score.corrected
             if value is not None:
-                self._log(trial_id, f"score {score['metric']}/{prompt}", float(value), last)
+                self._log(trial_id, f"score {score.metric}/{prompt}", value, last)
 
     def _log(self, trial_id: str, name: str, value: float, step: int) -> None:
         for tracker in list(self._trackers):
@@ -258,11 +256,3 @@ class TrialFeed:
                 tracker.close()
             except Exception as error:  # noqa: BLE001 (the results are in the run's files all the same)
                 self._progress.log(f"{type(tracker).__name__} could not be closed: {error}")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = read_json(path)
-    except StoreError:
-        return {}
-    return found if isinstance(found, dict) else {}

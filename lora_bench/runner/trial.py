@@ -9,13 +9,15 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lora_bench.artifacts import GeneratedClips, Manifest, TrainResult
+from lora_bench.artifacts import ADAPTER_WEIGHTS, GeneratedClips, Manifest, TrainResult
 from lora_bench.errors import StoppedEarlyError, StoreError
 from lora_bench.evaluation.trial_scores import TrialClips, judge_clips
 from lora_bench.planning.plan import TrialPlan
+from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress
+from lora_bench.results.trial_files import StateRecord, TrainRecord
 from lora_bench.runner.early_stopping import EarlyStopper
 from lora_bench.runner.stage_times import StageClock
 from lora_bench.slugs import prompt_slugs
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 SAMPLING_FIELDS = ("clip_s", "guidance", "temperature", "top_k", "seed", "quantization")
 
 
-def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progress) -> dict[str, Any]:
+def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progress) -> StateRecord:
     """Train, generate, embed and score one trial; resumes what `folder` and `store` already hold.
 
     Args:
@@ -45,7 +47,7 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
     from lora_bench.stages.dataset import prepare_dataset
 
     clock = StageClock(folder)
-    write_json(folder / "trial.json", trial)
+    write_json(TrialFolder(folder).plan, trial)
     with clock.stage("load"):
         progress.start("load model")
         model = load_model(trial.model)
@@ -75,11 +77,12 @@ def _train(
     from lora_bench.stages.train import adapter_key, find_finished, former_adapter_keys, train_adapter
 
     if trial.lora is None or trial.train is None or trial.train_seed is None:
-        raise StoreError(f"{folder}/trial.json: a fine-tuned trial needs lora, train and train_seed")
+        raise StoreError(f"{TrialFolder(folder).plan}: a fine-tuned trial needs lora, train and train_seed")
     tokens = encode_dataset(manifest, model, store, progress)
     settings = trial.lora, trial.train, trial.train_seed
     key = adapter_key(tokens, model, *settings)
-    record, adapter, stopper = folder / "train.json", folder / "adapter", None
+    files, stopper = TrialFolder(folder), None
+    record, adapter = files.train, files.adapter
     former_tokens = {
         known: token_key(manifest, replace(model.info, weights_hash=known))
         for known in former_hashes(model.info.weights_hash)
@@ -100,7 +103,7 @@ def _train(
         result = train_adapter(tokens, model, *settings, folder, progress, on_eval)
     except StoppedEarlyError:
         # the decision stands, nobody resumes from it
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        shutil.rmtree(files.checkpoint, ignore_errors=True)
         raise
     _keep_record(record, key, result)
     return result
@@ -108,7 +111,16 @@ def _train(
 
 def _keep_record(record: Path, key: str, result: TrainResult) -> None:
     """Write `train.json`, unless it says the same already."""
-    document = {"key": key, **to_jsonable(result), "adapter": "adapter"}
+    found = TrainRecord(
+        key=key,
+        adapter=TrialFolder.adapter,
+        trainable_params=result.trainable_params,
+        matched_modules=result.matched_modules,
+        curve=result.curve,
+        wall_s=result.wall_s,
+        peak_memory_gib=result.peak_memory_gib,
+    )
+    document = to_jsonable(found)
     if not record.is_file() or read_json(record) != document:
         write_json(record, document)
 
@@ -124,7 +136,7 @@ def _make_stopper(
 
 
 def _adapter_hash(folder: Path) -> str | None:
-    weights = folder / "adapter" / "adapter_model.safetensors"
+    weights = TrialFolder(folder).adapter / ADAPTER_WEIGHTS
     return hash_file(weights) if weights.is_file() else None
 
 
@@ -148,14 +160,14 @@ def _generate(
     from lora_bench.stages.generate import generate_clips
 
     keys = _clips_keys(trial, model, folder)
-    place, codes = folder / "clips", folder / "codes"
-    mark = place / "key"
+    files = TrialFolder(folder)
+    place, codes, mark = files.clips, files.codes, files.clips_key
     if place.is_dir() and (not mark.is_file() or mark.read_text(encoding="utf-8") not in keys):
         shutil.rmtree(place)
         shutil.rmtree(codes, ignore_errors=True)
     write_text(mark, keys[0])
     slugs = prompt_slugs(trial.prompts)
-    write_json(place / "prompts.json", {slugs[prompt]: prompt for prompt in trial.prompts})
+    write_json(files.clips_prompts, {slugs[prompt]: prompt for prompt in trial.prompts})
     decoder = Decoder(model, trial.generation)
     made = {
         prompt: generate_clips(
@@ -169,8 +181,8 @@ def _generate(
         )
         for prompt, slug in slugs.items()
     }
-    files = {
+    code_files = {
         prompt: tuple(codes / slugs[prompt] / f"{file.stem}.npy" for file in clips.files)
         for prompt, clips in made.items()
     }
-    return made, files
+    return made, code_files

@@ -14,8 +14,8 @@ from support import TESTS
 from support.fake_trials import Recorder, execute_fake, plan_named, wait_for
 
 from lora_bench.errors import InterruptedRunError, ResourceError, UsageError
+from lora_bench.results.trial_files import read_state
 from lora_bench.runner.executor import run_trials
-from lora_bench.runner.jobs.state import read_state
 from lora_bench.spec.schema import ResourcesSpec
 
 CPU = ResourcesSpec()

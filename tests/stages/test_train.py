@@ -590,10 +590,10 @@ def test_a_fused_optimiser_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
     parameters, optimizer = make()
     step(parameters, optimizer)
-    save_checkpoint(tmp_path, "key", TrainState(step=1), parameters, optimizer)
+    save_checkpoint(tmp_path / "state", "key", TrainState(step=1), parameters, optimizer)
     step(parameters, optimizer)
     again, other = make()
-    found = load_checkpoint(tmp_path, "key", again, other)
+    found = load_checkpoint(tmp_path / "state", "key", again, other)
     assert isinstance(found, TrainState)
     step(again, other)
     assert torch.equal(again["a"], parameters["a"])

@@ -25,9 +25,9 @@ import soundfile
 from benchmarks.random_model import TINY, save_random_musicgen
 from lora_bench.errors import EXIT_INCOMPLETE, InterruptedRunError
 from lora_bench.planning.plan import ExperimentPlan, plan_experiment
+from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import SilentProgress
 from lora_bench.runner.experiment import run_experiment
-from lora_bench.runner.jobs.job import CACHE_USES
 from lora_bench.spec import ExperimentSpec
 
 NAME = "chaos"
@@ -318,7 +318,7 @@ def compare(one: Path, other: Path) -> list[str]:
         pair = [place / name for place in (one, other)]
         if path.suffix in {".wav", ".npy", ".npz", ".safetensors"} or path.name == "results.csv":
             same = pair[0].read_bytes() == pair[1].read_bytes()
-        elif path.name == CACHE_USES:  # what was used, in an order that depends on who came first
+        elif path.name == TrialFolder.cache_uses:  # what was used, in an order that depends on who came first
             same = len({frozenset(file.read_text(encoding="utf-8").split()) for file in pair}) == 1
         elif path.name in {
             "results.json",

@@ -12,7 +12,7 @@ from typing import Any
 from lora_bench.errors import DatasetError, OutOfMemoryError
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan, plan_experiment
 from lora_bench.progress import Progress
-from lora_bench.runner.jobs.state import read_state
+from lora_bench.results.trial_files import read_state
 from lora_bench.spec import ExperimentSpec
 from lora_bench.store import Store
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lora_bench.artifacts import LossPoint
 from lora_bench.errors import StoppedEarlyError
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan, plan_experiment
 from lora_bench.progress import Progress
@@ -53,7 +54,7 @@ def execute_searched(trial: TrialPlan, folder: Path, store: Store, progress: Pro
         os.kill(os.getpid(), 9)
     if trial.lora is not None:
         loss = loss_of(trial.lora.rank, str(trial.lora.targets))
-        curve = [{"step": 0, "eval_loss": 9.0}, {"step": 1, "eval_loss": loss}]
+        curve = [LossPoint(step, None, value, 1e-4, 0.5) for step, value in enumerate((9.0, loss))]
         write_json(folder / "train.json", {"curve": curve})
     cells = [{"metric": "mfcc20", "prompt": prompt, "value": 3.0} for prompt in (*trial.prompts, None)]
     write_json(folder / "scores.json", {"scores": cells, "unscored": []})

@@ -10,6 +10,7 @@ from pathlib import Path
 from lora_bench.cli import shared_options
 from lora_bench.cli.run_places import resolve_run
 from lora_bench.errors import EXIT_OK, UsageError
+from lora_bench.planning.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def execute(options: Options) -> int:
         StoreError: it holds no run.
     """
     runs: Path = options.runs
-    if runs.is_file() or (runs / "plan.json").is_file():  # a spec, or one run: the folder around it
+    if runs.is_file() or RunFolder(runs).plan.is_file():  # a spec, or one run: the folder around it
         runs = resolve_run(runs, options.runs_dir).absolute().parent
     if not runs.is_dir():
         raise UsageError(f"{runs}: does not exist; expected a folder of runs, such as runs")

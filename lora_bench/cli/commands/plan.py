@@ -29,6 +29,7 @@ from lora_bench.forecast import (
     read_outcomes,
 )
 from lora_bench.planning.plan import MANY_TRIALS, ExperimentPlan, TrialPlan
+from lora_bench.planning.run_folder import RunFolder
 from lora_bench.results.search_tally import SearchTally, tally_search
 from lora_bench.runner.freshness import Reason, RunHistory
 from lora_bench.runner.search.optuna import INSTALL
@@ -121,7 +122,7 @@ def _foresee(plan: ExperimentPlan, runs_dir: Path) -> list[Outlook]:
     outlooks: list[Outlook] = []
     for trial in plan.trials:
         reason = history.explain(trial, tally)
-        prediction = forecaster.predict(trial, run_folder / "trials" / trial.id)
+        prediction = forecaster.predict(trial, RunFolder(run_folder).trial(trial.id).path)
         if reason.kind == "cached":
             prediction = replace(prediction, time_s=0.0, time_basis="none")
         later = tally is not None and not tally.is_over and trial.id in tally.unbegun

@@ -88,9 +88,10 @@ def execute(options: Options) -> int:
 
 
 def _print_report(folder: Path) -> None:
-    for name in ("report.md", "report.html"):
-        if (folder / name).is_file():
-            print(f"report: {show_path(folder / name)}")
+    report = ReportFolder(folder)
+    for path in (report.markdown, report.page):
+        if path.is_file():
+            print(f"report: {show_path(path)}")
 
 
 def show_path(path: Path) -> str:

@@ -82,5 +82,7 @@ def rename_adapter(source: Path, target: Path, library: Library, weights_hash: s
     write_json(target / ADAPTER_CONFIG, config)
     if (source / ADAPTER_PROVENANCE).is_file():
         notes: dict[str, Any] = read_json(source / ADAPTER_PROVENANCE)
-        write_json(target / ADAPTER_PROVENANCE, notes | ({"weights_hash": weights_hash} if weights_hash else {}))
+        write_json(
+            target / ADAPTER_PROVENANCE, notes | ({"weights_hash": weights_hash} if weights_hash else {})
+        )
     return target

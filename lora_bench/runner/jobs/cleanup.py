@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_bench.errors import StoreError
+from lora_bench.planning.run_folder import CACHE, RunFolder, SourceFolder
 from lora_bench.planning.sources import list_sources
 from lora_bench.results.reading import read_run_plan
-from lora_bench.runner.jobs.job import CACHE_USES
-from lora_bench.runner.jobs.locks import LOCK, RAY_STORAGE, hold_cache
+from lora_bench.runner.jobs.locks import RAY_STORAGE, hold_cache
 from lora_bench.store import DRAFT, to_jsonable
 
-CACHE = ".cache"
-_OF_A_RUN = ("trials", LOCK, CACHE_USES)
+_OF_A_RUN = (RunFolder.trials, RunFolder.lock, SourceFolder.cache_uses)
 UNUSED = "no run uses it"
 HALF_WRITTEN = "left half-written by a killed process"
 RAY_REMAINS = "left by Ray Tune for a killed driver"
@@ -58,7 +57,9 @@ class Findings:
 
 def list_runs(runs_dir: Path) -> list[Path]:
     """List the folders of runs by name, without folders that hold another program's `plan.json`."""
-    plans = sorted(path for path in runs_dir.glob("*/plan.json") if not path.parent.name.startswith("."))
+    plans = sorted(
+        path for path in runs_dir.glob(f"*/{RunFolder.plan}") if not path.parent.name.startswith(".")
+    )
     return [path.parent for path in plans if any((path.parent / name).exists() for name in _OF_A_RUN)]
 
 
@@ -82,7 +83,7 @@ def find_left_over(runs_dir: Path, *, old_trials: bool = False) -> Findings:
             if folder in old:
                 continue
             try:
-                uses.update((folder / CACHE_USES).read_text(encoding="utf-8").split("\n"))
+                uses.update(SourceFolder(folder).cache_uses.read_text(encoding="utf-8").split("\n"))
             except FileNotFoundError:
                 unrecorded.append(folder)
         found += [_measure(path, why) for path, why in _list_remains(run, skip=set(old))]
@@ -107,27 +108,23 @@ def remove_left_over(runs_dir: Path, *, old_trials: bool = False) -> Findings:
 
 def _list_users(run: Path) -> Iterator[Path]:
     """List folders of trials and sources that may use the cache."""
-    for state in sorted(run.glob("trials/*/state.json")):
-        if not state.parent.name.startswith("."):
-            yield state.parent
-    if (run / "dataset.json").is_file() or (run / CACHE_USES).is_file():
-        yield run
-    yield from sorted(
-        {path.parent for name in ("dataset.json", CACHE_USES) for path in run.glob(f"data/*/{name}")}
-    )
+    yield from (trial.path for trial in RunFolder(run).list_trials() if trial.state.is_file())
+    for source in RunFolder(run).list_sources():
+        if source.dataset.is_file() or source.cache_uses.is_file():
+            yield source.path
 
 
 def _list_old(run: Path) -> Iterator[tuple[Path, str]]:
     """List trials and data of earlier versions of a run's spec."""
     trials = read_run_plan(run).trials
     kept = {trial.id for trial in trials}
-    for folder in sorted(run.glob("trials/*/")):
-        if folder.name not in kept and not folder.name.startswith("."):
-            yield folder, OLD_TRIAL
-    sources = {source.place(run) for source in list_sources(to_jsonable(trials))}
-    for folder in sorted(run.glob("data/*/")):
-        if folder not in sources and not folder.name.startswith("."):
-            yield folder, OLD_DATA
+    for folder in RunFolder(run).list_trials():
+        if folder.path.name not in kept:
+            yield folder.path, OLD_TRIAL
+    sources = {run, *(source.place(run) for source in list_sources(to_jsonable(trials)))}
+    for folder in RunFolder(run).list_sources():
+        if folder.path not in sources:
+            yield folder.path, OLD_DATA
 
 
 def _list_remains(top: Path, skip: set[Path]) -> Iterator[tuple[Path, str]]:

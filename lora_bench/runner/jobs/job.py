@@ -6,20 +6,21 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
 from lora_bench import errors
 from lora_bench.file_errors import KEPT, describe_error
 from lora_bench.planning.plan import TrialPlan
+from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress
-from lora_bench.runner.jobs.state import FileProgress, State, read_state, write_state
+from lora_bench.results.trial_files import State, StateRecord, read_state
+from lora_bench.runner.jobs.state import FileProgress, write_state
 from lora_bench.runner.stage_times import add_times, take_stage_times
 from lora_bench.store import Store, disk_errors, is_disk_full, remove_drafts, write_text
 
@@ -27,7 +28,6 @@ from lora_bench.store import Store, disk_errors, is_disk_full, remove_drafts, wr
 LOCK_TIMEOUT_S = 20.0
 # A file server keeps the locks of a machine that went down until its lease ends (NFS: 90 s).
 CLUSTER_LOCK_TIMEOUT_S = 150.0
-CACHE_USES = "cache.txt"
 MAX_REASON = 500
 _OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
@@ -49,7 +49,7 @@ class ExecuteTrial(Protocol):
 
     def __call__(
         self, trial: TrialPlan, folder: Path, store: Store, progress: Progress
-    ) -> Mapping[str, Any] | None:
+    ) -> StateRecord | None:
         """Run; raises on failure."""
         ...
 
@@ -69,10 +69,15 @@ class TrialJob:
     inputs: str | None = None
     lock_timeout_s: float | None = None
 
+    @property
+    def files(self) -> TrialFolder:
+        """Files of the trial by name."""
+        return TrialFolder(self.folder)
+
     def lock(self) -> FileLock:
         """Return the trial's lock; only the process that holds it writes into the folder."""
         timeout_s = LOCK_TIMEOUT_S if self.lock_timeout_s is None else self.lock_timeout_s
-        return FileLock(self.folder / ".lock", timeout=timeout_s)
+        return FileLock(self.files.lock, timeout=timeout_s)
 
 
 def run_guarded(job: TrialJob, progress: Progress, execute: ExecuteTrial | None = None) -> State:
@@ -109,7 +114,7 @@ def run_guarded(job: TrialJob, progress: Progress, execute: ExecuteTrial | None 
     try:
         remove_drafts(job.folder)
         with disk_errors(job.folder):
-            (job.folder / CACHE_USES).touch()  # without this record, any cache entry might be in use
+            job.files.cache_uses.touch()  # without this record, any cache entry might be in use
         return _run_locked(job, FileProgress(job.folder, progress), execute)
     finally:
         lock.release()
@@ -125,57 +130,71 @@ def describe_holder(folder: Path) -> str:
     )
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """One attempt at a trial, and the state that it began with."""
+
+    job: TrialJob
+    state: StateRecord
+    began_s: float = field(default_factory=time.monotonic)
+
+    def end(self, facts: StateRecord) -> None:
+        """Write how it ended, with the seconds that it took."""
+        spent_s = take_stage_times(self.job.folder) or facts.get("wall_s", {})
+        write_state(
+            self.job.folder,
+            self.state
+            | facts
+            | {
+                "attempt_s": round(time.monotonic() - self.began_s, 3),
+                "wall_s": add_times(self.state.get("wall_s", {}), spent_s),
+            },
+        )
+
+
 def _run_locked(job: TrialJob, progress: FileProgress, execute: ExecuteTrial) -> State:
     before = read_state(job.folder)
-    began_s = time.monotonic()
-    state: dict[str, Any] = {
-        "state": "running",
-        "trial": job.trial.id,
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "n_attempts": int(before.get("n_attempts") or 0) + 1,
-        "wall_s": add_times(before.get("wall_s") or {}, take_stage_times(job.folder)),  # of a killed attempt
-    }
-    write_state(job.folder, state)
-    (job.folder / "error.txt").unlink(missing_ok=True)
-    store = Store(job.store_root, job.folder / CACHE_USES)
+    attempt = _Attempt(
+        job,
+        {
+            "state": "running",
+            "trial": job.trial.id,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "n_attempts": before.get("n_attempts", 0) + 1,
+            # with those of a killed attempt
+            "wall_s": add_times(before.get("wall_s", {}), take_stage_times(job.folder)),
+        },
+    )
+    write_state(job.folder, attempt.state)
+    job.files.error.unlink(missing_ok=True)
+    store = Store(job.store_root, job.files.cache_uses)
     try:
-        figures = dict(execute(job.trial, job.folder, store, progress) or {})
+        figures = execute(job.trial, job.folder, store, progress) or StateRecord()
         store.settle_uses()
     except errors.StoppedEarlyError as decision:
         store.settle_uses()
-        ended = state | {
-            "inputs": job.inputs,
-            "state": "stopped",
-            "stage": progress.stage,
-            "reason": str(decision),
-            "wall_s": add_times(state["wall_s"], take_stage_times(job.folder)),
-        }
-        write_state(job.folder, ended | {"attempt_s": round(time.monotonic() - began_s, 3)})
+        attempt.end(
+            {"inputs": job.inputs, "state": "stopped", "stage": progress.stage, "reason": str(decision)}
+        )
         return "stopped"
     except (KeyboardInterrupt, SystemExit, errors.InterruptedRunError):
-        ended = state | {"state": "interrupted", "stage": progress.stage, "reason": "the run was stopped"}
-        ended["wall_s"] = add_times(state["wall_s"], take_stage_times(job.folder))
         # a full disk does not turn the interrupt into something else
         with suppress(errors.StoreError, OSError):
-            write_state(job.folder, ended | {"attempt_s": round(time.monotonic() - began_s, 3)})
+            attempt.end({"state": "interrupted", "stage": progress.stage, "reason": "the run was stopped"})
         raise
     except Exception as error:  # noqa: BLE001 (any failure is recorded, and other trials continue)
-        _keep_failure(job, state, progress, error, time.monotonic() - began_s)
+        _keep_failure(attempt, progress.stage, error)
         return "failed"
     finally:
         progress.close()
-    spent_s = take_stage_times(job.folder) or figures.get("wall_s") or {}
-    figures["wall_s"] = add_times(state["wall_s"], spent_s)
-    ended = state | {"inputs": job.inputs} | figures | {"state": "done", "stage": None, "reason": None}
-    write_state(job.folder, ended | {"attempt_s": round(time.monotonic() - began_s, 3)})
+    facts: StateRecord = {"inputs": job.inputs}
+    attempt.end(facts | figures | {"state": "done", "stage": None, "reason": None})
     return "done"
 
 
-def _keep_failure(
-    job: TrialJob, state: dict[str, Any], progress: FileProgress, error: Exception, attempt_s: float
-) -> None:
+def _keep_failure(attempt: _Attempt, stage: str, error: Exception) -> None:
     """Record why a trial failed.
 
     Raises:
@@ -184,23 +203,16 @@ def _keep_failure(
     reason = " ".join(describe_error(error).split())[:MAX_REASON] or type(error).__name__
     if not isinstance(error, errors.LoraBenchError | OSError):
         reason = f"{type(error).__name__}: {reason}"
-    ended = state | {
-        "state": "failed",
-        "stage": progress.stage,
-        "cause": classify_failure(error),
-        "reason": reason,
-        "attempt_s": round(attempt_s, 3),
-        "wall_s": add_times(state["wall_s"], take_stage_times(job.folder)),
-    }
     full = is_full_disk(error)
+    files = attempt.job.files
     try:
-        write_text(job.folder / "error.txt", "".join(traceback.format_exception(error)))
-        write_state(job.folder, ended)
+        write_text(files.error, "".join(traceback.format_exception(error)))
+        attempt.end({"state": "failed", "stage": stage, "cause": classify_failure(error), "reason": reason})
     except (OSError, errors.StoreError):
         if not full:
             raise
     if full:
-        raise errors.StoreError(f"{job.folder}: the disk is full; {KEPT}") from error
+        raise errors.StoreError(f"{files.path}: the disk is full; {KEPT}") from error
 
 
 def classify_failure(error: BaseException) -> str:
@@ -236,9 +248,9 @@ def settle_dead(job: TrialJob, state: State, reason: str) -> None:
         found = read_state(job.folder)
         if found.get("state") == "running":
             step = FileProgress(job.folder)
-            died: dict[str, Any] = {"state": state, "reason": reason, "cause": "worker death"}
+            died: StateRecord = {"state": state, "reason": reason, "cause": "worker death"}
             if spent_s := take_stage_times(job.folder):
-                died["wall_s"] = add_times(found.get("wall_s") or {}, spent_s)
+                died["wall_s"] = add_times(found.get("wall_s", {}), spent_s)
             write_state(job.folder, found | died)
             step.close()
     finally:
@@ -254,7 +266,7 @@ def settle_unbegun(job: TrialJob, reason: str) -> None:
     except Timeout:
         return
     try:
-        (job.folder / CACHE_USES).touch()
+        job.files.cache_uses.touch()
         write_state(
             job.folder,
             read_state(job.folder)

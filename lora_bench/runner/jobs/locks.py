@@ -15,11 +15,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lora_bench.errors import StoreError
+from lora_bench.planning.run_folder import RunFolder
 from lora_bench.runner.jobs.ray_temp_dirs import remove_dead_sessions
 from lora_bench.store import disk_errors, remove_drafts, write_text
 
-LOCK = ".lock"
-HOLDER = ".holder"
+HOLDER = RunFolder.holder
 CLEANING_LOCK = ".cleaning.lock"
 RAY_STORAGE = ".ray-"  # beginning of the names of Ray Tune's folders in a run
 
@@ -38,7 +38,7 @@ def hold_run(run_folder: Path, store_root: Path) -> Iterator[None]:
         # A cleaning that began earlier checks the runs' locks only once, so wait for it.
         with disk_errors(store_root), FileLock(store_root / CLEANING_LOCK):
             pass
-        remove_drafts(run_folder, skip={"trials"})
+        remove_drafts(run_folder, skip={RunFolder.trials})
         remove_ray_storage(run_folder)
         remove_dead_sessions()
         yield
@@ -59,7 +59,7 @@ def hold_cache(store_root: Path, run_folders: Sequence[Path]) -> Iterator[None]:
 
 @contextmanager
 def _take_lock(run_folder: Path) -> Iterator[None]:
-    lock = FileLock(run_folder / LOCK)
+    lock = FileLock(RunFolder(run_folder).lock)
     try:
         with disk_errors(run_folder):
             lock.acquire(timeout=0)
@@ -69,16 +69,16 @@ def _take_lock(run_folder: Path) -> Iterator[None]:
             "choose another folder with --runs-dir"
         ) from error
     try:
-        write_text(run_folder / HOLDER, f"pid {os.getpid()} on {socket.gethostname()}")
+        write_text(RunFolder(run_folder).holder, f"pid {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
-        (run_folder / HOLDER).unlink(missing_ok=True)
+        RunFolder(run_folder).holder.unlink(missing_ok=True)
         lock.release()
 
 
 def _read_holder(run_folder: Path) -> str:
     try:
-        return (run_folder / HOLDER).read_text(encoding="utf-8").strip()
+        return RunFolder(run_folder).holder.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return "pid unknown"
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-from lora_bench.errors import StoreError
+from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress, SilentProgress
-from lora_bench.runner.stage_times import PROGRESS_FILE
-from lora_bench.store import read_json, write_json
+from lora_bench.results.trial_files import State, StateRecord, read_record, read_state
+from lora_bench.store import write_json
 
-State = Literal["waiting", "running", "done", "stopped", "failed", "interrupted"]
 WRITE_EVERY_S = 1.0
 
 
@@ -38,52 +35,45 @@ class TrialView:
     reason: str | None = None
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """Read the trial's `state.json`; empty if it is missing or unreadable."""
-    return _read_mapping(folder / "state.json")
+@dataclass(frozen=True)
+class StepRecord:
+    """A trial's `progress.json`: the stage under way, and the time of its last step."""
+
+    stage: str = ""
+    done: int = 0
+    total: int | None = None
+    note: str = ""
+    at_s: float | None = None
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        found = read_json(path)
-    except StoreError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+def write_state(folder: Path, state: StateRecord) -> None:
     """Write `state.json` atomically.
 
     Raises:
         StoreError: the disk is full.
     """
-    write_json(folder / "state.json", state)
+    write_json(TrialFolder(folder).state, state)
 
 
 def view_trial(name: str, folder: Path) -> TrialView:
     """Read the current state of a trial from its files."""
     state = read_state(folder)
-    said = state.get("state")
-    if said not in {"running", "done", "stopped", "failed", "interrupted"}:
-        return TrialView(name, "waiting")
+    said = state.get("state", "waiting")
+    if said == "waiting":
+        return TrialView(name, said)
     if said != "running":
         return TrialView(name, said, stage=state.get("stage") or "", reason=state.get("reason"))
-    step = _read_mapping(folder / PROGRESS_FILE)
-    return TrialView(
-        name,
-        "running",
-        stage=str(step.get("stage") or ""),
-        done=int(step.get("done") or 0),
-        total=step.get("total"),
-        note=str(step.get("note") or ""),
-    )
+    step = read_record(TrialFolder(folder).progress, StepRecord)
+    if step is None:
+        return TrialView(name, said)
+    return TrialView(name, said, stage=step.stage, done=step.done, total=step.total, note=step.note)
 
 
 class FileProgress:
     """Keeps the current stage, writes it to `progress.json` about once a second, and passes it on."""
 
     def __init__(self, folder: Path, inner: Progress | None = None) -> None:
-        self.folder = folder
+        self.folder = TrialFolder(folder)
         self.inner = inner or SilentProgress()
         self.stage = ""
         self.total: int | None = None
@@ -106,18 +96,20 @@ class FileProgress:
 
     def log(self, message: str) -> None:
         """Pass on a line, and append it to the trial's `log.txt`."""
-        with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as stream:
+        with self.folder.log.open("a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
         self.inner.log(message)
 
     def close(self) -> None:
         """Remove the record of the current stage when the trial has ended."""
-        (self.folder / PROGRESS_FILE).unlink(missing_ok=True)
+        self.folder.progress.unlink(missing_ok=True)
 
     def _write(self, *, now: bool = False) -> None:
         time_s = time.monotonic()
         if not now and time_s - self._written_at_s < WRITE_EVERY_S:
             return
         self._written_at_s = time_s
-        step = {"stage": self.stage, "done": self.done, "total": self.total, "note": self.note}
-        write_json(self.folder / PROGRESS_FILE, step | {"at_s": time.time()})
+        step = StepRecord(
+            stage=self.stage, done=self.done, total=self.total, note=self.note, at_s=time.time()
+        )
+        write_json(self.folder.progress, step)

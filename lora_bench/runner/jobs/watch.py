@@ -63,7 +63,7 @@ class TrialWatch:
                 continue
             self._told[job.trial.id] = view.state
             if view.state == "failed":
-                self.progress.log(f"{view.name} failed: {view.reason} (see {job.folder / 'error.txt'})")
+                self.progress.log(f"{view.name} failed: {view.reason} (see {job.files.error})")
             elif not isinstance(self.progress, TrialsDisplay):
                 self.progress.log(f"{view.name}: {view.state}")
             if view.state in {"done", "stopped", "failed"}:
@@ -89,6 +89,6 @@ class TrialWatch:
 def _written_at(job: TrialJob) -> int | None:
     """Return the time stamp of a trial's state; None if there is none."""
     try:
-        return (job.folder / "state.json").stat().st_mtime_ns
+        return job.files.state.stat().st_mtime_ns
     except OSError:
         return None

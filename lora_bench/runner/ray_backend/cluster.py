@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import ResourceError
+from lora_bench.planning.run_folder import RunFolder
 from lora_bench.runner.jobs.child_process import end_session
 from lora_bench.runner.jobs.ray_temp_dirs import Session, remove_dead_sessions
 from lora_bench.spec.schema import ResourcesSpec
@@ -26,7 +27,6 @@ from lora_bench.store import write_text
 
 MAX_STARTS = 3
 OBJECT_STORE_BYTES = 100 * 2**20  # results travel as files; Ray asks for at least 75 MiB
-PROBE = ".node-probe"
 PROBE_TIMEOUT_S = 120.0
 PACKAGE = "lora-bench"
 CONNECT_TIMEOUT_S = 10.0
@@ -213,7 +213,7 @@ def check_nodes(ray: Any, run_folder: Path, resources: ResourcesSpec) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     mark = uuid.uuid4().hex
-    probe = run_folder / PROBE
+    probe = RunFolder(run_folder).node_probe
     write_text(probe, mark)
     look = ray.remote(num_cpus=0, max_retries=0)(look_from_node)
     nodes = [node for node in living_nodes(ray) if has_room(node, resources)]

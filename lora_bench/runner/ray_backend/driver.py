@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,6 @@ from lora_bench.spec.schema import ResourcesSpec
 from lora_bench.store import disk_errors, write_text
 
 MAX_WORKER_DEATHS = 2
-REFUSED = "refused.txt"
 UNDER_WAY = "trials are under way"
 LOOK_AT_NODES_EVERY_S = 15.0
 NODES_PATIENCE_S = 120.0
@@ -51,8 +50,8 @@ class Order:
         search: chooses some of the trials; None runs all of them.
     """
 
-    options: dict[str, Any]
-    space: dict[str, Any]
+    options: Mapping[str, Any]
+    space: Mapping[str, Any]
     search: SearchPlan | None = None
 
 
@@ -136,7 +135,7 @@ def _fit(
     )
     tuner = tune.Tuner(
         trainable,
-        param_space=order.space,
+        param_space=dict(order.space),
         tune_config=tune.TuneConfig(
             trial_name_creator=_name_trial,
             trial_dirname_creator=_name_trial,
@@ -190,13 +189,13 @@ def _make_trainable(
     resources: ResourcesSpec,
     execute: ExecuteTrial | None,
     search: SearchPlan | None,
-) -> Callable[[dict[str, Any]], dict[str, Any]]:
+) -> Callable[[Mapping[str, str]], Mapping[str, str | float]]:
     """The function that a worker runs.  It returns even when the trial failed.
 
     Ray Tune would start a failed trial again; only a worker that died is worth that.
     """
 
-    def run_in_worker(config: dict[str, Any]) -> dict[str, Any]:
+    def run_in_worker(config: Mapping[str, str]) -> Mapping[str, str | float]:
         # on a cluster that was joined, nothing is inherited
         set_defaults()
         choose_waiting()
@@ -211,7 +210,7 @@ def _make_trainable(
             return {"state": state} if value is None else {"state": state, OBJECTIVE: value}
         except (LoraBenchError, OSError) as error:
             with suppress(OSError, StoreError):
-                write_text(job.folder / REFUSED, describe_error(error))
+                write_text(job.files.refused, describe_error(error))
             return {"state": "refused"}
 
     return run_in_worker

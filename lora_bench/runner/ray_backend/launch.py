@@ -21,6 +21,7 @@ from pathlib import Path
 
 from lora_bench.errors import InterruptedRunError, ResourceError, StoreError
 from lora_bench.progress import Progress
+from lora_bench.results.trial_files import read_state
 from lora_bench.runner.jobs.child_process import Answer, call_apart
 from lora_bench.runner.jobs.job import (
     CLUSTER_LOCK_TIMEOUT_S,
@@ -32,9 +33,8 @@ from lora_bench.runner.jobs.job import (
 )
 from lora_bench.runner.jobs.locks import RAY_STORAGE, remove_ray_storage
 from lora_bench.runner.jobs.ray_temp_dirs import remove_dead_sessions
-from lora_bench.runner.jobs.state import read_state
 from lora_bench.runner.jobs.watch import TrialWatch
-from lora_bench.runner.ray_backend.driver import MAX_WORKER_DEATHS, REFUSED, UNDER_WAY, drive_ray
+from lora_bench.runner.ray_backend.driver import MAX_WORKER_DEATHS, UNDER_WAY, drive_ray
 from lora_bench.runner.search.trial_search import SearchPlan, count_expected
 from lora_bench.spec.schema import ResourcesSpec
 from lora_bench.store import disk_errors
@@ -163,7 +163,7 @@ def _settle(jobs: Sequence[TrialJob], n_expected: int, stopped: BaseException | 
 def _forget_refusals(jobs: Sequence[TrialJob]) -> None:
     """Remove what a killed driver did not come to read."""
     for job in jobs:
-        (job.folder / REFUSED).unlink(missing_ok=True)
+        job.files.refused.unlink(missing_ok=True)
 
 
 def _raise_refusals(jobs: Sequence[TrialJob]) -> None:
@@ -172,7 +172,7 @@ def _raise_refusals(jobs: Sequence[TrialJob]) -> None:
     Raises:
         StoreError: the disk is full, or another process holds a trial.
     """
-    refused = [job.folder / REFUSED for job in jobs if (job.folder / REFUSED).is_file()]
+    refused = [job.files.refused for job in jobs if job.files.refused.is_file()]
     reasons = [path.read_text(encoding="utf-8") for path in refused]
     _forget_refusals(jobs)
     if reasons:

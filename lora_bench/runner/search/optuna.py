@@ -44,7 +44,7 @@ def make_sampler(seed: int) -> Any:
     return optuna.samplers.TPESampler(seed=seed, multivariate=False, constant_liar=True)
 
 
-def make_distributions(plan: SearchPlan) -> dict[str, Any]:
+def make_distributions(plan: SearchPlan) -> dict[str, object]:
     """A categorical distribution per axis."""
     optuna = require_optuna()
     return {axis: optuna.distributions.CategoricalDistribution(values) for axis, values in plan.axes.items()}

@@ -17,14 +17,13 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from lora_bench.errors import StoreError
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
+from lora_bench.planning.run_folder import RunFolder, TrialFolder
+from lora_bench.results.trial_files import ScoreValues, TrainRecord, read_record, read_state
 from lora_bench.runner.jobs.job import TrialJob
-from lora_bench.runner.jobs.state import read_state
 from lora_bench.spec.search import HELD_OUT_LOSS, OptunaSpec
-from lora_bench.store import read_json
 
 MAX_REPEATS = 25
 BEGUN = "begun before"  # in place of a suggestion's number
@@ -95,7 +94,7 @@ def plan_search(plan: ExperimentPlan, run_folder: Path, pending: Sequence[TrialP
     from lora_bench.metrics import parse_metric
 
     places = {trial.id: trial.search for trial in plan.trials if trial.search is not None}
-    folders = {trial_id: run_folder / "trials" / trial_id for trial_id in places}
+    folders = {trial_id: RunFolder(run_folder).trial(trial_id).path for trial_id in places}
     open_ids = {trial.id for trial in pending}
     prompts = plan.spec.prompts
     return SearchPlan(
@@ -110,7 +109,7 @@ def plan_search(plan: ExperimentPlan, run_folder: Path, pending: Sequence[TrialP
 
 def is_begun(folder: Path) -> bool:
     """Whether a trial was ever started: what a search has tried is what has a state."""
-    return (folder / "state.json").is_file()
+    return TrialFolder(folder).state.is_file()
 
 
 def read_outcome(folder: Path, objective: str, prompts: Sequence[str]) -> Outcome:
@@ -124,17 +123,14 @@ def read_outcome(folder: Path, objective: str, prompts: Sequence[str]) -> Outcom
 
 def read_objective(folder: Path, objective: str, prompts: Sequence[str]) -> float | None:
     """The number that a trial is judged by; None if it is not there, or not for every prompt."""
-    try:
-        if objective == HELD_OUT_LOSS:
-            curve: list[Any] = read_json(folder / "train.json").get("curve") or []
-            values = [curve[-1].get("eval_loss")] if curve else [None]
-        else:
-            scores: list[Any] = read_json(folder / "scores.json").get("scores") or []
-            found = {item.get("prompt"): item.get("value") for item in scores if item["metric"] == objective}
-            values = [found.get(prompt) for prompt in prompts]
-    except StoreError:
-        return None
-    numbers = [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
+    values: list[float | None] = []
+    if objective == HELD_OUT_LOSS:
+        train = read_record(TrialFolder(folder).train, TrainRecord)
+        values = [train.curve[-1].eval_loss] if train is not None and train.curve else []
+    elif (scores := read_record(TrialFolder(folder).scores, ScoreValues)) is not None:
+        found = {item.prompt: item.value for item in scores.scores if item.metric == objective}
+        values = [found.get(prompt) for prompt in prompts]
+    numbers = [value for value in values if value is not None and math.isfinite(value)]
     return math.fsum(numbers) / len(values) if numbers and len(numbers) == len(values) else None
 
 

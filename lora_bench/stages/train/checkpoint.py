@@ -1,13 +1,12 @@
-"""One file with everything that training needs to go on: adapter, optimiser, curve.
+"""One file with everything that training needs to resume: adapter, optimiser, curve.
 
-A single safetensors file, written beside and renamed, is either the old state or the new one.  Only the
+The safetensors file is written under another name and renamed, so it holds the old state or the new one.  Only the
 last is kept.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ from torch import Tensor
 
 from lora_bench.artifacts import LossPoint
 from lora_bench.store import write_bytes
-
-STATE_FILE = "state.safetensors"
 
 
 @dataclass
@@ -45,13 +42,13 @@ class TrainState:
 
 
 def save_checkpoint(
-    folder: Path,
+    path: Path,
     key: str,
     state: TrainState,
     parameters: dict[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Replace the checkpoint in `folder`.
+    """Replace the checkpoint.
 
     Raises:
         StoreError: the disk is full; the old checkpoint stays.
@@ -62,18 +59,17 @@ def save_checkpoint(
         for part, value in optimizer.state[parameter].items():
             tensors[f"optimizer/{part}/{name}"] = value.detach().cpu().contiguous()
     facts = {"key": key, **asdict(state)}
-    write_bytes(folder / STATE_FILE, save(tensors, metadata={"state": json.dumps(facts, allow_nan=False)}))
+    write_bytes(path, save(tensors, metadata={"state": json.dumps(facts, allow_nan=False)}))
 
 
 def load_checkpoint(
-    folder: Path, key: str, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+    path: Path, key: str, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> TrainState | str:
     """Put a checkpoint's tensors into adapter and optimiser.
 
     Returns:
         Its state, or in words why there is none to go on from (nothing is changed then).
     """
-    path = folder / STATE_FILE
     if not path.is_file():
         return "there is no checkpoint"
     try:
@@ -104,8 +100,3 @@ def load_checkpoint(
             }
     facts["curve"] = [LossPoint(**point) for point in facts["curve"]]
     return TrainState(**facts)
-
-
-def remove_checkpoint(folder: Path) -> None:
-    """Remove the checkpoint of a finished run."""
-    shutil.rmtree(folder, ignore_errors=True)

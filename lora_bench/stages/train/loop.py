@@ -6,6 +6,7 @@ is AdamW with torch's betas (0.9, 0.999).
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,9 +29,10 @@ from lora_bench.models.memory import (
 )
 from lora_bench.models.protocol import MusicModel
 from lora_bench.models.token_set import TokenSet
+from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import LoraSpec, TrainSpec
-from lora_bench.stages.train.checkpoint import TrainState, load_checkpoint, remove_checkpoint, save_checkpoint
+from lora_bench.stages.train.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from lora_bench.stages.train.identity import adapter_key, find_finished
 from lora_bench.stages.train.schedule import learning_rate
 from lora_bench.stages.train.steps import TrainingRun, bring_to_learn, measure_eval_loss, take_step
@@ -83,10 +85,11 @@ def train_adapter(
             "the dataset has no training slice, expected at least one; give longer or more tracks"
         )
     key = adapter_key(tokens, model, lora, train, seed)
-    finished = find_finished(folder / "adapter", key)
+    files = TrialFolder(folder)
+    finished = find_finished(files.adapter, key)
     if finished is not None:
         model.load_adapter(finished.adapter)
-        remove_checkpoint(folder / "checkpoint")  # killed between writing the adapter and this
+        shutil.rmtree(files.checkpoint, ignore_errors=True)  # killed between writing the adapter and this
         return finished
     check_precision(train, model)
     reset_peak(model.device)
@@ -97,7 +100,7 @@ def train_adapter(
         model=model,
         train=train,
         seed=seed,
-        folder=folder,
+        files=files,
         key=key,
         parameters=parameters,
         optimizer=torch.optim.AdamW(
@@ -128,7 +131,7 @@ def train_adapter(
         model.set_training(False)
         run.optimizer.zero_grad(set_to_none=True)
     result = TrainResult(
-        adapter=folder / "adapter",
+        adapter=files.adapter,
         trainable_params=injection.trainable_params,
         matched_modules=dict(injection.matched_modules),
         curve=tuple(run.state.curve),
@@ -139,7 +142,7 @@ def train_adapter(
     if run.state.pass_size is not None:
         notes["slices_per_pass"] = run.state.pass_size  # memory ran out
     model.save_adapter(result.adapter, to_jsonable(notes))
-    remove_checkpoint(folder / "checkpoint")
+    shutil.rmtree(files.checkpoint, ignore_errors=True)
     return result
 
 
@@ -181,9 +184,9 @@ def _choose_eval_rows(tokens: TokenSet) -> NDArray[np.int64]:
 
 
 def _restore(run: TrainingRun, progress: Progress) -> None:
-    found = load_checkpoint(run.folder / "checkpoint", run.key, run.parameters, run.optimizer)
+    found = load_checkpoint(run.files.checkpoint_state, run.key, run.parameters, run.optimizer)
     if isinstance(found, str):
-        if (run.folder / "checkpoint").exists():
+        if run.files.checkpoint.exists():
             progress.log(f"{found}; training begins at step 0")
         return
     run.state = found
@@ -218,7 +221,7 @@ def _run_steps(run: TrainingRun, progress: Progress, on_eval: OnEval | None) -> 
         progress.advance(1, note=f"loss {loss:.3f}")
         if not is_last and state.step % train.checkpoint_every == 0:
             state.scaler = run.scaler.state_dict()
-            save_checkpoint(run.folder / "checkpoint", run.key, state, run.parameters, run.optimizer)
+            save_checkpoint(run.files.checkpoint_state, run.key, state, run.parameters, run.optimizer)
         if on_eval is not None and is_measured and not is_last and state.curve[-1].eval_loss is not None:
             on_eval(state.step, state.curve[-1].eval_loss)
     state.wall_s = spent_s + time.monotonic() - begin

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -14,6 +13,7 @@ from lora_bench.errors import TrainingError
 from lora_bench.models.memory import is_out_of_memory, release_cached
 from lora_bench.models.protocol import MusicModel
 from lora_bench.models.token_set import TokenSet
+from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.spec.schema import TrainSpec
 from lora_bench.stages.train.checkpoint import TrainState
 from lora_bench.stages.train.schedule import drop_captions, noise_seed, pick_slices
@@ -34,7 +34,7 @@ class TrainingRun:
     model: MusicModel
     train: TrainSpec
     seed: int
-    folder: Path
+    files: TrialFolder
     key: str
     parameters: dict[str, torch.nn.Parameter]
     optimizer: torch.optim.AdamW

@@ -13,7 +13,7 @@ from lora_bench.errors import StoreError
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.runner.jobs.cleanup import UNUSED, find_left_over, remove_left_over
-from lora_bench.runner.jobs.job import CACHE_USES, TrialJob, run_guarded
+from lora_bench.runner.jobs.job import TrialJob, run_guarded
 from lora_bench.store import Store, write_json
 
 
@@ -112,7 +112,7 @@ def test_nothing_goes_while_a_run_is_at_work(runs: Path) -> None:
 def test_without_a_record_of_what_a_trial_needs_the_cache_is_left_alone(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    next(runs.glob(f"t/trials/*/{CACHE_USES}")).unlink()
+    next(runs.glob("t/trials/*/cache.txt")).unlink()
     assert find_left_over(runs).left_over == ()
     assert main(["clean", "--runs-dir", str(runs), "--yes"]) == 0
     assert "unused cache entries are unknown: 1 trials or datasets" in capsys.readouterr().err

@@ -14,9 +14,10 @@ from support.fake_trials import Recorder, execute_fake, plan_named
 from lora_bench.errors import StoppedEarlyError, StoreError
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.progress import Progress
+from lora_bench.results.trial_files import read_state
 from lora_bench.runner.jobs import job as guard
 from lora_bench.runner.jobs.job import TrialJob, run_guarded, settle_dead
-from lora_bench.runner.jobs.state import read_state, view_trial, write_state
+from lora_bench.runner.jobs.state import view_trial, write_state
 from lora_bench.runner.stage_times import StageClock
 from lora_bench.store import Store, write_json
 

@@ -14,6 +14,7 @@ from support import TESTS
 from support.fake_trials import Recorder
 from support.searched_trials import RANKS, TARGETS, execute_searched, loss_of, plan_grid, read_order
 
+from lora_bench.artifacts import LossPoint
 from lora_bench.cli.commands import status
 from lora_bench.cli.commands.run import describe_gaps
 from lora_bench.errors import InterruptedRunError, ResourceError
@@ -21,10 +22,10 @@ from lora_bench.planning.plan import ExperimentPlan
 from lora_bench.progress import SilentProgress
 from lora_bench.report import render_report
 from lora_bench.results.gather import gather_results, write_results
+from lora_bench.results.trial_files import read_state
 from lora_bench.runner.executor import run_trials
 from lora_bench.runner.experiment import list_pending, run_experiment
 from lora_bench.runner.freshness import inputs_key
-from lora_bench.runner.jobs.state import read_state
 from lora_bench.runner.ray_backend.search import RaySuggester, TrialFeed, count_slots
 from lora_bench.runner.search.optuna import StudySuggester, require_optuna
 from lora_bench.runner.search.trial_search import (
@@ -341,7 +342,10 @@ def test_while_a_search_goes_on_the_run_is_incomplete_and_says_how_far_it_is(tmp
 
 
 def test_the_objective_is_the_last_loss_or_the_mean_over_all_prompts(tmp_path: Path) -> None:
-    write_json(tmp_path / "train.json", {"curve": [{"eval_loss": 1.0}, {"eval_loss": 3.0}]})
+    write_json(
+        tmp_path / "train.json",
+        {"curve": [LossPoint(step, None, loss, 1e-4, 0.5) for step, loss in ((0, 1.0), (9, 3.0))]},
+    )
     scores = [{"metric": "m", "prompt": p, "value": v} for p, v in (("a", 2.0), ("b", 5.0), (None, 9.0))]
     write_json(tmp_path / "scores.json", {"scores": scores})
     assert read_objective(tmp_path, "held_out_loss", ["a"]) == 3.0
@@ -349,7 +353,7 @@ def test_the_objective_is_the_last_loss_or_the_mean_over_all_prompts(tmp_path: P
     assert read_objective(tmp_path, "m", ["a", "b", "c"]) is None  # a mean over fewer would not compare
     assert read_objective(tmp_path, "other", ["a"]) is None
     assert read_objective(tmp_path / "nothing", "held_out_loss", ["a"]) is None
-    write_json(tmp_path / "train.json", {"curve": [{"eval_loss": None}]})
+    write_json(tmp_path / "train.json", {"curve": [LossPoint(0, 2.0, None, 1e-4, 0.5)]})
     assert read_objective(tmp_path, "held_out_loss", ["a"]) is None
 
 
