@@ -241,8 +241,8 @@ class VggishEncoder(NetworkEncoder):
         return vectors.float().cpu().numpy()[:, None]
 
 
-def load_state(name: str, path: Path) -> dict[str, Any]:
-    """Read a checkpoint's dictionary without running code from it.
+def load_state(name: str, path: Path) -> dict[str, torch.Tensor]:
+    """Return a checkpoint's tensors, read without running code from it.
 
     Raises:
         UnscoredError: the file is damaged or holds more than tensors.

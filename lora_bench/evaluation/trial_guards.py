@@ -1,16 +1,15 @@
 """Guards of one trial: what stands beside its distances, measured on the held-out recordings in the same way.
 
 A record holds one set of clips: one prompt's, all prompts' together (`prompt` None), or the control's
-(`trial` None): what the genre's own recordings that nobody trained on would score.  A figure that cannot be
-had is absent, and `unscored` says why.
+(`trial` None): what the genre's own recordings that nobody trained on would score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -30,18 +29,57 @@ from lora_bench.stages.guard import (
     read_codes,
     search_copies,
 )
-from lora_bench.store import Store
+from lora_bench.store import JsonObject, Store, drop_absent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lora_bench.models.token_set import TokenSet
 
-Record = dict[str, Any]
 Codes = Sequence["NDArray[np.int16]"]
 SOUND, COPIES, CODES, DIVERSITY, ADHERENCE = (
     "silence and repetition", "copies in the sound", "copies in the codes", "diversity", "prompt adherence",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrialGuards:
+    """Figures of one set of clips; None where a figure is unavailable.
+
+    Attributes:
+        trial: its id; None for the held-out recordings, which are measured in the same way.
+        set: what the clips are.
+        prompt: None for all prompts together.
+        diversity: by encoder, the mean over prompts of the spread within a prompt over that of the references.
+        closer_than_held_out_frac: share of clips that are more like the training set than 95 % of the held-out clips.
+        nearest_copy: the clip that most resembles the training set, and the passage that it resembles.
+        unscored: why a figure is absent.
+        adherence: mean cosine of clips and their prompts.
+    """
+
+    trial: str | None
+    set: Literal["held-out recordings", "generated"]
+    prompt: str | None
+    n_clips: int
+    diversity: Mapping[str, float]
+    silent_clips_frac: float | None = None
+    silent_seconds_frac: float | None = None
+    repetition: float | None = None
+    copy_similarity: float | None = None
+    copy_similarity_max: float | None = None
+    closer_than_held_out_frac: float | None = None
+    nearest_copy: str | None = None
+    code_match: float | None = None
+    code_match_max: float | None = None
+    partial_code_copies_frac: float | None = None
+    unscored: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str | int | float] = field(default_factory=dict)
+    adherence: float | None = None
+    adherence_se: float | None = None
+
+    def to_json(self) -> JsonObject:
+        """Return the record as `guards.json` holds it: absent figures are left out."""
+        return {"trial": self.trial, "set": self.set, "prompt": self.prompt, **drop_absent(self)}
 
 
 @dataclass(frozen=True)
@@ -94,8 +132,8 @@ class MeasuredClips:
 
 def measure_guards(
     trial_id: str, prompts: Mapping[str, PromptClips], dataset: DatasetSide, store: Store
-) -> list[Record]:
-    """Records of the held-out control, of every prompt, and of all prompts together.
+) -> list[TrialGuards]:
+    """Measure the held-out control, of every prompt, and of all prompts together.
 
     Args:
         trial_id: of the trial.
@@ -181,34 +219,46 @@ def _describe(
     control: MeasuredClips,
     means: Sequence[Mapping[str, Embeddings]],
     dataset: DatasetSide,
-) -> Record:
-    record: Record = {
-        "trial": trial_id,
-        "set": "held-out recordings" if trial_id is None else "generated",
-        "prompt": prompt,
-        "n_clips": sum(one.n_clips for one in sets),
-    }
-    unscored = {figure: reason for one in sets for figure, reason in one.unscored.items()}
-    record["diversity"], lacking = _relate_diversity(means, dataset.references)
-    unscored |= lacking
+) -> TrialGuards:
+    diversity, lacking = _relate_diversity(means, dataset.references)
+    record = TrialGuards(
+        trial=trial_id,
+        set="held-out recordings" if trial_id is None else "generated",
+        prompt=prompt,
+        n_clips=sum(one.n_clips for one in sets),
+        diversity=diversity,
+        unscored={figure: reason for one in sets for figure, reason in one.unscored.items()} | lacking,
+        provenance=_describe_provenance(control, dataset),
+    )
     traits = [one.traits for one in sets if one.traits is not None]
     if len(traits) == len(sets):
-        record["silent_clips_frac"] = float(np.concatenate([one.is_silent for one in traits]).mean())
-        record["silent_seconds_frac"] = float(np.concatenate([one.silent_frac for one in traits]).mean())
-        record["repetition"] = float(np.median(np.concatenate([one.repetition for one in traits])))
+        record = replace(
+            record,
+            silent_clips_frac=float(np.concatenate([one.is_silent for one in traits]).mean()),
+            silent_seconds_frac=float(np.concatenate([one.silent_frac for one in traits]).mean()),
+            repetition=float(np.median(np.concatenate([one.repetition for one in traits]))),
+        )
     copies = [one.copies for one in sets if one.copies is not None]
     if len(copies) == len(sets) and control.copies is not None:
         similar = np.concatenate([one.similarities for one in copies])
         found = compare_nearness(similar, control.copies.similarities)
-        record |= {"copy_similarity": found.generated_median, "copy_similarity_max": float(similar.max())}
-        record["closer_than_held_out_frac"] = found.above_frac
-        record["nearest_copy"] = _name_nearest(sets)
+        record = replace(
+            record,
+            copy_similarity=found.generated_median,
+            copy_similarity_max=float(similar.max()),
+            closer_than_held_out_frac=found.above_frac,
+            nearest_copy=_name_nearest(sets),
+        )
     matches = [one.matches for one in sets if one.matches is not None]
     if len(matches) == len(sets):
         match = np.concatenate(matches)
-        record |= {"code_match": float(np.median(match)), "code_match_max": float(match.max())}
-        record["partial_code_copies_frac"] = float((match >= PARTIAL_MATCH_FRAC).mean())
-    return record | {"unscored": unscored, "provenance": _describe_provenance(control, dataset)}
+        record = replace(
+            record,
+            code_match=float(np.median(match)),
+            code_match_max=float(match.max()),
+            partial_code_copies_frac=float((match >= PARTIAL_MATCH_FRAC).mean()),
+        )
+    return record
 
 
 def _describe_provenance(control: MeasuredClips, dataset: DatasetSide) -> dict[str, str | int | float]:
@@ -257,15 +307,15 @@ def _relate_diversity(
     return found, unscored
 
 
-def _add_adherence(record: Record, parts: Sequence[NDArray[np.float64] | str]) -> Record:
-    """Mean cosine of clips and their prompts with its standard error over clips, prompts being strata."""
+def _add_adherence(record: TrialGuards, parts: Sequence[NDArray[np.float64] | str]) -> TrialGuards:
+    """Add the mean cosine of clips and their prompts with its standard error over clips, prompts being strata."""
     values = [part for part in parts if not isinstance(part, str)]
     if len(values) < len(parts):
         reason = next(part for part in parts if isinstance(part, str))
-        return record | {"unscored": record["unscored"] | {ADHERENCE: reason}}
+        return replace(record, unscored={**record.unscored, ADHERENCE: reason})
     n = sum(len(part) for part in values)
-    found = record | {"adherence": float(np.concatenate(values).mean())}
+    found = replace(record, adherence=float(np.concatenate(values).mean()))
     if min(len(part) for part in values) > 1:
         variance = sum(len(part) * float(part.var(ddof=1)) for part in values) / n**2
-        found["adherence_se"] = float(np.sqrt(variance))
+        found = replace(found, adherence_se=float(np.sqrt(variance)))
     return found

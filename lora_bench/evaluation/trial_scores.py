@@ -266,4 +266,4 @@ def guard_clips(
     )
     captions = list(dict.fromkeys(track.caption for track in made.manifest.of_split("train")))
     records = measure_guards(made.trial.id, prompts, dataset, made.store)
-    write_json(place, {"key": key, "guards": records, "captions": captions})
+    write_json(place, {"key": key, "guards": [record.to_json() for record in records], "captions": captions})

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from lora_bench.forecast.frozen_parts import ENCODEC_32KHZ, T5_BASE, count_codec, count_text_encoder
+from pydantic import TypeAdapter
+
+from lora_bench.forecast.frozen_parts import (
+    ENCODEC_32KHZ,
+    CodecSizes,
+    TextEncoderSizes,
+    count_codec,
+    count_text_encoder,
+)
 from lora_bench.spec.schema import ModelSpec
 
-Json = Mapping[str, Any]
-T5_BASE_WIDTH = 768
 MAX_POSITIONS = 2048
 # Published by Meta: decoder layers, width, feed-forward width, heads of attention; a stereo model has twice the
 # codebooks.
@@ -111,35 +117,67 @@ def hub_cache() -> Path:
     return (Path(home) if home else Path.home() / ".cache" / "huggingface") / "hub"
 
 
+@dataclass(frozen=True)
+class _DecoderConfig:
+    """Sizes in a `MusicgenDecoderConfig`, with its defaults."""
+
+    num_hidden_layers: int = 24
+    hidden_size: int = 1024
+    ffn_dim: int = 4096
+    num_attention_heads: int = 16
+    num_codebooks: int = 4
+    vocab_size: int = 2048
+    max_position_embeddings: int = MAX_POSITIONS
+    audio_channels: int = 1
+
+
+@dataclass(frozen=True)
+class _CodecConfig(CodecSizes):
+    sampling_rate: int = 32_000
+
+
+@dataclass(frozen=True)
+class _Config:
+    """What a MusicGen's config.json says of sizes."""
+
+    model_type: Literal["musicgen"]
+    decoder: _DecoderConfig
+    audio_encoder: _CodecConfig
+    text_encoder: TextEncoderSizes
+
+
+@cache
+def _make_reader() -> TypeAdapter[_Config]:
+    return TypeAdapter(_Config)
+
+
 def _read_config(place: Path) -> ModelShape | None:
-    """Shape from a config; None if there is none, or it is not a MusicGen's."""
+    """Return the shape in a config; None if there is none, or it is not a MusicGen's."""
     try:
-        config: Json = json.loads(place.read_text(encoding="utf-8"))
-        if config.get("model_type") != "musicgen":
-            return None
-        decoder, codec, text = (config[name] for name in ("decoder", "audio_encoder", "text_encoder"))
-        sizes = DecoderSizes(
-            n_layers=int(decoder.get("num_hidden_layers", 24)),
-            width=int(decoder.get("hidden_size", 1024)),
-            ffn_width=int(decoder.get("ffn_dim", 4096)),
-            n_heads=int(decoder.get("num_attention_heads", 16)),
-            text_width=int(text.get("d_model", T5_BASE_WIDTH)),
-            n_codebooks=int(decoder.get("num_codebooks", 4)),
-            codebook_size=int(decoder.get("vocab_size", 2048)),
-            max_positions=int(decoder.get("max_position_embeddings", MAX_POSITIONS)),
-        )
-        channels = int(decoder.get("audio_channels", 1))
-        return ModelShape(
-            linears=_list_linears(sizes),
-            decoder=sizes,
-            n_frozen=count_text_encoder(text) + count_codec(codec, sizes.n_codebooks // channels),
-            sample_rate_hz=int(codec.get("sampling_rate", 32_000)),
-            channels=channels,
-            hop_samples=math.prod(codec.get("upsampling_ratios", (8, 5, 4, 4))),
-            origin="the model's config.json",
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        config = _make_reader().validate_json(place.read_bytes())
+    except (OSError, ValueError):
         return None
+    decoder, codec, text = config.decoder, config.audio_encoder, config.text_encoder
+    sizes = DecoderSizes(
+        n_layers=decoder.num_hidden_layers,
+        width=decoder.hidden_size,
+        ffn_width=decoder.ffn_dim,
+        n_heads=decoder.num_attention_heads,
+        text_width=text.d_model,
+        n_codebooks=decoder.num_codebooks,
+        codebook_size=decoder.vocab_size,
+        max_positions=decoder.max_position_embeddings,
+    )
+    channels = decoder.audio_channels
+    return ModelShape(
+        linears=_list_linears(sizes),
+        decoder=sizes,
+        n_frozen=count_text_encoder(text) + count_codec(codec, sizes.n_codebooks // channels),
+        sample_rate_hz=codec.sampling_rate,
+        channels=channels,
+        hop_samples=math.prod(codec.upsampling_ratios),
+        origin="the model's config.json",
+    )
 
 
 def _published_shape(size: str, *, is_stereo: bool) -> ModelShape:
@@ -150,11 +188,11 @@ def _published_shape(size: str, *, is_stereo: bool) -> ModelShape:
         width=width,
         ffn_width=ffn_width,
         n_heads=n_heads,
-        text_width=T5_BASE_WIDTH,
+        text_width=TextEncoderSizes().d_model,
         n_codebooks=4 * channels,
         codebook_size=2048,
     )
-    n_frozen = count_text_encoder(T5_BASE) + count_codec(ENCODEC_32KHZ, 4)
+    n_frozen = count_text_encoder(TextEncoderSizes()) + count_codec(ENCODEC_32KHZ, 4)
     return ModelShape(_list_linears(sizes), sizes, n_frozen, 32_000, channels, 640, "published sizes")
 
 

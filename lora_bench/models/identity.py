@@ -114,7 +114,7 @@ def _identify(
     return identity
 
 
-def _settings(part: str, config: Any) -> dict[str, Any]:
+def _settings(part: str, config: object) -> dict[str, object]:
     return {name: getattr(config, name, None) for name in _SETTINGS[part]}
 
 

@@ -12,7 +12,7 @@ import math
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +29,7 @@ from lora_bench.models.linears import PackedLinear
 from lora_bench.models.model_files import former_hashes
 from lora_bench.models.targets import count_by_group
 from lora_bench.spec.schema import LoraSpec
-from lora_bench.store import disk_errors, read_json, write_json
+from lora_bench.store import JsonObject, disk_errors, read_json, write_json
 
 ADAPTER = "default"
 
@@ -103,9 +103,7 @@ def remove_adapter(peft_model: PeftModel) -> None:
             delattr(base, attribute)
 
 
-def save_adapter(
-    peft_model: PeftModel, folder: Path, provenance: Mapping[str, Any], base_name: str | None
-) -> None:
+def save_adapter(peft_model: PeftModel, folder: Path, provenance: JsonObject, base_name: str | None) -> None:
     """Write `folder` whole or not at all: PEFT's two files and `lora_bench.json`.
 
     Args:
@@ -147,10 +145,10 @@ def _replace_folder(draft: Path, folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def read_provenance(folder: Path) -> dict[str, Any] | None:
+def read_provenance(folder: Path) -> JsonObject | None:
     """Read the provenance that `save_adapter` wrote; None if another program wrote the adapter."""
     try:
-        return cast("dict[str, Any]", read_json(folder / ADAPTER_PROVENANCE))
+        return cast("JsonObject", read_json(folder / ADAPTER_PROVENANCE))
     except StoreError:
         return None
 

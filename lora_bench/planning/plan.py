@@ -6,7 +6,7 @@ The order is zero-shot models, variants, grid, ablations; within each, training 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from lora_bench.spec.loading import LoadedSpec
 from lora_bench.spec.schema import DatasetSpec, GenerationSpec, LoraSpec, ModelSpec, Section, TrainSpec
 from lora_bench.spec.search import EarlyStoppingSpec
 from lora_bench.spec.search_problems import find_search_problems
-from lora_bench.store import hash_json, read_json, to_jsonable, write_json
+from lora_bench.store import JsonObject, hash_json, read_json, to_jsonable
 
 # Raised when the same settings give other clips, or when what is hashed changes.
 ID_VERSION = 2
@@ -301,7 +301,7 @@ def _hash_settings(item: Configuration, seed: int | None, texts: SectionTexts) -
     return hashlib.sha256(write_canonical(facts).encode()).hexdigest()[:8]
 
 
-def _select_sections(item: Configuration, *, trained: bool) -> dict[str, Mapping[str, Any]]:
+def _select_sections(item: Configuration, *, trained: bool) -> dict[str, JsonObject]:
     """The sections that count.
 
     A dataset or model in a local folder counts by its absolute path, a built-in one by its name.
@@ -309,11 +309,6 @@ def _select_sections(item: Configuration, *, trained: bool) -> dict[str, Mapping
     return {
         name: section for name, section in item.identity.items() if trained or name not in _ADAPTER_SECTIONS
     }
-
-
-def write_plan(path: Path, plan: ExperimentPlan) -> None:
-    """Write a plan as JSON, atomically."""
-    write_json(path, plan)
 
 
 def read_plan(path: Path) -> ExperimentPlan:

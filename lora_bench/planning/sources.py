@@ -10,13 +10,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
 
 from lora_bench.folder_walk import spell_path
 from lora_bench.slugs import slugify
-from lora_bench.store import hash_json
-
-Json = Mapping[str, Any]
+from lora_bench.store import JsonObject, hash_json
 
 
 @dataclass(frozen=True)
@@ -40,9 +37,9 @@ class Source:
         return run_folder / self.folder
 
 
-def list_sources(trials: Sequence[Json]) -> list[Source]:
+def list_sources(trials: Sequence[JsonObject]) -> list[Source]:
     """Sources of planned trials (as `plan.json` has them), in the order of their first trial."""
-    groups: dict[str, list[Json]] = {}
+    groups: dict[str, list[JsonObject]] = {}
     for trial in trials:
         groups.setdefault(key_source(trial), []).append(trial)
     firsts = [group[0] for group in groups.values()]
@@ -54,14 +51,14 @@ def list_sources(trials: Sequence[Json]) -> list[Source]:
     return found
 
 
-def key_source(trial: Json) -> str:
+def key_source(trial: JsonObject) -> str:
     """Eight digits of the hash of what a source is."""
-    generation = trial.get("generation") or {}
+    generation = _read_section(trial, "generation")
     facts = {name: trial.get(name) for name in ("model", "dataset")}
     return hash_json(facts | {name: generation.get(name) for name in ("clip_s", "n_clips")}, length=8)
 
 
-def _label(trials: Sequence[Json]) -> list[str]:
+def _label(trials: Sequence[JsonObject]) -> list[str]:
     """A name per source that no other has: the dataset's, and more where that is not enough."""
     parts = [_name_parts(trial) for trial in trials]
     labels = [part[0] for part in parts]
@@ -74,14 +71,19 @@ def _label(trials: Sequence[Json]) -> list[str]:
     return labels
 
 
-def _name_parts(trial: Json) -> tuple[str, ...]:
-    dataset: Json = trial.get("dataset") or {}
-    generation: Json = trial.get("generation") or {}
+def _read_section(trial: JsonObject, name: str) -> JsonObject:
+    """Return a section of a planned trial; empty where an earlier version did not write it."""
+    section = trial.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _name_parts(trial: JsonObject) -> tuple[str, ...]:
+    dataset, generation = _read_section(trial, "dataset"), _read_section(trial, "generation")
     path = dataset.get("path")
     name = spell_path(PurePath(str(path)).name) if path else str(dataset.get("builtin") or "data")
     return (
         name,
-        PurePath(str((trial.get("model") or {}).get("id"))).name,
+        PurePath(str(_read_section(trial, "model").get("id"))).name,
         f"clips of {generation.get('clip_s')} s",
         f"{generation.get('n_clips')} clips",
         key_source(trial),

@@ -19,6 +19,7 @@ from lora_bench.spec.problems import field_name
 from lora_bench.spec.schema import LoraSpec, Section
 from lora_bench.spec.targets import spell_targets
 from lora_bench.spec.words import suggest
+from lora_bench.store import JsonObject
 
 ZERO_SHOT = "zero-shot"
 EFFECT_FREE: Mapping[str, Collection[str]] = {
@@ -53,7 +54,7 @@ class Configuration:
     settings: TrialSettings
     changes: Changes
     field: str
-    identity: Mapping[str, Mapping[str, Any]]
+    identity: Mapping[str, JsonObject]
     aliases: list[str] = dataclasses.field(default_factory=list)
     merged_fields: list[str] = dataclasses.field(default_factory=list)
     cells: list[dict[str, str]] = dataclasses.field(default_factory=list)
@@ -82,15 +83,14 @@ class SectionForms:
     """
 
     def __init__(self) -> None:
-        self._known: dict[
-            int, tuple[Section, dict[str, Any]]
-        ] = {}  # kept with its section, whose id it is under
+        # each is kept with its section, under whose id it is
+        self._known: dict[int, tuple[Section, JsonObject]] = {}
 
-    def identify(self, settings: TrialSettings) -> dict[str, dict[str, Any]]:
+    def identify(self, settings: TrialSettings) -> dict[str, JsonObject]:
         """What settings are compared by; not to be changed."""
         return {name: self._write(section) for name, section in settings}
 
-    def _write(self, section: Section) -> dict[str, Any]:
+    def _write(self, section: Section) -> JsonObject:
         known = self._known.get(id(section))
         if known is not None:
             return known[1]
@@ -110,14 +110,14 @@ class SectionTexts:
 
     def __init__(self, skip: Mapping[str, Collection[str]] | None = None) -> None:
         self.skip = skip or {}
-        self._known: dict[tuple[str, int], tuple[Mapping[str, Any], str]] = {}
+        self._known: dict[tuple[str, int], tuple[JsonObject, str]] = {}
 
-    def write(self, identity: Mapping[str, Mapping[str, Any]]) -> str:
+    def write(self, identity: Mapping[str, JsonObject]) -> str:
         """What `write_canonical` gives for the whole."""
         parts = [f'"{name}":{self._write_section(name, identity[name])}' for name in sorted(identity)]
         return f"{{{','.join(parts)}}}"
 
-    def _write_section(self, name: str, plain: Mapping[str, Any]) -> str:
+    def _write_section(self, name: str, plain: JsonObject) -> str:
         known = self._known.get((name, id(plain)))
         if known is None:
             skipped = self.skip.get(name, ())
@@ -175,7 +175,7 @@ class _Expander:
 
     def change_section(
         self, name: str, section: Section | None, changes: Changes, where: str
-    ) -> dict[str, Any] | None:
+    ) -> Mapping[str, object] | None:
         """`{name: plain section}` after changes; None, and a problem, if they name an unknown dataset."""
         sections: dict[str, Any] = {} if section is None else {name: section.model_dump()}
         ordered = sorted(changes.items(), key=lambda item: item[0].count("."))
@@ -310,7 +310,7 @@ class _Expander:
             first.identity = self.forms.identify(first.settings)
 
 
-def drop_effect_free(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def drop_effect_free(sections: Mapping[str, JsonObject]) -> dict[str, JsonObject]:
     """Plain sections without the fields of `EFFECT_FREE`."""
     return {
         name: {key: value for key, value in section.items() if key not in EFFECT_FREE.get(name, ())}

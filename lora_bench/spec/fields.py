@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -85,49 +86,57 @@ def describe_type(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return " or ".join(describe_type(arg, metadata) for arg in args)
     if annotation in {int, float}:
         kind = "a whole number" if annotation is int else "a number"
-        return f"{kind}{_describe_range(_limits(metadata))}"
+        return f"{kind}{_describe_range(_read_limits(metadata))}"
     if origin is list:
         return f"a list, each item {describe_type(args[0])}" if args[0] is not Any else "a list of values"
     if origin is dict or section_in(annotation) is not None:
         return "a mapping (`key: value` lines)"
-    limits = _limits(metadata)
+    limits = _read_limits(metadata)
     if annotation is str:
         return _describe_text(limits)
     return {bool: "`true` or `false`", Path: "a path", type(None): "`null`"}.get(annotation, "a value")
 
 
-def _limits(metadata: Sequence[Any]) -> dict[str, Any]:
-    """Constraints by name, from Pydantic's and annotated-types' markers."""
-    found: dict[str, Any] = {}
+@dataclass(frozen=True)
+class Limits:
+    """Constraints of a field, as Pydantic names them."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    pattern: str | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+
+
+def _read_limits(metadata: Sequence[Any]) -> Limits:
+    """Return the constraints in Pydantic's and annotated-types' markers; a later marker counts."""
+    found = Limits()
     for item in metadata:
-        if isinstance(item, FieldInfo):
-            found |= _limits(item.metadata)
-        for name in ("ge", "gt", "le", "lt", "pattern", "min_length", "max_length"):
-            if getattr(item, name, None) is not None:
-                found[name] = getattr(item, name)
+        marks = [*item.metadata, item] if isinstance(item, FieldInfo) else [item]
+        for mark in marks:
+            stated = {each.name: getattr(mark, each.name, None) for each in fields(Limits)}
+            found = replace(found, **{name: value for name, value in stated.items() if value is not None})
     return found
 
 
-def _describe_range(limits: dict[str, Any]) -> str:
+def _describe_range(limits: Limits) -> str:
     words: list[str] = []
-    if limits.get("gt") is not None:
-        words.append(f"above {limits['gt']:g}")
-    elif limits.get("ge") is not None:
-        words.append(
-            f"from {limits['ge']:g}" if limits.get("le") is not None else f"of at least {limits['ge']:g}"
-        )
-    if limits.get("lt") is not None:
-        words.append(f"below {limits['lt']:g}" if limits["lt"] < 2**31 else "below 2^31")
-    elif limits.get("le") is not None:
-        words.append(
-            f"to {limits['le']:g}" if words and words[0].startswith("from") else f"up to {limits['le']:g}"
-        )
+    if limits.gt is not None:
+        words.append(f"above {limits.gt:g}")
+    elif limits.ge is not None:
+        words.append(f"from {limits.ge:g}" if limits.le is not None else f"of at least {limits.ge:g}")
+    if limits.lt is not None:
+        words.append(f"below {limits.lt:g}" if limits.lt < 2**31 else "below 2^31")
+    elif limits.le is not None:
+        words.append(f"to {limits.le:g}" if words and words[0].startswith("from") else f"up to {limits.le:g}")
     return f" {' '.join(words)}".rstrip()
 
 
-def _describe_text(limits: dict[str, Any]) -> str:
-    if limits.get("pattern"):
+def _describe_text(limits: Limits) -> str:
+    if limits.pattern:
         return "a name of letters, digits and `. _ + -` (at most 80, the first a letter or digit)"
-    if limits.get("max_length"):
-        return f"text of {limits.get('min_length') or 0} to {limits['max_length']} characters"
-    return "text, not empty" if limits.get("min_length") else "text"
+    if limits.max_length:
+        return f"text of {limits.min_length or 0} to {limits.max_length} characters"
+    return "text, not empty" if limits.min_length else "text"

@@ -11,21 +11,22 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from pydantic.json_schema import JsonSchemaValue
+
 from lora_bench.metrics import METRIC_NAMES
 from lora_bench.spec.experiment import ExperimentSpec, TrialSettings
 from lora_bench.spec.fields import dotted_fields
 
-Json = dict[str, Any]
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def build_json_schema() -> Json:
+def build_json_schema() -> JsonSchemaValue:
     """JSON Schema (2020-12) of a spec file."""
     schema = ExperimentSpec.model_json_schema(by_alias=True)
     settings = TrialSettings.model_json_schema(by_alias=True)
-    definitions: Json = {**settings["$defs"], **schema["$defs"]}
-    properties: Json = schema["properties"]
-    prompt_file: Json = {
+    definitions: JsonSchemaValue = {**settings["$defs"], **schema["$defs"]}
+    properties: JsonSchemaValue = schema["properties"]
+    prompt_file: JsonSchemaValue = {
         "type": "object",
         "properties": {"file": {"type": "string", "description": "Text file with one prompt per line."}},
         "required": ["file"],
@@ -34,11 +35,11 @@ def build_json_schema() -> Json:
     properties["extends"] = _either(properties["extends"], {"type": "string"})
     properties["dataset"] = _either(properties["dataset"], {"type": "string"})
     properties["prompts"] = _with_files(properties["prompts"], prompt_file)
-    groups: Json = properties["prompt_sets"]["patternProperties"]
+    groups: JsonSchemaValue = properties["prompt_sets"]["patternProperties"]
     groups |= {pattern: _with_files(listed, prompt_file) for pattern, listed in groups.items()}
     properties["metrics"]["items"] = {"enum": list(METRIC_NAMES)}
     changes = _changes_schema(settings)
-    ablations: Json = properties["ablations"]["patternProperties"]
+    ablations: JsonSchemaValue = properties["ablations"]["patternProperties"]
     ablations |= {pattern: {**changes, "minProperties": 1, "maxProperties": 1} for pattern in ablations}
     for name in ("datasets", "prompt_sets", "ablations"):
         properties[name]["additionalProperties"] = False
@@ -54,36 +55,38 @@ def build_json_schema() -> Json:
     return {"$schema": _DIALECT, **_without_titles(schema)}
 
 
-def _either(first: Json, second: Json) -> Json:
+def _either(first: JsonSchemaValue, second: JsonSchemaValue) -> JsonSchemaValue:
     """A field that takes one or the other, description and default kept."""
     outer = {key: first[key] for key in ("description", "default") if key in first}
     return {"anyOf": [{key: value for key, value in first.items() if key not in outer}, second], **outer}
 
 
-def _with_files(prompts: Json, prompt_file: Json) -> Json:
+def _with_files(prompts: JsonSchemaValue, prompt_file: JsonSchemaValue) -> JsonSchemaValue:
     """A list of prompts whose items may be files, or one file."""
     listed = {**prompts, "items": {"anyOf": [prompts["items"], prompt_file]}}
     return _either(listed, prompt_file)
 
 
-def _changes_schema(settings: Json) -> Json:
+def _changes_schema(settings: JsonSchemaValue) -> JsonSchemaValue:
     """Sections with any of their fields, or dotted fields."""
-    sections: Json = {name: {"$ref": field["$ref"]} for name, field in settings["properties"].items()}
+    sections: JsonSchemaValue = {
+        name: {"$ref": field["$ref"]} for name, field in settings["properties"].items()
+    }
     sections["dataset"] = {"anyOf": [sections["dataset"], {"type": "string"}]}
-    dotted: Json = {name: {} for name in dotted_fields(TrialSettings)}
+    dotted: JsonSchemaValue = {name: {} for name in dotted_fields(TrialSettings)}
     return {"type": "object", "properties": {**sections, **dotted}, "additionalProperties": False}
 
 
-def _open_trials(definitions: Json, changes: Json) -> None:
+def _open_trials(definitions: JsonSchemaValue, changes: JsonSchemaValue) -> None:
     """Variants, links and axes as they are written, not as they are stored."""
-    variant: Json = definitions["VariantSpec"]
+    variant: JsonSchemaValue = definitions["VariantSpec"]
     variant["properties"] = {"name": variant["properties"]["name"], **changes["properties"]}
-    link: Json = definitions["ZipSpec"]
-    values: Json = {"type": "array", "minItems": 1}
-    fields: Json = dict.fromkeys((*dotted_fields(TrialSettings), "dataset"), values)
+    link: JsonSchemaValue = definitions["ZipSpec"]
+    values: JsonSchemaValue = {"type": "array", "minItems": 1}
+    fields: JsonSchemaValue = dict.fromkeys((*dotted_fields(TrialSettings), "dataset"), values)
     link["properties"] = {"with": link["properties"]["with"], **fields}
     link["required"] = ["with"]
-    grid: Json = definitions["GridSpec"]["properties"]
+    grid: JsonSchemaValue = definitions["GridSpec"]["properties"]
     grid["axes"] = {**grid["axes"], "properties": fields, "additionalProperties": False}
     grid["zip"] = _either(grid["zip"], {"$ref": "#/$defs/ZipSpec"})
     grid["exclude"]["items"] = changes

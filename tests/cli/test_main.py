@@ -22,7 +22,7 @@ from lora_bench import report
 from lora_bench.cli import main as cli
 from lora_bench.errors import DatasetError, InterruptedRunError
 from lora_bench.evaluation import folder_scores as scoring
-from lora_bench.planning.plan import plan_file, write_plan
+from lora_bench.planning.plan import plan_file
 from lora_bench.runner import experiment
 from lora_bench.runner.freshness import RunHistory
 from lora_bench.runner.jobs.locks import hold_run
@@ -171,7 +171,7 @@ def test_plan_as_json_holds_all_that_a_script_needs(spec: Path, capsys: pytest.C
 def test_reasons_follow_what_the_files_say(spec: Path) -> None:
     plan = plan_file(load_spec(spec))
     run_folder = spec.parent / "runs" / "t"
-    write_plan(run_folder / "plan.json", plan)
+    write_json(run_folder / "plan.json", plan)
     zero_shot, small, large = plan.trials
 
     def explain(overrides: tuple[str, ...] = ()) -> dict[str, tuple[str, str]]:
@@ -206,7 +206,7 @@ def test_status_tells_states_and_exits_3_until_all_is_done(
 ) -> None:
     plan = plan_file(load_spec(spec))
     run_folder = spec.parent / "runs" / "t"
-    write_plan(run_folder / "plan.json", plan)
+    write_json(run_folder / "plan.json", plan)
     write_state(run_folder / "trials" / plan.trials[0].id, {"state": "done"})
     write_state(run_folder / "trials" / plan.trials[1].id, {"state": "running"})
     for target in (str(spec), str(run_folder)):
@@ -237,11 +237,11 @@ def test_status_shows_the_plan_that_is_being_run_and_not_what_was_done_before(
         return code, {trial["name"]: trial["state"] for trial in trials}
 
     finish(plan.trials)
-    write_plan(run_folder / "plan.json", plan)
+    write_json(run_folder / "plan.json", plan)
     changed = plan_file(load_spec(spec, ["train.steps=5"]))
     assert show() == (0, {"zero-shot": "done", "small": "done", "large": "done"})
     with hold_run(run_folder, run_folder.parent / ".cache"):
-        write_plan(run_folder / "plan.json", changed)
+        write_json(run_folder / "plan.json", changed)
         assert show() == (3, {"zero-shot": "done", "small": "waiting", "large": "waiting"})
         finish(changed.trials[1:2], state="failed", reason="loss is NaN")
         assert show()[1]["small"] == "failed"

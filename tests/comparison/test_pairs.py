@@ -13,7 +13,7 @@ from support.provenance_gaps import find_gaps
 
 from lora_bench.artifacts import Embeddings
 from lora_bench.comparison.pairs import compare_trials, find_pairs
-from lora_bench.planning.plan import ExperimentPlan, plan_experiment, write_plan
+from lora_bench.planning.plan import ExperimentPlan, plan_experiment
 from lora_bench.progress import SilentProgress
 from lora_bench.results.csv_table import render_csv
 from lora_bench.results.gather import gather_results
@@ -52,7 +52,7 @@ def write_run(folder: Path, plan: ExperimentPlan, *, shifts: dict[str, float]) -
     rng = np.random.default_rng(0)
     base = {prompt: rng.normal(size=(N * WINDOWS, DIM)) + 2.0 for prompt in PROMPTS}
     save_embeddings(wrap(rng.normal(size=(20 * WINDOWS, DIM))), folder / "reference_embeddings" / "r.npz")
-    write_plan(folder / "plan.json", plan)
+    write_json(folder / "plan.json", plan)
     for trial in plan.trials:
         place = folder / "trials" / trial.id
         for prompt, slug in prompt_slugs(trial.prompts).items():

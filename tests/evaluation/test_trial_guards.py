@@ -11,7 +11,7 @@ from lora_bench.artifacts import AudioClip, AudioFormat, Embeddings, Manifest, T
 from lora_bench.errors import ScoreError
 from lora_bench.evaluation.trial_guards import DatasetSide, PromptClips, measure_guards
 from lora_bench.models.token_set import TokenSet
-from lora_bench.store import Store, to_jsonable
+from lora_bench.store import Store
 
 RATE_HZ = 16_000
 FRAME_RATE_HZ = 50.0
@@ -74,6 +74,11 @@ def make_prompt(folder: Path, sounds, codes, adherence="no weights here") -> Pro
     return PromptClips(iter(clips), files, means, adherence)
 
 
+def measure(trial: str, prompts: dict[str, PromptClips], side: DatasetSide, store: Store):
+    """The records as they are written."""
+    return [record.to_json() for record in measure_guards(trial, prompts, side, store)]
+
+
 def fresh(n=4, seed=100):
     return [make_tune(CLIP_S, seed + i) for i in range(n)], [make_codes(150, seed + i) for i in range(n)]
 
@@ -94,7 +99,7 @@ def test_copies_are_told_from_fresh_music_by_sound_and_by_code(dataset, tmp_path
         "own": make_prompt(tmp_path / "a", *fresh()),
         "copied": make_prompt(tmp_path / "b", *copies(side)),
     }
-    control, own, copied, pooled = measure_guards("t-1", prompts, side, store)
+    control, own, copied, pooled = measure("t-1", prompts, side, store)
     assert (control["trial"], control["set"], control["n_clips"]) == (None, "held-out recordings", 6)
     assert [(r["trial"], r["prompt"], r["n_clips"]) for r in (own, copied, pooled)] == [
         ("t-1", "own", 4), ("t-1", "copied", 4), ("t-1", None, 8),
@@ -112,7 +117,7 @@ def test_copies_are_told_from_fresh_music_by_sound_and_by_code(dataset, tmp_path
 
 def test_every_record_has_provenance_and_is_json(dataset, tmp_path: Path) -> None:
     side, store = dataset
-    for record in to_jsonable(measure_guards("t", {"p": make_prompt(tmp_path, *fresh(2))}, side, store)):
+    for record in measure("t", {"p": make_prompt(tmp_path, *fresh(2))}, side, store):
         about = record["provenance"]
         assert about["dataset"] == "key"
         assert about["tokens"] == "tokens"
@@ -125,7 +130,7 @@ def test_silence_and_loops_are_seen(dataset, tmp_path: Path) -> None:
     side, store = dataset
     bar = make_tune(1.0, 5)
     sounds = [np.zeros((1, 48_000), np.float32), np.tile(bar, (1, 3))]
-    _, record, _ = measure_guards("t", {"p": make_prompt(tmp_path, sounds, fresh(2)[1])}, side, store)
+    _, record, _ = measure("t", {"p": make_prompt(tmp_path, sounds, fresh(2)[1])}, side, store)
     assert record["silent_clips_frac"] == 0.5
     assert record["silent_seconds_frac"] == 0.5
     assert record["repetition"] > 0.9
@@ -135,7 +140,7 @@ def test_clips_without_kept_codes_are_unscored_with_the_way_out(dataset, tmp_pat
     side, store = dataset
     sounds, codes = fresh(3)
     made = make_prompt(tmp_path, sounds, [codes[0], None, None])
-    _, record, pooled = measure_guards("t", {"p": made}, side, store)
+    _, record, pooled = measure("t", {"p": made}, side, store)
     for found in (record, pooled):
         assert "code_match" not in found
         assert "2 of 3 clips (the first is 001)" in found["unscored"]["copies in the codes"]
@@ -147,13 +152,13 @@ def test_damaged_codes_fail_by_name(dataset, tmp_path: Path) -> None:
     made = make_prompt(tmp_path, *fresh(2))
     (tmp_path / "001.npy").write_bytes(b"nothing")
     with pytest.raises(ScoreError, match=r"001\.npy: damaged codes"):
-        measure_guards("t", {"p": made}, side, store)
+        measure("t", {"p": made}, side, store)
 
 
 def test_clips_below_two_seconds_have_no_sound_guards_but_the_others(dataset, tmp_path: Path) -> None:
     side, store = dataset
     sounds = [make_tune(1.0, i) for i in range(2)]
-    _, record, _ = measure_guards("t", {"p": make_prompt(tmp_path, sounds, fresh(2)[1])}, side, store)
+    _, record, _ = measure("t", {"p": make_prompt(tmp_path, sounds, fresh(2)[1])}, side, store)
     assert "repetition" not in record
     assert "at least 2 s" in record["unscored"]["silence and repetition"]
     assert record["diversity"]["mfcc20"] > 0.0
@@ -168,19 +173,19 @@ def test_adherence_is_the_mean_with_its_error_or_the_reason(dataset, tmp_path: P
         "p": make_prompt(tmp_path, sounds, codes, np.array([0.1, 0.2, 0.3])),
         "q": make_prompt(tmp_path / "a", sounds, codes, np.array([0.5, 0.5, 0.5])),
     }
-    _, one, other, pooled = measure_guards("t", prompts, side, store)
+    _, one, other, pooled = measure("t", prompts, side, store)
     assert (one["adherence"], one["adherence_se"]) == pytest.approx((0.2, 0.1 / np.sqrt(3)))
     assert (other["adherence"], other["adherence_se"]) == (0.5, 0.0)
     assert (pooled["adherence"], pooled["adherence_se"]) == pytest.approx((0.35, 0.1 / np.sqrt(3) / 2))
-    _, record, _ = measure_guards("t", {"p": make_prompt(tmp_path, sounds, codes)}, side, store)
+    _, record, _ = measure("t", {"p": make_prompt(tmp_path, sounds, codes)}, side, store)
     assert record["unscored"]["prompt adherence"] == "no weights here"
     assert "adherence" not in record
 
 
 def test_features_of_the_training_side_are_made_once(dataset, tmp_path: Path) -> None:
     side, store = dataset
-    measure_guards("t", {"p": make_prompt(tmp_path, *fresh(2))}, side, store)
+    measure("t", {"p": make_prompt(tmp_path, *fresh(2))}, side, store)
     [place] = [path for path in (store.root / "guard_frames").iterdir() if path.is_dir()]
     stamp = (place / "frames.npz").stat().st_mtime_ns
-    measure_guards("t", {"p": make_prompt(tmp_path, *fresh(2))}, side, store)
+    measure("t", {"p": make_prompt(tmp_path, *fresh(2))}, side, store)
     assert (place / "frames.npz").stat().st_mtime_ns == stamp

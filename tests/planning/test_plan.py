@@ -18,10 +18,9 @@ from lora_bench.planning.plan import (
     plan_experiment,
     plan_file,
     read_plan,
-    write_plan,
 )
 from lora_bench.spec import ExperimentSpec, load_spec
-from lora_bench.store import to_jsonable
+from lora_bench.store import to_jsonable, write_json
 
 BASE: dict[str, Any] = {"schema": 1, "name": "t", "dataset": {"builtin": "chiptune"}, "prompts": ["a"]}
 
@@ -330,7 +329,7 @@ def test_plan_round_trips_through_json(tmp_path: Path) -> None:
         },
         repeats={"train_seeds": [0, 1]},
     )
-    write_plan(tmp_path / "plan.json", found)
+    write_json(tmp_path / "plan.json", found)
     assert read_plan(tmp_path / "plan.json") == found
     for trial in found.trials:
         assert TrialPlan.model_validate_json(trial.model_dump_json()) == trial

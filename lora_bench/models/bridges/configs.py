@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import yaml
@@ -17,8 +18,8 @@ from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderC
 
 from lora_bench.errors import ModelError
 from lora_bench.models.delay_pattern import find_delays
+from lora_bench.store import JsonObject, JsonValue
 
-Json = Mapping[str, Any]
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 MAX_REFERENCES = 20  # in a chain
 CONDITION = "description"
@@ -64,7 +65,7 @@ CODEC_SETTINGS: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
 )
 
 
-def parse_config(text: str) -> dict[str, Any]:
+def parse_config(text: str) -> JsonObject:
     """Parse audiocraft's YAML.
 
     Raises:
@@ -78,10 +79,10 @@ def parse_config(text: str) -> dict[str, Any]:
         raise ModelError(
             f"xp.cfg is {type(found).__name__}, expected audiocraft's config, a tree of settings"
         )
-    return cast("dict[str, Any]", found)
+    return cast("JsonObject", found)
 
 
-def look_up(config: Json, path: str, default: Any = None) -> Any:
+def look_up(config: JsonObject, path: str, default: Any = None) -> Any:
     """Return a setting by its dotted path, after following references; `default` if it is missing.
 
     Raises:
@@ -90,21 +91,21 @@ def look_up(config: Json, path: str, default: Any = None) -> Any:
     return _look_up(config, path, default, n_left=MAX_REFERENCES)
 
 
-def _look_up(config: Json, path: str, default: Any, n_left: int) -> Any:
+def _look_up(config: JsonObject, path: str, default: Any, n_left: int) -> Any:
     if n_left == 0:
         raise ModelError(f"xp.cfg: {path} refers to itself; the config is damaged")
     node: Any = config
     for part in path.split("."):
         if not isinstance(node, Mapping) or part not in node:
             return default
-        node = cast("Json", node)[part]
+        node = cast("JsonObject", node)[part]
         reference = REFERENCE.fullmatch(node) if isinstance(node, str) else None
         if reference is not None:
             node = _look_up(config, reference[1], None, n_left - 1)
     return node
 
 
-def _check(config: Json, settings: tuple[tuple[str, Any, tuple[Any, ...]], ...], name: str) -> None:
+def _check(config: JsonObject, settings: tuple[tuple[str, Any, tuple[Any, ...]], ...], name: str) -> None:
     for path, default, supported in settings:
         value = look_up(config, path, default)
         if value not in supported:
@@ -115,7 +116,7 @@ def _check(config: Json, settings: tuple[tuple[str, Any, tuple[Any, ...]], ...],
             )
 
 
-def check_conditioners(config: Json, name: str) -> None:
+def check_conditioners(config: JsonObject, name: str) -> None:
     """Refuse models with conditioners other than text.
 
     Raises:
@@ -138,8 +139,26 @@ def check_conditioners(config: Json, name: str) -> None:
     )
 
 
-def decoder_config_from_audiocraft(config: Json, frame_rate_hz: float, name: str) -> dict[str, Any]:
-    """Return the arguments of transformers' `MusicgenDecoderConfig`.
+@dataclass(frozen=True)
+class DecoderSettings:
+    """Arguments of transformers' `MusicgenDecoderConfig`."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    ffn_dim: int
+    activation_function: str
+    dropout: float
+    num_codebooks: int
+    audio_channels: int
+    max_position_embeddings: int
+    pad_token_id: int
+    bos_token_id: int
+
+
+def decoder_config_from_audiocraft(config: JsonObject, frame_rate_hz: float, name: str) -> DecoderSettings:
+    """Return transformers' settings of the decoder.
 
     Args:
         config: of the language model.
@@ -163,23 +182,25 @@ def decoder_config_from_audiocraft(config: Json, frame_rate_hz: float, name: str
     card = int(look_up(config, "transformer_lm.card"))
     width = int(look_up(config, "transformer_lm.dim"))
     segment_s = float(look_up(config, "dataset.segment_duration", 30.0))
-    return {
-        "vocab_size": card,
-        "hidden_size": width,
-        "num_hidden_layers": int(look_up(config, "transformer_lm.num_layers")),
-        "num_attention_heads": int(look_up(config, "transformer_lm.num_heads")),
-        "ffn_dim": int(float(look_up(config, "transformer_lm.hidden_scale", 4)) * width),
-        "activation_function": look_up(config, "transformer_lm.activation", "relu"),
-        "dropout": float(look_up(config, "transformer_lm.dropout", 0.1)),
-        "num_codebooks": n_codebooks,
-        "audio_channels": channels,
-        "max_position_embeddings": round(segment_s * frame_rate_hz) + max(delays),
-        "pad_token_id": card,
-        "bos_token_id": card,
-    }
+    return DecoderSettings(
+        vocab_size=card,
+        hidden_size=width,
+        num_hidden_layers=int(look_up(config, "transformer_lm.num_layers")),
+        num_attention_heads=int(look_up(config, "transformer_lm.num_heads")),
+        ffn_dim=int(float(look_up(config, "transformer_lm.hidden_scale", 4)) * width),
+        activation_function=look_up(config, "transformer_lm.activation", "relu"),
+        dropout=float(look_up(config, "transformer_lm.dropout", 0.1)),
+        num_codebooks=n_codebooks,
+        audio_channels=channels,
+        max_position_embeddings=round(segment_s * frame_rate_hz) + max(delays),
+        pad_token_id=card,
+        bos_token_id=card,
+    )
 
 
-def decoder_config_to_audiocraft(decoder: MusicgenDecoderConfig, frame_rate_hz: float, text_name: str) -> Any:
+def decoder_config_to_audiocraft(
+    decoder: MusicgenDecoderConfig, frame_rate_hz: float, text_name: str
+) -> dict[str, JsonValue]:
     """Return audiocraft's config of a language model, complete for its own loader.
 
     Args:
@@ -244,7 +265,7 @@ def _find_scale(ffn_width: int, width: int) -> float:
     return scale if int(scale * width) == ffn_width else math.nextafter(scale, math.inf)
 
 
-def codec_config_from_audiocraft(config: Json, name: str) -> EncodecConfig:
+def codec_config_from_audiocraft(config: JsonObject, name: str) -> EncodecConfig:
     """Return transformers' config of audiocraft's EnCodec.
 
     Raises:
@@ -293,7 +314,7 @@ def _find_bandwidth_kbps(codec: EncodecConfig, n_codebooks: int) -> float:
     )
 
 
-def codec_config_to_audiocraft(codec: EncodecConfig, n_codebooks: int) -> Any:
+def codec_config_to_audiocraft(codec: EncodecConfig, n_codebooks: int) -> dict[str, JsonValue]:
     """Return audiocraft's config of an EnCodec, complete for its own loader.
 
     Args:
@@ -345,11 +366,11 @@ def codec_config_to_audiocraft(codec: EncodecConfig, n_codebooks: int) -> Any:
     }
 
 
-def join_configs(decoder: Json, codec: EncodecConfig, text: Any) -> MusicgenConfig:
+def join_configs(decoder: DecoderSettings, codec: EncodecConfig, text: Any) -> MusicgenConfig:
     """Return transformers' config of a whole MusicGen."""
     parts: dict[str, Any] = {
         "text_encoder": text.to_dict(),
         "audio_encoder": codec.to_dict(),
-        "decoder": dict(decoder),
+        "decoder": asdict(decoder),
     }
     return cast("Any", MusicgenConfig)(**parts)

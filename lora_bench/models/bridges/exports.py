@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from transformers import EncodecConfig, EncodecModel
 from lora_bench.errors import ModelError
 from lora_bench.models.audiocraft_library import INSTALL
 from lora_bench.models.bridges.configs import (
+    DecoderSettings,
     codec_config_from_audiocraft,
     codec_config_to_audiocraft,
     decoder_config_from_audiocraft,
@@ -40,14 +42,15 @@ from lora_bench.models.bridges.text_encoders import TEXT_FOLDER, find_text_encod
 from lora_bench.models.model_files import POCKET
 from lora_bench.models.quiet import quiet_transformers
 from lora_bench.spec.schema import ModelSpec
+from lora_bench.store import JsonObject
 
 LM_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"
 CHECKPOINT_FILE = "checkpoint.th"
 VERSION = "1.3.0"  # of audiocraft's form
 PRETRAINED = "//pretrained/"
-
-Json = dict[str, Any]
+Package = Mapping[str, object]
+"""What torch reads from a file of audiocraft's: tensors by name, the config as text, notes."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +140,9 @@ def check_export(path: Path, name: str) -> None:
     decoder_config_from_audiocraft(config, 50.0, name)  # the frame rate only sizes the positions
 
 
-def _check_codes(decoder: Json, codec: EncodecConfig, name: str) -> None:
+def _check_codes(decoder: DecoderSettings, codec: EncodecConfig, name: str) -> None:
     """Refuse a model trained on only the first codebooks of its codec (`compression_model_n_q`)."""
-    wanted = decoder["num_codebooks"] // decoder["audio_channels"], decoder["vocab_size"]
+    wanted = decoder.num_codebooks // decoder.audio_channels, decoder.vocab_size
     found = codec.num_quantizers, codec.codebook_size
     if wanted != found:
         raise ModelError(
@@ -149,7 +152,7 @@ def _check_codes(decoder: Json, codec: EncodecConfig, name: str) -> None:
 
 
 def _read_codec(
-    files: AudiocraftFiles, lm_config: Json, name: str
+    files: AudiocraftFiles, lm_config: JsonObject, name: str
 ) -> tuple[EncodecConfig, dict[str, Tensor], list[Path]]:
     path = files.codec
     published: str | None = None
@@ -166,7 +169,8 @@ def _read_codec(
             )
     if path is not None:
         package = _load(path)
-        published = package.get("pretrained")
+        named = package.get("pretrained")
+        published = None if named is None else str(named)
         if published is None:
             state, config = _split_package(package, path)
             made = codec_config_from_audiocraft(config, name)
@@ -195,7 +199,7 @@ def _read_published_codec(published: str, name: str) -> tuple[EncodecConfig, dic
     return codec.config, cast("nn.Module", codec).state_dict()
 
 
-def read_package(path: Path) -> tuple[dict[str, Tensor], Json]:
+def read_package(path: Path) -> tuple[dict[str, Tensor], JsonObject]:
     """Read weights and config of an export, or the best ones of a solver's checkpoint.
 
     Raises:
@@ -204,11 +208,11 @@ def read_package(path: Path) -> tuple[dict[str, Tensor], Json]:
     return _split_package(_load(path), path)
 
 
-def _split_package(package: Json, path: Path) -> tuple[dict[str, Tensor], Json]:
+def _split_package(package: Package, path: Path) -> tuple[dict[str, Tensor], JsonObject]:
     state: Any = package.get("fsdp_best_state") or package.get("best_state")
     config: Any = package.get("xp.cfg")
     if isinstance(state, dict) and "model" in state:
-        state = cast("Json", state)["model"]
+        state = cast("Package", state)["model"]
     if not isinstance(state, dict) or not state or config is None:
         raise ModelError(
             f"{path}: has the entries {', '.join(map(str, package))}, expected `best_state` and `xp.cfg` of an "
@@ -218,11 +222,11 @@ def _split_package(package: Json, path: Path) -> tuple[dict[str, Tensor], Json]:
         from omegaconf import OmegaConf
 
         config = OmegaConf.to_yaml(config)
-    tensors = {str(key): value for key, value in cast("Json", state).items() if isinstance(value, Tensor)}
+    tensors = {str(key): value for key, value in cast("Package", state).items() if isinstance(value, Tensor)}
     return tensors, parse_config(config)
 
 
-def _load(path: Path, *, is_mapped: bool = False) -> Json:
+def _load(path: Path, *, is_mapped: bool = False) -> Package:
     is_checkpoint = path.suffix == ".th"
     # unused entries stay on the disk; a checkpoint is mostly the optimizer's state
     mmap = (is_checkpoint or is_mapped) and zipfile.is_zipfile(path)
@@ -237,7 +241,7 @@ def _load(path: Path, *, is_mapped: bool = False) -> Json:
         ) from error
     if not isinstance(package, dict):
         raise ModelError(f"{path}: holds {type(package).__name__}, expected audiocraft's dictionary")
-    return cast("Json", package)
+    return cast("Package", package)
 
 
 def _config_classes() -> list[Any]:
@@ -258,7 +262,7 @@ def _config_classes() -> list[Any]:
     return [DictConfig, ListConfig, base.ContainerMetadata, base.Metadata, *leaves, *plain]
 
 
-def _make_dict(*_: object) -> Json:
+def _make_dict(*_: object) -> Package:
     return {}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from lora_bench.errors import DatasetError
 from lora_bench.folder_walk import spell_path
+from lora_bench.store import JsonValue
 
 BOMS = (  # UTF-32 before UTF-16, whose mark it begins with
     (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),
@@ -68,8 +69,8 @@ def read_json_text(text: str) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def _refuse_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _refuse_repeats(pairs: Sequence[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    found: dict[str, JsonValue] = {}
     for key, value in pairs:
         if key in found and found[key] != value:
             raise ValueError(f"the key `{key}` occurs twice; keep one")

@@ -170,7 +170,7 @@ def test_published_shapes_give_the_same_weights_in_both_libraries(size: str, is_
     assert {name: tensor.shape for name, tensor in ours.items()} == {
         name: tensor.shape for name, tensor in lm.state_dict().items()
     }
-    assert decoder["max_position_embeddings"] == 1503
+    assert decoder.max_position_embeddings == 1503
     assert lm.num_codebooks == (8 if is_stereo else 4)
 
 
