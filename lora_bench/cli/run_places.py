@@ -7,8 +7,6 @@ from pathlib import Path
 from lora_bench.errors import UsageError
 from lora_bench.planning.run_folder import RunFolder
 
-RUN_FILES = (RunFolder.plan, RunFolder.results)
-
 
 def resolve_run(target: Path, runs_dir: Path) -> Path:
     """Return the folder of a run.

@@ -16,7 +16,8 @@ from pydantic import TypeAdapter
 
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.planning.run_folder import CACHE, RunFolder, TrialFolder
-from lora_bench.results.trial_files import TrainRecord, read_record, read_state
+from lora_bench.results.run_files import TrainFile
+from lora_bench.results.trial_files import read_if_valid, read_state
 from lora_bench.spec.schema import ModelSpec, TrainSpec
 from lora_bench.spec.targets import spell_targets
 
@@ -92,11 +93,11 @@ def _read_trial(folder: TrialFolder) -> Record | None:
         trial = TrialPlan.model_validate_json(folder.plan.read_bytes())
     except (OSError, ValueError):
         return None
-    train = read_record(folder.train, TrainRecord) if trial.kind == "fine-tuned" else TrainRecord()
+    train = read_if_valid(folder.train, TrainFile) if trial.kind == "fine-tuned" else TrainFile()
     return None if train is None else make_record(trial, state.get("wall_s", {}), train)
 
 
-def make_record(trial: TrialPlan, wall_s: Mapping[str, float], train: TrainRecord) -> Record:
+def make_record(trial: TrialPlan, wall_s: Mapping[str, float], train: TrainFile) -> Record:
     """The figures of a finished trial."""
     is_trained = trial.train is not None and bool(train.wall_s)
     return Record(

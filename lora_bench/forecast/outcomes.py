@@ -13,7 +13,8 @@ from typing import Literal
 from lora_bench.forecast.history import PROBES
 from lora_bench.forecast.prediction import Prediction
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
-from lora_bench.results.trial_files import TrainRecord, read_record, read_state
+from lora_bench.results.run_files import TrainFile
+from lora_bench.results.trial_files import read_if_valid, read_state
 from lora_bench.store import write_text
 
 OUTCOMES = f"{PROBES}/outcomes.jsonl"
@@ -63,7 +64,7 @@ def _compare(folder: TrialFolder, prediction: Prediction) -> list[Outcome]:
     state, host = read_state(folder.path), socket.gethostname()
     if state.get("state") != "done" or state.get("host") != host:
         return []
-    train = read_record(folder.train, TrainRecord) if prediction.memory_gib else TrainRecord()
+    train = read_if_valid(folder.train, TrainFile) if prediction.memory_gib else TrainFile()
     if train is None:
         return []
     pairs: tuple[tuple[Kind, str, float | None, float | None], ...] = (

@@ -19,6 +19,7 @@ from lora_bench.spec.configurations import (
     N_CLIPS,
     ZERO_SHOT,
     Configuration,
+    PlainSection,
     SectionTexts,
     drop_effect_free,
     expand_configurations,
@@ -31,7 +32,7 @@ from lora_bench.spec.loading import LoadedSpec
 from lora_bench.spec.schema import DatasetSpec, GenerationSpec, LoraSpec, ModelSpec, Section, TrainSpec
 from lora_bench.spec.search import EarlyStoppingSpec
 from lora_bench.spec.search_problems import find_search_problems
-from lora_bench.store import JsonObject, hash_json, read_json, to_jsonable
+from lora_bench.store import hash_json, read_json, to_jsonable
 
 # Raised when the same settings give other clips, or when what is hashed changes.
 ID_VERSION = 2
@@ -301,7 +302,7 @@ def _hash_settings(item: Configuration, seed: int | None, texts: SectionTexts) -
     return hashlib.sha256(write_canonical(facts).encode()).hexdigest()[:8]
 
 
-def _select_sections(item: Configuration, *, trained: bool) -> dict[str, JsonObject]:
+def _select_sections(item: Configuration, *, trained: bool) -> dict[str, PlainSection]:
     """The sections that count.
 
     A dataset or model in a local folder counts by its absolute path, a built-in one by its name.

@@ -12,12 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import overload
 
 from lora_bench.store import CACHE, LOCK
-
-if TYPE_CHECKING:
-    from lora_bench.planning.plan import TrialPlan
 
 __all__ = [
     "CACHE",
@@ -26,7 +23,6 @@ __all__ = [
     "RunFolder",
     "SourceFolder",
     "TrialFolder",
-    "folder_of",
 ]
 
 
@@ -182,8 +178,3 @@ class ReportFolder(Folder):
 
 def _list_folders(parent: Path) -> list[Path]:
     return sorted(path for path in parent.glob("*/") if not path.name.startswith("."))
-
-
-def folder_of(run_folder: Path, trial: TrialPlan) -> Path:
-    """Where a trial's files lie."""
-    return RunFolder(run_folder).trial(trial.id).path

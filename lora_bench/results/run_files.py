@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,6 +74,7 @@ class CurvePoint(Record):
     step: Count
     train_loss: Real | None = None
     eval_loss: Real | None = None
+    lr: Real | None = None
 
 
 class TrainFile(Record):
@@ -94,11 +96,18 @@ class WrittenGap(Record):
 
 
 class WrittenScore(Record):
-    """A score as it is written: its value may be no number."""
+    """A score as it is written: its values may be no numbers."""
 
     metric: str
     prompt: str | None = None
     value: Any = None
+    corrected: Any = None
+
+    @property
+    def number(self) -> float | None:
+        """The plug-in estimate, if it is a finite number."""
+        is_number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
+        return float(self.value) if is_number and math.isfinite(self.value) else None
 
 
 class ScoresFile(Record):

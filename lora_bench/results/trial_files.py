@@ -1,9 +1,7 @@
-"""Records of what a trial writes: its state, its training, the values of its scores."""
+"""The state of a trial, and files that may be damaged or absent while a trial runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -11,7 +9,6 @@ from typing import Literal, TypeVar
 from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from lora_bench.artifacts import LossPoint
 from lora_bench.errors import StoreError
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.store import read_json
@@ -57,53 +54,15 @@ class StateRecord(TypedDict, total=False):
     attempt_s: float
 
 
-@dataclass(frozen=True)
-class TrainRecord:
-    """A trial's `train.json`; None is what an earlier version did not note.
-
-    Attributes:
-        key: identity of the adapter.
-        adapter: its folder in the trial's.
-        matched_modules: adapted modules by target group.
-        curve: losses over the steps.
-        wall_s: seconds of training.
-    """
-
-    key: str | None = None
-    adapter: str | None = None
-    trainable_params: int | None = None
-    matched_modules: Mapping[str, int] = field(default_factory=dict)
-    curve: tuple[LossPoint, ...] = ()
-    wall_s: float | None = None
-    peak_memory_gib: float | None = None
-
-
-@dataclass(frozen=True)
-class ScoreValue:
-    """The value of a score in a trial's `scores.json`; `prompt` None is over all prompts."""
-
-    metric: str
-    prompt: str | None = None
-    value: float | None = None
-    corrected: float | None = None
-
-
-@dataclass(frozen=True)
-class ScoreValues:
-    """The values in a trial's `scores.json`."""
-
-    scores: tuple[ScoreValue, ...] = ()
-
-
 Record = TypeVar("Record")
 
 
-def read_record(path: Path, kind: type[Record]) -> Record | None:
+def read_if_valid(path: Path, kind: type[Record]) -> Record | None:
     """Return the record in a file; None if the file is not there or damaged.
 
     Args:
         path: a JSON file.
-        kind: a dataclass; what another version has added to the file is left out.
+        kind: a dataclass or a record.
     """
     try:
         return _make_adapter(kind).validate_python(read_json(path))
@@ -113,7 +72,7 @@ def read_record(path: Path, kind: type[Record]) -> Record | None:
 
 def read_state(folder: Path) -> StateRecord:
     """Return a trial's state; empty if the file is not there or damaged."""
-    return read_record(TrialFolder(folder).state, StateRecord) or {}
+    return read_if_valid(TrialFolder(folder).state, StateRecord) or {}
 
 
 @cache

@@ -17,7 +17,7 @@ import numpy as np
 
 from lora_bench.errors import StoppedEarlyError
 from lora_bench.planning.run_folder import TrialFolder
-from lora_bench.results.trial_files import read_record
+from lora_bench.results.trial_files import read_if_valid
 from lora_bench.spec.search import EarlyStoppingSpec
 from lora_bench.store import write_json
 
@@ -84,7 +84,7 @@ class EarlyStopper:
     group: str
 
     def __post_init__(self) -> None:
-        found = read_record(TrialFolder(self.folder).rungs, RungsRecord)
+        found = read_if_valid(TrialFolder(self.folder).rungs, RungsRecord)
         if found is None or (found.key, found.group) != (self.key, self.group):
             found = RungsRecord(key=self.key, group=self.group, rungs={})
         self._own = found
@@ -124,7 +124,7 @@ class EarlyStopper:
         for place in sorted(self.folder.parent.glob(f"*/{TrialFolder.rungs}")):
             if place.parent == self.folder:
                 continue
-            found = read_record(place, RungsRecord)
+            found = read_if_valid(place, RungsRecord)
             if found is not None and found.group == self.group and name in found.rungs:
                 losses.append(found.rungs[name].loss)
         return [loss for loss in losses if math.isfinite(loss)]

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import psutil
 
+from lora_bench.results.run_records import Environment
+
 PACKAGES = (
     "lora-bench", "torch", "torchaudio", "transformers", "peft", "numpy", "scipy", "librosa", "scikit-learn",
     "soxr", "soundfile", "ray", "optuna", "audiocraft", "frechet-audio-distance",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Environment:
-    """A run's `environment.json`; None is what the system does not tell."""
-
-    python: str
-    system: str
-    cpu: str
-    n_cpu: int | None
-    memory_gib: float | None
-    gpus: tuple[str, ...]
-    packages: Mapping[str, str | None]
 
 
 def package_versions() -> dict[str, str | None]:

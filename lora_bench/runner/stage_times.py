@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lora_bench.errors import StoreError
 from lora_bench.planning.run_folder import TrialFolder
-from lora_bench.results.trial_files import read_record
+from lora_bench.results.trial_files import read_if_valid
 from lora_bench.runner.jobs.state import StepRecord
 from lora_bench.store import write_json
 
@@ -59,12 +59,12 @@ class StageClock:
 def take_stage_times(folder: Path) -> dict[str, float]:
     """Seconds per stage of the attempt that ended in `folder`, and remove its record; empty if there is none."""
     files = TrialFolder(folder)
-    kept = read_record(files.stages, StagesRecord)
+    kept = read_if_valid(files.stages, StagesRecord)
     if kept is None:
         return {}
     wall_s = kept.wall_s
     if kept.stage is not None:
-        step = read_record(files.progress, StepRecord)
+        step = read_if_valid(files.progress, StepRecord)
         last_s = (step and step.at_s) or kept.began_at_s
         wall_s = add_times(wall_s, {kept.stage: max(0.0, last_s - kept.began_at_s)})
     files.stages.unlink(missing_ok=True)

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 from lora_bench.errors import ResourceError
 from lora_bench.planning.run_folder import RunFolder
 from lora_bench.progress import Progress
-from lora_bench.results.trial_files import ScoreValues, TrainRecord, read_record
+from lora_bench.results.run_files import ScoresFile, TrainFile
+from lora_bench.results.trial_files import read_if_valid
 from lora_bench.runner.jobs.state import TrialView, view_trial
 from lora_bench.slugs import series_slugs
 
@@ -227,18 +228,18 @@ class TrialFeed:
         """The whole curve, and the scores at its last step."""
         folder = self._run.trial(trial_id)
         last = 0
-        for point in (read_record(folder.train, TrainRecord) or TrainRecord()).curve:
+        for point in (read_if_valid(folder.train, TrainFile) or TrainFile()).curve:
             last = point.step
             figures = {"loss/training": point.train_loss, "loss/held-out": point.eval_loss}
             for name, figure in (figures | {"train/learning rate": point.lr}).items():
                 if figure is not None:
                     self._log(trial_id, name, figure, last)
-        scores = (read_record(folder.scores, ScoreValues) or ScoreValues()).scores
+        scores = (read_if_valid(folder.scores, ScoresFile) or ScoresFile()).scores
         slugs = series_slugs(list({score.prompt for score in scores if score.prompt is not None}))
         for score in scores:
             prompt = "all prompts" if score.prompt is None else slugs[score.prompt]
             value = score.value if score.corrected is None else score.corrected
-            if value is not None:
+            if isinstance(value, int | float):
                 self._log(trial_id, f"score {score.metric}/{prompt}", value, last)
 
     def _log(self, trial_id: str, name: str, value: float, step: int) -> None:

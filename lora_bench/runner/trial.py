@@ -17,7 +17,7 @@ from lora_bench.evaluation.trial_scores import TrialClips, judge_clips
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress
-from lora_bench.results.trial_files import StateRecord, TrainRecord
+from lora_bench.results.trial_files import StateRecord
 from lora_bench.runner.early_stopping import EarlyStopper
 from lora_bench.runner.stage_times import StageClock
 from lora_bench.slugs import prompt_slugs
@@ -111,16 +111,7 @@ def _train(
 
 def _keep_record(record: Path, key: str, result: TrainResult) -> None:
     """Write `train.json`, unless it says the same already."""
-    found = TrainRecord(
-        key=key,
-        adapter=TrialFolder.adapter,
-        trainable_params=result.trainable_params,
-        matched_modules=result.matched_modules,
-        curve=result.curve,
-        wall_s=result.wall_s,
-        peak_memory_gib=result.peak_memory_gib,
-    )
-    document = to_jsonable(found)
+    document = {"key": key, **to_jsonable(result), "adapter": TrialFolder.adapter}
     if not record.is_file() or read_json(record) != document:
         write_json(record, document)
 

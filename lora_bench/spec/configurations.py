@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from lora_bench.errors import Problem
 from lora_bench.slugs import clean_name
@@ -19,8 +19,9 @@ from lora_bench.spec.problems import field_name
 from lora_bench.spec.schema import LoraSpec, Section
 from lora_bench.spec.targets import spell_targets
 from lora_bench.spec.words import suggest
-from lora_bench.store import JsonObject
 
+PlainSection = Mapping[str, JsonValue]
+"""A section of a spec as JSON."""
 ZERO_SHOT = "zero-shot"
 EFFECT_FREE: Mapping[str, Collection[str]] = {
     "generation": {"n_clips", "batch_size"},
@@ -54,7 +55,7 @@ class Configuration:
     settings: TrialSettings
     changes: Changes
     field: str
-    identity: Mapping[str, JsonObject]
+    identity: Mapping[str, PlainSection]
     aliases: list[str] = dataclasses.field(default_factory=list)
     merged_fields: list[str] = dataclasses.field(default_factory=list)
     cells: list[dict[str, str]] = dataclasses.field(default_factory=list)
@@ -84,13 +85,13 @@ class SectionForms:
 
     def __init__(self) -> None:
         # each is kept with its section, under whose id it is
-        self._known: dict[int, tuple[Section, JsonObject]] = {}
+        self._known: dict[int, tuple[Section, PlainSection]] = {}
 
-    def identify(self, settings: TrialSettings) -> dict[str, JsonObject]:
+    def identify(self, settings: TrialSettings) -> dict[str, PlainSection]:
         """What settings are compared by; not to be changed."""
         return {name: self._write(section) for name, section in settings}
 
-    def _write(self, section: Section) -> JsonObject:
+    def _write(self, section: Section) -> PlainSection:
         known = self._known.get(id(section))
         if known is not None:
             return known[1]
@@ -110,14 +111,14 @@ class SectionTexts:
 
     def __init__(self, skip: Mapping[str, Collection[str]] | None = None) -> None:
         self.skip = skip or {}
-        self._known: dict[tuple[str, int], tuple[JsonObject, str]] = {}
+        self._known: dict[tuple[str, int], tuple[PlainSection, str]] = {}
 
-    def write(self, identity: Mapping[str, JsonObject]) -> str:
+    def write(self, identity: Mapping[str, PlainSection]) -> str:
         """What `write_canonical` gives for the whole."""
         parts = [f'"{name}":{self._write_section(name, identity[name])}' for name in sorted(identity)]
         return f"{{{','.join(parts)}}}"
 
-    def _write_section(self, name: str, plain: JsonObject) -> str:
+    def _write_section(self, name: str, plain: PlainSection) -> str:
         known = self._known.get((name, id(plain)))
         if known is None:
             skipped = self.skip.get(name, ())
@@ -310,7 +311,7 @@ class _Expander:
             first.identity = self.forms.identify(first.settings)
 
 
-def drop_effect_free(sections: Mapping[str, JsonObject]) -> dict[str, JsonObject]:
+def drop_effect_free(sections: Mapping[str, PlainSection]) -> dict[str, dict[str, JsonValue]]:
     """Plain sections without the fields of `EFFECT_FREE`."""
     return {
         name: {key: value for key, value in section.items() if key not in EFFECT_FREE.get(name, ())}

@@ -30,7 +30,7 @@ from lora_bench.forecast.remaining import read_step
 from lora_bench.forecast.scaling import scale_figure
 from lora_bench.forecast.shapes import find_shape
 from lora_bench.planning.plan import TrialPlan, plan_experiment
-from lora_bench.results.trial_files import TrainRecord
+from lora_bench.results.run_files import TrainFile
 from lora_bench.slugs import prompt_slugs
 from lora_bench.spec import ExperimentSpec
 from lora_bench.spec.schema import LoraSpec, ModelSpec
@@ -366,7 +366,7 @@ def test_memory_and_time_come_from_steps_that_were_computed_alike(
 
 def test_a_probe_counts_where_there_is_no_trial(tmp_path: Path, runs: Path) -> None:
     trial = plan()[1]
-    record = make_record(trial, {"generate": 20.0}, TrainRecord(wall_s=40.0, peak_memory_gib=1.0))
+    record = make_record(trial, {"generate": 20.0}, TrainFile(wall_s=40.0, peak_memory_gib=1.0))
     probe = ProbeRecord(socket.gethostname(), "2026-01-01T00:00:00", replace(record, origin="probe"))
     write_json(tmp_path / "empty" / PROBES / "x.json", probe)
     found = Forecaster(read_history(tmp_path / "empty")).predict(trial)

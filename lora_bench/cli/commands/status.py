@@ -20,7 +20,6 @@ from lora_bench.results.reading import read_record, read_run_plan
 from lora_bench.results.run_files import PlannedTrial
 from lora_bench.results.search_tally import UNTRIED, SearchTally, tally_planned, tally_search
 from lora_bench.runner.freshness import is_held
-from lora_bench.runner.jobs.locks import HOLDER
 from lora_bench.runner.jobs.state import view_trial
 from lora_bench.spec import load_spec
 from lora_bench.store import to_jsonable
@@ -110,7 +109,7 @@ def execute(options: Options) -> int:
 def find_run_began(run_folder: Path) -> float | None:
     """Return when the process that works on a run began, as a time stamp; None if there is no such process."""
     try:
-        began_s = (run_folder / HOLDER).stat().st_mtime
+        began_s = RunFolder(run_folder).holder.stat().st_mtime
     except OSError:
         return None
     return began_s if is_held(run_folder) else None

@@ -19,7 +19,6 @@ from lora_bench.planning.run_folder import RunFolder
 from lora_bench.runner.jobs.ray_temp_dirs import remove_dead_sessions
 from lora_bench.store import disk_errors, remove_drafts, write_text
 
-HOLDER = RunFolder.holder
 CLEANING_LOCK = ".cleaning.lock"
 RAY_STORAGE = ".ray-"  # beginning of the names of Ray Tune's folders in a run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress, SilentProgress
-from lora_bench.results.trial_files import State, StateRecord, read_record, read_state
+from lora_bench.results.trial_files import State, StateRecord, read_if_valid, read_state
 from lora_bench.store import write_json
 
 WRITE_EVERY_S = 1.0
@@ -63,7 +63,7 @@ def view_trial(name: str, folder: Path) -> TrialView:
         return TrialView(name, said)
     if said != "running":
         return TrialView(name, said, stage=state.get("stage") or "", reason=state.get("reason"))
-    step = read_record(TrialFolder(folder).progress, StepRecord)
+    step = read_if_valid(TrialFolder(folder).progress, StepRecord)
     if step is None:
         return TrialView(name, said)
     return TrialView(name, said, stage=step.stage, done=step.done, total=step.total, note=step.note)

@@ -21,7 +21,8 @@ from typing import Literal, Protocol
 
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
-from lora_bench.results.trial_files import ScoreValues, TrainRecord, read_record, read_state
+from lora_bench.results.run_files import ScoresFile, TrainFile
+from lora_bench.results.trial_files import read_if_valid, read_state
 from lora_bench.runner.jobs.job import TrialJob
 from lora_bench.spec.search import HELD_OUT_LOSS, OptunaSpec
 
@@ -125,10 +126,10 @@ def read_objective(folder: Path, objective: str, prompts: Sequence[str]) -> floa
     """The number that a trial is judged by; None if it is not there, or not for every prompt."""
     values: list[float | None] = []
     if objective == HELD_OUT_LOSS:
-        train = read_record(TrialFolder(folder).train, TrainRecord)
+        train = read_if_valid(TrialFolder(folder).train, TrainFile)
         values = [train.curve[-1].eval_loss] if train is not None and train.curve else []
-    elif (scores := read_record(TrialFolder(folder).scores, ScoreValues)) is not None:
-        found = {item.prompt: item.value for item in scores.scores if item.metric == objective}
+    elif (scores := read_if_valid(TrialFolder(folder).scores, ScoresFile)) is not None:
+        found = {item.prompt: item.number for item in scores.scores if item.metric == objective}
         values = [found.get(prompt) for prompt in prompts]
     numbers = [value for value in values if value is not None and math.isfinite(value)]
     return math.fsum(numbers) / len(values) if numbers and len(numbers) == len(values) else None

@@ -16,7 +16,7 @@ from lora_bench.cli.commands.init import choose_clip_s, choose_eval_frac
 from lora_bench.cli.main import main
 from lora_bench.comparison.paired_test import compare_paired, compare_pooled
 from lora_bench.metrics import parse_metric
-from lora_bench.planning.plan import TrialPlan, plan_experiment, write_plan
+from lora_bench.planning.plan import TrialPlan, plan_experiment
 from lora_bench.spec import ExperimentSpec, load_spec
 from lora_bench.stages.embed import load_embeddings, save_embeddings
 from lora_bench.store import write_json
@@ -40,7 +40,7 @@ def write_run(folder: Path, shifts: dict[str, float], *, seed: int = 0, referenc
         "generation": {"n_clips": 12, "clip_s": 1.0, "seed": seed}, "trials": {"variants": variants},
     }  # fmt: skip
     plan = plan_experiment(ExperimentSpec.model_validate(spec))
-    write_plan(folder / "plan.json", plan)
+    write_json(folder / "plan.json", plan)
     save_embeddings(make_embeddings(20, 0.0, references, "r"), folder / "reference_embeddings" / "x.npz")
     for trial in plan.trials:
         write_trial(folder, trial, shifts.get(trial.name, 0.0))
