@@ -119,7 +119,9 @@ def write_reference(schema: Schema) -> Iterator[str]:
 def _find_sections(path: str, field: Schema, schema: Schema) -> Iterator[tuple[str, Schema]]:
     """Yield the mapping that a field holds, then those within it."""
     options = field.get("anyOf", [field])
-    for reference in {option.get("$ref") or option.get("items", {}).get("$ref") for option in options} - {None}:
+    for reference in {option.get("$ref") or option.get("items", {}).get("$ref") for option in options} - {
+        None
+    }:
         section = schema["$defs"][reference.rsplit("/", 1)[1]]
         yield path, section
         for name, inner in section["properties"].items():

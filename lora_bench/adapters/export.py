@@ -32,9 +32,7 @@ def export_trial(chosen: ChosenTrial, folder: Path, facts: CardFacts, *, merged:
         StoreError: the adapter is damaged, or the disk is full.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(
-            f"--to {folder}: already exists and is not empty; choose a new folder"
-        )
+        raise UsageError(f"--to {folder}: already exists and is not empty; choose a new folder")
     write = _write_merged if merged else _write_adapter
 
     def fill(draft: Path) -> None:

@@ -87,15 +87,15 @@ def compare_trials_on(
         UnscoredError: clips are absent, or a prompt has too few pairs.
     """
     prompts = tuple(prompt for prompt in base.prompts if prompt in tuned.prompts)
-    sets = [[side.load_clips(metric.encoder, prompt) for prompt in prompts] for side in (base, tuned)]
+    ours, theirs = ([side.load_clips(metric.encoder, prompt) for prompt in prompts] for side in (base, tuned))
     names = (tuned.id, base.id)
     found: list[Comparison] = []
-    for prompt, ours, theirs in zip(prompts, *sets, strict=True):
+    for prompt, one, another in zip(prompts, ours, theirs, strict=True):
         is_text = metric.distance == "text"
         other = take_clips(references, [base.prompts.index(prompt)]) if is_text else references
         with suppress(UnscoredError) if skip_unpaired else nullcontext():
-            found.append(compare_paired(metric, ours, theirs, other, prompt=prompt, names=names))
+            found.append(compare_paired(metric, one, another, other, prompt=prompt, names=names))
     if found and len(prompts) == len(base.prompts) == len(tuned.prompts):
         with suppress(UnscoredError) if skip_unpaired else nullcontext():
-            found.append(compare_pooled(metric, *sets, references, names=names))
+            found.append(compare_pooled(metric, ours, theirs, references, names=names))
     return found

@@ -211,7 +211,7 @@ class AdaptableMusicGen(ABC):
         if self._peft is None:
             raise ModelError(f"{folder}: there is no adapter to save; inject or load one first")
         facts = {"model": self._info.name, "weights_hash": self._info.weights_hash, "lora": self._lora}
-        provenance = {**facts, **(notes or {})}
+        provenance: dict[str, Any] = {**facts, **(notes or {})}
         adapters.save_adapter(self._peft, folder, provenance, self._hub_id)
 
     def remove_adapter(self) -> None:

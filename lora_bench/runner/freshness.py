@@ -59,7 +59,8 @@ class RunHistory:
         if said == "done":
             return Reason("more", f"done before, now {self._describe_more(trial, folder)}")
         if said == "failed":
-            where = f"in {state['stage']}" if state.get("stage") else "at the start"
+            stage = state.get("stage")
+            where = f"in {stage}" if stage else "at the start"
             return Reason("failed", f"failed {where}: {state.get('reason')}")
         if said == "running" and is_held(folder):
             return Reason("running", f"running in process {state.get('pid')} on {state.get('host')}")

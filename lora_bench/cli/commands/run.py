@@ -14,7 +14,7 @@ from lora_bench.cli.inputs import load_plan
 from lora_bench.cli.progress_display import open_display
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, InterruptedRunError, SpecError, UsageError
 from lora_bench.planning.plan import MANY_TRIALS
-from lora_bench.planning.run_folder import RunFolder
+from lora_bench.planning.run_folder import ReportFolder, RunFolder
 from lora_bench.results.reading import read_results_file
 from lora_bench.results.search_tally import UNTRIED, describe_rest
 

@@ -54,9 +54,7 @@ def convert(
         StoreError: the disk is full.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(
-            f"--to {folder}: already exists and is not empty; choose a new folder"
-        )
+        raise UsageError(f"--to {folder}: already exists and is not empty; choose a new folder")
     place = Path(source).expanduser()
     if is_adapter(place):
         if adapter is not None:
