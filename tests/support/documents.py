@@ -91,7 +91,7 @@ class ReaderFolder:
     def __post_init__(self) -> None:
         (self.place / "data").mkdir()
         write_music(self.place / "data" / "my_genre")
-        from lora_bench.models.random_model import TINY, save_random_musicgen  # loads torch
+        from benchmarks.random_model import TINY, save_random_musicgen  # loads torch
 
         save_random_musicgen(self.place / "tiny-musicgen", TINY)
         (self.place / "prompts.txt").write_text("a waltz\n", encoding="utf-8")
