@@ -26,6 +26,7 @@ from lora_bench.report.writers.document import (
 MAX_COLUMNS = 8
 # A single underscore, tilde, dollar or asterisk is harmless, but several in one paragraph are not, so all are escaped.
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$#])")
+_IN_TARGET = str.maketrans({mark: f"%{ord(mark):02X}" for mark in " ()<>"})
 
 
 def write_markdown(blocks: Iterable[Block]) -> str:
@@ -81,7 +82,7 @@ def _write_span(span: Span) -> str:
         case Code():
             return _write_code(span.text)
         case Link():
-            return f"[{escape_markdown(span.text)}]({_escape_target(span.href)})"
+            return f"[{escape_markdown(span.text)}]({span.href.translate(_IN_TARGET)})"
 
 
 def _write_code(text: str) -> str:
@@ -96,16 +97,6 @@ def _write_code_block(block: CodeBlock) -> str:
     text = drop_control_characters(block.text)
     fence = "`" * max(3, max((len(run) for run in re.findall("`+", text)), default=0) + 1)
     return f"{fence}{block.language}\n{text}\n{fence}"
-
-
-def _escape_target(href: str) -> str:
-    return (
-        href.replace(" ", "%20")
-        .replace("(", "%28")
-        .replace(")", "%29")
-        .replace("<", "%3C")
-        .replace(">", "%3E")
-    )
 
 
 def _write_table(table: Table) -> str:
