@@ -1,4 +1,4 @@
-"""What people take from a finished run: sound made with an adapter, and the adapter itself.
+"""Adapters of a finished run: clips made with them, and exports.
 
 choose.py      which trial is meant, `best` included
 render.py      a clip with an adapter at some strength, and its zero-shot twin from the same noise

@@ -1,4 +1,4 @@
-"""A folder to the Hugging Face Hub, by huggingface_hub."""
+"""Upload of a folder to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 
 
 def check_repository(name: str) -> None:
-    """Whether `name` can be a repository.
+    """Check that `name` can be a repository.
 
     Raises:
         UsageError: it cannot.
@@ -21,14 +21,14 @@ def check_repository(name: str) -> None:
 
 
 def push_folder(folder: Path, repository: str, *, public: bool) -> str:
-    """Make the repository if it is not there, and upload the folder in one commit.
+    """Create the repository if it does not exist, and upload the folder in one commit.
 
     The hub's address and the token are huggingface_hub's own (`HF_ENDPOINT`, `HF_TOKEN`, `hf auth login`).
 
     Args:
         folder: what `export_trial` wrote.
         repository: `OWNER/NAME`.
-        public: for everybody to see; a repository that exists keeps what it is.
+        public: visible to everybody; a repository that exists keeps its visibility.
 
     Returns:
         Address of the commit.
@@ -60,8 +60,8 @@ def push_folder(folder: Path, repository: str, *, public: bool) -> str:
     ) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ResourceError(
-            f"--push-to-hub {repository}: the hub at {constants.ENDPOINT} did not take it ({lines[0]}); {folder} is "
-            "written; log in with `hf auth login`, see whether you may write there, and push again with "
+            f"--push-to-hub {repository}: the hub at {constants.ENDPOINT} refused it ({lines[0]}); {folder} is "
+            "written; log in with `hf auth login`, check that you may write there, and push again with "
             f"`hf upload {repository} {folder}`"
         ) from error
     return str(commit.commit_url)

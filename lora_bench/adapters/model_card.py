@@ -65,7 +65,7 @@ class BaseLicence:
 
 
 def find_licence(base_name: str) -> BaseLicence | None:
-    """What is known of the licence of base weights; None if nothing is.
+    """Return the licence of base weights; None if it is unknown.
 
     Source: the model cards of `facebook/musicgen-*`; the pocket model's `CARD.md`.
     """
@@ -84,7 +84,7 @@ def find_licence(base_name: str) -> BaseLicence | None:
 
 
 def write_card(chosen: ChosenTrial, facts: CardFacts, *, merged: bool) -> str:
-    """`README.md` with the front matter that the hub reads."""
+    """Return `README.md` with the front matter that the hub reads."""
     return _write_front_matter(facts, merged=merged) + write_markdown(
         _build_card(chosen, facts, merged=merged)
     )

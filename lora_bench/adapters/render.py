@@ -1,4 +1,4 @@
-"""A clip with an adapter at some strength, and the same noise through the base model."""
+"""Generation of a clip with an adapter at some strength, and of its twin by the base model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAGNITUDE, UP = ".lora_magnitude_vector.", ".lora_B."
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """What is to be heard.
+    """Settings of a clip.
 
     Attributes:
         prompt: the text.
@@ -49,7 +49,7 @@ class ClipRequest:
 def render_pair(
     trial: TrialPlan, adapter: Path, request: ClipRequest, file: Path, progress: Progress
 ) -> tuple[Path, Path]:
-    """Write `file` with the adapter, and beside it `<stem>.zero-shot<suffix>` from the same noise.
+    """Write `file` with the adapter, and next to it `<stem>.zero-shot<suffix>` from the same noise.
 
     Args:
         trial: model and sampling.
@@ -91,7 +91,7 @@ def render_pair(
 
 
 def _set_adapter(model: MusicModel, adapter: Path, trial: TrialPlan, scale: float) -> None:
-    """The adapter at a strength; none at all at 0, so that the base model is bit for bit itself."""
+    """Load the adapter at a strength; remove it at 0, so that the base model is bit for bit itself."""
     if scale == 0.0:
         model.remove_adapter()
         return
@@ -102,7 +102,7 @@ def _set_adapter(model: MusicModel, adapter: Path, trial: TrialPlan, scale: floa
 
 
 def _base_magnitudes(model: MusicModel, trial: TrialPlan) -> dict[str, torch.Tensor]:
-    """DoRA's magnitudes before training: the norms of the base weights' rows."""
+    """Return DoRA's magnitudes before training: the norms of the base weights' rows."""
     if trial.lora is None:
         return {}
     model.inject_lora(trial.lora, seed=0)
@@ -112,9 +112,9 @@ def _base_magnitudes(model: MusicModel, trial: TrialPlan) -> dict[str, torch.Ten
 
 @torch.no_grad()
 def scale_adapter(model: MusicModel, scale: float, base_magnitudes: dict[str, torch.Tensor]) -> None:
-    """Make the loaded adapter weaker in place: its update is `scale` times what it was.
+    """Scale the update of the loaded adapter in place.
 
-    With DoRA the magnitudes go from the base weights' own to the trained ones in step.
+    With DoRA the magnitudes are interpolated between those of the base weights and the trained ones.
 
     Args:
         model: with the adapter in it.
@@ -129,7 +129,7 @@ def scale_adapter(model: MusicModel, scale: float, base_magnitudes: dict[str, to
 
 
 def _save(file: Path, audio: NDArray[np.float32], sample_rate_hz: int) -> None:
-    """Audio [C, S] as the suffix says; flac holds the same 16-bit samples as wav."""
+    """Save audio [C, S] in the format of the suffix; flac holds the same 16-bit samples as wav."""
     if file.suffix.lower() == ".wav":
         save_wav(file, audio, sample_rate_hz)
         return

@@ -1,4 +1,4 @@
-"""What each metric measures, in one sentence for readers of a table."""
+"""Descriptions of metrics, one sentence each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OTHERS = {
 
 
 def describe_metric(metric: str) -> str:
-    """What the number is; empty for a metric that this module does not know.
+    """Return what the number is; empty for a metric that this module does not know.
 
     A bare encoder name stands for its Frechet distance.
     """

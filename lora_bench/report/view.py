@@ -111,21 +111,24 @@ class RunView:
         made = [Configuration(name, kind, tuple(trials)) for (kind, name), trials in groups.items()]
         return sorted(made, key=lambda item: not item.is_zero_shot)
 
-    @property
+    @cached_property
     def fine_tuned(self) -> list[Configuration]:
         """Configurations with an adapter."""
         return [item for item in self.configurations if not item.is_zero_shot]
 
-    @property
+    @cached_property
     def zero_shot(self) -> Configuration | None:
         """The (first) base model's column."""
         return next((item for item in self.configurations if item.is_zero_shot), None)
 
+    @cached_property
+    def _bases(self) -> dict[str | None, Configuration]:
+        """Zero-shot columns by the id of their trial."""
+        return {item.trials[0].id: item for item in self.configurations if item.is_zero_shot}
+
     def base_of(self, configuration: Configuration) -> Configuration | None:
         """Return the zero-shot column with the same model, data and sampling; a study may have several."""
-        wanted = configuration.trials[0].zero_shot
-        bases = [item for item in self.configurations if item.is_zero_shot]
-        return next((item for item in bases if item.trials[0].id == wanted), self.zero_shot)
+        return self._bases.get(configuration.trials[0].zero_shot, self.zero_shot)
 
     def _list_cells(self) -> Iterator[ScoreRecord | UnscoredCell]:
         for trial in self.trials:

@@ -1,4 +1,4 @@
-"""Every cell of a run as one row of a table, for spreadsheets and data frames."""
+"""A table with one row per cell of a run, for spreadsheets and data frames."""
 
 from __future__ import annotations
 

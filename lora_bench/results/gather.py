@@ -13,7 +13,7 @@ from pathlib import Path
 from lora_bench.planning.run_folder import RunFolder
 from lora_bench.planning.sources import Source, list_sources
 from lora_bench.results.csv_table import render_csv
-from lora_bench.results.reading import read_part, read_results_file, read_run_plan, write_record
+from lora_bench.results.reading import expect_form, read_part, read_results_file, read_run_plan, write_record
 from lora_bench.results.records import Floor, UnscoredFloor
 from lora_bench.results.run_files import (
     ComparisonsFile,
@@ -35,6 +35,7 @@ from lora_bench.results.run_records import (
     SplitSummary,
 )
 from lora_bench.results.search_tally import describe_rest, settle_search
+from lora_bench.results.settings import read_text
 from lora_bench.results.trial import find_bases, gather_trial, is_complete, list_names
 from lora_bench.store import to_jsonable, write_text
 
@@ -51,7 +52,11 @@ def gather_results(run_folder: Path) -> RunResults:
     run = RunFolder(run_folder)
     if not run.plan.is_file() and run.results.is_file():
         return read_results_file(run.results)
-    plan = read_run_plan(run_folder)
+    with expect_form(run.plan):
+        return _gather(run, read_run_plan(run_folder))
+
+
+def _gather(run: RunFolder, plan: RunPlan) -> RunResults:
     spec = plan.spec or {}
     problems: list[str] = []
     environment = read_part(run.environment, Environment, problems)
@@ -61,13 +66,13 @@ def gather_results(run_folder: Path) -> RunResults:
     floors, unscored_floors = _gather_floors(run, sources, problems)
     bases = find_bases(plan.trials)
     trials = [gather_trial(run.trial(trial.id), trial, spec, bases[trial.id]) for trial in plan.trials]
-    trials, search = settle_search(trials, plan, run_folder)
+    trials, search = settle_search(trials, plan, run.path)
     ids = {trial.id for trial in trials}
     compared = read_part(run.comparisons, ComparisonsFile, problems) or ComparisonsFile()
     guarded = read_part(run.guards, GuardsFile, problems) or GuardsFile()
     return RunResults(
         schema=RESULTS_SCHEMA,
-        name=plan.name or _find_name(plan, run_folder),
+        name=plan.name or read_text(plan.spec, "name") or run.path.name,
         complete=bool(trials) and all(is_complete(trial) for trial in trials) and not describe_rest(search),
         planned=Planned(
             trials=len(trials),
@@ -110,11 +115,6 @@ def write_results(run_folder: Path) -> RunResults:
     write_record(run.results, results)
     write_text(run.results_csv, render_csv(results))
     return results
-
-
-def _find_name(plan: RunPlan, run_folder: Path) -> str:
-    named = (plan.spec or {}).get("name")
-    return named if isinstance(named, str) and named else run_folder.name
 
 
 def _summarize_dataset(described: DatasetFile | None) -> DatasetSummary:

@@ -1,4 +1,4 @@
-"""Every cell of a run as a parquet table: the rows of `results.csv`, with types."""
+"""The rows of `results.csv` as a parquet table, with types."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _type_of(name: str) -> pa.DataType:
 
 
 def _make_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """A column from its buffers: `pyarrow.array` would import pandas, which takes longer than a report."""
+    """Make a column from its buffers: `pyarrow.array` would import pandas, which takes longer than a report."""
     known = np.array([value is not None for value in values], dtype=bool)
     valid = pa.py_buffer(np.packbits(known, bitorder="little").tobytes())
     if kind == pa.string():

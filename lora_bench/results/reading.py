@@ -7,6 +7,8 @@ is one sentence with the file, the field and its value.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +40,18 @@ _EXPECTED = {
 }
 
 
+@contextmanager
+def expect_form(path: Path) -> Iterator[None]:
+    """Turn the problem of a record that is made from a file into a `StoreError` that names the file."""
+    try:
+        yield
+    except ValidationError as error:
+        raise StoreError(
+            f"{path}: not in the form of a run ({describe_problem(error)}); expected a {path.name} that "
+            "`lora-bench run` has written"
+        ) from error
+
+
 def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
     """Read a JSON file of a run.
 
@@ -45,13 +59,8 @@ def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
         StoreError: it is missing, damaged, or holds something else.
     """
     found = read_json(path)
-    try:
+    with expect_form(path):
         return kind.model_validate(found)
-    except ValidationError as error:
-        raise StoreError(
-            f"{path}: not in the form of a run ({describe_problem(error)}); expected a {path.name} that "
-            "`lora-bench run` has written"
-        ) from error
 
 
 def read_part(path: Path, kind: type[AnyRecord], problems: list[str]) -> AnyRecord | None:

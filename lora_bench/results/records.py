@@ -63,7 +63,7 @@ class ScoreRecord(Record):
 
     @property
     def best_value(self) -> float:
-        """The value without the bias of finite samples if it is known, else the plug-in estimate."""
+        """Return the value without the bias of finite samples if it is known, else the plug-in estimate."""
         return self.value if self.corrected is None else self.corrected
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -95,26 +94,24 @@ class WrittenGap(Record):
     reason: str | None = None
 
 
-class WrittenScore(Record):
-    """A score as it is written: its values may be no numbers."""
+class UnusableScore(Record):
+    """A score that is no number, or whose record is damaged."""
 
     metric: str
     prompt: str | None = None
     value: Any = None
-    corrected: Any = None
-
-    @property
-    def number(self) -> float | None:
-        """The plug-in estimate, if it is a finite number."""
-        is_number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
-        return float(self.value) if is_number and math.isfinite(self.value) else None
 
 
 class ScoresFile(Record):
     """`scores.json` of a trial."""
 
-    scores: tuple[WrittenScore, ...] = ()
+    scores: tuple[Annotated[ScoreRecord | UnusableScore, Field(union_mode="left_to_right")], ...] = ()
     unscored: tuple[WrittenGap, ...] = ()
+
+    @property
+    def usable(self) -> list[ScoreRecord]:
+        """Scores that are numbers."""
+        return [score for score in self.scores if isinstance(score, ScoreRecord)]
 
 
 class TrialGuardsFile(Record):

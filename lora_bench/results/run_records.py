@@ -101,12 +101,12 @@ class TrialResult(Record):
 
     @property
     def is_zero_shot(self) -> bool:
-        """Whether this is the base model."""
+        """Return whether this is the base model."""
         return self.kind == "zero-shot"
 
     @property
     def total_s(self) -> float | None:
-        """Seconds of all stages; None if none were recorded."""
+        """Return the seconds of all stages; None if none were recorded."""
         return math.fsum(self.wall_s.values()) if self.wall_s else None
 
 
@@ -142,7 +142,7 @@ class DatasetSummary(Record):
 
 
 class SourceSummary(Record):
-    """What some trials share: model, data, and the length and number of clips."""
+    """Model, data, and length and number of clips that some trials share."""
 
     key: str | None = None
     label: str
@@ -181,7 +181,7 @@ class Environment(Record):
 
 
 class Planned(Record):
-    """What the plan asks for."""
+    """Contents of the plan."""
 
     trials: Count | None = None
     metrics: tuple[str, ...] = ()
@@ -190,7 +190,7 @@ class Planned(Record):
 
 
 class SearchSummary(Record):
-    """How far a search is."""
+    """Progress of a search."""
 
     n_trials: Count
     """Trials that the spec asks for."""
@@ -201,7 +201,7 @@ class SearchSummary(Record):
 
 
 class RunResults(Record):
-    """Everything that a run has to tell."""
+    """All results of a run."""
 
     schema_version: Count = Field(RESULTS_SCHEMA, alias="schema")
     name: RunName = ""

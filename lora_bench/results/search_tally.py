@@ -20,7 +20,7 @@ UNTRIED = "untried"
 
 @dataclass(frozen=True)
 class SearchTally:
-    """How far a search is.
+    """Progress of a search.
 
     Attributes:
         n_trials: how many it tries.
@@ -34,7 +34,7 @@ class SearchTally:
 
     @property
     def n_tried(self) -> int:
-        """Candidates that were begun."""
+        """Number of candidates that were begun."""
         return self.n_candidates - len(self.unbegun)
 
     @property
@@ -44,7 +44,7 @@ class SearchTally:
 
     @property
     def reason(self) -> str:
-        """Why a candidate was not begun."""
+        """Return why a candidate was not begun."""
         if self.is_over:
             return f"not tried: it is not among the {self.n_tried} that the search chose"
         return f"not chosen so far: the search has tried {self.n_tried} of {self.n_trials}"

@@ -1,16 +1,15 @@
-"""What one trial's files say: its state, its scores, and why each other planned cell has none."""
+"""The state and scores of one trial from its files, with the reason for each planned cell without a score."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from lora_bench.planning.run_folder import TrialFolder
-from lora_bench.results.reading import describe_problem, read_part
+from lora_bench.results.reading import read_part
 from lora_bench.results.records import ScoreRecord, Settings, UnscoredCell
 from lora_bench.results.run_files import (
     CurvePoint,
@@ -18,6 +17,7 @@ from lora_bench.results.run_files import (
     ScoresFile,
     StateFile,
     TrainFile,
+    UnusableScore,
 )
 from lora_bench.results.run_records import Losses, TrialResult, TrialState
 from lora_bench.store import hash_json
@@ -43,8 +43,8 @@ def gather_trial(
     train = read_part(folder.train, TrainFile, problems)
     written = read_part(folder.scores, ScoresFile, problems) or ScoresFile()
     cells = list(_list_planned_cells(planned, spec))
-    scores, unscored = _split_cells(written, set(cells), folder.scores, problems)
     state, reason = _settle_state(state_file, problems)
+    scores, unscored = _split_cells(written, set(cells))
     _add_missing_cells(scores, unscored, cells, state, reason)
     is_tuned = planned.kind != "zero-shot"
     trained = train or TrainFile()
@@ -114,7 +114,7 @@ def _settle_state(state_file: StateFile, problems: Sequence[str]) -> tuple[Trial
         case "failed":
             return "failed", f"failed{where}: {why or 'no reason was written'}"
         case "running":
-            return "running", f"still running{where}, or stopped without a word"
+            return "running", f"still running{where}, or stopped without a message"
         case "interrupted":
             return "missing", f"interrupted{where}" + (f": {why}" if why else "")
         case "":
@@ -123,7 +123,7 @@ def _settle_state(state_file: StateFile, problems: Sequence[str]) -> tuple[Trial
             return "missing", f"unknown state `{other}`{where}"
 
 
-def _split_cells(written: ScoresFile, planned: set[Cell], path: Path, problems: list[str]) -> Cells:
+def _split_cells(written: ScoresFile, planned: set[Cell]) -> Cells:
     """Return scores that are numbers, and the cells that are not, each with its reason.
 
     Cells that an earlier version of the spec asked for and the present one does not are left out.
@@ -135,20 +135,20 @@ def _split_cells(written: ScoresFile, planned: set[Cell], path: Path, problems: 
     ]
     scores: list[ScoreRecord] = []
     for score in written.scores:
-        cell = (score.metric, score.prompt)
-        if cell not in planned:
+        if (score.metric, score.prompt) not in planned:
             continue
-        if not isinstance(score.value, int | float) or not math.isfinite(score.value):
-            reason = f"the score came out as {score.value}, which is not a finite number"
-            unscored.append(_make_gap(cell, reason, "stated"))
-            continue
-        try:
-            scores.append(
-                ScoreRecord.model_validate({"prompt": None, **score.model_dump(exclude_unset=True)})
-            )
-        except ValidationError as error:
-            problems.append(f"{path}: a score is damaged ({describe_problem(error)}); run again")
+        if isinstance(score, ScoreRecord):
+            scores.append(score)
+        else:
+            unscored.append(_explain_unusable(score))
     return scores, unscored
+
+
+def _explain_unusable(score: UnusableScore) -> UnscoredCell:
+    cell = (score.metric, score.prompt)
+    if isinstance(score.value, int | float) and math.isfinite(score.value):
+        return _make_gap(cell, "the record of the score is damaged; run again", "missing")
+    return _make_gap(cell, f"the score came out as {score.value}, which is not a finite number", "stated")
 
 
 def _add_missing_cells(

@@ -234,13 +234,11 @@ class TrialFeed:
             for name, figure in (figures | {"train/learning rate": point.lr}).items():
                 if figure is not None:
                     self._log(trial_id, name, figure, last)
-        scores = (read_if_valid(folder.scores, ScoresFile) or ScoresFile()).scores
+        scores = (read_if_valid(folder.scores, ScoresFile) or ScoresFile()).usable
         slugs = series_slugs(list({score.prompt for score in scores if score.prompt is not None}))
         for score in scores:
             prompt = "all prompts" if score.prompt is None else slugs[score.prompt]
-            value = score.value if score.corrected is None else score.corrected
-            if isinstance(value, int | float):
-                self._log(trial_id, f"score {score.metric}/{prompt}", value, last)
+            self._log(trial_id, f"score {score.metric}/{prompt}", score.best_value, last)
 
     def _log(self, trial_id: str, name: str, value: float, step: int) -> None:
         for tracker in list(self._trackers):

@@ -18,7 +18,7 @@ RULE = (
 )
 RULE_ONE_SEED = (
     "the best value among the fine-tuned configurations; with a single training seed nothing is known of the "
-    "variation between trainings, so a smaller configuration that is as good cannot be told"
+    "variation between trainings, so a smaller configuration that is as good cannot be identified"
 )
 
 

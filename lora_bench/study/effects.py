@@ -18,12 +18,12 @@ from lora_bench.study.table import Row
 
 
 def f_probability(f_value: float, df: int, df_error: int) -> float:
-    """p-value of F."""
+    """Return the p-value of F."""
     return float(special.fdtrc(df, df_error, f_value))
 
 
 class FactorialModel:
-    """The scored trials of the grid: the axes only add up, training seeds are blocks."""
+    """Additive model of the scored trials of the grid, with training seeds as blocks."""
 
     def __init__(self, rows: Sequence[Row], axes: Sequence[Axis], error: SeedError) -> None:
         self.rows = [row for row in rows if row.position is not None]
@@ -48,7 +48,7 @@ class FactorialModel:
         return Fit(np.hstack([intercept, *columns, self.blocks]), self.values)
 
     def contrast(self, levels: dict[int, int], *, with_mean: bool) -> Floats:
-        """Coefficients of the mean at some levels, the other axes and the seeds averaged."""
+        """Return coefficients of the mean at some levels, the other axes and the seeds averaged."""
         parts = [np.asarray([1.0 if with_mean else 0.0])]
         for index, axis in enumerate(self.axes):
             n_levels = len(axis.levels)
@@ -78,7 +78,7 @@ class FactorialModel:
         return LevelEffect(label, n_trials, mean, effect, se, effect - reach, effect + reach)
 
     def _test(self, smaller: Fit, larger: Fit) -> tuple[float | None, int, float | None]:
-        """F of what the larger model explains beyond the smaller one."""
+        """Return F of what the larger model explains beyond the smaller one."""
         df = larger.rank - smaller.rank
         gained = max(smaller.residual_square_sum - larger.residual_square_sum, 0.0)
         if df < 1 or not self.error.sd:
@@ -87,7 +87,7 @@ class FactorialModel:
         return f_value, df, f_probability(f_value, df, self.error.df)
 
     def interaction(self, row_axis: int, column_axis: int, *, higher_is_better: bool) -> Interaction:
-        """Two axes as a table."""
+        """Return two axes as a table."""
         first, second = self.codes[row_axis], self.codes[column_axis]
         products = np.einsum("ni,nj->nij", first, second).reshape(len(self.rows), -1)
         f_value, df, p_value = self._test(self.additive, self._fit([*self.codes, products]))
@@ -132,7 +132,7 @@ class FactorialModel:
 def analyse_axes(
     rows: Sequence[Row], axes: Sequence[Axis], error: SeedError, *, higher_is_better: bool
 ) -> tuple[tuple[MainEffect, ...], tuple[Interaction, ...]]:
-    """Main effects of all axes, and the interactions of all pairs; empty without trials in the grid."""
+    """Return main effects of all axes, and the interactions of all pairs; empty without trials in the grid."""
     if not axes or not any(row.position is not None for row in rows):
         return (), ()
     model = FactorialModel(rows, axes, error)
@@ -149,7 +149,7 @@ def compare_with_baseline(
     is_trained: bool,
     higher_is_better: bool,
 ) -> tuple[Delta, ...]:
-    """Each configuration less the baseline, over the training seeds that both have.
+    """Return each configuration less the baseline, over the training seeds that both have.
 
     Args:
         rows: fine-tuned trials, those of the baseline itself left out.
@@ -170,7 +170,7 @@ def compare_with_baseline(
 
 
 def _make_delta(name: str, differences: Sequence[float], error: SeedError, n_noisy: int) -> Delta:
-    """Mean of paired differences; `n_noisy` of the two sides vary with the seed."""
+    """Return the mean of paired differences; `n_noisy` of the two sides vary with the seed."""
     n_seeds = len(differences)
     delta = float(np.mean(differences))
     if error.sd is None or n_seeds < 2:
@@ -182,7 +182,7 @@ def _make_delta(name: str, differences: Sequence[float], error: SeedError, n_noi
 
 
 def _judge(deltas: Sequence[Delta], *, higher_is_better: bool) -> tuple[Delta, ...]:
-    """Holm's correction over the configurations, and the words that follow."""
+    """Apply Holm's correction over the configurations, and judge."""
     tested = [delta.p_value for delta in deltas if delta.p_value is not None]
     corrected = iter(holm(tested) if tested else [])
     judged: list[Delta] = []

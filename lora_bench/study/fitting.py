@@ -43,7 +43,7 @@ class Fit:
 
     @cached_property
     def rank(self) -> int:
-        """Columns that the data tell apart."""
+        """Number of columns that the data distinguish."""
         return int(
             np.linalg.matrix_rank(self.design, tol=TOLERANCE * max(1.0, float(np.abs(self.design).max())))
         )
@@ -55,32 +55,32 @@ class Fit:
         return float(residuals @ residuals)
 
     def estimate(self, contrast: Floats) -> float | None:
-        """Value of a contrast; None if the design does not determine it."""
+        """Return the value of a contrast; None if the design does not determine it."""
         projected = self.inverse @ (self.design.T @ self.design) @ contrast
         if not np.allclose(projected, contrast, atol=1e-7):
             return None
         return float(contrast @ self.coefficients)
 
     def unit_error(self, contrast: Floats) -> float:
-        """Standard error of a contrast for an error of standard deviation 1."""
+        """Return the standard error of a contrast for an error of standard deviation 1."""
         return float(np.sqrt(max(contrast @ self.inverse @ contrast, 0.0)))
 
 
 def code_levels(indices: Sequence[int], n_levels: int) -> Floats:
-    """Sum coding, [n, n_levels - 1]: coefficients are deviations from the mean over levels."""
+    """Return the sum coding, [n, n_levels - 1]: coefficients are deviations from the mean over levels."""
     table = np.vstack([np.eye(n_levels - 1), -np.ones((1, n_levels - 1))])
     return table[np.asarray(indices, dtype=np.intp)]
 
 
 def index_items(items: Sequence[object]) -> tuple[list[int], int]:
-    """Each item as a number in the order of first occurrence, and how many differ."""
+    """Return each item as a number in the order of first occurrence, and how many differ."""
     numbers: dict[object, int] = {}
     indices = [numbers.setdefault(item, len(numbers)) for item in items]
     return indices, len(numbers)
 
 
 def code_blocks(seeds: Sequence[object]) -> Floats:
-    """Shifts of the training seeds in sum coding, [n, n_seeds - 1]."""
+    """Return shifts of the training seeds in sum coding, [n, n_seeds - 1]."""
     indices, n_seeds = index_items(seeds)
     return code_levels(indices, n_seeds) if n_seeds > 1 else np.zeros((len(seeds), 0))
 
@@ -101,7 +101,7 @@ class SeedError:
 def measure_error(
     configurations: Sequence[str], seeds: Sequence[object], values: Sequence[float]
 ) -> SeedError:
-    """The error that all tests of a study share, from every fine-tuned trial.
+    """Return the error that all tests of a study share, from every fine-tuned trial.
 
     A configuration with a single seed has no residual and adds nothing.
     """

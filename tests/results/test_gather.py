@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +229,39 @@ def test_results_without_the_rest_of_their_run_are_read_as_they_are(tmp_path: Pa
     results = gather_results(tmp_path)
     assert results.name == "alone"
     assert results.trials[0].unscored == ()
+
+
+@pytest.mark.parametrize(
+    ("plan", "problem"),
+    [
+        ({"spec": {"name": "../elsewhere"}, "trials": []}, "`name` is '../elsewhere', expected a name"),
+        ({"name": 3, "trials": []}, "`name` is 3, expected text"),
+        (
+            {"trials": [{"id": "a", "kind": "odd"}]},
+            "`trials[0].kind` is 'odd', expected 'zero-shot' or 'fine-tuned'",
+        ),
+        (
+            {"trials": [{"id": "a", "generation": {"clip_s": float("inf")}}]},
+            "`trials[0].generation.clip_s` is inf",
+        ),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_one_error_that_names_the_file(
+    plan: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(StoreError, match=r"plan\.json: not in the form of a run") as caught:
+        gather_results(tmp_path)
+    assert problem in str(caught.value)
+
+
+def test_a_score_whose_record_is_damaged_is_missing_and_the_others_stay(tmp_path: Path) -> None:
+    write_plan(tmp_path, plan_trial("zero-shot-01", "zero-shot"))
+    folder = write_done(tmp_path, "zero-shot-01", all_scores())
+    text = (folder / "scores.json").read_text().replace('"se": null', '"se": "wide"', 1)
+    (folder / "scores.json").write_text(text)
+    results = gather_results(tmp_path)
+    (gap,) = results.trials[0].unscored
+    assert (gap.prompt, gap.cause, len(results.trials[0].scores)) == (PROMPTS[0], "missing", 2)
+    assert "damaged" in gap.reason
+    assert results.complete is False

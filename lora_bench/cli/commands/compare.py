@@ -72,7 +72,7 @@ class CellPair:
 
 @dataclass(frozen=True)
 class ResourcePair:
-    """What a trial took, both sides; None where it is unknown."""
+    """Resources of a trial, both sides; None where it is unknown."""
 
     trial: str
     first_params: int | None
@@ -151,7 +151,7 @@ def execute(options: Options) -> int:
 
 
 def read_side(place: Path, runs_dir: Path) -> Side:
-    """A run's folder or spec, its `results.json`, a trial's folder, or `RUN:TRIAL`.
+    """Read a run's folder or spec, its `results.json`, a trial's folder, or `RUN:TRIAL`.
 
     Raises:
         UsageError: none of these, or the run has no such trial.

@@ -1,7 +1,7 @@
-"""Players and spectrograms of clips, kept beside a run so that a further report need not make them again.
+"""Players and spectrograms of clips, cached in the run's folder.
 
-A kept player is found by the bytes of the clip and by what encodes it, so that it is what would be encoded again;
-a run folder that cannot be written to just has none.
+The key of a cached player is a hash of the clip's bytes and of the encoder, so a cached player equals a new one.
+A run folder that cannot be written to has no cache.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class EmbeddedClip:
 
     @property
     def n_bytes(self) -> int:
-        """Text that it takes in the page."""
+        """Length of its text in the page."""
         return len(self.sound) + len(self.picture)
 
 
@@ -49,18 +49,18 @@ class SoundCache:
 
     Attributes:
         folder: where they are kept.
-        used: files that this report took; `prune` removes the others.
+        used: files that this report took; `prune` removes all others.
     """
 
     folder: Path
     used: set[str] = field(default_factory=set)
 
     def embed(self, path: Path) -> EmbeddedClip | None:
-        """A clip as the page holds it; None if its file is damaged."""
+        """Return a clip as the page holds it; None if its file is damaged."""
         return self.embed_bytes(path.read_bytes())
 
     def embed_bytes(self, data: bytes) -> EmbeddedClip | None:
-        """A clip given by the bytes of its file; None if they are damaged."""
+        """Return a clip given by the bytes of its file; None if they are damaged."""
         name = f"{_key_of(data)}.json"
         self.used.add(name)
         kept = _read_kept(self.folder / name)
@@ -81,7 +81,7 @@ class SoundCache:
 
 
 def _key_of(data: bytes) -> str:
-    """Identity of a player: the clip's bytes, the encoder, and how it is asked."""
+    """Return the key of a player: the clip's bytes, the encoder, and its options."""
     tools = (VERSION, soundfile.__libsndfile_version__, np.__version__)
     shape = (spectrogram.WIDTH, spectrogram.HEIGHT, spectrogram.N_COLOURS, spectrogram.RANGE_DB)
     return hash_json([hashlib.sha256(data).hexdigest(), tools, shape], length=32)
@@ -93,7 +93,7 @@ def _read_kept(path: Path) -> EmbeddedClip | None:
     try:
         return EmbeddedClip(**read_json(path))
     except (StoreError, TypeError, OSError):
-        return None  # damaged: it is made again
+        return None  # damaged: encode the clip again
 
 
 def _make(data: bytes) -> EmbeddedClip | None:
@@ -109,7 +109,7 @@ def _make(data: bytes) -> EmbeddedClip | None:
 
 
 def _compress(audio: NDArray[np.float32], rate_hz: int) -> tuple[str, bytes]:
-    """MP3 where its rates allow: every browser plays it, and unlike Ogg it holds no random serial number."""
+    """Return MP3 where its rates allow: every browser plays it, and unlike Ogg it holds no random serial number."""
     stream = io.BytesIO()
     if rate_hz in MP3_RATES_HZ and audio.shape[1] <= 2:
         soundfile.write(

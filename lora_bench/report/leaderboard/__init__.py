@@ -1,1 +1,1 @@
-"""The overview of a folder of runs, and which of their scores compare."""
+"""Overview of a folder of runs, with leaderboards of comparable scores."""

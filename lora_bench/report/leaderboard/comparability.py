@@ -49,7 +49,7 @@ class Entry:
 
     @property
     def order(self) -> float:
-        """The value that is ranked: without the bias of finite samples where that is known."""
+        """Value that is ranked: without the bias of finite samples where that is known."""
         value = self.cell.value if self.cell.corrected is None else self.cell.corrected
         return float("nan") if value is None else value
 

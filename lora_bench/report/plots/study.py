@@ -24,7 +24,7 @@ _SHADES = ((239, 243, 255), (189, 215, 231), (107, 174, 214), (49, 130, 189), (8
 
 
 def build_study_plots(view: RunView) -> Iterator[Block]:
-    """Figures per metric; nothing if the run is no study."""
+    """Yield figures per metric; nothing if the run is no study."""
     study = analyse_study(view.results)
     figures = list(draw_study(study)) if study is not None else []
     if figures:
@@ -33,7 +33,7 @@ def build_study_plots(view: RunView) -> Iterator[Block]:
 
 
 def draw_study(study: Study) -> Iterator[Figure]:
-    """Main effects and heat maps where there are axes, quality against cost where there are three points."""
+    """Yield main effects and heat maps where there are axes, quality against cost where there are three points."""
     for place, metric in enumerate(study.metrics[:MAX_METRICS], start=1):
         if any(level.effect is not None for main in metric.main_effects for level in main.levels):
             yield draw_effects(metric, f"study-{place}-effects")
@@ -46,7 +46,7 @@ def draw_study(study: Study) -> Iterator[Figure]:
 
 
 def draw_effects(study: MetricStudy, slug: str) -> Figure:
-    """A row per level of every axis: its effect with the interval over training seeds."""
+    """Draw a row per level of every axis: its effect with the interval over training seeds."""
     rows = [
         (main.field, level)
         for main in study.main_effects
@@ -98,7 +98,7 @@ def _can_be_drawn(found: Interaction) -> bool:
 
 
 def draw_heat_map(study: MetricStudy, found: Interaction, slug: str) -> Figure:
-    """Means of two axes, the better the darker; a combination that was not run is empty."""
+    """Draw means of two axes, the better the darker; a combination that was not run is empty."""
     known = [cell.mean for line in found.cells for cell in line if cell.mean is not None]
     span = (min(known), max(known))
     n_columns = len(found.column_labels)
@@ -145,7 +145,7 @@ def draw_heat_map(study: MetricStudy, found: Interaction, slug: str) -> Figure:
 
 
 def _shade(share: float) -> str:
-    """A colour between pale (0) and dark (1)."""
+    """Return a colour between pale (0) and dark (1)."""
     at = min(max(share, 0.0), 1.0) * (len(_SHADES) - 1)
     index = min(int(at), len(_SHADES) - 2)
     mixed = (
@@ -155,13 +155,13 @@ def _shade(share: float) -> str:
 
 
 def _points_with(study: MetricStudy, front: ParetoFront) -> list[tuple[Point, float]]:
-    """Configurations with this cost, and the cost."""
+    """Return configurations with this cost, and the cost."""
     found = ((point, point.cost(front.cost)) for point in study.points)
     return [(point, cost) for point, cost in found if cost is not None]
 
 
 def draw_front(study: MetricStudy, front: ParetoFront, slug: str) -> Figure:
-    """Quality against one cost; the front's configurations are filled, joined and named."""
+    """Draw quality against one cost; the front's configurations are filled, joined and named."""
     points = _points_with(study, front)[:MAX_POINTS]
     costs = [cost for _, cost in points]
     positive = [cost for cost in costs if cost > 0]

@@ -203,10 +203,10 @@ def build_reproduction(view: RunView) -> Iterator[Block]:
     yield Paragraph(("Save the spec below as ", Code(f"{name}.yaml"), " and run:"))
     yield CodeBlock(f"lora-bench run {name}.yaml", "sh")
     if view.results.source:
-        told: list[Span] = ["The run was made from ", Code(PurePath(view.results.source).name)]
+        origin: list[Span] = ["The run was made from ", Code(PurePath(view.results.source).name)]
         for item in view.results.overrides:
-            told += [" ", Code(f"-o {item}")]
-        yield Paragraph((*told, "."))
+            origin += [" ", Code(f"-o {item}")]
+        yield Paragraph((*origin, "."))
     yield Paragraph("The spec as it was resolved, with every default:")
     text = yaml.safe_dump(json.loads(json.dumps(view.spec)), sort_keys=False, allow_unicode=True, width=100)
     yield CodeBlock(text.rstrip("\n") if view.spec else "(the run holds no spec)", "yaml")

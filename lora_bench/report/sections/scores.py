@@ -114,28 +114,28 @@ def _explain_spread(view: RunView, metric: str) -> str:
         view.cell(item, metric, prompt) for item in view.configurations for prompt in (*view.prompts, None)
     ]
     over = {cell.over for cell in cells if cell.value is not None}
-    said: list[str] = []
+    notes: list[str] = []
     if "clips" in over:
-        said.append("± after a single trial is its standard error over clips.")
+        notes.append("± after a single trial is its standard error over clips.")
     if "seeds" in over:
-        said.append("± with (n=...) is the standard error over n training seeds.")
+        notes.append("± with (n=...) is the standard error over n training seeds.")
     if any(item.n_seeds for item in view.configurations):
-        said.append(
+        notes.append(
             "n is the number of training seeds; with n=1 nothing is known of the spread over training runs."
         )
     if not over - {None}:
-        said.append("No standard error was computed for these values.")
+        notes.append("No standard error was computed for these values.")
     if any(cell.verdict for cell in cells):
-        said.append(
+        notes.append(
             f"The word after a value is the verdict against zero-shot (see the comparisons); {LEGEND}."
         )
     else:
-        said.append("Differences between columns were not tested on this metric.")
+        notes.append("Differences between columns were not tested on this metric.")
     if len(view.prompts) > 1 and view.clip_counts(metric, None) - view.clip_counts(metric, view.prompts[0]):
-        said.append(
+        notes.append(
             "The last row pools all clips; a distance shrinks with more clips, so compare within rows."
         )
-    return " ".join(said)
+    return " ".join(notes)
 
 
 def _list_notes(view: RunView, metric: str) -> Iterator[Block]:
@@ -160,8 +160,8 @@ def _corrected_table(view: RunView, metric: str) -> Iterator[Block]:
         shifts += [
             abs(v.corrected - v.value) for v in values if v.corrected is not None and v.value is not None
         ]
-        beside = [_floor_cell(view, floor, prompt, corrected=True) for floor in floors]
-        rows.append((prompt_cell(view, prompt), *(_corrected_cell(value) for value in values), *beside))
+        levels = [_floor_cell(view, floor, prompt, corrected=True) for floor in floors]
+        rows.append((prompt_cell(view, prompt), *(_corrected_cell(value) for value in values), *levels))
     if not any(shift > 1e-9 for shift in shifts):
         return
     yield Paragraph(

@@ -129,7 +129,7 @@ def read_objective(folder: Path, objective: str, prompts: Sequence[str]) -> floa
         train = read_if_valid(TrialFolder(folder).train, TrainFile)
         values = [train.curve[-1].eval_loss] if train is not None and train.curve else []
     elif (scores := read_if_valid(TrialFolder(folder).scores, ScoresFile)) is not None:
-        found = {item.prompt: item.number for item in scores.scores if item.metric == objective}
+        found = {item.prompt: item.value for item in scores.usable if item.metric == objective}
         values = [found.get(prompt) for prompt in prompts]
     numbers = [value for value in values if value is not None and math.isfinite(value)]
     return math.fsum(numbers) / len(values) if numbers and len(numbers) == len(values) else None
