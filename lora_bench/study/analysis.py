@@ -20,7 +20,7 @@ from lora_bench.study.table import Grid, Row, collect_rows, read_grid
 ZERO_SHOT = "zero-shot"
 
 ONE_SEED = (
-    "A single training seed: nothing is known of the variation between trainings, so there are no intervals "
+    "A single training seed: the variation between trainings is unknown, so there are no intervals "
     "and no tests; `repeats: {train_seeds: [0, 1, 2]}` gives them."
 )
 SPREAD = (

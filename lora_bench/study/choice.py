@@ -17,8 +17,8 @@ RULE = (
     "between two configurations"
 )
 RULE_ONE_SEED = (
-    "the best value among the fine-tuned configurations; with a single training seed nothing is known of the "
-    "variation between trainings, so a smaller configuration that is as good cannot be identified"
+    "the best value among the fine-tuned configurations; with a single training seed the variation between "
+    "trainings is unknown, so a smaller configuration that is as good cannot be identified"
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lora_bench.cli.commands.compare import find_warnings
+from lora_bench.comparison.side_by_side import find_warnings
 from lora_bench.metrics.provenance import merge_provenance
 from lora_bench.report.leaderboard.comparability import list_entries
 from lora_bench.report.view import RunView

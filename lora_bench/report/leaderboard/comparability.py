@@ -117,17 +117,19 @@ def name_runs(group: Sequence[Entry]) -> list[str]:
 
 def explain_difference(first: Settings, other: Settings) -> list[str]:
     """Return the facts in which two entries differ, each with both values."""
-    said: list[str] = []
+    differences: list[str] = []
     for name in dict.fromkeys((*first, *other)):
         one, two = first.get(name), other.get(name)
         if one == two:
             continue
         if isinstance(one, list) and isinstance(two, list) and name == "prompts":
             n_common = sum(prompt in two for prompt in one)
-            said.append(f"prompts ({count_noun(len(one), 'prompt')} and {len(two)}, {n_common} in common)")
+            differences.append(
+                f"prompts ({count_noun(len(one), 'prompt')} and {len(two)}, {n_common} in common)"
+            )
         else:
-            said.append(f"{name} ({_show(one)} and {_show(two)})")
-    return said
+            differences.append(f"{name} ({_show(one)} and {_show(two)})")
+    return differences
 
 
 def _show(value: JsonValue) -> str:

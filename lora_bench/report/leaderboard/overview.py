@@ -120,7 +120,7 @@ def build_overview(found: FoundRuns, reports_folder: Path) -> Iterator[Block]:
     """Yield all runs, then one section per metric."""
     yield Heading(1, TITLE, "top")
     yield Paragraph(
-        f"{count_noun(len(found.runs), 'run')}. Values of different runs stand in one leaderboard only where data, "
+        f"{count_noun(len(found.runs), 'run')}. Values of different runs share a leaderboard only where data, "
         "references, prompts, sampling and the metric's own settings agree; otherwise the reasons are given."
     )
     yield Heading(2, "Runs", "runs")

@@ -120,9 +120,7 @@ def _explain_spread(view: RunView, metric: str) -> str:
     if "seeds" in over:
         notes.append("± with (n=...) is the standard error over n training seeds.")
     if any(item.n_seeds for item in view.configurations):
-        notes.append(
-            "n is the number of training seeds; with n=1 nothing is known of the spread over training runs."
-        )
+        notes.append("n is the number of training seeds; with n=1 the spread over training runs is unknown.")
     if not over - {None}:
         notes.append("No standard error was computed for these values.")
     if any(cell.verdict for cell in cells):
