@@ -18,7 +18,7 @@ from lora_bench.store import hash_file, hash_json
 
 @dataclass(frozen=True)
 class AudioFolder:
-    """The audio files of one folder, read anew each time it is iterated.
+    """The audio files of one folder, read again each time it is iterated.
 
     Attributes:
         files: sorted; at any depth.
@@ -31,7 +31,7 @@ class AudioFolder:
     clip_s: float | None = None
 
     def __iter__(self) -> Iterator[AudioClip]:
-        """Clips in the files' order; a clip's group is its file."""
+        """Yield clips in the files' order; a clip's group is its file."""
         for path in self.files:
             name = spell_path(path.relative_to(self.folder))
             audio, rate_hz = load_audio(path)
@@ -50,12 +50,12 @@ class AudioFolder:
 
     @property
     def key(self) -> str:
-        """Hash of names, contents and cutting: stands for the clips."""
+        """Hash of names, contents and clip length."""
         return hash_json([self.file_hashes, self.clip_s], length=32)
 
 
 def open_folder(folder: Path, clip_s: float | None = None) -> AudioFolder:
-    """The audio files below `folder`.
+    """Return the audio files below `folder`.
 
     Raises:
         DatasetError: no such folder, or no audio in it.
@@ -89,7 +89,7 @@ def track_files(clips: AudioFolder, progress: Progress) -> Iterator[AudioClip]:
 
 
 def find_identical(reference: AudioFolder, generated: AudioFolder) -> tuple[tuple[str, str], ...]:
-    """Pairs of a generated and a reference file with the same bytes, which make any distance too small."""
+    """Return pairs of a generated and a reference file with the same bytes, which make any distance too small."""
     by_hash = {digest: name for name, digest in reference.file_hashes.items()}
     hashes = generated.file_hashes.items()
     return tuple((name, by_hash[digest]) for name, digest in hashes if digest in by_hash)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load_clips(clips: GeneratedClips) -> Iterator[AudioClip]:
-    """Generated clips from disk; each is its own group."""
+    """Load generated clips from disk; each is its own group."""
     from lora_bench.audio import load_audio
 
     for path in clips.files:
@@ -24,7 +24,7 @@ def load_clips(clips: GeneratedClips) -> Iterator[AudioClip]:
 
 
 def embed_reference(encoder: Encoder, manifest: Manifest, clip_s: float, store: Store) -> Embeddings:
-    """The reference side of every score: excerpts of the held-out tracks."""
+    """Embed the references of every score: excerpts of the held-out tracks."""
     from lora_bench.stages.dataset import reference_clips
     from lora_bench.stages.embed import embed_clips
 
@@ -34,7 +34,7 @@ def embed_reference(encoder: Encoder, manifest: Manifest, clip_s: float, store: 
 
 
 def prepare_encoder(name: str, model: MusicModel, manifest: Manifest, clip_s: float, store: Store) -> Encoder:
-    """An encoder ready to embed; `mfcc20`'s scale is fitted once, on the training side.
+    """Return an encoder ready to embed; the scale of `mfcc20` is fitted once, on the training side.
 
     Raises:
         UnscoredError: its weights are unavailable.

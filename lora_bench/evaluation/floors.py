@@ -38,7 +38,7 @@ class Floor:
 
 
 def spread_over_groups(clips: Iterable[AudioClip], n: int) -> list[AudioClip]:
-    """At most `n` clips, taken round-robin from the groups so that every track is heard."""
+    """Return at most `n` clips, taken in turn from the groups, so that every track has some."""
     by_group: dict[str, list[AudioClip]] = {}
     for clip in clips:
         by_group.setdefault(clip.group, []).append(clip)
@@ -47,14 +47,14 @@ def spread_over_groups(clips: Iterable[AudioClip], n: int) -> list[AudioClip]:
 
 
 def in_batches(clips: Iterable[AudioClip], size: int) -> Iterator[tuple[AudioClip, ...]]:
-    """Tuples of at most `size` clips."""
+    """Yield tuples of at most `size` clips."""
     iterator = iter(clips)
     while batch := tuple(itertools.islice(iterator, size)):
         yield batch
 
 
 def through_codec(model: MusicModel, clips: Iterable[AudioClip]) -> Iterator[AudioClip]:
-    """Clips of equal length after encoding to codes and decoding, at their own length."""
+    """Encode clips of equal length and decode the codes; the length stays."""
     for batch in in_batches(clips, CODEC_BATCH):
         audio = np.stack([clip.audio for clip in batch])
         decoded = model.decode_audio(model.encode_audio(audio))[..., : audio.shape[-1]]
@@ -69,7 +69,7 @@ def measure_floors(
     store: Store,
     progress: Progress,
 ) -> tuple[list[Floor], list[Unscored]]:
-    """Both floors for every metric, each with at most `n_clips` excerpts."""
+    """Measure both reference levels for every metric, each with at most `n_clips` excerpts."""
     clip_s = trial.generation.clip_s
     n_clips = trial.generation.n_clips
     real = spread_over_groups(reference_clips(manifest, "train", clip_s), n_clips)

@@ -141,7 +141,7 @@ def measure_folder_guards(
 
 @dataclass
 class Reading:
-    """Recordings read once: excerpts go on to be measured, the features of the whole stay.
+    """Recordings read once: excerpts are passed on, the features of whole recordings are kept.
 
     Attributes:
         excerpt_s: length of an excerpt; recordings shorter than that, or than two seconds, give none.
@@ -156,7 +156,7 @@ class Reading:
     groups: list[str] = field(default_factory=list)
 
     def cut(self, recordings: Iterable[AudioClip]) -> Iterator[AudioClip]:
-        """Excerpts, recording by recording."""
+        """Yield excerpts, recording by recording."""
         for clip in recordings:
             if clip.audio.shape[1] < MIN_CLIP_S * clip.sample_rate_hz:
                 continue
@@ -181,7 +181,7 @@ def _describe(traits: ClipTraits) -> ClipFigures:
 def _look_up(
     ours: ClipTraits, theirs: ClipTraits, reading: Reading
 ) -> tuple[CopySearch, NDArray[np.float64]]:
-    """Nearest windows of the generated clips in all recordings, and of each half's excerpts in the other half.
+    """Search the generated clips in all recordings, and the excerpts of each half in the other half.
 
     Raises:
         UnscoredError: fewer than two recordings last two seconds.

@@ -1,4 +1,4 @@
-"""Scores of two plain folders of audio, outside of any run; the same numbers as a run's.
+"""Score two plain folders of audio, without a run; the numbers are those of a run.
 
 Every audio file of both folders is scored, or the call fails with the file's name.  What a run does with
 its clips is done with the files: the same encoders, distances, intervals and provenance.
@@ -36,7 +36,7 @@ VECTORS = "diversity, precision, recall, density, coverage: mean vector of each 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How two folders are scored.
+    """Options of scoring two folders.
 
     Attributes:
         model: music model whose codec `encodec` uses and whose rate `mfcc20` uses; None is the pocket model.
@@ -221,7 +221,7 @@ def _describe(side: AudioFolder) -> FolderSide:
 
 
 class FolderScorer:
-    """Scores metric by metric; model, encoders and embeddings are made once and shared."""
+    """Score metric by metric; model, encoders and embeddings are shared."""
 
     def __init__(
         self,
@@ -242,7 +242,7 @@ class FolderScorer:
         self._embeddings: dict[tuple[str, str], Embeddings] = {}
 
     def score(self, metric: Metric) -> Score:
-        """One metric.
+        """Score one metric.
 
         Raises:
             UnscoredError: weights or model are not here, or there are too few files.
@@ -257,7 +257,7 @@ class FolderScorer:
         return replace(score, provenance={**score.provenance, **self._describe_folders(metric.encoder)})
 
     def measure_floor(self, metric: Metric) -> Score:
-        """Real against real: some of the reference's files against the rest, by a metric that was scored.
+        """Score some of the reference files against the rest, by a metric that was scored.
 
         Raises:
             UnscoredError: the reference is one file.
@@ -276,7 +276,7 @@ class FolderScorer:
         return EncoderDiagnostics(describe_sets(generated, reference), about)
 
     def embed_sides(self, name: str) -> tuple[Embeddings, Embeddings]:
-        """Generated and reference in an encoder's vectors."""
+        """Return the embeddings of both sides, generated first."""
         encoder = self._encoder(name)
         return self._embed(encoder, "generated"), self._embed(encoder, "reference")
 

@@ -1,4 +1,4 @@
-"""Guards of one trial: what stands beside its distances, measured on the held-out recordings in the same way.
+"""Guards of one trial: sanity measures next to its distances, and the same of the held-out recordings.
 
 A record holds one set of clips: one prompt's, all prompts' together (`prompt` None), or the control's
 (`trial` None): what the genre's own recordings that nobody trained on would score.
@@ -84,7 +84,7 @@ class TrialGuards:
 
 @dataclass(frozen=True)
 class PromptClips:
-    """One prompt's clips as the guards need them.
+    """The clips of one prompt.
 
     Attributes:
         clips: the sound, read once.
@@ -101,7 +101,7 @@ class PromptClips:
 
 @dataclass(frozen=True)
 class DatasetSide:
-    """What was trained on, and the held-out side that is looked up in the same way.
+    """The training data and the held-out data.
 
     Attributes:
         manifest: the dataset.
@@ -120,7 +120,7 @@ class DatasetSide:
 
 @dataclass
 class MeasuredClips:
-    """Figures of a set, clip by clip, as far as they could be had."""
+    """Figures of a set, clip by clip; those that are unavailable are absent."""
 
     n_clips: int = 0
     traits: ClipTraits | None = None
@@ -133,7 +133,7 @@ class MeasuredClips:
 def measure_guards(
     trial_id: str, prompts: Mapping[str, PromptClips], dataset: DatasetSide, store: Store
 ) -> list[TrialGuards]:
-    """Measure the held-out control, of every prompt, and of all prompts together.
+    """Measure the held-out control, every prompt, and all prompts together.
 
     Args:
         trial_id: of the trial.
@@ -177,7 +177,7 @@ def _measure(clips: Iterable[AudioClip], read: Callable[[], Codes]) -> MeasuredC
 
 
 def _token_codes(tokens: TokenSet, split: str) -> Codes:
-    """First-codebook codes of every slice of one side [1, F]; slices without a valid frame are left out."""
+    """Return the first-codebook codes [1, F] of every slice of one side that has a valid frame."""
     rows = [row for row, side in enumerate(tokens.splits) if side == split and tokens.valid_frames[row] > 0]
     if not rows:
         raise UnscoredError(f"the dataset has no {split} slice with a whole codec frame")
@@ -273,7 +273,7 @@ def _describe_provenance(control: MeasuredClips, dataset: DatasetSide) -> dict[s
 
 
 def _name_nearest(sets: Sequence[MeasuredClips]) -> str:
-    """The clip that most resembles the training set, and what it resembles, for a listener to judge."""
+    """Name the clip that most resembles the training set, and the passage that it resembles."""
     best = max(
         (float(one.copies.similarities.max()), place)
         for place, one in enumerate(sets)
@@ -289,7 +289,7 @@ def _name_nearest(sets: Sequence[MeasuredClips]) -> str:
 def _relate_diversity(
     sets: Sequence[Mapping[str, Embeddings]], references: Mapping[str, Embeddings]
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """By encoder, the mean over prompts of the spread within a prompt over the references' spread."""
+    """Return, by encoder, the mean over prompts of the spread within a prompt over that of the references."""
     found: dict[str, float] = {}
     unscored: dict[str, str] = {}
     for encoder, reference in references.items():

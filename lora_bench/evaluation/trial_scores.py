@@ -1,4 +1,4 @@
-"""One trial's clips become scores and guards; embeddings are kept where comparisons find them.
+"""Scores and guards of one trial's clips; embeddings are kept for comparisons.
 
 trials/<id>/embeddings/<encoder>/<prompt>.npz       generated clips
 trials/<id>/embeddings/<encoder>/texts.npz          prompts, where the encoder knows texts
@@ -34,7 +34,7 @@ ADHERENCE_ENCODER = "clap"
 
 @dataclass(frozen=True)
 class EncodedTrial:
-    """What one encoder made of a trial.
+    """The embeddings of a trial by one encoder.
 
     Attributes:
         generated: by prompt.
@@ -49,7 +49,7 @@ class EncodedTrial:
 
 @dataclass(frozen=True)
 class TrialClips:
-    """A trial whose clips are made, with all that judging them takes.
+    """A trial with its clips, its data and its model.
 
     Attributes:
         folder: the trial's.
@@ -70,7 +70,7 @@ class TrialClips:
         return self.trial.generation.clip_s
 
     def describe(self) -> dict[str, str | int | float]:
-        """Provenance of the clips: where the references come from, sampling and seeds."""
+        """Return the provenance of the clips: references, model, sampling and seeds."""
         from lora_bench.stages.generate import read_methods
 
         sampling = self.trial.generation
@@ -117,7 +117,7 @@ class TrialClips:
         return EncodedTrial(generated, reference, texts)
 
 
-def judge_clips(made: TrialClips, progress: Progress) -> None:
+def score_clips(made: TrialClips, progress: Progress) -> None:
     """Write `scores.json` and `guards.json`; a metric without weights is unscored, with the reason.
 
     Raises:
@@ -166,10 +166,7 @@ def score_metric(
     unscored: list[Unscored],
     about: Mapping[str, str | int | float],
 ) -> None:
-    """Scores of every prompt and of all together, with `about` in their provenance.
-
-    What cannot be had from so few clips is unscored.
-    """
+    """Score every prompt and all together, with `about` in the provenance; too few clips leave a cell unscored."""
     from lora_bench.stages.score import score_embeddings, score_pooled
 
     other = encoded.reference
@@ -194,14 +191,14 @@ def score_metric(
 
 
 def take_text(texts: Embeddings, place: int) -> Embeddings:
-    """One prompt's text out of all."""
+    """Return the embedding of one prompt's text."""
     from lora_bench.metrics.clusters import take_clips
 
     return take_clips(texts, [place])
 
 
 def match_prompts(encoded: EncodedTrial) -> dict[str, np.ndarray] | str:
-    """Cosine of each clip and its prompt's text, by prompt."""
+    """Return the cosine of each clip and its prompt's text, by prompt; or why there is none."""
     from lora_bench.metrics.clusters import average_clips
 
     if encoded.texts is None:

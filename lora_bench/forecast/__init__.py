@@ -1,4 +1,4 @@
-"""What a trial will take, said before it runs: adapter, memory, disk and time.
+"""Forecast of a trial before it runs: adapter, memory, disk and time.
 
 shapes.py        a model's layers, sizes and audio format, from its config.json or published sizes
 frozen_parts.py  numbers in its text encoder and its codec

@@ -31,7 +31,7 @@ class AdapterSize:
 
 
 def size_adapter(shape: ModelShape, lora: LoraSpec) -> AdapterSize:
-    """What the settings come to on a model."""
+    """Return the size of an adapter on a model."""
     matched, problem = match_targets(lora.targets, shape.linears)
     counts: dict[str, int] = {}
     for linear in matched:
@@ -45,7 +45,7 @@ def size_adapter(shape: ModelShape, lora: LoraSpec) -> AdapterSize:
 
 
 def match_targets(targets: str | Sequence[str], linears: Sequence[Linear]) -> tuple[list[Linear], str | None]:
-    """The layers that targets mean, and the first term that matches none."""
+    """Return the layers that targets match, and a message about the first term that matches none."""
     if not isinstance(targets, str):
         terms = list(targets)
     elif targets.startswith(PATTERN_PREFIX):
@@ -77,7 +77,7 @@ def _matches(term: str, linear: Linear) -> bool:
 
 
 def list_problems(lora: LoraSpec, shape: ModelShape) -> list[str]:
-    """Every target that matches no layer of a model, and what exists; a trial with one would fail."""
+    """List targets that match no layer of a model, and what exists; a trial with one would fail."""
     terms = lora.targets if isinstance(lora.targets, list) else [lora.targets]
     terms = [
         part for term in terms for part in ([term] if term.startswith(PATTERN_PREFIX) else term.split("+"))
@@ -92,5 +92,5 @@ def list_problems(lora: LoraSpec, shape: ModelShape) -> list[str]:
 
 
 def _name_kind(name: str) -> str:
-    """The end of a module's name, without the number of its layer."""
+    """Return the end of a module's name, without the number of its layer."""
     return re.sub(r"^decoder\.(model\.decoder\.layers\.\d+\.)?", "", re.sub(r"\.\d+$", "", name))

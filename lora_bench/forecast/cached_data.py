@@ -21,7 +21,7 @@ OTHER_FRAC = 0.15
 
 
 def forecast_cache(plan: ExperimentPlan, run_folder: Path) -> int | None:
-    """Bytes that the cache grows by for a plan; None if a model's format is not known.
+    """Return the bytes by which a plan enlarges the cache; None if a model's format is not known.
 
     A source whose `dataset.json` is there is in the cache already.
     """

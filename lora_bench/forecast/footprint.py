@@ -36,7 +36,7 @@ _TEXT_PARTS = frozenset({"encoder_attn.k_proj", "encoder_attn.v_proj"})
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Where a trial is trained, and in which numbers.
+    """Device and number formats of a training.
 
     Attributes:
         device: dropout keeps its noise as float32 on a CPU, and one byte per value on a GPU.
@@ -100,7 +100,7 @@ class Footprint:
         return max(self.training, self.loading)
 
     def predict_peak_gib(self, device: Literal["cpu", "cuda"]) -> float:
-        """What `models.memory.peak_gib` will say: tensors of a GPU, or all that a process holds.
+        """Predict `models.memory.peak_gib`: tensors on a GPU, or all memory of the process.
 
         On a CPU that is rough: glibc's allocator held up to 1.8 times the tensors of a step, and 3 times those of a
         checkpointed one, where it was measured.
@@ -113,7 +113,7 @@ class Footprint:
 
 
 def choose_arithmetic(model: ModelSpec, train: TrainSpec, *, has_gpu: bool) -> Arithmetic:
-    """The arithmetic of a trial; `auto` is taken for bfloat16 on a GPU, as on every one that has it."""
+    """Return the arithmetic of a trial; `auto` counts as bfloat16 on a GPU."""
     is_half = model.dtype in {"bfloat16", "float16"} or (model.dtype == "auto" and has_gpu)
     return Arithmetic(
         device="cuda" if has_gpu else "cpu",
@@ -125,7 +125,7 @@ def choose_arithmetic(model: ModelSpec, train: TrainSpec, *, has_gpu: bool) -> A
 def estimate_training(
     shape: ModelShape, lora: LoraSpec, train: TrainSpec, clip_s: float, arithmetic: Arithmetic
 ) -> Footprint:
-    """Bytes that a training step takes at most.
+    """Estimate the peak memory of a training step.
 
     Args:
         shape: of the model.
@@ -241,7 +241,7 @@ class _Pass:
         return constant + per_position * self.n_positions + per_text * self.n_texts
 
     def _is_kept(self, part: str, kept: set[str]) -> bool:
-        """Whether the input of a layer is kept already, by attention or for the layer beside it; notes it in `kept`.
+        """Return whether the input of a layer is kept already, by attention or for a parallel layer; note it in `kept`.
 
         In float32 and without dropout only: elsewhere every adapter has a copy of its own.
         """

@@ -1,4 +1,4 @@
-"""What earlier trials on this machine took: seconds per stage, and memory.
+"""Time and memory of earlier trials on this machine.
 
 A trial counts if it is done and was done in one attempt on the host that asks.  Probes (`probe.py`) are
 kept as records of the same form, with their seconds scaled to the whole trial.
@@ -50,24 +50,24 @@ class Record:
 
 @dataclass(frozen=True)
 class History:
-    """Records of this machine, by model when asked."""
+    """Records of this machine."""
 
     records: tuple[Record, ...]
 
     def of_model(self, model: ModelSpec) -> tuple[Record, ...]:
-        """Earlier trials of a model; its probes where there is no trial."""
+        """Return the earlier trials of a model, or its probes if there is none."""
         found = [record for record in self.records if key_model(record.trial.model) == key_model(model)]
         trials = [record for record in found if record.origin == "trial"]
         return tuple(trials or found)
 
 
 def key_model(model: ModelSpec) -> tuple[str, str, str]:
-    """What of a model decides its speed."""
+    """Return the settings of a model that decide its speed."""
     return (model.id, model.backend, model.dtype)
 
 
 def read_history(runs_dir: Path) -> History:
-    """Records of all runs below a folder, the newest first; what cannot be read is left out."""
+    """Read the records of all runs below a folder, the newest first; unreadable ones are left out."""
     states = sorted(runs_dir.glob(f"*/{RunFolder.trials}/*/{TrialFolder.state}"), key=_modified, reverse=True)
     trials = [TrialFolder(place.parent) for place in states[:MAX_TRIALS]]
     records = [record for trial in trials if (record := _read_trial(trial)) is not None]
@@ -98,7 +98,7 @@ def _read_trial(folder: TrialFolder) -> Record | None:
 
 
 def make_record(trial: TrialPlan, wall_s: Mapping[str, float], train: TrainFile) -> Record:
-    """The figures of a finished trial."""
+    """Return the figures of a finished trial."""
     is_trained = trial.train is not None and bool(train.wall_s)
     return Record(
         trial=trial,
@@ -129,7 +129,7 @@ def _read_probe(place: Path) -> Record | None:
 
 
 def count_trained_s(trial: TrialPlan) -> float:
-    """Seconds of audio that go through the model in training."""
+    """Return the seconds of audio that pass through the model in training."""
     if trial.train is None:
         return 0.0
     train = trial.train
@@ -137,17 +137,17 @@ def count_trained_s(trial: TrialPlan) -> float:
 
 
 def count_generated_s(trial: TrialPlan) -> float:
-    """Seconds of audio that are generated."""
+    """Return the seconds of audio that are generated."""
     return len(trial.prompts) * trial.generation.n_clips * trial.generation.clip_s
 
 
 def count_scored_s(trial: TrialPlan) -> float:
-    """Seconds of audio that are scored, once for each metric."""
+    """Return the seconds of audio that are scored, counted once per metric."""
     return count_generated_s(trial) * len(trial.metrics)
 
 
-def name_way(train: TrainSpec) -> str:
-    """What of a training step decides its time and memory, beside its length and its adapter."""
+def name_mode(train: TrainSpec) -> str:
+    """Name the settings of a training step that decide its time and memory, apart from length and adapter."""
     facts = {
         train.precision or "": True,
         "checkpointed": train.gradient_checkpointing,
@@ -157,16 +157,16 @@ def name_way(train: TrainSpec) -> str:
 
 
 def list_training_facts(trial: TrialPlan) -> Facts:
-    """What decides the memory of a training step and, with the number of steps, its time; the weightiest first."""
+    """List what decides memory and time of a training step, the most important first."""
     train, lora = trial.train, trial.lora
     if train is None or lora is None:
         return ()
     adapter = (str(spell_targets(lora.targets)), lora.rank, lora.use_dora, lora.dropout > 0)
-    return (name_way(train), (train.batch_size, trial.dataset.clip_s), *adapter, train.grad_accumulation)
+    return (name_mode(train), (train.batch_size, trial.dataset.clip_s), *adapter, train.grad_accumulation)
 
 
 def list_generation_facts(trial: TrialPlan) -> Facts:
-    """What decides the time of a second of generated audio; the weightiest first."""
+    """List what decides the time of a second of generated audio, the most important first."""
     generation = trial.generation
     is_guided = generation.guidance > 1
     sampling = (generation.quantization, generation.batch_size, generation.clip_s, is_guided)
@@ -174,5 +174,5 @@ def list_generation_facts(trial: TrialPlan) -> Facts:
 
 
 def list_scoring_facts(trial: TrialPlan) -> Facts:
-    """What decides the time of scoring a second of audio; the weightiest first."""
+    """List what decides the time of scoring a second of audio, the most important first."""
     return (tuple(sorted(trial.metrics)), trial.generation.clip_s, trial.generation.n_clips)

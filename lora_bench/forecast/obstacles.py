@@ -1,4 +1,4 @@
-"""What can be known to fail before a model is loaded: a kind that no backend runs, a library that is not here."""
+"""Causes of failure that are known before a model is loaded: an unsupported kind, a missing library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUPPORTED_TYPE = "musicgen"
 
 
 def find_obstacle(model: ModelSpec) -> str | None:
-    """Why every trial of a model would fail on this machine; None if nothing speaks against it.
+    """Return why every trial of a model would fail on this machine; None if no reason is known.
 
     Imports torch for a model in audiocraft's form only, whose config lies in a file of torch's.
     """
@@ -32,7 +32,7 @@ def find_obstacle(model: ModelSpec) -> str | None:
 
 
 def _read_type(place: Path) -> str | None:
-    """`model_type` of a config.json; None if there is none, which loading will complain of."""
+    """Return the `model_type` of a config.json; None if there is none, which loading reports."""
     try:
         found = json.loads(place.read_text(encoding="utf-8"))
         return str(found["model_type"])

@@ -1,4 +1,4 @@
-"""How far earlier forecasts were off: each next to what was measured, kept in the cache of a folder of runs."""
+"""Accuracy of earlier forecasts: each with the measured figure, kept in the cache of a folder of runs."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Outcome:
 
     @property
     def factor(self) -> float:
-        """How far it was off, 1 or more in either direction."""
+        """Factor between forecast and measurement, at least 1."""
         ratio = self.predicted / self.measured
         return max(ratio, 1.0 / ratio)
 
 
 def keep_outcomes(runs_dir: Path, run_folder: Path, predictions: Mapping[str, Prediction]) -> None:
-    """Write down forecasts, by trial, next to what the trials' files say now.
+    """Keep forecasts, by trial, with the figures in the trials' files.
 
     Raises:
         StoreError: the disk is full.
@@ -79,7 +79,7 @@ def _compare(folder: TrialFolder, prediction: Prediction) -> list[Outcome]:
 
 
 def read_outcomes(runs_dir: Path) -> list[Outcome]:
-    """Outcomes of this machine, the oldest first; lines that cannot be read are left out."""
+    """Read the outcomes of this machine, the oldest first; unreadable lines are left out."""
     try:
         lines = (runs_dir / OUTCOMES).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -96,7 +96,7 @@ def read_outcomes(runs_dir: Path) -> list[Outcome]:
 
 
 def describe_accuracy(outcomes: Sequence[Outcome], kind: Kind, basis: str) -> str:
-    """`; such forecasts were off by a factor of 1.2 in the median, 2.0 at most (8 trials)`, or nothing."""
+    """Return `; such forecasts were off by a factor of 1.2 in the median, 2.0 at most (8 trials)`, or nothing."""
     factors = [item.factor for item in outcomes if (item.kind, item.basis) == (kind, basis)]
     if not factors:
         return ""

@@ -19,7 +19,7 @@ from lora_bench.forecast.history import (
     list_generation_facts,
     list_scoring_facts,
     list_training_facts,
-    name_way,
+    name_mode,
 )
 from lora_bench.forecast.remaining import ALL, Remaining, find_remaining
 from lora_bench.forecast.scaling import choose_alike, predict_figure, scale_figure
@@ -140,7 +140,7 @@ class Forecaster:
         lora, train, model = trial.lora, trial.train, trial.model
         if shape is None or lora is None or train is None:
             return None
-        passes = f"{train.batch_size} {name_way(train)} {trial.dataset.clip_s}"
+        passes = f"{train.batch_size} {name_mode(train)} {trial.dataset.clip_s}"
         adapter = f"{lora.rank} {lora.targets} {lora.use_dora} {lora.dropout > 0}"
         key = f"{model.id} {model.revision} {model.dtype} {adapter} {passes}"
         if key not in self._peaks:

@@ -28,7 +28,7 @@ from lora_bench.models.decoding.decoder import generate_codes
 from lora_bench.models.memory import peak_gib, reset_peak
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.progress import Progress, SilentProgress
-from lora_bench.stages.train.steps import autocast_steps, bring_to_learn
+from lora_bench.stages.train.steps import autocast_steps, enter_training
 from lora_bench.store import hash_json, write_json
 
 N_STEPS = 2
@@ -87,7 +87,7 @@ def _time_training(model: MusicModel, trial: TrialPlan, record: Record) -> Recor
     model.inject_lora(lora, seed=0)
     parameters = list(model.adapter_parameters().values())
     optimizer = torch.optim.AdamW(parameters, lr=train.lr)
-    bring_to_learn(model, train)
+    enter_training(model, train)
     draw = torch.Generator().manual_seed(0)
     shape = (train.batch_size, info.n_codebooks, n_frames)
     codes = torch.randint(info.codebook_size, shape, generator=draw)

@@ -58,7 +58,7 @@ class DecoderSizes:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What size and cost of an adapter, of training and of clips depend on.
+    """Sizes of a model that decide the cost of adapters, training and clips.
 
     Attributes:
         linears: adaptable layers of the decoder, and the projection of the text.
@@ -83,7 +83,7 @@ class ModelShape:
 
 
 def find_shape(model: ModelSpec) -> ModelShape | None:
-    """Shape of a model that is on this machine or whose sizes are published; None if neither."""
+    """Return the shape of a model that is on this machine or whose sizes are published; None if neither."""
     for place in config_files(model):
         shape = _read_config(place)
         if shape is not None:
@@ -96,7 +96,7 @@ def find_shape(model: ModelSpec) -> ModelShape | None:
 
 
 def config_files(model: ModelSpec) -> Iterator[Path]:
-    """Where the config may lie: in the package, in a local folder, in the hub's cache."""
+    """Yield places of the config: in the package, in a local folder, in the hub's cache."""
     if model.id == "pocket":
         weights = resources.files("lora_bench").joinpath("models", "pocket", "weights", "config.json")
         yield Path(str(weights))
@@ -110,7 +110,7 @@ def config_files(model: ModelSpec) -> Iterator[Path]:
 
 
 def hub_cache() -> Path:
-    """The Hugging Face cache as huggingface_hub finds it (importing that takes a quarter of a second)."""
+    """Return the Hugging Face cache as huggingface_hub finds it (importing that takes a quarter of a second)."""
     if cache := os.environ.get("HF_HUB_CACHE"):
         return Path(cache)
     home = os.environ.get("HF_HOME")
@@ -138,7 +138,7 @@ class _CodecConfig(CodecSizes):
 
 @dataclass(frozen=True)
 class _Config:
-    """What a MusicGen's config.json says of sizes."""
+    """Sizes in a MusicGen's config.json."""
 
     model_type: Literal["musicgen"]
     decoder: _DecoderConfig

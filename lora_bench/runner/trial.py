@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lora_bench.artifacts import ADAPTER_WEIGHTS, GeneratedClips, Manifest, TrainResult
 from lora_bench.errors import StoppedEarlyError, StoreError
-from lora_bench.evaluation.trial_scores import TrialClips, judge_clips
+from lora_bench.evaluation.trial_scores import TrialClips, score_clips
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress
@@ -60,7 +60,7 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
     with clock.stage("generate"):
         clips, codes = _generate(trial, model, folder, progress)
     with clock.stage("score"):
-        judge_clips(TrialClips(trial, model, manifest, clips, codes, folder, store), progress)
+        score_clips(TrialClips(trial, model, manifest, clips, codes, folder, store), progress)
     return {
         "wall_s": clock.wall_s,
         "model": to_jsonable(model.info),

@@ -1,1 +1,1 @@
-"""The work of a trial, one stage a module; stages do not know one another, `trial.py` joins them."""
+"""The stages of a trial, one per module; they do not import one another, `trial.py` joins them."""

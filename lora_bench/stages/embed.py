@@ -33,7 +33,7 @@ def embed_clips(
     *,
     progress: Progress | None = None,
 ) -> Embeddings:
-    """Vectors of `clips`, from the cache if these clips were embedded in the same way before.
+    """Embed `clips`, or take their embeddings from the cache.
 
     Args:
         encoder: what embeds; its provenance (weights, rate, windowing, versions) is part of the key.
@@ -60,7 +60,7 @@ def embed_clips(
 
 
 def hash_clips(clips: Iterable[AudioClip]) -> str:
-    """Hash of names, groups, rates and samples of clips, in their order."""
+    """Return a hash of names, groups, rates and samples of clips, in their order."""
     digest = hashlib.sha256()
     for clip in clips:
         head = json.dumps([clip.name, clip.group, clip.sample_rate_hz, list(clip.audio.shape)])

@@ -1,4 +1,4 @@
-"""Clips of a prompt as wav files; what is already there is kept."""
+"""Generate clips of a prompt as wav files; existing clips are kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SOUND_BATCH = {"cpu": 1, "cuda": 16}
 """Clips that pass through the codec at once."""
 METHODS = "decoding.json"
-"""Beside codes: how they were decoded; several methods if a run was resumed on another machine."""
+"""Next to codes: how they were decoded; several methods if a run was resumed on another machine."""
 
 
 def generate_clips(
@@ -87,13 +87,13 @@ def generate_clips(
 
 
 def read_methods(codes_folder: Path) -> list[str]:
-    """How the codes of a folder were decoded; empty where no record was kept."""
+    """Return the methods by which the codes of a folder were decoded; empty without a record."""
     record = codes_folder / METHODS
     return list(read_json(record)) if record.is_file() else []
 
 
 def _is_complete(file: Path, n_samples: int, rate_hz: int) -> bool:
-    """Whether a clip is there at full length; anything else is made again."""
+    """Return whether a clip is there at full length; any other is generated again."""
     if not file.is_file():
         return False
     try:
@@ -106,7 +106,7 @@ def _is_complete(file: Path, n_samples: int, rate_hz: int) -> bool:
 def save_clips(
     model: MusicModel, codes: Tensor, files: Sequence[Path], n_samples: int, writer: WavWriter
 ) -> None:
-    """Decode codes [N, K, F] and have them written, cut to `n_samples`."""
+    """Decode codes [N, K, F] and write them, cut to `n_samples`."""
     rate_hz = model.info.audio_format.sample_rate_hz
     for audio, file in zip(_decode(model, codes), files, strict=True):
         writer.put(file, audio[:, :n_samples], rate_hz)
@@ -121,7 +121,7 @@ def save_codes(codes: Tensor, files: Sequence[Path]) -> None:
 
 
 def _decode(model: MusicModel, codes: Tensor) -> Iterator[NDArray[np.float32]]:
-    """Sound [C, S] of codes [N, K, F], clip by clip; out of memory halves the batch and goes on."""
+    """Yield the audio [C, S] of codes [N, K, F], clip by clip; if memory runs out, the batch is halved."""
     size, begin = SOUND_BATCH[model.device.type], 0
     while begin < len(codes):
         try:

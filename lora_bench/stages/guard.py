@@ -1,4 +1,4 @@
-"""Stage `guard`: what is heard in clips beside any distance, and whether it was copied from the training set.
+"""Stage `guard`: silence and repetition in clips, and copies of the training set.
 
 Copies are searched twice.  In the sound: windows of two seconds of a clip, one a second, against windows of
 the training tracks at every 0.05 s (log mel, see `encoders.mel`).  In the codes: stretches of five seconds
@@ -42,7 +42,7 @@ FRAMES_FILE = "frames.npz"
 
 
 def describe_method() -> dict[str, str | int | float]:
-    """Provenance of the figures of this stage."""
+    """Return the provenance of the figures of this stage."""
     mel = {f"mel_{key}": value for key, value in MelEncoder().provenance.items() if key != "encoder"}
     return mel | {
         "training_hop_s": FINE_SAMPLES / SAMPLE_RATE_HZ,
@@ -56,7 +56,7 @@ def describe_method() -> dict[str, str | int | float]:
 
 @dataclass(frozen=True)
 class ClipTraits:
-    """What each of N clips sounds like.
+    """Silence, repetition and windows of N clips.
 
     Attributes:
         names: of the clips.
@@ -75,7 +75,7 @@ class ClipTraits:
 
 
 def describe_clips(clips: Iterable[AudioClip]) -> ClipTraits:
-    """Silence, repetition and window vectors of clips.
+    """Measure silence, repetition and window vectors of clips.
 
     Raises:
         UnscoredError: a clip is shorter than two seconds, or there is none.
@@ -117,13 +117,13 @@ class TrainingSound:
     frames: tuple[NDArray[np.float32], ...]
 
     def windows(self) -> Iterator[NDArray[np.float32]]:
-        """Window vectors of one track after the other, at every fine frame."""
+        """Yield window vectors, track by track, at every fine frame."""
         for frames in self.frames:
             yield describe_windows(frames, 1)
 
 
 def load_training_sound(manifest: Manifest, store: Store) -> TrainingSound:
-    """The training tracks' frames, computed once per dataset.
+    """Return the frames of the training tracks, computed once per dataset.
 
     Raises:
         UnscoredError: no training track lasts two seconds.
@@ -158,7 +158,7 @@ def _write_frames(manifest: Manifest, draft: Path) -> None:
 
 @dataclass(frozen=True)
 class CopySearch:
-    """For each of N clips, what of the training set its most similar window resembles.
+    """For each of N clips, the passage of the training set that is most similar.
 
     Attributes:
         similarities: [N] from -1 to 1; copies lie near 1.
@@ -171,7 +171,7 @@ class CopySearch:
 
 
 def search_copies(sets: Sequence[ClipTraits], training: TrainingSound) -> list[CopySearch]:
-    """The nearest training window of every clip of several sets; the training side is gone through once.
+    """Find the nearest training window of every clip of several sets, in one pass over the training side.
 
     Raises:
         ScoreError: window vectors are not finite.
@@ -197,7 +197,7 @@ def search_copies(sets: Sequence[ClipTraits], training: TrainingSound) -> list[C
 
 
 def read_codes(files: Sequence[Path]) -> list[NDArray[np.int16]]:
-    """Kept codes [K, F] of clips.
+    """Read the codes [K, F] of clips.
 
     Raises:
         UnscoredError: some clips were kept from a run that did not keep codes.
@@ -220,7 +220,7 @@ def read_codes(files: Sequence[Path]) -> list[NDArray[np.int16]]:
 
 
 def match_codes(clips: Sequence[ArrayLike], index: CodeIndex, frame_rate_hz: float) -> NDArray[np.float64]:
-    """[N] largest share of a five-second stretch of each clip's first codebook that equals a training track's.
+    """Return [N], for each clip the largest share of five seconds of its first codebook that equals a training track's.
 
     Args:
         clips: first-codebook codes [F] of each clip.

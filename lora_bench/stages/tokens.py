@@ -1,4 +1,4 @@
-"""Audio and captions become codes and text states, once; training then needs neither codec nor T5.
+"""Encode audio and captions once; training then needs neither codec nor T5.
 
 Slices are encoded in batches of equal length only: padding shorter ones would change their codes.
 """
@@ -28,7 +28,7 @@ BATCH_S = 32.0  # seconds of audio per pass through the codec
 
 
 def token_key(manifest: Manifest, info: ModelInfo) -> str:
-    """Hash of audio, captions, crop and the model's weights."""
+    """Return a hash of audio, captions, slices and the model's weights."""
     return hash_json(
         {
             "format": FORMAT,
@@ -41,14 +41,14 @@ def token_key(manifest: Manifest, info: ModelInfo) -> str:
 
 
 def count_valid_frames(piece: Slice, info: ModelInfo) -> int:
-    """Frames of a slice that hold audio and no padding: all of a full slice, else those wholly inside."""
+    """Count the frames of a slice without padding: all of a full slice, else those wholly inside the audio."""
     if piece.n_valid >= piece.n_samples:
         return info.count_frames(piece.n_samples)
     return piece.n_valid // info.hop_samples
 
 
 def encode_dataset(manifest: Manifest, model: MusicModel, store: Store, progress: Progress) -> TokenSet:
-    """Codes and text states of all slices, from the cache if they are there.
+    """Encode all slices and captions, or take codes and text states from the cache.
 
     Slices with less than one frame of audio are left out and logged.
 
@@ -134,7 +134,7 @@ def _halve(size: int, error: RuntimeError | MemoryError, device: torch.device, p
 
 
 def read_slice(piece: Slice, track: Track) -> NDArray[np.float32]:
-    """A slice's audio, float32 [C, n_samples], zeros behind `n_valid`.
+    """Return the audio of a slice, float32 [C, n_samples], with zeros after `n_valid`.
 
     Raises:
         DatasetError: the track's file is shorter than the manifest says.

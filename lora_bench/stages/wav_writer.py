@@ -1,4 +1,4 @@
-"""Writing of clips beside what makes them."""
+"""Write clips in a thread, while the next ones are generated."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MAX_WAITING = 32
 
 
 class WavWriter:
-    """A thread that writes wav files in the order in which it gets them; leaving it waits for all of them.
+    """A thread that writes wav files in order; the end of its `with` block waits for all of them.
 
-    What fails there is raised where the next clip is handed over, or at the end.
+    A failed write raises its error when the next clip is put, or at the end.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class WavWriter:
             self._settle(0)
 
     def put(self, file: Path, audio: NDArray, sample_rate_hz: int) -> None:
-        """Have a clip [C, S] written.
+        """Queue a clip [C, S] to be written.
 
         Raises:
             AudioFileError: samples of an earlier clip are not finite.
@@ -48,6 +48,6 @@ class WavWriter:
         self._waiting.append(self._thread.submit(save_wav, file, audio, sample_rate_hz))
 
     def _settle(self, n_left: int) -> None:
-        """Look at those that are done, and wait until no more than `n_left` are not."""
+        """Raise the errors of finished writes, and wait until at most `n_left` are unfinished."""
         while self._waiting and (len(self._waiting) > n_left or self._waiting[0].done()):
             self._waiting.popleft().result()

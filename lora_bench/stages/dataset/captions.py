@@ -127,7 +127,7 @@ def search_captions(
 
 
 class _Sidecars:
-    """`song.txt` or `song.json` beside `song.wav`; folders are listed once, if exact names are not there."""
+    """`song.txt` or `song.json` next to `song.wav`; folders are listed once, if exact names are not there."""
 
     def __init__(self) -> None:
         self._listed: dict[Path, dict[str, list[Path]]] = {}

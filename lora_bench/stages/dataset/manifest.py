@@ -1,4 +1,4 @@
-"""A manifest from its JSON, and excerpts of its tracks as reference clips."""
+"""Read a manifest from JSON; cut excerpts of its tracks as reference clips."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def manifest_from_json(document: Any) -> Manifest:
 
 
 def reference_clips(manifest: Manifest, split: Split, clip_s: float) -> Iterator[AudioClip]:
-    """Excerpts of exactly `clip_s`, side by side, of the tracks of one side; what is left over is not used.
+    """Yield consecutive excerpts of exactly `clip_s` of the tracks of one side; a shorter rest is not used.
 
     Name `<track id>-<index>`, group the track id; `audio` is [C, round(clip_s * rate)].
 
@@ -51,7 +51,7 @@ def reference_clips(manifest: Manifest, split: Split, clip_s: float) -> Iterator
 
 
 def n_reference_clips(manifest: Manifest, split: Split, clip_s: float) -> int:
-    """How many clips `reference_clips` yields, from the durations alone."""
+    """Count the clips that `reference_clips` yields, from the durations alone."""
     rate_hz = manifest.format.sample_rate_hz
     n_clip = round(clip_s * rate_hz)
     return sum(round(track.duration_s * rate_hz) // n_clip for track in manifest.of_split(split))

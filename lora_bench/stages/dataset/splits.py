@@ -1,4 +1,4 @@
-"""Tracks to sides, then tracks to slices; both depend on content and seed only, not on file names."""
+"""Assign tracks to sides and cut them into slices, by content and seed, not by file names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIN_TAIL_S = 1.0
 
 
 def choose_eval(content_hashes: Sequence[str], spec: SplitSpec) -> frozenset[str]:
-    """The contents that are held out: the first of an order that is shuffled by the seed.
+    """Return the contents to hold out: the first of an order that is shuffled by the seed.
 
     Each content's place comes from its own hash, so adding a track moves few others.
 
@@ -39,7 +39,7 @@ def choose_eval(content_hashes: Sequence[str], spec: SplitSpec) -> frozenset[str
 
 
 def cut_slices(track: Track, n_samples: int, sample_rate_hz: int, clip_s: float) -> list[Slice]:
-    """Slices of `clip_s` side by side; a tail of a second or more is one too, to be zero padded.
+    """Cut consecutive slices of `clip_s`; a rest of a second or more is a slice too, padded with zeros.
 
     A track of exactly `clip_s` is one full slice; a track shorter than that is one padded slice.
     """

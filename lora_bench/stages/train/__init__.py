@@ -1,4 +1,4 @@
-"""Train a LoRA adapter on a token set; a killed run goes on bit for bit.
+"""Train a LoRA adapter on a token set; a killed run resumes with the same result, bit for bit.
 
 schedule.py    what a step does, as pure functions of (seed, step): slices, caption dropout, noise, rate
 checkpoint.py  one file with everything a run needs to go on

@@ -22,7 +22,7 @@ from lora_bench.store import write_bytes
 
 @dataclass
 class TrainState:
-    """Where a run is.
+    """Progress of a training.
 
     Attributes:
         step: optimiser steps done.

@@ -1,4 +1,4 @@
-"""The identity of an adapter: the one key under which it is found again, and its finished result."""
+"""Identity of an adapter: its key, and the result of a finished training with that key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMAT = 1  # raise it when a checkpoint of an older version must not be resumed
 
 
 def adapter_key(tokens: TokenSet, model: MusicModel, lora: LoraSpec, train: TrainSpec, seed: int) -> str:
-    """Hash of everything that an adapter's weights depend on, the decoder's arithmetic included.
+    """Return a hash of everything that an adapter's weights depend on, including the decoder's arithmetic.
 
     `model.dtype: auto` gives float32 on one machine and bfloat16 on another: these are two adapters.
     """
@@ -26,7 +26,7 @@ def adapter_key(tokens: TokenSet, model: MusicModel, lora: LoraSpec, train: Trai
 def former_adapter_keys(
     tokens: Mapping[str, str], model: MusicModel, lora: LoraSpec, train: TrainSpec, seed: int
 ) -> tuple[str, ...]:
-    """The same as earlier versions wrote it, which took the files for a model's identity.
+    """Return the keys of earlier versions, which identified a model by its files.
 
     Args:
         tokens: keys of the token set, by what those versions called the model (see `former_hashes`).
@@ -46,13 +46,13 @@ def _make_key(
 
 
 def without_effect_free(train: TrainSpec) -> TrainSpec:
-    """Settings with their default where they do not change the result."""
+    """Return the settings, with defaults for those that do not change the result."""
     default = TrainSpec.model_fields["checkpoint_every"].default
     return train.model_copy(update={"checkpoint_every": default})
 
 
 def find_finished(adapter: Path, *keys: str) -> TrainResult | None:
-    """The result that a complete adapter was saved with; None if it is not there, or has none of the keys."""
+    """Return the result of a complete adapter; None if it is not there, or has none of the keys."""
     try:
         notes = read_json(adapter / ADAPTER_PROVENANCE)
     except StoreError:

@@ -35,7 +35,7 @@ from lora_bench.spec.schema import LoraSpec, TrainSpec
 from lora_bench.stages.train.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from lora_bench.stages.train.identity import adapter_key, find_finished
 from lora_bench.stages.train.schedule import learning_rate
-from lora_bench.stages.train.steps import TrainingRun, bring_to_learn, measure_eval_loss, take_step
+from lora_bench.stages.train.steps import TrainingRun, enter_training, measure_eval_loss, take_step
 from lora_bench.store import to_jsonable
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def train_adapter(
 ) -> TrainResult:
     """Train a fresh adapter and write `folder/adapter`; the model keeps it, in eval mode.
 
-    Goes on from `folder/checkpoint` if that was made with the same data and settings; on a CPU the result
+    Resumes from `folder/checkpoint` if that was made with the same data and settings; on a CPU the result
     is then bit for bit that of a run that was never interrupted.
 
     Args:
@@ -147,7 +147,7 @@ def train_adapter(
 
 
 def check_precision(train: TrainSpec, model: MusicModel) -> None:
-    """Refuse `train.precision` where it would win nothing, or where the weights are of another type.
+    """Refuse a `train.precision` that is not faster here, or that the weights do not have.
 
     Raises:
         ResourceError: the hardware has no fast products in bfloat16.
@@ -176,7 +176,7 @@ def _refuse_to_compile(error: Exception) -> None:
 
 
 def _choose_eval_rows(tokens: TokenSet) -> NDArray[np.int64]:
-    """Held-out slices that are measured: all, or `MAX_EVAL_SLICES` of them, evenly spread over the tracks."""
+    """Return the held-out slices to measure: all, or `MAX_EVAL_SLICES`, evenly spread over the tracks."""
     rows = tokens.find_split("eval")
     if len(rows) <= MAX_EVAL_SLICES:
         return rows
@@ -200,7 +200,7 @@ def _run_steps(run: TrainingRun, progress: Progress, on_eval: OnEval | None) -> 
     train, state = run.train, run.state
     begin, spent_s = time.monotonic(), state.wall_s
     every = max(1, train.steps // N_CURVE_POINTS)
-    bring_to_learn(run.model, train)
+    enter_training(run.model, train)
     if state.step == 0 and not state.curve:
         state.curve.append(
             LossPoint(0, None, measure_eval_loss(run, progress.log), learning_rate(0, train), 0.0)

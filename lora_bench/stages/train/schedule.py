@@ -1,4 +1,4 @@
-"""What one training step does, as pure functions of (seed, step): nothing depends on what ran before."""
+"""The choices of one training step as pure functions of seed and step, independent of earlier steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ORDER, CAPTIONS, NOISE = 0, 1, 2
 
 
 def pick_slices(seed: int, step: int, n_slices: int, n_per_step: int) -> NDArray[np.int64]:
-    """Indices of a step's slices: epoch after epoch of all slices, each in its own random order.
+    """Return the slices of a step: all slices, epoch after epoch, each in its own random order.
 
     Args:
         seed: training seed.
@@ -41,12 +41,12 @@ def drop_captions(seed: int, step: int, n_per_step: int, dropout: float) -> NDAr
 
 
 def noise_seed(seed: int, step: int, part: int) -> int:
-    """Seed of the adapter's dropout in one forward pass of a step."""
+    """Return the seed of the adapter's dropout in one forward pass of a step."""
     return int(np.random.default_rng((seed, NOISE, step, part)).integers(2**63))
 
 
 def learning_rate(step: int, train: TrainSpec) -> float:
-    """Rate of step `step` (from 0): linear warm-up to the peak, then constant or a half cosine to 0.
+    """Return the rate of step `step` (from 0): linear warm-up to the peak, then constant or a half cosine to 0.
 
     The first step already has a rate above 0, and so has the last.
     """

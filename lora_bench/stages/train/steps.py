@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 @dataclass
 class TrainingRun:
-    """What the steps of one run work on."""
+    """Data, model, optimiser and state of one training."""
 
     tokens: TokenSet
     model: MusicModel
@@ -49,19 +49,19 @@ class TrainingRun:
         return self.state.pass_size or self.train.batch_size
 
 
-def bring_to_learn(model: MusicModel, train: TrainSpec) -> None:
-    """Bring a model into the mode for steps that are learnt from."""
+def enter_training(model: MusicModel, train: TrainSpec) -> None:
+    """Set a model to training mode, with the settings of the training."""
     model.set_training(True, gradient_checkpointing=train.gradient_checkpointing, compiled=train.compile)
 
 
 def autocast_steps(model: MusicModel, train: TrainSpec) -> torch.autocast:
-    """Arithmetic of a forward pass that is learnt from."""
+    """Return the arithmetic of a forward pass in training."""
     wanted = train.precision == "bfloat16" and model.dtype == torch.float32
     return torch.autocast(model.device.type, torch.bfloat16, enabled=wanted)
 
 
 def take_step(run: TrainingRun, rate: float, log: Callable[[str], None]) -> float:
-    """One optimiser step; out of memory halves the forward passes and tries again.
+    """Take one optimiser step; if memory runs out, the forward passes are halved and tried again.
 
     However the passes divide the slices, the step is the same but for rounding and the adapter's dropout.
 
@@ -97,14 +97,14 @@ def _halve_until_it_fits(run: TrainingRun, log: Callable[[str], None], work: Cal
 
 
 def _divide_into_passes(train: TrainSpec, pass_size: int) -> Iterator[slice]:
-    """Places in a step's slices of each forward pass."""
+    """Return the places of each forward pass in a step's slices."""
     for first in range(0, train.batch_size * train.grad_accumulation, train.batch_size):
         for begin in range(first, first + train.batch_size, pass_size):
             yield slice(begin, min(begin + pass_size, first + train.batch_size))
 
 
 def _accumulate_gradient(run: TrainingRun) -> float:
-    """The gradient of a step's loss, which is returned."""
+    """Accumulate the gradient of a step's loss, and return the loss."""
     train, step = run.train, run.state.step
     n_slices = train.batch_size * train.grad_accumulation
     rows = run.train_rows[pick_slices(run.seed, step, len(run.train_rows), n_slices)]
@@ -154,7 +154,7 @@ def _check_finite(what: str, value: float, run: TrainingRun) -> None:
 
 
 def measure_eval_loss(run: TrainingRun, log: Callable[[str], None]) -> float | None:
-    """Loss on the held-out slices with their captions, without dropout; None if there are none."""
+    """Return the loss on the held-out slices with their captions, without dropout; None if there are none."""
     if len(run.eval_rows) == 0:
         return None
     loss = _halve_until_it_fits(run, log, lambda: _sum_eval_loss(run))
@@ -171,5 +171,5 @@ def _sum_eval_loss(run: TrainingRun) -> float:
             n = int(valid_frames.sum())
             total += run.model.training_loss(codes, valid_frames, texts).item() * n
             n_valid += n
-    bring_to_learn(run.model, run.train)
+    enter_training(run.model, run.train)
     return total / n_valid
