@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from pydantic_core import to_json
 
@@ -33,7 +32,7 @@ from lora_bench.planning.run_folder import RunFolder
 from lora_bench.results.search_tally import SearchTally, tally_search
 from lora_bench.runner.freshness import Reason, RunHistory
 from lora_bench.runner.search.optuna import INSTALL
-from lora_bench.store import to_jsonable
+from lora_bench.store import JsonObject, to_jsonable
 
 SCHEMA = 1
 HEAD = (
@@ -98,8 +97,8 @@ def execute(options: Options) -> int:
     if options.json:
         # Python's own writer takes as long over 10,000 trials as everything else together
         document = make_document(plan, runs_dir / plan.name, outlooks, cache_bytes)
-        document["problems"] = [str(problem) for problem in missing]
-        print_json_text(to_json(document, indent=1).decode())
+        problems = [str(problem) for problem in missing]
+        print_json_text(to_json({**document, "problems": problems}, indent=1).decode())
         return _finish(missing)
     print(format_table(HEAD, [_make_row(outlook) for outlook in outlooks], right=NUMBERS))
     for line in _write_notes(plan, outlooks, runs_dir, cache_bytes):
@@ -163,7 +162,7 @@ def _weigh(trial: TrialPlan) -> float:
 
 def make_document(
     plan: ExperimentPlan, run_folder: Path, outlooks: Sequence[Outlook], cache_bytes: int | None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the plan for scripts; unknown values are null."""
     trials = [
         {
@@ -182,12 +181,12 @@ def make_document(
         "overrides": list(plan.overrides),
         "override_effects": list(plan.override_effects),
         "needs_yes": plan.n_to_run > MANY_TRIALS,
-        "predicted": _sum_up(outlooks, _count_choices(plan, outlooks), cache_bytes),
+        "predicted": to_jsonable(_sum_up(outlooks, _count_choices(plan, outlooks), cache_bytes)),
         "trials": trials,
     }
 
 
-def _write_prediction(prediction: Prediction) -> dict[str, Any]:
+def _write_prediction(prediction: Prediction) -> JsonObject:
     adapter = prediction.adapter
     return {
         "matched_modules": None if adapter is None else dict(adapter.matched_modules),
@@ -217,8 +216,20 @@ def _count_choices(plan: ExperimentPlan, outlooks: Sequence[Outlook]) -> int:
     return max(0, optuna.n_trials - n_tried)
 
 
-def _sum_up(outlooks: Sequence[Outlook], n_choices: int, cache_bytes: int | None) -> dict[str, Any]:
-    """Return the time, disk and peak memory of the trials that are still to run; null if any is unknown.
+@dataclass(frozen=True)
+class Sums:
+    """Time, disk and peak memory of the trials that are still to run; None if any is unknown."""
+
+    n_to_run: int
+    time_s: float | None
+    disk_bytes: float | None
+    cache_bytes: int | None
+    """Part of `disk_bytes`."""
+    memory_gib: float | None
+
+
+def _sum_up(outlooks: Sequence[Outlook], n_choices: int, cache_bytes: int | None) -> Sums:
+    """Add up the predictions.
 
     Of the trials that a search chooses from, the `n_choices` largest count, so the sums are upper bounds.
     """
@@ -227,15 +238,14 @@ def _sum_up(outlooks: Sequence[Outlook], n_choices: int, cache_bytes: int | None
     tuned = [item.prediction for item in outlooks if item.is_open and item.trial.train is not None]
     memories = [item.memory_gib for item in tuned if not item.is_trained]
     disk_bytes = _add([item.disk_bytes for item in fixed], [item.disk_bytes for item in offered], n_choices)
-    return {
-        "n_to_run": len(fixed) + min(n_choices, len(offered)),
-        "time_s": _add([item.time_s for item in fixed], [item.time_s for item in offered], n_choices),
-        "disk_bytes": None if disk_bytes is None or cache_bytes is None else disk_bytes + cache_bytes,
-        "cache_bytes": cache_bytes,
-        "memory_gib": None
-        if None in memories or not memories
-        else max(value for value in memories if value is not None),
-    }
+    known = [value for value in memories if value is not None]
+    return Sums(
+        n_to_run=len(fixed) + min(n_choices, len(offered)),
+        time_s=_add([item.time_s for item in fixed], [item.time_s for item in offered], n_choices),
+        disk_bytes=None if disk_bytes is None or cache_bytes is None else disk_bytes + cache_bytes,
+        cache_bytes=cache_bytes,
+        memory_gib=max(known) if known and len(known) == len(memories) else None,
+    )
 
 
 def _add(
@@ -297,7 +307,7 @@ def _write_notes(
     n_done = sum(outlook.reason.kind == "cached" for outlook in outlooks)
     at_most = " at most" if n_choices else ""
     lines.append(
-        f"{plan.name}: {describe_plan(plan)}; {sums['n_to_run']} to run, {n_done} done"
+        f"{plan.name}: {describe_plan(plan)}; {sums.n_to_run} to run, {n_done} done"
         f"{_describe_sum(sums, at_most)}; in {runs_dir / plan.name}"
     )
     if plan.n_to_run > MANY_TRIALS:
@@ -357,19 +367,17 @@ def _describe_origins(
     return [*sorted(lines), *unsized]
 
 
-def _describe_sum(sums: dict[str, Any], at_most: str) -> str:
+def _describe_sum(sums: Sums, at_most: str) -> str:
     parts: list[str] = []
-    if sums["time_s"] and sums["n_to_run"]:
-        parts.append(f"about {format_time(sums['time_s'])}{at_most}, one trial at a time")
-    if sums["disk_bytes"] and sums["n_to_run"]:
-        cache = (
-            f", including about {format_bytes(sums['cache_bytes'])} of cache" if sums["cache_bytes"] else ""
-        )
-        parts.append(f"{format_bytes(sums['disk_bytes'])} of disk{at_most}{cache}")
+    if sums.time_s and sums.n_to_run:
+        parts.append(f"about {format_time(sums.time_s)}{at_most}, one trial at a time")
+    if sums.disk_bytes and sums.n_to_run:
+        cache = f", including about {format_bytes(sums.cache_bytes)} of cache" if sums.cache_bytes else ""
+        parts.append(f"{format_bytes(sums.disk_bytes)} of disk{at_most}{cache}")
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def format_bytes(n_bytes: int | None) -> str:
+def format_bytes(n_bytes: float | None) -> str:
     """Return megabytes or gigabytes; `?` if unknown."""
     if n_bytes is None:
         return UNKNOWN
