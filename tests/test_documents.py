@@ -38,6 +38,22 @@ def test_every_link_and_path_in_a_document_exists(document: Path) -> None:
     assert not missing, f"{document.name} names {missing}"
 
 
+def test_every_page_is_in_the_navigation_of_the_site_and_in_the_readme() -> None:
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f": {page.name}\n" in site
+        assert f"](docs/{page.name})" in readme
+
+
+def test_every_benchmark_and_every_result_is_in_the_index() -> None:
+    folder = ROOT / "benchmarks"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in sorted(folder.glob("*.py")) if path.name not in index] == []
+    results = [path.relative_to(folder).as_posix() for path in sorted((folder / "results").rglob("*.md"))]
+    assert [name for name in results if f"]({name})" not in index] == []
+
+
 @pytest.mark.parametrize("document", GUIDES, ids=name_of)
 def test_every_block_is_of_a_kind_that_runs_or_says_what_it_needs(document: Path) -> None:
     blocks = list(read_blocks(document))

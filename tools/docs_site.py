@@ -35,7 +35,7 @@ PAGES = (
     "reports/*/report.html",
 )
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)")
-MARK = re.compile(r"<!-- not run: (.+?) -->")
+MARK = re.compile(r"^( *)<!-- not run: (.+) -->$", re.MULTILINE)
 REFERENCE = "<!-- reference of all fields -->"
 TRIAL_PARTS = ("model", "dataset", "generation", "lora", "train")
 MAX_NAMED_VALUES = 8
@@ -78,7 +78,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         return link[1] + posixpath.relpath(target, own_folder)
 
     markdown = LINK.sub(move, markdown)
-    markdown = MARK.sub(lambda mark: f"<small>This {mark[1]}:</small>\n", markdown)
+    markdown = MARK.sub(lambda mark: f"{mark[1]}<small>This {mark[2]}:</small>\n", markdown)
     if REFERENCE in markdown:
         schema = json.loads((ROOT / SCHEMA_FILE).read_text(encoding="utf-8"))
         markdown = markdown.replace(REFERENCE, "\n".join(write_reference(schema)))

@@ -80,8 +80,8 @@ class ReaderFolder:
     """The folder of a reader who types what a document says.
 
     A spec that appears there, from a block or from a command, is first checked as it stands.  Then a spec of the same name takes its
-    place, which extends it with a tiny model of random weights, six short tunes, two steps and two clips, so that `run` takes
-    seconds.  `quickstart` is such a spec from the start.
+    place, which extends it with a tiny model of random weights, six short tunes, one prompt, two steps and two clips, so that
+    `run` takes seconds.  `quickstart` is such a spec from the start, with one adapter.
     """
 
     place: Path
@@ -96,7 +96,9 @@ class ReaderFolder:
         save_random_musicgen(self.place / "tiny-musicgen", TINY)
         (self.place / "prompts.txt").write_text("a waltz\n", encoding="utf-8")
         for name in ("quickstart", "quickstart.yaml"):
-            self._reduce(self.place / name, str(ROOT / "specs" / "quickstart.yaml"), "quickstart")
+            shipped = str(ROOT / "specs" / "quickstart.yaml")
+            one = {"variants": [{"name": "r4-attention", "lora": {"rank": 4}}]}
+            self._reduce(self.place / name, shipped, "quickstart", trials=one)
 
     def run(self, block: Block) -> None:
         """Do what a block says.
@@ -158,7 +160,7 @@ class ReaderFolder:
         file.rename(full)
         self._reduce(file, full.name, plan.name)
 
-    def _reduce(self, file: Path, parent: str, name: str) -> None:
+    def _reduce(self, file: Path, parent: str, name: str, **changes: Any) -> None:
         music = {"path": str(self.place / "data" / "my_genre"), "builtin": None, "clip_s": 1}
         spec: dict[str, Any] = {
             "schema": 1,
@@ -182,6 +184,7 @@ class ReaderFolder:
             },
             "prompts": ["a tune"],
             "resources": {"gpu": 0, "cpu": 1},
+            **changes,
         }
         file.write_text(yaml.safe_dump(spec), encoding="utf-8")
         self.reduced.add(file)
