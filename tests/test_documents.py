@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import ROOT
-from support.documents import REASONS, Block, ReaderFolder, read_blocks
+from support.documents import REASONS, Block, ReaderFolder, read_blocks, read_commands
+
+from lora_bench.cli.main import build_parser
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "design").glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 DOCUMENTS.append(ROOT / "benchmarks" / "README.md")
@@ -16,10 +19,16 @@ LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 CODE = re.compile(r"`([\w./-]+)`")
 TOP = {path.name for path in ROOT.iterdir()} - {"runs", "data", "site", "dist"}
 LANGUAGES = {"sh", "console", "python", "yaml"}
+# they run the quickstart, as README.md does, and use what it leaves
+SLOW = {"getting_started.md", "python_api.md"}
 
 
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
+
+
+def mark_slow(path: Path) -> Any:
+    return pytest.param(path, marks=[pytest.mark.slow] if path.name in SLOW else [])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
@@ -76,6 +85,18 @@ def test_every_target_of_make_in_a_document_exists(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", GUIDES, ids=name_of)
+def test_every_command_of_a_document_has_a_verb_and_options_that_exist(document: Path) -> None:
+    for block in read_blocks(document):
+        prompt = {"sh": "", "console": "$ "}.get(block.language)
+        lines = (
+            [] if prompt is None else [line for line in block.text.splitlines() if line.startswith(prompt)]
+        )
+        for words in read_commands("\n".join(line.removeprefix(prompt or "") for line in lines)):
+            if words[0] == "lora-bench":
+                assert build_parser(words[1]).parse_args(words[1:]).verb == words[1]
+
+
+@pytest.mark.parametrize("document", [mark_slow(path) for path in GUIDES], ids=name_of)
 def test_every_block_without_a_mark_runs(
     document: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
