@@ -1,4 +1,4 @@
-"""How threads of OpenMP should wait: decoding and training steps, alone and beside a second program.
+"""Wait policies of OpenMP threads: decoding and training steps, alone and next to a second program.
 
     python benchmarks/busy_machine.py --out benchmarks/results/busy_machine.md
 
