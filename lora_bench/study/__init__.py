@@ -3,7 +3,7 @@
 records.py   the result as records, from which tables, plots and `study.json` are made
 table.py     the scores of a run by configuration and training seed, and the grid's axes
 fitting.py   least squares with training seeds as blocks
-effects.py   main effects, interactions, differences from the baseline
+effects.py   main effects and interactions
 choice.py    Pareto fronts, and the best configuration by a stated rule
 analysis.py  the whole analysis: `analyse_study`
 

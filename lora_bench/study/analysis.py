@@ -12,20 +12,19 @@ from lora_bench.results.run_records import RunResults
 from lora_bench.results.search_tally import UNTRIED, describe_search
 from lora_bench.store import write_json
 from lora_bench.study.choice import choose_best, find_fronts, make_points
-from lora_bench.study.effects import analyse_axes, compare_with_baseline
-from lora_bench.study.fitting import SeedError, measure_error
-from lora_bench.study.records import Axis, Delta, MetricStudy, Study
+from lora_bench.study.effects import analyse_axes
+from lora_bench.study.fitting import measure_error
+from lora_bench.study.records import Axis, MetricStudy, Study
 from lora_bench.study.table import Grid, Row, collect_rows, read_grid
-
-ZERO_SHOT = "zero-shot"
 
 ONE_SEED = (
     "A single training seed: the variation between trainings is unknown, so there are no intervals "
     "and no tests; `repeats: {train_seeds: [0, 1, 2]}` gives them."
 )
 SPREAD = (
-    "Standard errors and intervals are over training seeds: one variance for all configurations, the seeds' "
-    "common shifts taken out. What all trials share, references and generation noise, is not in them."
+    "Standard errors and intervals are over training seeds, their common shifts taken out: an axis is tested against "
+    "the variation of its effect between seeds. What all trials share, references and generation noise, is not in "
+    "them. Differences from zero-shot and from the baseline are in the comparisons."
 )
 SEVERAL_SOURCES = (
     "The configurations differ in model, dataset or sampling: their scores are distances to different "
@@ -80,7 +79,6 @@ def analyse_metric(results: RunResults, metric: str, prompt: str | None = None) 
     higher = metric in METRIC_NAMES and not parse_metric(metric).lower_is_better
     axes, placed, notes = _keep_scored_levels(tuned, whole)
     mains, interactions = analyse_axes(placed, axes, error, higher_is_better=higher)
-    baseline, deltas = _compare(results, rows, error, higher_is_better=higher)
     points = make_points(rows, error, results.trials)
     planned = sum(not trial.is_zero_shot and trial.state != UNTRIED for trial in results.trials)
     if len(tuned) < planned:
@@ -104,8 +102,6 @@ def analyse_metric(results: RunResults, metric: str, prompt: str | None = None) 
         df_error=error.df,
         main_effects=mains,
         interactions=interactions,
-        baseline=baseline,
-        deltas=deltas,
         points=points,
         fronts=find_fronts(points, higher_is_better=higher),
         best=choose_best(points, error, higher_is_better=higher),
@@ -148,36 +144,3 @@ def _is_unbalanced(rows: Sequence[Row], axes: Sequence[Axis]) -> bool:
     for axis in axes:
         n_cells *= len(axis.levels)
     return bool(counts) and (len(counts) < n_cells or len(set(counts.values())) > 1)
-
-
-def _compare(
-    results: RunResults, rows: Sequence[Row], error: SeedError, *, higher_is_better: bool
-) -> tuple[str | None, tuple[Delta, ...]]:
-    """Return the baseline's name and the differences from it: the spec's, else each trial's zero-shot model."""
-    tuned = [row for row in rows if row.seed is not None]
-    wanted = results.spec.get("baseline")
-    if wanted is not None:
-        own = [row for row in tuned if wanted in (row.configuration, *row.trial.aliases)]
-        by_seed = {row.seed: row.value for row in own}
-        name = own[0].configuration if own else str(wanted)
-        others = [row for row in tuned if row.configuration != name]
-        return name, compare_with_baseline(
-            others,
-            lambda row: by_seed.get(row.seed),
-            error,
-            is_trained=True,
-            higher_is_better=higher_is_better,
-        )
-    bases = {row.trial.id: row for row in rows if row.seed is None}
-    if not bases:
-        return None, ()
-    only = next(iter(bases.values())) if len(bases) == 1 else None
-
-    def find_base(row: Row) -> float | None:
-        base = bases.get(row.trial.zero_shot or "", only)
-        return None if base is None else base.value
-
-    deltas = compare_with_baseline(
-        tuned, find_base, error, is_trained=False, higher_is_better=higher_is_better
-    )
-    return (ZERO_SHOT if only is None else only.configuration), deltas

@@ -1,19 +1,16 @@
-"""Main effects, interactions and differences from the baseline, with their errors over training seeds."""
+"""Main effects and interactions, with their errors over training seeds."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import special
 
-from lora_bench.metrics.seeds_and_holm import holm
-from lora_bench.metrics.t_distribution import t_probability, t_reach
-from lora_bench.metrics.verdicts import ALPHA, Verdict
+from lora_bench.metrics.t_distribution import t_reach
 from lora_bench.study.fitting import Fit, Floats, SeedError, code_blocks, code_levels
-from lora_bench.study.records import Axis, Delta, Interaction, InteractionCell, LevelEffect, MainEffect
+from lora_bench.study.records import Axis, Interaction, InteractionCell, LevelEffect, MainEffect
 from lora_bench.study.table import Row
 
 
@@ -60,37 +57,54 @@ class FactorialModel:
         """Return the effect of one axis, given the others."""
         axis = self.axes[axis_index]
         others = [codes for index, codes in enumerate(self.codes) if index != axis_index]
-        f_value, df, p_value = self._test(self._fit(others), self.additive)
+        error = self._axis_error(self.codes[axis_index])
+        f_value, df, p_value = self._test(self._fit(others), self.additive, error)
         levels = tuple(
-            self._level_effect(axis_index, index, level.label) for index, level in enumerate(axis.levels)
+            self._level_effect(axis_index, index, level.label, error)
+            for index, level in enumerate(axis.levels)
         )
-        return MainEffect(axis.field, levels, f_value, df, self.error.df, p_value)
+        return MainEffect(axis.field, levels, f_value, df, error.df, p_value)
 
-    def _level_effect(self, axis_index: int, level: int, label: str) -> LevelEffect:
+    def _axis_error(self, codes: Floats) -> SeedError:
+        """Return how much the effect of an axis differs between seeds, the error of its mean over seeds.
+
+        The seeds are a sample: an effect that differs between them more than the trials scatter is not established by
+        many trials of few seeds.  Where the seeds do not cross the axis, it is the error of the whole study.
+        """
+        crossed = np.einsum("ni,nj->nij", codes, self.blocks).reshape(len(self.rows), -1)
+        larger = self._fit([*self.codes, crossed])
+        df = larger.rank - self.additive.rank
+        if self.error.sd is None or df < 1:
+            return self.error
+        gained = max(self.additive.residual_square_sum - larger.residual_square_sum, 0.0)
+        return SeedError(float(np.sqrt(gained / df)), df)
+
+    def _level_effect(self, axis_index: int, level: int, label: str, error: SeedError) -> LevelEffect:
         n_trials = sum(self._level(row, axis_index) == level for row in self.rows)
         mean = self.additive.estimate(self.contrast({axis_index: level}, with_mean=True))
         contrast = self.contrast({axis_index: level}, with_mean=False)
         effect = self.additive.estimate(contrast)
-        if effect is None or self.error.sd is None:
+        if effect is None or error.sd is None:
             return LevelEffect(label, n_trials, mean, effect, None, None, None)
-        se = self.error.sd * self.additive.unit_error(contrast)
-        reach = t_reach(self.error.df) * se
+        se = error.sd * self.additive.unit_error(contrast)
+        reach = t_reach(error.df) * se
         return LevelEffect(label, n_trials, mean, effect, se, effect - reach, effect + reach)
 
-    def _test(self, smaller: Fit, larger: Fit) -> tuple[float | None, int, float | None]:
+    @staticmethod
+    def _test(smaller: Fit, larger: Fit, error: SeedError) -> tuple[float | None, int, float | None]:
         """Return F of what the larger model explains beyond the smaller one."""
         df = larger.rank - smaller.rank
         gained = max(smaller.residual_square_sum - larger.residual_square_sum, 0.0)
-        if df < 1 or not self.error.sd:
+        if df < 1 or not error.sd:
             return None, df, None
-        f_value = gained / df / self.error.sd**2
-        return f_value, df, f_probability(f_value, df, self.error.df)
+        f_value = gained / df / error.sd**2
+        return f_value, df, f_probability(f_value, df, error.df)
 
     def interaction(self, row_axis: int, column_axis: int, *, higher_is_better: bool) -> Interaction:
         """Return two axes as a table."""
         first, second = self.codes[row_axis], self.codes[column_axis]
         products = np.einsum("ni,nj->nij", first, second).reshape(len(self.rows), -1)
-        f_value, df, p_value = self._test(self.additive, self._fit([*self.codes, products]))
+        f_value, df, p_value = self._test(self.additive, self._fit([*self.codes, products]), self.error)
         rows, columns = self.axes[row_axis], self.axes[column_axis]
         cells = tuple(
             tuple(self._cell(row_axis, i, column_axis, j) for j in range(len(columns.levels)))
@@ -139,60 +153,3 @@ def analyse_axes(
     mains = tuple(model.main_effect(index) for index in range(len(axes)))
     pairs = itertools.combinations(range(len(axes)), 2)
     return mains, tuple(model.interaction(i, j, higher_is_better=higher_is_better) for i, j in pairs)
-
-
-def compare_with_baseline(
-    rows: Sequence[Row],
-    find_value: Callable[[Row], float | None],
-    error: SeedError,
-    *,
-    is_trained: bool,
-    higher_is_better: bool,
-) -> tuple[Delta, ...]:
-    """Return each configuration less the baseline, over the training seeds that both have.
-
-    Args:
-        rows: fine-tuned trials, those of the baseline itself left out.
-        find_value: what a trial is compared with: the baseline's value of the same seed, or the value of
-            its zero-shot model; None if there is none.
-        error: variation between seeds.
-        is_trained: whether the baseline varies with the training seed as well.
-        higher_is_better: direction of the metric.
-    """
-    groups: dict[str, list[float]] = {}
-    for row in rows:
-        theirs = find_value(row)
-        if theirs is not None:
-            groups.setdefault(row.configuration, []).append(row.value - theirs)
-    n_noisy = 2 if is_trained else 1
-    deltas = [_make_delta(name, differences, error, n_noisy) for name, differences in groups.items()]
-    return _judge(deltas, higher_is_better=higher_is_better)
-
-
-def _make_delta(name: str, differences: Sequence[float], error: SeedError, n_noisy: int) -> Delta:
-    """Return the mean of paired differences; `n_noisy` of the two sides vary with the seed."""
-    n_seeds = len(differences)
-    delta = float(np.mean(differences))
-    if error.sd is None or n_seeds < 2:
-        return Delta(name, n_seeds, delta, None, None, None, None, None, None)
-    se = error.sd * float(np.sqrt(n_noisy / n_seeds))
-    reach = t_reach(error.df) * se
-    p_value = t_probability(delta / se, error.df) if se > 0.0 else None
-    return Delta(name, n_seeds, delta, se, delta - reach, delta + reach, p_value, None, None)
-
-
-def _judge(deltas: Sequence[Delta], *, higher_is_better: bool) -> tuple[Delta, ...]:
-    """Apply Holm's correction over the configurations, and judge."""
-    tested = [delta.p_value for delta in deltas if delta.p_value is not None]
-    corrected = iter(holm(tested) if tested else [])
-    judged: list[Delta] = []
-    for delta in deltas:
-        if delta.p_value is None:
-            judged.append(delta)
-            continue
-        p_holm = next(corrected)
-        is_better = (delta.delta > 0.0) == higher_is_better
-        verdict = Verdict.BETTER if is_better else Verdict.WORSE
-        verdict = Verdict.NO_DIFFERENCE if p_holm > ALPHA else verdict
-        judged.append(replace(delta, p_holm=p_holm, verdict=verdict))
-    return tuple(judged)

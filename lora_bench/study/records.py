@@ -11,8 +11,6 @@ from typing import Literal
 from pydantic import JsonValue
 from pydantic.dataclasses import dataclass
 
-from lora_bench.metrics.verdicts import Verdict
-
 Cost = Literal["trainable_params", "train_s", "peak_memory_gib"]
 COSTS: dict[Cost, str] = {
     "trainable_params": "trainable parameters",
@@ -76,7 +74,7 @@ class MainEffect:
     Attributes:
         field: the axis.
         f_value: F of the axis given the other axes; None, with `p_value`, from a single seed.
-        df: degrees of freedom of the axis; `df_error` those of the variation between seeds.
+        df: degrees of freedom of the axis; `df_error` those of the variation of its effect between seeds.
     """
 
     field: str
@@ -126,28 +124,6 @@ class Interaction:
     df_error: int
     p_value: float | None
     best: tuple[int, int] | None
-
-
-@dataclass(frozen=True)
-class Delta:
-    """A configuration less the baseline, paired by training seed.
-
-    Attributes:
-        n_seeds: seeds that both have (all of the configuration's if the baseline is zero-shot).
-        se: over training seeds, from the variation that all configurations show; None from one seed.
-        p_holm: corrected over the configurations of this table.
-        verdict: `better`, `worse`, `no detectable difference`; None where nothing could be tested.
-    """
-
-    configuration: str
-    n_seeds: int
-    delta: float
-    se: float | None
-    ci_low: float | None
-    ci_high: float | None
-    p_value: float | None
-    p_holm: float | None
-    verdict: Verdict | None
 
 
 @dataclass(frozen=True)
@@ -224,7 +200,6 @@ class MetricStudy:
         df_error: its degrees of freedom.
         main_effects: one per axis of `Study.axes`; empty without a grid.
         interactions: every pair of axes, the first one in the rows.
-        baseline: what `deltas` are taken from: the spec's baseline, else the zero-shot model.
         points: every configuration with a score, zero-shot first.
         notes: caveats.
     """
@@ -238,8 +213,6 @@ class MetricStudy:
     df_error: int
     main_effects: tuple[MainEffect, ...]
     interactions: tuple[Interaction, ...]
-    baseline: str | None
-    deltas: tuple[Delta, ...]
     points: tuple[Point, ...]
     fronts: tuple[ParetoFront, ...]
     best: Best | None

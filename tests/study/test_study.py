@@ -115,7 +115,10 @@ def anova(values: dict[tuple[int, str, int], float]) -> dict[str, float]:
     cells = n * ((table.mean(2) - grand) ** 2).sum()
     seeds = a * b * ((table.mean((0, 1)) - grand) ** 2).sum()
     error = ((table - grand) ** 2).sum() - cells - seeds
-    return {"rank": rank, "targets": targets, "both": cells - rank - targets, "error": error}
+    seed_rank = b * ((table.mean(1) - grand) ** 2).sum() - rank - seeds
+    seed_targets = a * ((table.mean(0) - grand) ** 2).sum() - targets - seeds
+    crossed = {"seed x rank": seed_rank, "seed x targets": seed_targets}
+    return {"rank": rank, "targets": targets, "both": cells - rank - targets, "error": error, **crossed}
 
 
 def test_error_and_f_values_are_those_of_the_textbooks_anova_with_seeds_as_blocks() -> None:
@@ -125,12 +128,13 @@ def test_error_and_f_values_are_those_of_the_textbooks_anova_with_seeds_as_block
     df_error = (len(RANKS) * len(TARGETS) - 1) * (len(SEEDS) - 1)
     assert found.df_error == df_error
     assert found.error_sd == pytest.approx(math.sqrt(sums["error"] / df_error))
-    expected = [("lora.rank", sums["rank"], 2), ("lora.targets", sums["targets"], 1)]
-    for main, (field, square_sum, df) in zip(found.main_effects, expected, strict=True):
-        f_value = square_sum / df / (sums["error"] / df_error)
-        assert (main.field, main.df) == (field, df)
+    expected = [("lora.rank", "rank", 2), ("lora.targets", "targets", 1)]
+    for main, (field, name, df) in zip(found.main_effects, expected, strict=True):
+        df_crossed = df * (len(SEEDS) - 1)
+        f_value = sums[name] / df / (sums[f"seed x {name}"] / df_crossed)
+        assert (main.field, main.df, main.df_error) == (field, df, df_crossed)
         assert main.f_value == pytest.approx(f_value)
-        assert main.p_value == pytest.approx(stats.f.sf(f_value, df, df_error))
+        assert main.p_value == pytest.approx(stats.f.sf(f_value, df, df_crossed))
     (pair,) = found.interactions
     assert pair.df == 2
     assert pair.f_value == pytest.approx(sums["both"] / 2 / (sums["error"] / df_error))
@@ -139,16 +143,16 @@ def test_error_and_f_values_are_those_of_the_textbooks_anova_with_seeds_as_block
 def test_effects_of_levels_are_deviations_of_plain_means_with_their_intervals() -> None:
     values = noisy(1)
     found = study(factorial(lambda r, t, s: values[r, t, s]))
-    assert found.error_sd is not None
+    error_sd = math.sqrt(anova(values)["seed x rank"] / 4)
     grand = np.mean(list(values.values()))
     for rank, level in zip(RANKS, found.main_effects[0].levels, strict=True):
         own = np.mean([value for key, value in values.items() if key[0] == rank])
         assert level.mean == pytest.approx(own)
         assert level.effect == pytest.approx(own - grand)
         assert level.n_trials == 6
-        se = found.error_sd * math.sqrt(1 / 6 - 1 / 18)
+        se = error_sd * math.sqrt(1 / 6 - 1 / 18)
         assert level.se == pytest.approx(se)
-        low, high = stats.t.interval(0.95, found.df_error, own - grand, se)
+        low, high = stats.t.interval(0.95, 4, own - grand, se)
         assert (level.ci_low, level.ci_high) == (pytest.approx(low), pytest.approx(high))
 
 
@@ -157,18 +161,21 @@ def test_two_configurations_over_seeds_give_the_paired_t_test() -> None:
     one, other = noise.normal(1.0, 0.1, 3), noise.normal(1.2, 0.1, 3)
     trials = [make_trial(4, "attention", s, one[s]) for s in SEEDS]
     trials += [make_trial(8, "attention", s, other[s]) for s in SEEDS]
-    found = study(make_results(trials, baseline="r4-attention"))
+    found = study(make_results(trials))
     expected = stats.ttest_rel(other, one)
-    (delta,) = found.deltas
-    assert delta.configuration == "r8-attention"
-    assert delta.delta == pytest.approx(np.mean(other - one))
-    assert delta.se == pytest.approx(np.std(other - one, ddof=1) / math.sqrt(3))
-    assert delta.p_value == pytest.approx(expected.pvalue)
-    low, high = expected.confidence_interval(0.95)
-    assert (delta.ci_low, delta.ci_high) == (pytest.approx(low), pytest.approx(high))
     (main,) = found.main_effects
     assert main.f_value == pytest.approx(expected.statistic**2)
     assert main.p_value == pytest.approx(expected.pvalue)
+
+
+def test_an_effect_that_differs_between_seeds_is_not_established_by_many_trials() -> None:
+    # rank 16 wins with one seed and loses with the others; within a seed both targets agree
+    values = noisy(4)
+    shift = {0: 1.0, 1: -0.4, 2: -0.5}
+    found = study(factorial(lambda r, t, s: values[r, t, s] + (shift[s] if r == 16 else 0.0)))
+    rank = found.main_effects[0]
+    assert rank.p_value is not None
+    assert rank.p_value > 0.5
 
 
 def test_an_additive_table_has_no_interaction_and_a_crossed_one_has_it_all() -> None:
@@ -223,36 +230,9 @@ def test_one_seed_gives_means_without_intervals_and_says_so() -> None:
         None,
     )
     assert found.main_effects[0].levels[0].mean == pytest.approx(0.25)
-    assert all((delta.p_value, delta.verdict) == (None, None) for delta in found.deltas)
     assert found.best is not None
     assert found.best.tolerance is None
     assert found.best.configuration == "r16-attention"
-
-
-def test_without_a_baseline_each_trial_is_compared_with_its_zero_shot_model() -> None:
-    values = noisy(5)
-    found = study(factorial(lambda r, t, s: values[r, t, s]))
-    assert found.baseline == "zero-shot"
-    assert found.error_sd is not None
-    first = found.deltas[0]
-    own = [values[4, "attention", s] for s in SEEDS]
-    assert first.delta == pytest.approx(np.mean(own) - 2.0)
-    assert first.se == pytest.approx(found.error_sd / math.sqrt(3))
-    assert first.verdict == "better"
-
-
-def test_p_values_of_differences_are_corrected_over_configurations() -> None:
-    values = noisy(6)
-    found = study(factorial(lambda r, t, s: values[r, t, s], baseline="r4-attention"))
-    raw = [delta.p_value for delta in found.deltas if delta.p_value is not None]
-    order = np.argsort(raw)
-    expected = np.empty(len(raw))
-    running = 0.0
-    for place, index in enumerate(order):
-        running = max(running, min(1.0, raw[index] * (len(raw) - place)))
-        expected[index] = running
-    assert [delta.p_holm for delta in found.deltas] == pytest.approx(list(expected))
-    assert len(raw) == 5
 
 
 def test_ablations_and_other_changes_are_no_part_of_the_grid() -> None:
@@ -269,7 +249,7 @@ def test_ablations_and_other_changes_are_no_part_of_the_grid() -> None:
     found = study(results)
     for one, other in zip(plain.main_effects, found.main_effects, strict=True):
         assert [level.mean for level in one.levels] == [pytest.approx(level.mean) for level in other.levels]
-    assert {delta.configuration for delta in found.deltas} >= {"slow", "weak"}
+    assert {point.configuration for point in found.points} >= {"slow", "weak"}
 
 
 def test_a_variant_that_equals_a_combination_stands_in_the_grid() -> None:
@@ -312,6 +292,7 @@ def test_the_best_is_the_smallest_within_one_standard_error_of_the_best_mean() -
     assert found.error_sd is not None
     assert found.best.leader == "r16-attention"
     assert found.best.tolerance == pytest.approx(found.error_sd * math.sqrt(2 / 3))
+    assert found.best.tolerance is not None
     assert found.best.tolerance > 0.01
     assert found.best.configuration == "r8-attention"
 
@@ -340,7 +321,7 @@ def test_a_study_without_any_score_is_empty_and_does_not_fail() -> None:
 
 def test_a_study_is_plain_json() -> None:
     values = noisy()
-    found = analyse(factorial(lambda r, t, s: values[r, t, s], baseline="r16-attention"))
+    found = analyse(factorial(lambda r, t, s: values[r, t, s]))
     document = json.loads(json.dumps(to_jsonable(found), allow_nan=False))
     assert document["axes"][0]["linked"] == ["lora.alpha"]
     assert document["metrics"][0]["fronts"][0]["optimal"][0] == "zero-shot"
@@ -397,4 +378,3 @@ def test_an_axis_over_datasets_is_read_by_name_and_warned_of() -> None:
     assert [axis.field for axis in found.axes] == ["dataset"]
     assert found.metrics[0].main_effects[0].levels[1].effect == pytest.approx(0.05)
     assert "different references" in found.notes[1]
-    assert len(found.metrics[0].deltas) == 2

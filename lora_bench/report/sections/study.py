@@ -1,4 +1,4 @@
-"""Sections of a study: effects of the axes, interactions, differences from the baseline, quality against cost."""
+"""Sections of a study: effects of the axes, interactions, quality against cost."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 from lora_bench.metrics.verdicts import ALPHA
 from lora_bench.report.cells import (
-    LEGEND,
     interval_cell,
     number_cell,
     number_columns,
     text_columns,
-    verdict_cell,
 )
 from lora_bench.report.formatting import (
     MISSING,
@@ -35,7 +33,7 @@ from lora_bench.report.writers.document import (
     Table,
 )
 from lora_bench.study import MetricStudy, Study, analyse_study
-from lora_bench.study.records import Delta, Interaction, InteractionCell, LevelEffect, MainEffect, Point
+from lora_bench.study.records import Interaction, InteractionCell, LevelEffect, MainEffect, Point
 
 MAX_ROWS = 120
 
@@ -94,8 +92,6 @@ def _build_metric(study: MetricStudy) -> Iterator[Block]:
     for interaction in study.interactions:
         yield _interaction_table(interaction)
         yield Paragraph(_describe_interaction(interaction))
-    if study.deltas:
-        yield from _build_deltas(study)
     yield from _build_costs(study)
 
 
@@ -194,30 +190,6 @@ def _describe_interaction(found: Interaction) -> str:
     return (
         f"{marked}The axes interact ({test}): the effect of one depends on the other, so read this table "
         "rather than the effects above."
-    )
-
-
-def _build_deltas(study: MetricStudy) -> Iterator[Block]:
-    columns = (
-        *text_columns("configuration"),
-        *number_columns("difference", "95 % interval", "p", "p (Holm)", "seeds"),
-        *text_columns("verdict"),
-    )
-    rows = tuple(_delta_row(delta) for delta in study.deltas[:MAX_ROWS])
-    yield Table(f"Difference from {study.baseline}, paired by training seed; {LEGEND}", columns, rows)
-    if len(study.deltas) > MAX_ROWS:
-        yield Paragraph(f"{len(study.deltas) - MAX_ROWS:,} further rows are in the run's study.json.")
-
-
-def _delta_row(delta: Delta) -> tuple[Cell, ...]:
-    return (
-        Cell(delta.configuration),
-        number_cell(delta.delta, format_difference),
-        interval_cell(delta.ci_low, delta.ci_high),
-        Cell(format_probability(delta.p_value), order=delta.p_value),
-        Cell(format_probability(delta.p_holm), order=delta.p_holm),
-        number_cell(delta.n_seeds, format_count),
-        verdict_cell(delta.verdict),
     )
 
 
