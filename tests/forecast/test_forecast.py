@@ -295,7 +295,7 @@ trials: {variants: [{name: same}, {name: longer, train: {steps: 30}}]}
         "time with pocket: ~ is scaled from 2 earlier trials on this machine, with other settings; such forecasts "
         "were off by a factor of 3.0 in the median, 3.0 at most (1 trial)"
     ) in rows
-    assert "of disk, about 1" in rows[-1]  # 145 MB of cache
+    assert "of disk, including about 1" in rows[-1]  # 145 MB of cache
     assert "MB of cache" in rows[-1]
 
 
