@@ -162,7 +162,7 @@ def describe_limits(distance: str, generated: Clusters, reference: Clusters) -> 
         unit = "generated clips" if generated.n_clusters == n else name_clusters(reference)
         notes.append(
             f"D = {dim} is more than half of the {n} {unit}: the Frechet distance is strongly biased and its "
-            "correction incomplete, prefer the kernel distance (mmd/...) or more clips"
+            f"correction incomplete; prefer the kernel distance (mmd/...), or add {unit}"
         )
     if reference.by == "clip" and reference.n_clusters > 1:
         notes.append("the reference is one track: the interval says nothing about other tracks")

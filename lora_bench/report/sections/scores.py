@@ -116,7 +116,7 @@ def _explain_spread(view: RunView, metric: str) -> str:
     over = {cell.over for cell in cells if cell.value is not None}
     notes: list[str] = []
     if "clips" in over:
-        notes.append("± after a single trial is its standard error over clips.")
+        notes.append("± after a single trial is its standard error over clips and reference tracks.")
     if "seeds" in over:
         notes.append("± with (n=...) is the standard error over n training seeds.")
     if any(item.n_seeds for item in view.configurations):
