@@ -31,10 +31,9 @@ from lora_bench.metrics.paired import (
 )
 from lora_bench.metrics.provenance import merge_provenance
 from lora_bench.metrics.seeds_and_holm import holm, summarize_seeds
-from lora_bench.metrics.verdicts import ALPHA, Verdict
+from lora_bench.metrics.verdicts import ALPHA, N_PERMUTATIONS, Verdict
 from lora_bench.results.records import Comparison, SeedComparison
 
-N_PERMUTATIONS = 999
 INTERVAL = "95 % paired delete-one-cluster jackknife, both sides"
 
 

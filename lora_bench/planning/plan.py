@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from lora_bench.errors import Problem, SpecError
+from lora_bench.metrics.verdicts import ALPHA, smallest_p_value
 from lora_bench.slugs import clean_name, slugify
 from lora_bench.spec.configurations import (
     EFFECT_FREE,
@@ -190,7 +191,24 @@ def plan_experiment(spec: ExperimentSpec) -> ExperimentPlan:
         spec=spec,
         trials=(*zero_shot.values(), *_pair_with_baseline(fine_tuned, baseline)),
         baseline=baseline,
-        notes=tuple(_describe_merged(item) for item in configurations if item.aliases or item.merged_fields),
+        notes=(
+            *(_describe_merged(item) for item in configurations if item.aliases or item.merged_fields),
+            *dict.fromkeys(note for item in configurations if (note := _describe_undecidable(item, spec))),
+        ),
+    )
+
+
+def _describe_undecidable(item: Configuration, spec: ExperimentSpec) -> str:
+    """Return that a configuration has too few clips for any verdict on a prompt; empty if it has enough."""
+    n_clips, n_prompts = item.settings.generation.n_clips, len(spec.prompts)
+    smallest = min(n_prompts * smallest_p_value(n_clips), 1.0)
+    if smallest <= ALPHA:
+        return ""
+    enough = next((n for n in range(n_clips, 12) if n_prompts * smallest_p_value(n) <= ALPHA), None)
+    remedy = f"{enough} clips are enough" if enough else "use fewer prompts"
+    return (
+        f"{n_clips} clips for each of {n_prompts} prompts are too few for a verdict on a prompt: the smallest p-value "
+        f"after Holm's correction is {smallest:.3g}, above {ALPHA}; {remedy}"
     )
 
 

@@ -13,6 +13,7 @@ from lora_bench.metrics.paired import (
     pair_texts,
     swap_labels,
 )
+from lora_bench.metrics.verdicts import N_PERMUTATIONS, smallest_p_value
 
 
 def noisy_copy(clusters, *, seed, amount=0.3, shift=0.0):
@@ -24,6 +25,15 @@ def noisy_copy(clusters, *, seed, amount=0.3, shift=0.0):
 BASE = make_clusters(16, 3, 4, seed=1)
 TUNED = noisy_copy(BASE, seed=2, shift=0.2)
 REFERENCE = make_clusters(20, 3, 4, seed=3, shift=0.4)
+
+
+@pytest.mark.parametrize("n_pairs", [3, 5, 8])
+def test_few_pairs_cannot_have_a_smaller_p_value_than_is_said(n_pairs):
+    base, far = make_clusters(n_pairs, 2, 2, seed=1), make_clusters(n_pairs, 2, 2, seed=1, shift=50.0)
+    p_value, _, _ = swap_labels(
+        pair_frechet(base, far, make_clusters(20, 2, 2, seed=2)).stacked, N_PERMUTATIONS, 0
+    )
+    assert p_value == smallest_p_value(n_pairs)
 
 
 def test_frechet_difference_is_that_of_the_two_distances():

@@ -59,6 +59,22 @@ def test_a_run_with_overrides_has_a_report_of_its_own() -> None:
     assert name_report("t", both) != name_report("t", ["lora.targets=a-b", "lora.rank=2"])
 
 
+@pytest.mark.parametrize(
+    ("n_clips", "n_prompts", "said"),
+    [
+        (4, 1, "the smallest p-value after Holm's correction is 0.125, above 0.05; 6 clips are enough"),
+        (6, 2, "the smallest p-value after Holm's correction is 0.0625, above 0.05; 7 clips are enough"),
+        (7, 2, None),
+        (40, 50, None),
+        (40, 51, "the smallest p-value after Holm's correction is 0.051, above 0.05; use fewer prompts"),
+    ],
+)
+def test_a_plan_says_when_no_verdict_can_be_reached(n_clips: int, n_prompts: int, said: str | None) -> None:
+    prompts = [f"prompt {number}" for number in range(n_prompts)]
+    found = plan(generation={"n_clips": n_clips}, prompts=prompts)
+    assert [note.partition(": ")[2] for note in found.notes] == ([said] if said else [])
+
+
 def test_without_trials_the_defaults_are_one_trial() -> None:
     assert names(plan(defaults={"lora": {"rank": 8, "targets": "attention+ffn"}})) == [
         "zero-shot",
