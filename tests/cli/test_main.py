@@ -124,6 +124,8 @@ def test_validate_says_what_would_run(spec: Path, capsys: pytest.CaptureFixture[
     assert cli.main(["validate", str(spec)]) == 0
     assert capsys.readouterr().out == (
         f"{spec}: ok, 1 zero-shot and 2 fine-tuned trials, 2 prompts, 4 clips each, 1 metric\n"
+        "  4 clips for each of 2 prompts allow no verdict on a prompt: p is at least 0.25 after Holm's correction; "
+        "7 clips are enough\n"
     )
 
 
@@ -459,7 +461,7 @@ def test_score_prints_under_every_number_where_it_comes_from(
 ) -> None:
     for place, level in (("real", 0.3), ("made", 0.2)):
         (tmp_path / place).mkdir()
-        for index in range(3):
+        for index in range(10):
             noise = np.random.default_rng(index).normal(0, level, 8000)
             soundfile.write(tmp_path / place / f"{index}.wav", noise.clip(-1, 1), 16_000)
     arguments = ["score", "--reference", str(tmp_path / "real"), "--generated", str(tmp_path / "made")]
@@ -471,7 +473,7 @@ def test_score_prints_under_every_number_where_it_comes_from(
     assert cli.main([*arguments, "--json"]) == 0
     [score] = json.loads(capsys.readouterr().out)["scores"]
     assert score["ci_low"] < score["ci_high"]
-    assert (score["n_generated"], score["n_reference"]) == (6, 6)
+    assert (score["n_generated"], score["n_reference"]) == (20, 20)
     assert find_gaps(score) == []
 
 

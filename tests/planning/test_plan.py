@@ -62,11 +62,11 @@ def test_a_run_with_overrides_has_a_report_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("n_clips", "n_prompts", "said"),
     [
-        (4, 1, "the smallest p-value after Holm's correction is 0.125, above 0.05; 6 clips are enough"),
-        (6, 2, "the smallest p-value after Holm's correction is 0.0625, above 0.05; 7 clips are enough"),
+        (4, 1, "p is at least 0.125 after Holm's correction; 6 clips are enough"),
+        (6, 2, "p is at least 0.0625 after Holm's correction; 7 clips are enough"),
         (7, 2, None),
         (40, 50, None),
-        (40, 51, "the smallest p-value after Holm's correction is 0.051, above 0.05; use fewer prompts"),
+        (40, 51, "p is at least 0.051 after Holm's correction; use fewer prompts"),
     ],
 )
 def test_a_plan_says_when_no_verdict_can_be_reached(n_clips: int, n_prompts: int, said: str | None) -> None:
