@@ -1,10 +1,9 @@
 """Asynchronous successive halving (ASHA) on the held-out loss, with its state in the trials' folders.
 
-The rule is that of Ray Tune's `ASHAScheduler`: at rungs `grace_steps * reduction ** k` a trial is stopped if
-its loss is above the quantile `1 / reduction` of the losses recorded there before it.  Ray's own scheduler
-keeps the rungs in the driver's memory, where they end with it, and works with Ray alone; here each trial
-writes what it measured at a rung, and what followed, into `rungs.json`, so that a killed run goes on with the
-same decisions and trials may run one after the other.
+The rule is that of Ray Tune's `ASHAScheduler`: at rungs `grace_steps * reduction ** k`, a trial is stopped if its loss
+is above the quantile `1 / reduction` of the losses recorded there before it.  Ray's scheduler keeps the rungs in the
+driver's memory, where they are lost with the driver, and needs Ray.  Here each trial writes its loss at a rung and the
+decision into `rungs.json`, so a killed run resumes with the same decisions, and trials can run one at a time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether prompts can still be told apart, and how far they were pulled towards the genre."""
+"""Whether prompts can still be distinguished, and how far they moved towards the genre."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
-"""Which of the planned trials a search tries: Optuna suggests, the trials' files answer.
+"""The choice of trials in a search: Optuna suggests them, and their files answer.
 
-The space is a finite list of planned trials, each with its values on the axes.  What was finished in an earlier
-run is not told to Optuna in bulk: Optuna is asked anew from its seed, and what it suggests that is finished
-already is answered at once from the files.  So a run that was killed goes on with the choices that it would have
-made, where trials ran one at a time; where several ran side by side, results that the asking does not come by are
-told before anything new is begun.
+The space is a finite list of planned trials, each with its values on the axes.  A resumed search does not hand the
+earlier results to Optuna in bulk.  It asks Optuna again from its seed, and answers from the files what is finished
+already.  If trials ran one at a time, the resumed run therefore makes the same choices as an undisturbed one.  If
+several ran in parallel, finished results that were not suggested again are passed to Optuna before a new trial starts.
 
 A suggestion that brings nothing new (tried already, or a combination that the plan leaves out) does not count.
-After `MAX_REPEATS` of them in a row an untried trial is drawn at random, from the search's seed.
+After `MAX_REPEATS` of them in a row, an untried trial is drawn at random from the search's seed.
 """
 
 from __future__ import annotations

@@ -180,11 +180,11 @@ def test_seeds_that_disagree_are_called_mixed(tmp_path: Path) -> None:
 
 
 def test_an_unscored_cell_is_a_dash_with_its_reason_below_and_the_run_complete(tmp_path: Path) -> None:
-    gap = Unscored("mfcc20", PLAIN_PROMPTS[0], "weights are not to be had")
+    gap = Unscored("mfcc20", PLAIN_PROMPTS[0], "weights are unavailable")
     text = render(FakeRun(trials=[zero_shot(), FakeTrial("r4", unscored=(gap,))]), tmp_path)
     assert text.startswith("# invented")
     assert table_rows(text, "mfcc20 ↓")[1][2] == "— (unscored)"
-    assert "weights are not to be had" in text
+    assert "weights are unavailable" in text
 
 
 def test_prompts_with_markup_long_and_korean_ones_keep_the_table_whole(tmp_path: Path) -> None:
