@@ -207,8 +207,8 @@ def _describe_undecidable(item: Configuration, spec: ExperimentSpec) -> str:
     enough = next((n for n in range(n_clips, 12) if n_prompts * smallest_p_value(n) <= ALPHA), None)
     remedy = f"{enough} clips are enough" if enough else "use fewer prompts"
     return (
-        f"{n_clips} clips for each of {n_prompts} prompts allow no verdict on a prompt: p is at least {smallest:.3g} after "
-        f"Holm's correction; {remedy}"
+        f"{n_clips} clips for each of {n_prompts} prompts allow no verdict on a prompt: p is at least {smallest:.3g} "
+        f"after Holm's correction; {remedy}"
     )
 
 
