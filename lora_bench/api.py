@@ -12,6 +12,7 @@ from lora_bench import spec as specs
 from lora_bench.errors import EXIT_OK, InterruptedRunError, LoraBenchError, StoreError, UsageError
 from lora_bench.planning import plan as plans
 from lora_bench.planning.run_folder import ReportFolder
+from lora_bench.process_environment import choose_waiting
 from lora_bench.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def run_experiment(
         DatasetError, ModelError, ResourceError: before any trial starts.
         InterruptedRunError: the run was stopped; its report shows what is finished, and the same call resumes it.
     """
+    choose_waiting()
     from lora_bench.forecast import keep_outcomes
     from lora_bench.runner import experiment
 
@@ -153,6 +155,7 @@ def score_folders(
     Raises:
         UsageError, AudioFileError, ScoreError: an unknown metric, an unreadable file, or too few clips.
     """
+    choose_waiting()
     from lora_bench.evaluation import folder_scores
 
     return folder_scores.score_folders(

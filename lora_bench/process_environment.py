@@ -1,7 +1,8 @@
 """Defaults for environment variables that libraries read while they are loaded.
 
 The entry points set them: the command line, and a worker on another machine of a cluster.  Child processes inherit
-them.  Importing lora_bench as a library sets nothing: the environment of a process belongs to its program.
+them.  Importing lora_bench as a library sets nothing: the environment of a process belongs to its program.  Only
+`run_experiment` and `score_folders` choose how threads wait, if torch is not loaded yet.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import getpass
 import os
 import stat
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -24,8 +26,10 @@ def choose_waiting() -> None:
 
     torch's threads wait for each other after every product.  Waiting in a loop holds a core that another program
     needs; sleeping makes a training step on an idle machine up to three times as long.  Both are measured in
-    benchmarks/results/busy_machine.md, so what the cores do now decides.  Call this before torch is imported.
+    benchmarks/results/busy_machine.md, so what the cores do now decides.  It is too late once torch is imported.
     """
+    if "torch" in sys.modules:
+        return
     import psutil  # 0.1 s, which the verbs that compute nothing do not spend
 
     n_cores = psutil.cpu_count() or 1

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+import lora_bench
+from lora_bench.errors import UsageError
 from lora_bench.process_environment import WAIT_SETTINGS, choose_waiting, set_defaults
 
 START = """
@@ -29,6 +31,7 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in WAIT_SETTINGS:
         monkeypatch.setenv(name, "")  # so that what a test sets is taken back
         monkeypatch.delenv(name)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
 
 
 @pytest.mark.usefixtures("unset")
@@ -69,7 +72,7 @@ def test_a_users_own_way_of_waiting_stays(monkeypatch: pytest.MonkeyPatch, name:
 
 
 @pytest.mark.usefixtures("unset")
-@pytest.mark.parametrize(("verb", "expected"), [("run", "PASSIVE"), ("validate", "None")])
+@pytest.mark.parametrize(("verb", "expected"), [("export", "PASSIVE"), ("validate", "None")])
 def test_verbs_that_compute_choose_before_torch_is_loaded(
     monkeypatch: pytest.MonkeyPatch, verb: str, expected: str
 ) -> None:
@@ -78,6 +81,21 @@ def test_verbs_that_compute_choose_before_torch_is_loaded(
         [sys.executable, "-c", START.format(verb=verb)], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == f"{expected} False"
+
+
+@pytest.mark.usefixtures("unset")
+def test_a_run_from_python_chooses_unless_torch_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = lora_bench.plan_experiment(lora_bench.load_spec("quickstart"))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(psutil, "cpu_percent", lambda seconds: 100.0)
+    for torch, expected in ((object(), None), (None, "PASSIVE")):
+        if torch is None:
+            monkeypatch.delitem(sys.modules, "torch")
+        else:
+            monkeypatch.setitem(sys.modules, "torch", torch)
+        with pytest.raises(UsageError, match="the executor `local` does not use one"):
+            lora_bench.run_experiment(plan, executor="local", ray_address="10.0.0.1:6379")
+        assert os.environ.get("OMP_WAIT_POLICY") == expected
 
 
 @pytest.mark.usefixtures("unset")

@@ -40,7 +40,7 @@ VERBS = {
     "schema": "print the JSON Schema of a spec, for editors",
     "doctor": "report what this machine can run and what is missing",
 }
-COMPUTING_VERBS = frozenset({"run", "score", "generate", "export", "convert"})
+COMPUTING_VERBS = frozenset({"generate", "export", "convert"})  # run and score compute through the API
 EPILOG = """`lora-bench VERB --help` lists the options of a verb.
 
 exit codes: 0 complete, 1 failure, 2 usage or invalid spec, 3 incomplete,
