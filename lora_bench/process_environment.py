@@ -30,14 +30,14 @@ def choose_waiting() -> None:
     """
     if "torch" in sys.modules:
         return
-    import psutil  # 0.1 s, which the verbs that compute nothing do not spend
-
-    n_cores = psutil.cpu_count() or 1
+    n_cores = os.cpu_count() or 1
     said = os.environ.get("OMP_NUM_THREADS", "")
     n_own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else n_cores
     n_threads = int(said) if said.isdecimal() else n_own
     if n_threads == 1 or any(name in os.environ for name in WAIT_SETTINGS):
         return
+    import psutil  # 0.1 s, which the verbs that compute nothing do not spend
+
     if n_cores * (1.0 - psutil.cpu_percent(SAMPLE_S) / 100.0) < n_threads - 0.5:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 

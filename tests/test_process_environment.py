@@ -50,7 +50,7 @@ def test_waiting_threads_sleep_where_other_programs_use_their_cores(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(psutil, "cpu_percent", lambda seconds: busy_percent)
-    monkeypatch.setattr(psutil, "cpu_count", lambda: n_cores)
+    monkeypatch.setattr(os, "cpu_count", lambda: n_cores)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(n_own)))
     choose_waiting()
     assert os.environ.get("OMP_WAIT_POLICY") == expected

@@ -218,12 +218,19 @@ def change_median_distance(reference: Clusters) -> NDArray[np.float64]:
     distances = np.sqrt(squared_distances(vectors, vectors)[np.triu_indices(len(vectors), 1)][apart])
     order = np.argsort(distances)
     distances, first, second = distances[order], first[order], second[order]
-    return np.array(
-        [
-            np.median(distances[(first != cluster) & (second != cluster)]) - np.median(distances)
-            for cluster in range(thin.n_clusters)
-        ]
+
+    def median_without(places: NDArray[np.int64]) -> float:
+        n_left = len(distances) - len(places)
+        middle = np.array([(n_left - 1) // 2, n_left // 2])
+        # place of the k-th that is left: k, and one more for each that is left out before it
+        skipped = np.searchsorted(places - np.arange(len(places)), middle, side="right")
+        return float(distances[middle + skipped].mean())
+
+    full = median_without(np.array([], dtype=np.int64))
+    left_out = (
+        np.flatnonzero((first == cluster) | (second == cluster)) for cluster in range(thin.n_clusters)
     )
+    return np.array([median_without(places) - full for places in left_out])
 
 
 def sum_kernel_blocks(generated: Clusters, reference: Clusters, bandwidth: float) -> BlockSums:

@@ -11,6 +11,7 @@ from lora_bench.errors import UnscoredError
 from lora_bench.metrics.clusters import cluster_embeddings, stack_strata
 from lora_bench.metrics.jackknife import leave_one_out
 from lora_bench.metrics.kernel import (
+    change_median_distance,
     median_distance,
     prepare_blocks,
     sum_kernel_blocks,
@@ -96,6 +97,12 @@ def test_replicates_are_the_distances_of_the_subsets():
     smaller = sum_kernel_blocks(leave_out(x, 2), y, blocks.bandwidth).of_generated()
     expected = smaller.distances(np.ones((1, x.n_clusters - 1)))[0]
     assert blocks.of_generated().distances(weights)[0] == pytest.approx(expected, rel=1e-10)
+
+
+def test_the_change_of_the_bandwidth_is_that_of_the_median_without_a_cluster():
+    y = make_clusters(7, 3, 4, seed=2)
+    expected = [median_distance(leave_out(y, cluster)) - median_distance(y) for cluster in range(7)]
+    np.testing.assert_allclose(change_median_distance(y), expected, rtol=0, atol=1e-12)
 
 
 def test_a_reference_track_that_is_left_out_changes_the_bandwidth_as_well():
