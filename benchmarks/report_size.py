@@ -27,7 +27,7 @@ TARGETS = ("attention", "ffn", "all", "self_attention")
 
 
 def write_run(folder: Path, n_trials: int, n_prompts: int) -> Path:
-    """A run's files with random scores, comparisons and curves; no clips."""
+    """A run's files with random scores, contrasts and curves; no clips."""
     noise = np.random.default_rng(0)
     prompts = [
         f"invented prompt {index}, in words enough to fill a line of a table" for index in range(n_prompts)
@@ -61,9 +61,11 @@ def write_run(folder: Path, n_trials: int, n_prompts: int) -> Path:
                 if trial["kind"] == "fine-tuned":
                     compared.append(
                         {
-                            "metric": metric, "prompt": prompt, "trial": trial["id"], "against": trials[0]["id"],
-                            "delta": -0.1, "ci_low": -0.3, "ci_high": 0.1, "p_value": 0.3, "p_holm": 0.5,
-                            "verdict": "no detectable difference", "n_pairs": 10,
+                            "metric": metric, "prompt": prompt, "configuration": trial["name"],
+                            "delta": -0.1, "se": 0.1, "ci_low": -0.3, "ci_high": 0.1, "detectable": 0.3,
+                            "primary": metric == METRICS[0], "n_pairs": 10, "n_tracks": 10,
+                            "verdict": "inconclusive" if metric == METRICS[0] else None,
+                            "seeds": [{"trial": trial["id"], "train_seed": 0, "delta": -0.1}],
                         }
                     )  # fmt: skip
         save(place / "scores.json", {"scores": scores, "unscored": []})
@@ -75,7 +77,7 @@ def write_run(folder: Path, n_trials: int, n_prompts: int) -> Path:
             ]
             record = {"trainable_params": 1000, "matched_modules": {}, "curve": curve, "wall_s": 10.0}
             save(place / "train.json", record | {"peak_memory_gib": 1.0})
-    save(run / "comparisons.json", {"comparisons": compared})
+    save(run / "contrasts.json", {"contrasts": compared})
     return run
 
 

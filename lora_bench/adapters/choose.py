@@ -95,7 +95,7 @@ def _find_best(view: RunView, trained: Sequence[TrialResult], metric: str | None
     value = format_value(score.best_value)
     if score.ci_low is not None and score.ci_high is not None:
         value += f" (95 % {format_interval(score.ci_low, score.ci_high)})"
-    compared = view.comparison(trial.id, chosen, None)
+    compared = view.contrast(trial.configuration, chosen, None)
     verdict = f"; against zero-shot: {compared.verdict}" if compared and compared.verdict else ""
     name = view.name_trial(trial.id)
     text = f"best on {chosen} of {len(scores)} trained: {name}, {value}{verdict}".replace("\u00a0", " ")

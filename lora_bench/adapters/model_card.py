@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import yaml
 
 from lora_bench.adapters.choose import ChosenTrial
-from lora_bench.report.cells import number_columns, text_columns
+from lora_bench.report.cells import DESCRIPTIVE, number_columns, text_columns
 from lora_bench.report.formatting import (
     MISSING,
     add_interval,
@@ -34,7 +34,7 @@ from lora_bench.report.writers.document import (
     Text,
 )
 from lora_bench.report.writers.markdown import write_markdown
-from lora_bench.results.records import Comparison, ScoreRecord
+from lora_bench.results.records import Contrast, ScoreRecord
 from lora_bench.results.run_records import TrialResult
 from lora_bench.results.settings import read_section
 
@@ -177,10 +177,10 @@ def _build_scores(view: RunView, trial: TrialResult) -> Iterator[Block]:
     for metric in view.metrics:
         rows = tuple(
             (
-                Cell("all prompts" if prompt is None else shorten(prompt, 80)),
+                Cell(view.pooled if prompt is None else shorten(prompt, 80)),
                 Cell(_describe_score(view.score(trial.zero_shot or "", metric, prompt))),
                 Cell(_describe_score(view.score(trial.id, metric, prompt))),
-                *_describe_difference(view.comparison(trial.id, metric, prompt)),
+                *_describe_difference(view.contrast(trial.configuration, metric, prompt)),
             )
             for prompt in (*shown, None)
         )
@@ -194,8 +194,8 @@ def _build_scores(view: RunView, trial: TrialResult) -> Iterator[Block]:
     )
     yield Paragraph(
         "Values are corrected for the bias of finite samples where that is defined (marked c), and compare with "
-        "other runs only where data, metric and protocol agree. Verdicts are paired tests against zero-shot at "
-        f"5 % with Holm's correction over prompts. Generation: {settings}."
+        "other runs only where data, metric and protocol agree. Differences from zero-shot are means over training "
+        f"seeds; verdicts come from simultaneous 95 % intervals. Generation: {settings}."
     )
 
 
@@ -206,11 +206,11 @@ def _describe_score(score: ScoreRecord | None) -> str:
     return add_interval(f"{format_value(score.best_value)}{mark}", score.ci_low, score.ci_high)
 
 
-def _describe_difference(compared: Comparison | None) -> tuple[Cell, Cell]:
+def _describe_difference(compared: Contrast | None) -> tuple[Cell, Cell]:
     if compared is None:
-        return Cell(MISSING), Cell("not tested")
+        return Cell(MISSING), Cell(MISSING)
     text = add_interval(format_difference(compared.delta), compared.ci_low, compared.ci_high, signed=True)
-    return Cell(text), Cell(compared.verdict or "not tested")
+    return Cell(text), Cell(compared.verdict or DESCRIPTIVE)
 
 
 def _build_training(trial: TrialResult) -> Iterator[Block]:

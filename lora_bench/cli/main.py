@@ -35,7 +35,7 @@ VERBS = {
     "convert": "convert a model or an adapter between transformers and audiocraft",
     "index": "write an overview page and a leaderboard of a folder of runs",
     "score": "score a folder of audio against a folder of recordings",
-    "compare": "compare two runs or two trials, with paired tests where they share noise",
+    "compare": "compare two runs or two trials, with intervals where they share noise",
     "specs": "list the shipped specs, or print one of them",
     "schema": "print the JSON Schema of a spec, for editors",
     "doctor": "report what this machine can run and what is missing",

@@ -1,10 +1,9 @@
 """Comparison of every finished fine-tuned trial with its partners, from the files of both.
 
 Planning decides the partners: the zero-shot trial of the same model, data and sampling, and, where the experiment
-names a baseline, the baseline's trial of the same training seed.  `comparisons.json` holds the two separately, as
-`comparisons` and `baseline_comparisons`, with their summaries over training seeds.
+names a baseline, the baseline's trial of the same training seed.
 
-This module decides from files alone whether there is anything to compare.  `trial_pair.py` compares and imports
+This module decides from files alone whether there is anything to compare.  `run_contrasts.py` compares and imports
 the statistics, which a repeated run of a finished experiment therefore never imports.
 """
 
@@ -14,12 +13,13 @@ from pathlib import Path
 
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
+from lora_bench.planning.sources import list_sources
 from lora_bench.progress import Progress
 from lora_bench.results.reading import read_part, read_record, write_record
-from lora_bench.results.run_files import ComparisonsFile, GuardsFile, StateFile
-from lora_bench.store import hash_file, hash_json
+from lora_bench.results.run_files import ContrastsFile, GuardsFile, StateFile
+from lora_bench.store import hash_file, hash_json, to_jsonable
 
-VERSION = 2  # raise it when the same embeddings give another comparison
+VERSION = 3  # raise it when the same embeddings give another comparison
 
 Pair = tuple[TrialPlan, TrialPlan]
 
@@ -33,7 +33,7 @@ def find_pairs(plan: ExperimentPlan) -> tuple[list[Pair], list[Pair]]:
 
 
 def compare_trials(plan: ExperimentPlan, run_folder: Path, progress: Progress) -> None:
-    """Write `comparisons.json` and `guards.json`: every done trial, metric and prompt.
+    """Write `contrasts.json` and `guards.json`: every configuration, metric and prompt that is done.
 
     What was compared before under the same scores and guards is not compared again.
     """
@@ -43,30 +43,32 @@ def compare_trials(plan: ExperimentPlan, run_folder: Path, progress: Progress) -
         [pair for pair in pairs if all(trial.id in done for trial in pair)] for pairs in find_pairs(plan)
     )
     trials = [run.trial(trial_id) for trial_id in done]
+    sources = list_sources([to_jsonable(trial) for trial in plan.trials])
+    floors = [run.source(source.folder).floors for source in sources]
     files = [hash_file(path) for trial in trials for path in (trial.scores, trial.guards)]
+    files += [hash_file(path) for path in floors if path.is_file()]
     pairs = [[trial.id for trial in pair] for pair in (*zero_shot, *baseline)]
-    key = hash_json([VERSION, files, pairs, plan.baseline, plan.spec.prompt_sets])
-    written = read_part(run.comparisons, ComparisonsFile, []), read_part(run.guards, GuardsFile, [])
+    key = hash_json(
+        [VERSION, files, pairs, plan.baseline, plan.spec.prompt_sets, to_jsonable(plan.spec.verdict)]
+    )
+    written = read_part(run.contrasts, ContrastsFile, []), read_part(run.guards, GuardsFile, [])
     if all(file is not None and file.key == key for file in written):
         return
-    progress.start("compare", len(zero_shot) + len(baseline))
-    from lora_bench.comparison.trial_pair import check_control, compare_pairs, join_guards
+    from lora_bench.comparison.run_contrasts import check_control, contrast_pairs, join_guards
 
-    configurations = {trial.id: trial.configuration for trial in plan.trials}
-    with_zero_shot, over_seeds = compare_pairs(zero_shot, configurations, run_folder, progress)
-    with_baseline, baseline_over_seeds = compare_pairs(baseline, configurations, run_folder, progress)
-    compared = ComparisonsFile(
-        key=key,
-        comparisons=tuple(with_zero_shot),
-        comparisons_over_seeds=tuple(over_seeds),
-        baseline_comparisons=tuple(with_baseline),
-        baseline_comparisons_over_seeds=tuple(baseline_over_seeds),
-    )
-    write_record(run.comparisons, compared)
+    n_groups = [
+        len({(a.configuration, b.configuration) for a, b in pairs}) for pairs in (zero_shot, baseline)
+    ]
+    progress.start("compare", sum(n_groups) * len(plan.spec.metrics))
+    contrasts = [
+        *contrast_pairs(zero_shot, "zero-shot", plan, run_folder, progress),
+        *contrast_pairs(baseline, "baseline", plan, run_folder, progress),
+    ]
+    write_record(run.contrasts, ContrastsFile(key=key, contrasts=tuple(contrasts)))
     guards = GuardsFile(
         key=key,
         guards=tuple(join_guards(done, run_folder)),
-        control=tuple(record for pair in zero_shot for record in check_control(pair, plan, run_folder)),
+        control=tuple(record for pair in zero_shot for record in check_control(pair, run_folder)),
     )
     write_record(run.guards, guards)
 

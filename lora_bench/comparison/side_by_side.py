@@ -9,14 +9,14 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from lora_bench.comparison.across_runs import compare_pair, find_trial_files
-from lora_bench.results.records import Comparison, Settings
+from lora_bench.results.records import Contrast, Settings
 from lora_bench.results.run_records import RunResults, TrialResult
 from lora_bench.results.settings import read_section
 from lora_bench.spec.configurations import drop_effect_free, find_differences
 
 # A difference in any of these makes two scores answers to different questions.
 _PAIRED_BY = ("dataset", "generation", "prompts")
-TEST_FIELDS = {"delta", "ci_low", "ci_high", "p_value", "p_holm", "verdict", "n_pairs"}
+TEST_FIELDS = {"delta", "ci_low", "ci_high", "detectable", "primary", "verdict", "n_pairs"}
 
 Key = tuple[str, str | None]
 
@@ -46,7 +46,7 @@ Pair = tuple[str, TrialResult | None, TrialResult | None]
 
 @dataclass(frozen=True)
 class CellPair:
-    """One cell of both sides, and the paired test of B against A; what is absent is None."""
+    """One cell of both sides, and the contrast of B with A; what is absent is None."""
 
     trial: str
     metric: str
@@ -54,7 +54,7 @@ class CellPair:
     first: float | None
     second: float | None
     delta: float | None
-    test: Comparison | None
+    test: Contrast | None
 
     def list_fields(self) -> Mapping[str, object]:
         """Return the cell as JSON; the difference of its test is corrected for the bias of finite samples."""
@@ -96,11 +96,12 @@ def compare_cells(
     untested: dict[str, list[str]] = {}
     for name, one, other in pairs:
         values, others = _index_scores(one), _index_scores(other)
-        tests: Mapping[Key, Comparison] = {}
+        tests: Mapping[Key, Contrast] = {}
         if one is not None and other is not None:
             files = find_trial_files(first.folder, one), find_trial_files(second.folder, other)
             metrics = list(dict.fromkeys(metric for metric, _ in values if (metric, None) in others))
-            tests, reasons = compare_pair(*files, metrics)
+            primary = first.results.planned.primary_metric or next(iter(metrics), "")
+            tests, reasons = compare_pair(*files, metrics, primary)
             for reason in reasons:
                 untested.setdefault(reason, []).append(name)
         for key in dict.fromkeys((*values, *others)):

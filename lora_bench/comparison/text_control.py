@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,20 +15,16 @@ from lora_bench.metrics.text_control import (
     Estimated,
     compare_separation,
     measure_pull,
+    measure_retention,
     pair_prompts,
     tell_prompts,
 )
-from lora_bench.metrics.verdicts import MoveVerdict, SeparationVerdict
 from lora_bench.results.records import ControlRecord
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Figures = dict[str, object]
-Word = TypeVar("Word", SeparationVerdict, MoveVerdict)
-# For a change below zero, above zero, and neither.
-SEPARATION_WORDS = (SeparationVerdict.REDUCED, SeparationVerdict.RAISED, SeparationVerdict.NO_CHANGE)
-MOVE_WORDS = (MoveVerdict.AWAY, MoveVerdict.TOWARDS, MoveVerdict.NO_MOVE)
 
 
 def compare_control(
@@ -36,8 +32,7 @@ def compare_control(
     encoder: str,
     sets: Mapping[str, tuple[Embeddings, Embeddings]],
     reference: Embeddings,
-    off_genre: Mapping[str, bool | None],
-    rule: str,
+    off_genre: Sequence[str],
 ) -> list[ControlRecord]:
     """Measure separation and pull of every prompt and of all together.
 
@@ -46,8 +41,7 @@ def compare_control(
         encoder: whose vectors these are.
         sets: by prompt, the base's and the trial's clips.
         reference: the genre's recordings.
-        off_genre: which prompts are; None where that is unknown.
-        rule: how that was decided, in words.
+        off_genre: prompts that are not meant to be of the genre.
 
     Returns:
         One record per prompt and one for all; figures that are unavailable are absent, with a `note`.
@@ -63,11 +57,11 @@ def compare_control(
         "separation": "unbiased squared distance of prompt means over the variance within prompts",
         "pull": "move of a prompt's mean along the way to the recordings' mean, as a share of that way",
         "interval": "95 % paired delete-one-clip jackknife; for pull on the reference's tracks, too",
-        "off_genre": rule,
+        "retention": "1 less the length of that move in any direction over the way; over off-genre prompts together",
     }
     prompts = [*sets, None]
-    kinds: list[bool | None] = [off_genre.get(prompt) for prompt in sets]
-    shared = {"figure": "control", "trial": names[0], "against": names[1], "encoder": encoder}
+    kinds = [prompt in off_genre for prompt in sets]
+    shared = {"trial": names[0], "against": names[1], "encoder": encoder}
     records: list[Figures] = [
         {**shared, "prompt": prompt, "off_genre": kind, "provenance": about}
         for prompt, kind in zip(prompts, [*kinds, None], strict=True)
@@ -98,28 +92,30 @@ def _add_separation(records: Sequence[Figures], sets: ControlSets) -> None:
     for record, ours, theirs, change, told_base, told_tuned in values:
         record.update(separation_base=float(ours), separation=float(theirs))
         record.update(_spell("separation_change", change))
-        record.update(separation_verdict=_judge(change, SEPARATION_WORDS))
         record.update(told_apart_base_frac=float(told_base), told_apart_frac=float(told_tuned))
 
 
-def _add_pull(records: Sequence[Figures], sets: ControlSets, kinds: Sequence[bool | None]) -> None:
+def _add_pull(records: Sequence[Figures], sets: ControlSets, kinds: Sequence[bool]) -> None:
     contrast = _contrast(kinds)
     try:
         pulls = measure_pull(sets, contrast)
+        kept = measure_retention(sets, None if contrast is None else np.maximum(contrast, 0.0))
     except UnscoredError as reason:
         for record in records:
             record["note"] = "; ".join(str(note) for note in (record.get("note"), reason) if note)
         return
     for record, pull in zip(records, pulls, strict=False):  # the contrast, if any, comes last
-        record.update(_spell("pull", pull), pull_verdict=_judge(pull, MOVE_WORDS))
+        record.update(_spell("pull", pull))
+    for record, found in zip(records[:-1], kept, strict=False):
+        record.update(_spell("retention", found))
     if contrast is not None:
-        records[-1].update(_spell("off_genre_less_in_genre_pull", pulls[-1]))
+        records[-1].update(_spell("off_genre_less_in_genre_pull", pulls[-1]), **_spell("retention", kept[-1]))
 
 
-def _contrast(kinds: Sequence[bool | None]) -> NDArray[np.float64] | None:
+def _contrast(kinds: Sequence[bool]) -> NDArray[np.float64] | None:
     """Return weights of the mean over off-genre prompts less that over the genre's own; None without both."""
-    off = np.array([kind is True for kind in kinds], dtype=np.float64)
-    own = np.array([kind is False for kind in kinds], dtype=np.float64)
+    off = np.array(kinds, dtype=np.float64)
+    own = 1.0 - off
     if not off.sum() or not own.sum():
         return None
     return off / off.sum() - own / own.sum()
@@ -130,16 +126,10 @@ def _append_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _spell(name: str, found: Estimated) -> Figures:
+    se = {} if found.se is None else {f"{name}_se": found.se}
     return {
         name: found.value,
-        f"{name}_se": found.se,
+        **se,
         f"{name}_ci_low": found.ci_low,
         f"{name}_ci_high": found.ci_high,
     }
-
-
-def _judge(found: Estimated, words: tuple[Word, Word, Word]) -> Word:
-    """Return one of `words`, for below zero, above zero, and neither."""
-    if found.ci_low is None or found.ci_high is None or found.ci_low <= 0.0 <= found.ci_high:
-        return words[2]
-    return words[0] if found.ci_high < 0.0 else words[1]

@@ -8,7 +8,7 @@ reference_embeddings/<hash>.npz                     held-out recordings, shared 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,7 +142,7 @@ def score_clips(made: TrialClips, progress: Progress) -> None:
             progress.advance(len(metrics) * len(made.trial.prompts))
             continue
         for metric in metrics:
-            score_metric(metric, encoded, scores, unscored, made.describe())
+            score_metric(metric, encoded, made.trial.own_prompts, scores, unscored, made.describe())
             progress.advance(len(made.trial.prompts), note=metric.name)
         averaged = {prompt: average_clips(one) for prompt, one in encoded.generated.items()}
         means[name] = averaged, average_clips(encoded.reference)
@@ -162,11 +162,21 @@ def score_clips(made: TrialClips, progress: Progress) -> None:
 def score_metric(
     metric: Metric,
     encoded: EncodedTrial,
+    own_prompts: Sequence[str],
     scores: list[Score],
     unscored: list[Unscored],
     about: Mapping[str, str | int | float],
 ) -> None:
-    """Score every prompt and all together, with `about` in the provenance; too few clips leave a cell unscored."""
+    """Score every prompt, and the genre's own together; too few clips leave a cell unscored.
+
+    Args:
+        metric: what to compute.
+        encoded: the trial's embeddings.
+        own_prompts: those of the genre.
+        scores: receives the scores.
+        unscored: receives the cells without one.
+        about: added to the provenance.
+    """
     from lora_bench.stages.score import score_embeddings, score_pooled
 
     other = encoded.reference
@@ -177,24 +187,28 @@ def score_metric(
             return
         other = encoded.texts
     for place, (prompt, generated) in enumerate(encoded.generated.items()):
-        against = take_text(other, place) if metric.distance == "text" else other
+        against = take_texts(other, [place]) if metric.distance == "text" else other
         try:
             score = score_embeddings(metric, generated, against, prompt)
             scores.append(replace(score, provenance={**score.provenance, **about}))
         except UnscoredError as reason:
             unscored.append(Unscored(metric.name, prompt, str(reason)))
     try:
-        score = score_pooled(metric, list(encoded.generated.values()), other)
+        if metric.distance == "text":
+            other = take_texts(
+                other, [place for place, prompt in enumerate(encoded.generated) if prompt in own_prompts]
+            )
+        score = score_pooled(metric, [encoded.generated[prompt] for prompt in own_prompts], other)
         scores.append(replace(score, provenance={**score.provenance, **about}))
     except UnscoredError as reason:
         unscored.append(Unscored(metric.name, None, str(reason)))
 
 
-def take_text(texts: Embeddings, place: int) -> Embeddings:
-    """Return the embedding of one prompt's text."""
+def take_texts(texts: Embeddings, places: Sequence[int]) -> Embeddings:
+    """Return the embeddings of some prompts' texts."""
     from lora_bench.metrics.clusters import take_clips
 
-    return take_clips(texts, [place])
+    return take_clips(texts, places)
 
 
 def match_prompts(encoded: EncodedTrial) -> dict[str, np.ndarray] | str:
@@ -261,6 +275,5 @@ def guard_clips(
         clip_s=made.clip_s,
         references={name: reference for name, (_, reference) in means.items()},
     )
-    captions = list(dict.fromkeys(track.caption for track in made.manifest.of_split("train")))
     records = measure_guards(made.trial.id, prompts, dataset, made.store)
-    write_json(place, {"key": key, "guards": [record.to_json() for record in records], "captions": captions})
+    write_json(place, {"key": key, "guards": [record.to_json() for record in records]})

@@ -67,13 +67,16 @@ class Clusters:
         Leaving out a merged cluster costs one replicate instead of several.  The estimate of the variance
         stays valid but gets noisier.
         """
-        if n_max >= self.n_clusters:
+        if n_max >= np.bincount(self.strata).max():
             return self
-        rng = np.random.default_rng(seed)
         bins: list[NDArray[np.int64]] = []
         strata: list[int] = []
         for stratum in np.unique(self.strata):
-            members = rng.permutation(np.flatnonzero(self.strata == stratum))
+            members = np.flatnonzero(self.strata == stratum)
+            if (
+                len(members) > n_max
+            ):  # the same draw in every set, so that sets of the same clips stay aligned
+                members = np.random.default_rng(seed).permutation(members)
             parts = np.array_split(members, min(n_max, len(members)))
             bins += parts
             strata += [int(stratum)] * len(parts)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_bench.metrics.t_distribution import t_probability, t_reach
+from lora_bench.metrics.t_distribution import t_reach
+from lora_bench.metrics.verdicts import ALPHA
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,13 +98,13 @@ def summarize_replicates(
     return Jackknife(bias, variance, freedom) if freedom else None
 
 
-def make_interval(centre: float, sides: Sequence[Jackknife]) -> Interval:
-    """Return the 95 % interval around a corrected statistic from independent sides (Welch's degrees of freedom)."""
+def make_interval(centre: float, sides: Sequence[Jackknife], alpha: float = ALPHA) -> Interval:
+    """Return the interval around a corrected statistic from independent sides (Welch's degrees of freedom)."""
     variance = sum(side.variance for side in sides)
     se = float(np.sqrt(variance))
     if variance == 0.0:
         return Interval(0.0, centre, centre)
-    reach = t_reach(join_freedom(sides)) * se
+    reach = t_reach(join_freedom(sides), alpha) * se
     return Interval(se, centre - reach, centre + reach)
 
 
@@ -111,11 +112,3 @@ def join_freedom(sides: Sequence[Jackknife]) -> float:
     """Return Welch's degrees of freedom of a sum of independent variances, not all zero."""
     variance = sum(side.variance for side in sides)
     return variance**2 / sum(side.variance**2 / side.freedom for side in sides)
-
-
-def interval_p_value(centre: float, sides: Sequence[Jackknife]) -> float:
-    """Return the two-sided p-value that agrees with `make_interval`: below 0.05 if the interval excludes 0."""
-    variance = sum(side.variance for side in sides)
-    if variance == 0.0:
-        return 1.0 if centre == 0.0 else 0.0
-    return t_probability(centre / float(np.sqrt(variance)), join_freedom(sides))

@@ -1,18 +1,17 @@
 """Text control after fine-tuning: how distinct the prompts still are, and where their clips moved.
 
-Both figures use one vector per clip, base and fine-tuned clips in pairs (same prompt, same noise).
+All figures use one vector per clip, base and fine-tuned clips in pairs (same prompt, same noise).
 
 *Separation* of a prompt: squared distance between its mean and the other prompts' means, less the part that sampling
 alone gives, over the variance within a prompt.  0: the prompt cannot be distinguished from the others.
 *Pull* of a prompt (its shift toward the genre): how far its clips moved from the base's mean towards the mean of the
 genre's recordings.  0: no move in that direction; 1: arrived.  Off-genre prompts should move less than the genre's own.
+*Retention* of a prompt: 1 less the length of its move in any direction, as a share of that way.  1: nothing moved.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,16 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_PAIRS = 3
-GENRE_WORD_FRAC = 0.9
-# Words about any music: a prompt that shares only these with the captions may be of any genre.
-_GENERIC = """
-    and with the for from into music song track tune piece loop theme background instrumental style sound
-    soundtrack major minor bpm tempo key fast slow medium calm upbeat happy sad dark bright lead melody
-    melodies chords harmony rhythm beat beats bass drum drums piano guitar strings synth pad arpeggio
-    arpeggios percussion vocals voice
-"""
-GENERIC_WORDS = frozenset(_GENERIC.split())
-_WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 
 
 @dataclass(frozen=True)
@@ -188,8 +177,33 @@ def measure_pull(sets: ControlSets, contrast: NDArray[np.float64] | None = None)
     Raises:
         UnscoredError: a base mean equals the reference's mean.
     """
+    return _measure_moves(_pull, sets, contrast)
+
+
+def measure_retention(sets: ControlSets, weights: NDArray[np.float64] | None = None) -> list[Estimated]:
+    """Measure the retention of every prompt, over all, and over prompts with weights [P] if given.
+
+    Retention is 1 less the length of the move of a prompt's mean, in any direction, as a share of the way to the
+    genre's recordings; squares are corrected for bias and averaged, then the root is taken.
+
+    Raises:
+        UnscoredError: a base mean equals the reference's mean.
+    """
+
+    def retain(square: float | None) -> float | None:
+        return None if square is None else 1.0 - float(np.sqrt(max(square, 0.0)))
+
+    return [
+        Estimated(1.0 - float(np.sqrt(max(item.value, 0.0))), None, retain(item.ci_high), retain(item.ci_low))
+        for item in _measure_moves(_drift, sets, weights)
+    ]
+
+
+def _measure_moves(
+    measure: Callable[..., NDArray[np.float64]], sets: ControlSets, contrast: NDArray[np.float64] | None
+) -> list[Estimated]:
     target = sets.reference.vectors.mean(axis=0)
-    full = np.array([_pull(b.mean(axis=0), t.mean(axis=0), target) for b, t in _pairs(sets)])
+    full = np.array([measure(b.mean(axis=0), t.mean(axis=0), target) for b, t in _pairs(sets)])
     if not np.isfinite(full).all():
         raise UnscoredError(
             "a prompt's mean is that of the recordings, so there is no direction towards them"
@@ -198,10 +212,12 @@ def measure_pull(sets: ControlSets, contrast: NDArray[np.float64] | None = None)
     for place, (base, tuned) in enumerate(_pairs(sets)):
         n = len(base)
         values = np.repeat(full[None], n, axis=0)
-        values[:, place] = _pull(_leave_out(base), _leave_out(tuned), target)
+        values[:, place] = measure(_leave_out(base), _leave_out(tuned), target)
         generated.append(_finish(values, contrast))
     targets = _leave_out_tracks(sets.reference)
-    of_reference = np.stack([_pull(b.mean(axis=0), t.mean(axis=0), targets) for b, t in _pairs(sets)], axis=1)
+    of_reference = np.stack(
+        [measure(b.mean(axis=0), t.mean(axis=0), targets) for b, t in _pairs(sets)], axis=1
+    )
     sides = [generated, [_finish(of_reference, contrast)]]
     whole = _finish(full[None], contrast)[0]
     sizes = [None, sets.reference.sizes.astype(np.float64)]
@@ -219,6 +235,14 @@ def _pull(
     way = target - base
     with np.errstate(invalid="ignore", divide="ignore"):
         return ((tuned - base) * way).sum(axis=-1) / (way**2).sum(axis=-1)
+
+
+def _drift(
+    base: NDArray[np.float64], tuned: NDArray[np.float64], target: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the squared length of the move over that of the way to the target; any of the means may be [..., D]."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return ((tuned - base) ** 2).sum(axis=-1) / ((target - base) ** 2).sum(axis=-1)
 
 
 def _leave_out(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -268,24 +292,3 @@ def _estimate(
     centre = value - sum(side.bias for side in found) if corrected else value
     interval = make_interval(centre, found)
     return Estimated(centre, interval.se, interval.low, interval.high)
-
-
-def find_off_genre(
-    prompts: Sequence[str], captions: Sequence[str]
-) -> tuple[Mapping[str, bool | None], tuple[str, ...]]:
-    """Find the prompts that share no genre word with the training captions; return them and the genre words.
-
-    Genre words appear in nine of ten captions and are not generic.  Without such words the answer is None.
-    """
-    if not captions:
-        return dict.fromkeys(prompts), ()
-    counts = Counter(word for caption in captions for word in _read_words(caption))
-    words = tuple(sorted(word for word, count in counts.items() if count >= GENRE_WORD_FRAC * len(captions)))
-    if not words:
-        return dict.fromkeys(prompts), ()
-    return {prompt: not _read_words(prompt) & set(words) for prompt in prompts}, words
-
-
-def _read_words(text: str) -> frozenset[str]:
-    found = (word.lower() for word in _WORD.findall(text))
-    return frozenset(word for word in found if len(word) > 2 and word not in GENERIC_WORDS)

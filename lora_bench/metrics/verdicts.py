@@ -1,43 +1,35 @@
-"""The words for the outcome of a test, the level that tests are held to, and what a test can reach."""
+"""The words for the outcome of a contrast, and the rule that gives them."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 ALPHA = 0.05
-N_PERMUTATIONS = 999
-"""Random label swaps of a paired test."""
-
-
-def smallest_p_value(n_pairs: int) -> float:
-    """Return the smallest p-value of a two-sided label-swap test.
-
-    Few pairs have few assignments of labels, and the opposite of the observed one is as extreme.
-    """
-    if 2**n_pairs <= N_PERMUTATIONS + 1:
-        return 2.0 / 2**n_pairs
-    return 1.0 / (N_PERMUTATIONS + 1)
+"""One less the confidence of intervals; of simultaneous ones, the risk of any false verdict in a family."""
 
 
 class Verdict(StrEnum):
-    """A score against another: better, worse, or not distinguished from it."""
+    """A configuration against another, on the primary metric."""
 
     BETTER = "better"
     WORSE = "worse"
-    NO_DIFFERENCE = "no detectable difference"
+    EQUIVALENT = "equivalent"
+    """The whole interval lies within the margin."""
+    INCONCLUSIVE = "inconclusive"
+    """The interval holds zero and reaches beyond the margin."""
 
 
-class SeparationVerdict(StrEnum):
-    """The separation of prompts after fine-tuning, against that before."""
+def judge(low: float, high: float, margin: float | None, *, lower_is_better: bool) -> Verdict:
+    """Return the verdict that follows from the interval of a difference.
 
-    REDUCED = "reduced"
-    RAISED = "raised"
-    NO_CHANGE = "no detectable change"
-
-
-class MoveVerdict(StrEnum):
-    """The direction in which fine-tuning moved a prompt's clips."""
-
-    TOWARDS = "towards the genre"
-    AWAY = "away from the genre"
-    NO_MOVE = "no detectable move"
+    Args:
+        low: lower end of the simultaneous interval.
+        high: upper end.
+        margin: largest difference that counts as none; None if there is no such margin.
+        lower_is_better: True for distances.
+    """
+    if low > 0.0 or high < 0.0:
+        return Verdict.BETTER if (high < 0.0) == lower_is_better else Verdict.WORSE
+    if margin is not None and -margin < low and high < margin:
+        return Verdict.EQUIVALENT
+    return Verdict.INCONCLUSIVE

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from lora_bench.errors import Problem, SpecError
-from lora_bench.metrics.verdicts import ALPHA, smallest_p_value
+from lora_bench.metrics import parse_metric
 from lora_bench.slugs import clean_name, slugify
 from lora_bench.spec.configurations import (
     EFFECT_FREE,
@@ -38,6 +38,7 @@ from lora_bench.store import hash_json, read_json, to_jsonable
 # Raised when the same settings give other clips, or when what is hashed changes.
 ID_VERSION = 2
 MANY_TRIALS = 64
+MIN_CLIPS = {"mmd": 3}  # to leave one out; else 2
 MAX_SLUG = 60
 _ADAPTER_SECTIONS = frozenset({"lora", "train"})
 
@@ -78,6 +79,8 @@ class TrialPlan(Section):
     """What is generated from."""
     metrics: tuple[str, ...]
     """What is measured."""
+    off_genre: tuple[str, ...] = ()
+    """Prompts that are not meant to be of the genre; they enter no pooled score."""
     changes: dict[str, Any] = Field(default_factory=dict)
     """Dotted fields in which the trial differs from the defaults, as stated."""
     aliases: tuple[str, ...] = ()
@@ -90,6 +93,11 @@ class TrialPlan(Section):
     """When training is given up; never for zero-shot and the baseline."""
     search: SearchPlace | None = None
     """What a search chooses it by; None if it runs in any case."""
+
+    @property
+    def own_prompts(self) -> tuple[str, ...]:
+        """The genre's own prompts; all of them if none is."""
+        return tuple(prompt for prompt in self.prompts if prompt not in self.off_genre) or self.prompts
 
     @property
     def hash8(self) -> str:
@@ -193,23 +201,22 @@ def plan_experiment(spec: ExperimentSpec) -> ExperimentPlan:
         baseline=baseline,
         notes=(
             *(_describe_merged(item) for item in configurations if item.aliases or item.merged_fields),
-            *dict.fromkeys(note for item in configurations if (note := _describe_undecidable(item, spec))),
+            *_describe_undecidable(spec, configurations),
         ),
     )
 
 
-def _describe_undecidable(item: Configuration, spec: ExperimentSpec) -> str:
-    """Return that a configuration has too few clips for any verdict on a prompt; empty if it has enough."""
-    n_clips, n_prompts = item.settings.generation.n_clips, len(spec.prompts)
-    smallest = min(n_prompts * smallest_p_value(n_clips), 1.0)
-    if smallest <= ALPHA:
-        return ""
-    enough = next((n for n in range(n_clips, 12) if n_prompts * smallest_p_value(n) <= ALPHA), None)
-    remedy = f"{enough} clips are enough" if enough else "use fewer prompts"
-    return (
-        f"{n_clips} clips for each of {n_prompts} prompts allow no verdict on a prompt: p is at least {smallest:.3g} "
-        f"after Holm's correction; {remedy}"
-    )
+def _describe_undecidable(spec: ExperimentSpec, configurations: Sequence[Configuration]) -> list[str]:
+    """Return why no verdict can be reached."""
+    notes: list[str] = []
+    needed = MIN_CLIPS.get(parse_metric(spec.primary_metric).distance, 2)
+    fewest = min((item.settings.generation.n_clips for item in configurations), default=needed)
+    if fewest < needed:
+        notes.append(
+            f"{fewest} clips per prompt allow no verdict on `{spec.primary_metric}`: an interval needs at least "
+            f"{needed}"
+        )
+    return notes
 
 
 def _describe_merged(item: Configuration) -> str:
@@ -300,6 +307,7 @@ def _plan_trial(
         generation=settings.generation,
         prompts=tuple(spec.prompts),
         metrics=tuple(spec.metrics),
+        off_genre=spec.off_genre,
         changes=to_jsonable(item.changes) if trained else {},
         aliases=tuple(item.aliases) if trained else (),
         early_stopping=None if is_kept else spec.search.early_stopping,

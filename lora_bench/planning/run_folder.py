@@ -126,7 +126,7 @@ class RunFolder(Folder):
 
     plan = Named("plan.json")
     environment = Named("environment.json")
-    comparisons = Named("comparisons.json")
+    contrasts = Named("contrasts.json")
     guards = Named("guards.json")
     """Guards compared over the trials; each trial has its own file of this name."""
     results = Named("results.json")

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lora_bench.metrics.verdicts import SeparationVerdict, Verdict
+from lora_bench.metrics.verdicts import Verdict
 from lora_bench.report.formatting import MISSING, clean_text, format_interval, format_value, shorten
 from lora_bench.report.view import RunView
 from lora_bench.report.writers.document import Cell, Column, Strong, Tone
 
-ALL_PROMPTS = "all prompts"
-NOT_SIGNIFICANT = "n.s."
-LEGEND = f"{NOT_SIGNIFICANT} means {Verdict.NO_DIFFERENCE}"
-_TONES: dict[str, Tone] = {
-    Verdict.BETTER: "better",
-    Verdict.WORSE: "worse",
-    SeparationVerdict.REDUCED: "worse",
-}
+DESCRIPTIVE = "descriptive"
+_TONES: dict[str, Tone] = {Verdict.BETTER: "better", Verdict.WORSE: "worse"}
 
 
 def text_columns(*headers: str) -> tuple[Column, ...]:
@@ -39,11 +33,6 @@ def interval_cell(low: float | None, high: float | None, *, signed: bool = True)
     return Cell(format_interval(low, high, signed=signed), order=low)
 
 
-def show_verdict(verdict: str) -> str:
-    """Return a verdict as cells show it."""
-    return verdict.replace(Verdict.NO_DIFFERENCE, NOT_SIGNIFICANT)
-
-
 def tone_of(verdict: str | None) -> Tone:
     """Return the tone of a cell with this verdict."""
     return _TONES.get(verdict or "", "plain")
@@ -51,13 +40,13 @@ def tone_of(verdict: str | None) -> Tone:
 
 def verdict_cell(verdict: str | None) -> Cell:
     """Return a verdict; a dash if there is none."""
-    return Cell(show_verdict(verdict) if verdict else MISSING, tone=tone_of(verdict))
+    return Cell(verdict or MISSING, tone=tone_of(verdict))
 
 
 def prompt_label(view: RunView, prompt: str | None) -> str:
     """Return how tables name a prompt: short, with a mark where the full text stands elsewhere."""
     if prompt is None:
-        return ALL_PROMPTS
+        return view.pooled
     mark = view.long_prompts.get(prompt)
     return shorten(prompt) if mark is None else f"[{mark}] {shorten(prompt)}"
 

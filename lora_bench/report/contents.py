@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lora_bench.report.audio.choose_clips import Heard
 from lora_bench.report.plots.study import build_study_plots
-from lora_bench.report.sections.comparisons import build_comparisons, build_missing
+from lora_bench.report.sections.comparisons import build_contrasts, build_missing
 from lora_bench.report.sections.guards import build_guards
 from lora_bench.report.sections.run import (
     build_dataset,
@@ -34,7 +34,7 @@ def build_report(view: RunView, heard: Heard) -> Iterator[Block]:
     yield from build_score_sections(view)
     yield from build_study(view)
     yield from build_study_plots(view)
-    yield from build_comparisons(view)
+    yield from build_contrasts(view)
     yield from build_guards(view)
     yield from _build_listening(heard)
     yield from build_missing(view)

@@ -13,7 +13,7 @@ from lora_bench.metrics import METRIC_NAMES, parse_metric
 from lora_bench.planning.run_folder import RunFolder, SourceFolder
 from lora_bench.report.formatting import text_width
 from lora_bench.results.reading import read_part
-from lora_bench.results.records import Comparison, Floor, ScoreRecord, UnscoredCell
+from lora_bench.results.records import Contrast, Floor, ScoreRecord, UnscoredCell
 from lora_bench.results.run_files import CurvePoint, DatasetFile, TrackEntry, TrainFile
 from lora_bench.results.run_records import RunResults, TrialKind, TrialResult
 from lora_bench.results.search_tally import UNTRIED
@@ -49,7 +49,7 @@ class CellValue:
         low: lower end of what a plot draws; `high` the upper end.
         n_seeds: training seeds in `value`.
         corrected: the score without the bias of finite samples, which the interval belongs to.
-        verdict: against zero-shot, if it was tested; `mixed` where training seeds disagree.
+        verdict: against zero-shot; None on what is descriptive.
         state: why there is no value, in one word.
         reasons: why values are absent, in sentences.
     """
@@ -82,7 +82,9 @@ class RunView:
         self._cells: dict[tuple[str, str, str, str | None], CellValue] = {}
         self._scores = {(t.id, s.metric, s.prompt): s for t in self.trials for s in t.scores}
         self._unscored = {(t.id, s.metric, s.prompt): s for t in self.trials for s in t.unscored}
-        self._comparisons = {(c.trial, c.metric, c.prompt): c for c in results.comparisons}
+        self._contrasts = {
+            (c.configuration, c.metric, c.prompt): c for c in results.contrasts if c.kind == "zero-shot"
+        }
 
     def floors(self, metric: str) -> list[Floor]:
         """Return a metric's reference levels.
@@ -150,6 +152,16 @@ class RunView:
             prompt for prompt in dict.fromkeys((*self.results.planned.prompts, *seen)) if prompt is not None
         ]
 
+    @property
+    def primary_metric(self) -> str | None:
+        """The metric that verdicts are given on."""
+        return self.results.planned.primary_metric
+
+    @property
+    def pooled(self) -> str:
+        """What the row of several prompts stands for."""
+        return "the genre's prompts" if self.results.planned.off_genre else "all prompts"
+
     @cached_property
     def names_of_trials(self) -> dict[str, str]:
         """A name per trial id that is unique."""
@@ -173,9 +185,9 @@ class RunView:
         scores = (self.score(trial.id, metric, prompt) for trial in self.trials)
         return {score.n_generated for score in scores if score is not None and score.n_generated}
 
-    def comparison(self, trial_id: str, metric: str, prompt: str | None) -> Comparison | None:
-        """Return the comparison of one trial with zero-shot, or None."""
-        return self._comparisons.get((trial_id, metric, prompt))
+    def contrast(self, configuration: str, metric: str, prompt: str | None) -> Contrast | None:
+        """Return the contrast of a configuration with zero-shot, or None."""
+        return self._contrasts.get((configuration, metric, prompt))
 
     def cell(self, configuration: Configuration, metric: str, prompt: str | None) -> CellValue:
         """Return a configuration's score: its trial's, or mean and standard error over its training seeds."""
@@ -191,7 +203,8 @@ class RunView:
         reasons = tuple(dict.fromkeys(gap.reason for gap in gaps))
         if not scores:
             return CellValue(None, state=_gap_word(configuration, gaps), reasons=reasons)
-        verdict = _join_verdicts([self.comparison(trial_id, metric, prompt) for trial_id in ids])
+        contrast = self.contrast(configuration.name, metric, prompt)
+        verdict = contrast.verdict if contrast is not None and not configuration.is_zero_shot else None
         if len(ids) > 1:
             return _aggregate_seeds(scores, verdict, reasons)
         only = scores[0]
@@ -280,12 +293,3 @@ def _average(values: list[float]) -> tuple[float, float | None]:
     if n == 1:
         return mean, None
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
-
-
-def _join_verdicts(comparisons: Sequence[Comparison | None]) -> str | None:
-    """Return one verdict if all training seeds agree, else how many have which."""
-    words = [item.verdict for item in comparisons if item is not None and item.verdict is not None]
-    counts = Counter(words)
-    if len(counts) < 2:
-        return words[0] if words else None
-    return "mixed: " + ", ".join(f"{n} {word}" for word, n in sorted(counts.items()))

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Mapping
 
 from lora_bench.metrics.provenance import describe_windowing
-from lora_bench.results.records import Comparison, Settings
+from lora_bench.results.records import Contrast, Settings
 from lora_bench.results.run_records import RunResults, TrialResult
 from lora_bench.store import hash_json
 
@@ -16,15 +16,14 @@ Row = Mapping[str, object]
 CSV_COLUMNS: tuple[str, ...] = (
     "trial_id", "trial", "kind", "train_seed", "state", "rank", "alpha", "targets", "trainable_params",
     "metric", "prompt", "value", "corrected", "se", "ci_low", "ci_high", "n_generated", "n_reference", "dim",
-    "delta", "delta_ci_low", "delta_ci_high", "p_value", "p_holm", "verdict",
-    "baseline", "baseline_delta", "baseline_ci_low", "baseline_ci_high", "baseline_p_value", "baseline_p_holm",
-    "baseline_verdict",
+    "delta", "delta_ci_low", "delta_ci_high", "delta_detectable", "n_seeds", "primary", "verdict",
+    "baseline", "baseline_delta", "baseline_ci_low", "baseline_ci_high", "baseline_verdict",
     "encoder", "weights", "window", "resampler", "estimator", "interval_method", "provenance_hash", "unscored",
 )  # fmt: skip
 
 
 def render_csv(results: RunResults) -> str:
-    """Return one row per cell, scored or not, with its comparisons and its provenance in short."""
+    """Return one row per cell, scored or not, with its contrasts and its provenance in short."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, CSV_COLUMNS, lineterminator="\n", extrasaction="ignore", restval="")
     writer.writeheader()
@@ -35,38 +34,49 @@ def render_csv(results: RunResults) -> str:
 def list_cells(results: RunResults) -> Iterator[Row]:
     """Yield one row per cell with the fields of `CSV_COLUMNS` that it has, and perhaps others."""
     zero_shot, baseline = (
-        {(item.trial, item.metric, item.prompt): item for item in compared}
-        for compared in (results.comparisons, results.baseline_comparisons)
+        {
+            (item.configuration, item.metric, item.prompt): item
+            for item in results.contrasts
+            if item.kind == kind
+        }
+        for kind in ("zero-shot", "baseline")
     )
     for trial in results.trials:
         shared = _list_trial_columns(trial)
         for score in trial.scores:
-            place = (trial.id, score.metric, score.prompt)
+            place = (trial.configuration, score.metric, score.prompt)
             yield {
                 **shared,
                 **vars(score),
-                **_list_comparison_columns("", zero_shot.get(place)),
-                **_list_comparison_columns("baseline_", baseline.get(place)),
+                **({} if trial.is_zero_shot else _list_contrast(zero_shot.get(place), baseline.get(place))),
                 **_list_provenance_columns(score.provenance),
             }
         for cell in trial.unscored:
             yield {**shared, "metric": cell.metric, "prompt": cell.prompt, "unscored": cell.reason}
 
 
-def _list_comparison_columns(prefix: str, compared: Comparison | None) -> Row:
-    """Return the difference to zero-shot (no prefix) or to the baseline's trial, each in columns of its own."""
-    if compared is None:
-        return {}
-    interval = f"{prefix or 'delta_'}ci"
-    return {
-        f"{prefix}delta": compared.delta,
-        f"{interval}_low": compared.ci_low,
-        f"{interval}_high": compared.ci_high,
-        f"{prefix}p_value": compared.p_value,
-        f"{prefix}p_holm": compared.p_holm,
-        f"{prefix}verdict": compared.verdict,
-        "baseline": compared.against if prefix else None,
-    }
+def _list_contrast(zero_shot: Contrast | None, baseline: Contrast | None) -> Row:
+    """Return the differences of the trial's configuration, over its training seeds."""
+    found: dict[str, object] = {}
+    if zero_shot is not None:
+        found = {
+            "delta": zero_shot.delta,
+            "delta_ci_low": zero_shot.ci_low,
+            "delta_ci_high": zero_shot.ci_high,
+            "delta_detectable": zero_shot.detectable,
+            "n_seeds": zero_shot.n_seeds,
+            "primary": zero_shot.primary,
+            "verdict": zero_shot.verdict,
+        }
+    if baseline is not None:
+        found |= {
+            "baseline": baseline.against,
+            "baseline_delta": baseline.delta,
+            "baseline_ci_low": baseline.ci_low,
+            "baseline_ci_high": baseline.ci_high,
+            "baseline_verdict": baseline.verdict,
+        }
+    return found
 
 
 def _list_provenance_columns(about: Settings) -> Row:

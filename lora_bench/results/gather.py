@@ -14,9 +14,9 @@ from lora_bench.planning.run_folder import RunFolder
 from lora_bench.planning.sources import Source, list_sources
 from lora_bench.results.csv_table import render_csv
 from lora_bench.results.reading import expect_form, read_part, read_results_file, read_run_plan, write_record
-from lora_bench.results.records import Floor, UnscoredFloor
+from lora_bench.results.records import Floor, Settings, UnscoredFloor
 from lora_bench.results.run_files import (
-    ComparisonsFile,
+    ContrastsFile,
     DatasetFile,
     FloorsFile,
     GuardsFile,
@@ -35,7 +35,7 @@ from lora_bench.results.run_records import (
     SplitSummary,
 )
 from lora_bench.results.search_tally import describe_rest, settle_search
-from lora_bench.results.settings import read_text
+from lora_bench.results.settings import read_section, read_text
 from lora_bench.results.trial import find_bases, gather_trial, is_complete, list_names
 from lora_bench.store import to_jsonable, write_text
 
@@ -68,7 +68,7 @@ def _gather(run: RunFolder, plan: RunPlan) -> RunResults:
     trials = [gather_trial(run.trial(trial.id), trial, spec, bases[trial.id]) for trial in plan.trials]
     trials, search = settle_search(trials, plan, run.path)
     ids = {trial.id for trial in trials}
-    compared = read_part(run.comparisons, ComparisonsFile, problems) or ComparisonsFile()
+    compared = read_part(run.contrasts, ContrastsFile, problems) or ContrastsFile()
     guarded = read_part(run.guards, GuardsFile, problems) or GuardsFile()
     return RunResults(
         schema=RESULTS_SCHEMA,
@@ -77,17 +77,16 @@ def _gather(run: RunFolder, plan: RunPlan) -> RunResults:
         planned=Planned(
             trials=len(trials),
             metrics=list_names(spec.get("metrics"), "name"),
+            primary_metric=_name_primary(spec),
             prompts=list_names(spec.get("prompts"), "text"),
+            off_genre=next((trial.off_genre for trial in plan.trials), ()),
             cells=sum(len(trial.scores) + len(trial.unscored) for trial in trials),
         ),
         trials=tuple(trials),
         search=search,
         floors=tuple(floors),
         unscored_floors=tuple(unscored_floors),
-        comparisons_over_seeds=compared.comparisons_over_seeds,
-        baseline_comparisons_over_seeds=compared.baseline_comparisons_over_seeds,
-        comparisons=tuple(item for item in compared.comparisons if item.trial in ids),
-        baseline_comparisons=tuple(item for item in compared.baseline_comparisons if item.trial in ids),
+        contrasts=compared.contrasts,
         guards=tuple(item for item in guarded.guards if item.trial in {*ids, None}),
         control=tuple(item for item in guarded.control if item.trial in ids),
         dataset=datasets[0] if datasets else DatasetSummary(),
@@ -102,6 +101,12 @@ def _gather(run: RunFolder, plan: RunPlan) -> RunResults:
         overrides=plan.overrides,
         problems=tuple(problems),
     )
+
+
+def _name_primary(spec: Settings) -> str | None:
+    """Return the metric that verdicts are given on: as stated, else the first."""
+    stated = read_text(read_section(spec, "verdict"), "metric")
+    return stated or next(iter(list_names(spec.get("metrics"), "name")), None)
 
 
 def write_results(run_folder: Path) -> RunResults:

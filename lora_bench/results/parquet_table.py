@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 from lora_bench.results.csv_table import CSV_COLUMNS, list_cells
 from lora_bench.results.run_records import RunResults
 
-_INTEGERS = frozenset({"train_seed", "rank", "trainable_params", "n_generated", "n_reference", "dim"})
+_INTEGERS = frozenset(
+    {"train_seed", "rank", "trainable_params", "n_generated", "n_reference", "dim", "n_seeds"}
+)
 _REALS = frozenset({"alpha", "value", "corrected", "se", "ci_low", "ci_high"})
-_REAL_ENDINGS = ("delta", "_low", "_high", "p_value", "p_holm")
+_REAL_ENDINGS = ("delta", "_low", "_high", "_detectable")
 
 
 def render_parquet(results: RunResults) -> bytes:

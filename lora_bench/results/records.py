@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, Strict
 from pydantic_core import PydanticCustomError
 
-from lora_bench.metrics.verdicts import MoveVerdict, SeparationVerdict, Verdict
+from lora_bench.metrics.verdicts import Verdict
 
 Settings = Mapping[str, JsonValue]
 """A document of the spec or of an encoder, kept as it was written."""
@@ -100,55 +100,76 @@ class UnscoredFloor(Record):
     source: str | None = None
 
 
-class Comparison(Record):
-    """A trial against another, as a rule zero-shot, on the same prompts and noise."""
+class SeedDifference(Record):
+    """The difference of one training seed."""
+
+    trial: str
+    """Id of the trial."""
+    train_seed: Count | None = None
+    delta: Real
+
+
+class ErrorParts(Record):
+    """Variances that add up to the squared standard error of a difference."""
+
+    clips: Real | None = None
+    """Between clips; falls with their number."""
+    tracks: Real | None = None
+    """Between reference tracks; falls with their number."""
+    seeds: Real | None = None
+    """Between trainings; None for a single one, which speaks of this adapter alone."""
+
+
+class Contrast(Record):
+    """A configuration against zero-shot or the baseline: the one inference on this difference.
+
+    It speaks about new clips on this prompt against new tracks of the genre; over several training seeds, about new
+    trainings, too.
+    """
 
     metric: str
     prompt: str | None = None
-    """None for all prompts together."""
-    trial: str
+    """None for the genre's own prompts together."""
+    configuration: str
     against: str = "zero-shot"
+    """Name of the other configuration."""
+    kind: Literal["zero-shot", "baseline", "trial"] = "zero-shot"
+    """What the other is to it."""
+    primary: Flag = False
+    """Whether it is of the declared family that verdicts are given on; others are descriptive."""
     delta: Real
-    """Corrected statistic of the trial less that of the other; for a distance, negative is better."""
+    """Mean over training seeds of the difference, corrected for the bias of finite samples; of a distance, negative is
+    better."""
     delta_plugin: Real | None = None
     """Difference of the plug-in values, as tables show them."""
     se: Real | None = None
+    df: Real | None = None
+    """Degrees of freedom of `se`; None if `se` is 0."""
     ci_low: Real | None = None
-    """The 95 % interval of `delta`; None, with `se`, if there are too few clips for one."""
+    """The 95 % interval of `delta`: simultaneous over the family if primary, else of this difference alone; None, with
+    `se`, if there are too few clips or tracks for one."""
     ci_high: Real | None = None
     p_value: Real | None = None
-    """Two-sided, by paired label swaps."""
-    p_holm: Real | None = None
-    """After Holm's correction across prompts."""
+    """Two-sided, agrees with the interval: adjusted for the family if primary."""
     verdict: Verdict | None = None
+    """None if descriptive, or without an interval."""
+    margin: Real | None = None
+    """Largest difference that counts as none."""
+    detectable: Real | None = None
+    """The true difference that this design finds with a probability of 80 %."""
+    variance: ErrorParts = ErrorParts()
     n_pairs: Count | None = None
-    """Clips that both made."""
-    n_reference: Count | None = None
+    """Clips per trial that both sides made."""
+    n_tracks: Count | None = None
+    """Reference tracks (for one track, its clips)."""
+    seeds: tuple[SeedDifference, ...] = ()
     note: str | None = None
     provenance: Settings = {}
 
-
-class SeedComparison(Record):
-    """A configuration against another over several training seeds."""
-
-    metric: str
-    prompt: str | None = None
-    configuration: str
-    against: str = "zero-shot"
-    delta: Real
-    """Mean over training seeds of the corrected differences."""
-    se: Real | None = None
-    """Standard error of `delta`: the spread over seeds and the error within a comparison, which seeds share."""
-    se_seeds: Real | None = None
-    """The spread over seeds alone."""
-    ci_low: Real | None = None
-    ci_high: Real | None = None
-    p_value: Real | None = None
-    """Two-sided, Student's t of `delta / se`."""
-    p_holm: Real | None = None
-    verdict: Verdict | None = None
-    n_seeds: Count | None = None
-    provenance: Settings = {}
+    @property
+    def n_seeds(self) -> int:
+        """Number of training seeds."""
+        return len(self.seeds)
 
 
 class GuardRecord(Record):
@@ -182,13 +203,12 @@ class GuardRecord(Record):
 class ControlRecord(Record):
     """Effect of fine-tuning on how clips follow their prompts, by encoder and prompt."""
 
-    figure: Literal["control"]
     trial: str
     against: str = "zero-shot"
     encoder: str
     prompt: str | None = None
     off_genre: Flag | None = None
-    """None where it is unknown, and for all prompts together."""
+    """None for all prompts together."""
     provenance: Settings = {}
     n_pairs: Count | None = None
     n_reference: Count | None = None
@@ -200,7 +220,6 @@ class ControlRecord(Record):
     separation_change_se: Real | None = None
     separation_change_ci_low: Real | None = None
     separation_change_ci_high: Real | None = None
-    separation_verdict: SeparationVerdict | None = None
     told_apart_base_frac: Real | None = None
     told_apart_frac: Real | None = None
     """Prompt accuracy: share of clips nearest to the mean of their own prompt."""
@@ -210,18 +229,11 @@ class ControlRecord(Record):
     pull_se: Real | None = None
     pull_ci_low: Real | None = None
     pull_ci_high: Real | None = None
-    pull_verdict: MoveVerdict | None = None
+    retention: Real | None = None
+    """1 less the length of the move as a share of the way to the genre; over all prompts: of the off-genre ones."""
+    retention_ci_low: Real | None = None
+    retention_ci_high: Real | None = None
     off_genre_less_in_genre_pull: Real | None = None
     off_genre_less_in_genre_pull_se: Real | None = None
     off_genre_less_in_genre_pull_ci_low: Real | None = None
     off_genre_less_in_genre_pull_ci_high: Real | None = None
-
-
-class AdherenceRecord(Comparison):
-    """The change of prompt adherence (CLAP score) of a trial against zero-shot."""
-
-    encoder: str = "clap"
-    figure: Literal["adherence"]
-
-
-ControlFigure = Annotated[ControlRecord | AdherenceRecord, Field(discriminator="figure")]

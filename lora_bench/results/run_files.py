@@ -9,15 +9,14 @@ from pydantic import Field, model_validator
 
 from lora_bench.artifacts import AudioFormat
 from lora_bench.results.records import (
-    Comparison,
-    ControlFigure,
+    Contrast,
+    ControlRecord,
     Count,
     Floor,
     GuardRecord,
     Real,
     Record,
     ScoreRecord,
-    SeedComparison,
     Settings,
     UnscoredFloor,
 )
@@ -39,6 +38,7 @@ class PlannedTrial(Record):
     generation: Settings | None = None
     prompts: tuple[str, ...] | None = None
     metrics: tuple[str, ...] | None = None
+    off_genre: tuple[str, ...] = ()
     changes: Settings = Field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     zero_shot: str | None = None
@@ -118,7 +118,6 @@ class TrialGuardsFile(Record):
     """`guards.json` of a trial."""
 
     guards: tuple[GuardRecord, ...] = ()
-    captions: tuple[str, ...] = ()
 
 
 class GuardsFile(Record):
@@ -126,17 +125,14 @@ class GuardsFile(Record):
 
     key: str | None = None
     guards: tuple[GuardRecord, ...] = ()
-    control: tuple[ControlFigure, ...] = ()
+    control: tuple[ControlRecord, ...] = ()
 
 
-class ComparisonsFile(Record):
-    """`comparisons.json` of a run."""
+class ContrastsFile(Record):
+    """`contrasts.json` of a run."""
 
     key: str | None = None
-    comparisons: tuple[Comparison, ...] = ()
-    comparisons_over_seeds: tuple[SeedComparison, ...] = ()
-    baseline_comparisons: tuple[Comparison, ...] = ()
-    baseline_comparisons_over_seeds: tuple[SeedComparison, ...] = ()
+    contrasts: tuple[Contrast, ...] = ()
 
 
 class WrittenFloor(Record):
@@ -209,6 +205,8 @@ class TrialSettings(Record):
 
     id: str
     prompts: tuple[str, ...] = ()
+    off_genre: tuple[str, ...] = ()
+    train_seed: Count | None = None
     generation: Settings = Field(default_factory=dict)
 
 

@@ -11,8 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from lora_bench.artifacts import AudioFormat
 from lora_bench.results.records import (
-    Comparison,
-    ControlFigure,
+    Contrast,
+    ControlRecord,
     Count,
     Flag,
     Floor,
@@ -20,13 +20,12 @@ from lora_bench.results.records import (
     Real,
     Record,
     ScoreRecord,
-    SeedComparison,
     Settings,
     UnscoredCell,
     UnscoredFloor,
 )
 
-RESULTS_SCHEMA = 1
+RESULTS_SCHEMA = 2
 TrialState = Literal["done", "stopped", "failed", "running", "missing", "untried"]
 """`stopped`: early, as the spec asks; `missing`: not started, or interrupted; `untried`: a search left it out."""
 TrialKind = Literal["zero-shot", "fine-tuned"]
@@ -185,7 +184,11 @@ class Planned(Record):
 
     trials: Count | None = None
     metrics: tuple[str, ...] = ()
+    primary_metric: str | None = None
+    """The metric that verdicts are given on."""
     prompts: tuple[str, ...] = ()
+    off_genre: tuple[str, ...] = ()
+    """Prompts that are not meant to be of the genre; they enter no verdict."""
     cells: Count | None = None
 
 
@@ -213,14 +216,10 @@ class RunResults(Record):
     floors: tuple[Floor, ...] = ()
     """Reference levels: scores of real music."""
     unscored_floors: tuple[UnscoredFloor, ...] = ()
-    comparisons_over_seeds: tuple[SeedComparison, ...] = ()
-    baseline_comparisons_over_seeds: tuple[SeedComparison, ...] = ()
-    comparisons: tuple[Comparison, ...] = ()
-    """Fine-tuned trials against zero-shot."""
-    baseline_comparisons: tuple[Comparison, ...] = ()
-    """Fine-tuned trials against the baseline that the spec names."""
+    contrasts: tuple[Contrast, ...] = ()
+    """Configurations against zero-shot, and against the baseline that the spec names."""
     guards: tuple[GuardRecord, ...] = ()
-    control: tuple[ControlFigure, ...] = ()
+    control: tuple[ControlRecord, ...] = ()
     dataset: DatasetSummary = DatasetSummary()
     """Dataset of the first source."""
     sources: tuple[SourceSummary, ...] = ()

@@ -154,6 +154,8 @@ def inputs_key(trial: TrialPlan) -> str:
     plan = to_jsonable(trial)
     if plan["early_stopping"] is None:  # so that adding the section to a spec leaves other trials alone
         del plan["early_stopping"]
+    if not plan["off_genre"]:
+        del plan["off_genre"]
     for name in ("search", "zero_shot", "baseline_trial"):  # who chose a trial, and what it is compared with
         plan.pop(name, None)
     facts: dict[str, object] = {"trial": plan, "data": dataset_fingerprint(trial.dataset)}

@@ -6,6 +6,7 @@ sections, parents) is resolved by `loading.py` before these models see it.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -116,6 +117,18 @@ class TrialsSpec(Section):
     """A product of axes."""
 
 
+OFF_GENRE_SET = re.compile(r"^(off|out)[-_ ]?(of[-_ ]?)?genre", re.IGNORECASE)
+
+
+class VerdictSpec(Section):
+    """The declared question: a verdict is given on it, everything else is descriptive."""
+
+    metric: str | None = None
+    """The primary metric; null is the first of `metrics`."""
+    margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Largest change of the primary metric that counts as none; null is half the real-vs-real level."""
+
+
 class ExperimentSpec(Section):
     """A whole experiment."""
 
@@ -137,6 +150,8 @@ class ExperimentSpec(Section):
     """Groups of prompts by name, such as in the genre and outside it; generated like `prompts`."""
     generation: GenerationSpec = GenerationSpec()
     """Sampling of clips."""
+    verdict: VerdictSpec = VerdictSpec()
+    """What verdicts are given on."""
     metrics: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: list(DEFAULT_METRICS))
     """Metrics: the name of an encoder, `fad/<encoder>`, `mmd/<encoder>` or `clap_score`."""
     defaults: DefaultsSpec = DefaultsSpec()
@@ -175,6 +190,26 @@ class ExperimentSpec(Section):
     @classmethod
     def _flat_ablations(cls, value: dict[str, Changes]) -> dict[str, Changes]:
         return {name: flatten_mapping(changes) for name, changes in value.items()}
+
+    @model_validator(mode="after")
+    def _primary_is_measured(self) -> ExperimentSpec:
+        if self.primary_metric not in self.metrics:
+            known = ", ".join(f"`{name}`" for name in self.metrics)
+            raise ValueError(f"verdict.metric is `{self.primary_metric}`; expected one of `metrics`: {known}")
+        return self
+
+    @property
+    def primary_metric(self) -> str:
+        """The metric that verdicts are given on."""
+        return self.verdict.metric or self.metrics[0]
+
+    @property
+    def off_genre(self) -> tuple[str, ...]:
+        """Prompts of the sets that are named off-genre: what fine-tuning should leave alone."""
+        stated = {
+            text for name, texts in self.prompt_sets.items() if OFF_GENRE_SET.match(name) for text in texts
+        }
+        return tuple(prompt for prompt in self.prompts if prompt in stated)
 
     @model_validator(mode="after")
     def _no_choice_among_seeds(self) -> ExperimentSpec:

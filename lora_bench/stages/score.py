@@ -9,10 +9,17 @@ import numpy as np
 from lora_bench.artifacts import Embeddings, Score
 from lora_bench.errors import ScoreError
 from lora_bench.metrics.clusters import Clusters, cluster_embeddings, stack_strata
-from lora_bench.metrics.estimate import Estimate, estimate_distance, estimate_text_match
+from lora_bench.metrics.estimate import (
+    About,
+    describe_limits,
+    estimate_distance,
+    estimate_text_match,
+    replicate_distance,
+)
 from lora_bench.metrics.frechet import check_same_dim
 from lora_bench.metrics.names import Metric
-from lora_bench.metrics.provenance import Provenance, merge_provenance
+from lora_bench.metrics.provenance import merge_provenance
+from lora_bench.metrics.replicates import Replicates, replicate_text
 
 
 def score_embeddings(
@@ -24,7 +31,7 @@ def score_embeddings(
         metric: what to compute; for `clap_score` the reference is the prompt's text, one vector.
         generated: clusters are its groups (the clips).
         reference: clusters are its groups (the tracks).
-        prompt: label of the score; None stands for all prompts.
+        prompt: label of the score; None stands for several prompts together.
 
     Returns:
         `value` is the plug-in estimate that other tools report; `corrected` is the estimate without the bias
@@ -46,7 +53,7 @@ def score_pooled(
         metric: what to compute.
         generated: one set per prompt.
         reference: common to all.
-        prompt: label of the score; None stands for all prompts.
+        prompt: label of the score; None stands for several prompts together.
 
     Raises:
         UnscoredError, ScoreError: as `score_embeddings`.
@@ -60,29 +67,22 @@ def score_pooled(
         estimate = estimate_text_match(ours, texts)
         n_reference = len(texts)
     else:
-        theirs = cluster_embeddings(reference, "reference")
-        check_same_dim(ours.vectors, theirs.vectors)
+        theirs = _cluster_reference(ours, reference)
         estimate = estimate_distance(metric.distance, ours, theirs)
         n_reference = theirs.n_clips
-        provenance |= _describe_clusters(ours, theirs)
-    return _make_score(metric, prompt, ours, n_reference, estimate, provenance)
-
-
-def _make_score(
-    metric: Metric,
-    prompt: str | None,
-    generated: Clusters,
-    n_reference: int,
-    estimate: Estimate,
-    provenance: Provenance,
-) -> Score:
+        provenance |= {
+            "n_vectors_generated": len(ours.vectors),
+            "n_vectors_reference": len(theirs.vectors),
+            "n_clusters_generated": ours.n_clusters,
+            "n_clusters_reference": theirs.n_clusters,
+        }
     return Score(
         metric=metric.name,
         prompt=prompt,
         value=estimate.value,
-        n_generated=generated.n_clips,
+        n_generated=ours.n_clips,
         n_reference=n_reference,
-        dim=generated.vectors.shape[1],
+        dim=ours.vectors.shape[1],
         se=estimate.se,
         ci_low=estimate.ci_low,
         ci_high=estimate.ci_high,
@@ -92,10 +92,23 @@ def _make_score(
     )
 
 
-def _describe_clusters(generated: Clusters, reference: Clusters) -> Provenance:
-    return {
-        "n_vectors_generated": len(generated.vectors),
-        "n_vectors_reference": len(reference.vectors),
-        "n_clusters_generated": generated.n_clusters,
-        "n_clusters_reference": reference.n_clusters,
-    }
+def replicate_score(
+    metric: Metric, generated: Sequence[Embeddings], reference: Embeddings
+) -> tuple[Replicates, About, tuple[str, ...]]:
+    """Return the score of `score_pooled` with its leave-one-out values, how it was computed, and its limits.
+
+    Raises:
+        UnscoredError, ScoreError: as `score_embeddings`.
+    """
+    ours = stack_strata([cluster_embeddings(part, "generated") for part in generated])
+    if metric.distance == "text":
+        return replicate_text(ours, np.asarray(reference.values, dtype=np.float64)), {}, ()
+    theirs = _cluster_reference(ours, reference)
+    limits = describe_limits(metric.distance, ours, theirs)
+    return *replicate_distance(metric.distance, ours, theirs), limits
+
+
+def _cluster_reference(generated: Clusters, reference: Embeddings) -> Clusters:
+    clusters = cluster_embeddings(reference, "reference")
+    check_same_dim(generated.vectors, clusters.vectors)
+    return clusters

@@ -92,9 +92,8 @@ def test_the_card_tells_base_data_licence_scores_and_how_to_load(tiny_run: TinyR
     assert "base model: `tiny-musicgen`" in body
     assert "The licence of the base weights is not known" in body
     assert "is untrained" in body
-    assert (
-        "| invented march | 0.9000 c (0.8800 to 0.9200) | 0.4000 c (0.3800 to 0.4200) | — | not tested |"
-        in (body.replace("\u00a0", " "))
+    assert "| invented march | 0.9000 c (0.8800 to 0.9200) | 0.4000 c (0.3800 to 0.4200) | — | — |" in (
+        body.replace("\u00a0", " ")
     )
     assert 'PeftModel.from_pretrained(model, "my-adapter")' in body
     assert "held-out loss in nats per code: 4.0000 before, 3.5000 after" in body

@@ -5,7 +5,7 @@ import pytest
 from support.embedding_sets import make_clusters, make_embeddings, wrap
 
 from lora_bench.errors import ScoreError
-from lora_bench.metrics import estimate
+from lora_bench.metrics import replicates
 from lora_bench.metrics.clusters import cluster_embeddings, stack_strata
 from lora_bench.metrics.estimate import estimate_distance, estimate_text_match
 from lora_bench.metrics.frechet import frechet_distance
@@ -147,7 +147,7 @@ def test_identical_sets_have_plugin_zero():
 def test_merging_clusters_where_replicates_are_costly_keeps_the_estimate(monkeypatch):
     generated, reference = make_clusters(60, 2, 6, seed=1, shift=0.4), make_clusters(60, 2, 6, seed=2)
     every = estimate_distance("frechet", generated, reference)
-    monkeypatch.setattr(estimate, "count_replicates", lambda clusters: 20)
+    monkeypatch.setattr(replicates, "count_replicates", lambda clusters: 20)
     merged = estimate_distance("frechet", generated, reference)
     assert merged.provenance["n_replicates"] == 40
     assert merged.value == every.value
@@ -156,7 +156,7 @@ def test_merging_clusters_where_replicates_are_costly_keeps_the_estimate(monkeyp
 
 
 def test_replicates_become_fewer_as_they_become_costlier():
-    counts = [estimate.count_replicates(make_clusters(dim, 3, dim)) for dim in (20, 200, 512)]
+    counts = [replicates.count_replicates(make_clusters(dim, 3, dim)) for dim in (20, 200, 512)]
     assert counts == [1000, 625, 100]
 
 

@@ -8,30 +8,15 @@ import torch
 from prdc import compute_prdc
 from sklearn.metrics.pairwise import rbf_kernel
 from statsmodels.regression.linear_model import OLS
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 from support.embedding_sets import kernel_distance, make_clusters
 from torchmetrics.image.kid import maximum_mean_discrepancy
 
 from lora_bench.metrics.estimate import estimate_text_match
-from lora_bench.metrics.jackknife import interval_p_value, join_freedom, make_interval, summarize_replicates
+from lora_bench.metrics.jackknife import join_freedom, make_interval, summarize_replicates
 from lora_bench.metrics.kernel import median_distance
 from lora_bench.metrics.manifold import measure_manifold
-from lora_bench.metrics.seeds_and_holm import holm, summarize_seeds
-
-
-@pytest.mark.parametrize("n", [1, 2, 7, 40])
-def test_holms_adjustment_is_that_of_statsmodels_with_ties_too(n):
-    p_values = [float(p) for p in np.random.default_rng(n).random(n).round(1 + n % 2) ** 3]
-    np.testing.assert_allclose(holm(p_values), multipletests(p_values, method="holm")[1], rtol=1e-12)
-
-
-@pytest.mark.parametrize("n_seeds", [2, 3, 10])
-def test_the_interval_over_seeds_is_that_of_statsmodels(n_seeds):
-    values = np.random.default_rng(n_seeds).normal(3.0, 2.0, n_seeds)
-    found, expected = summarize_seeds(list(values)), DescrStatsW(values)
-    assert found.se == pytest.approx(expected.std_mean, rel=1e-12)
-    assert (found.ci_low, found.ci_high) == pytest.approx(expected.tconfint_mean(), rel=1e-12)
+from lora_bench.metrics.t_distribution import t_probability
 
 
 def leave_one_out_of_mean(values):
@@ -51,7 +36,7 @@ def test_the_jackknife_of_two_means_gives_welchs_interval_and_p_value():
     interval = make_interval(difference, sides)
     assert join_freedom(sides) == pytest.approx(freedom, rel=1e-12)
     assert (interval.low, interval.high) == pytest.approx(compared.tconfint_diff(usevar="unequal"), rel=1e-12)
-    assert interval_p_value(difference, sides) == pytest.approx(p_value, rel=1e-10)
+    assert t_probability(difference / interval.se, join_freedom(sides)) == pytest.approx(p_value, rel=1e-10)
 
 
 def test_the_interval_of_the_text_score_is_clustered_by_clip():

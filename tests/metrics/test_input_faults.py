@@ -9,13 +9,12 @@ import pytest
 from support.embedding_sets import make_embeddings, wrap
 from support.provenance_gaps import find_gaps
 
-from lora_bench.comparison.paired_test import compare_paired
 from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics import parse_metric
+from lora_bench.metrics.contrast import subtract
 from lora_bench.metrics.diagnostics import describe_sets, halve_groups
 from lora_bench.metrics.frechet import frechet_distance
-from lora_bench.metrics.verdicts import Verdict
-from lora_bench.stages.score import score_embeddings
+from lora_bench.stages.score import replicate_score, score_embeddings
 from lora_bench.store import to_jsonable
 
 DIM = 4
@@ -39,7 +38,7 @@ def spoil(embeddings, value):
 def test_a_value_that_is_not_finite_is_an_error_that_names_the_clip(metric, other, value):
     for call in (
         lambda: score_embeddings(metric, spoil(GENERATED, value), other),
-        lambda: compare_paired(metric, GENERATED, spoil(GENERATED, value), other, n_permutations=9),
+        lambda: replicate_score(metric, [spoil(GENERATED, value)], other),
     ):
         with pytest.raises(ScoreError, match="clip 002") as caught:
             call()
@@ -110,10 +109,9 @@ def test_the_same_set_on_both_sides_is_at_zero_or_below(metric):
 
 @EACH
 def test_equal_generators_have_no_difference_at_all(metric, other):
-    found = compare_paired(metric, GENERATED, GENERATED, other, n_permutations=19)
-    assert (found.delta, found.p_value, found.verdict) == pytest.approx(
-        (0.0, 1.0, Verdict.NO_DIFFERENCE)
-    ) or (abs(found.delta) < 1e-12 and found.p_value == 1.0 and found.verdict == Verdict.NO_DIFFERENCE)
+    same = replicate_score(metric, [GENERATED], other)[0]
+    found = subtract([(same, same)])
+    assert (found.delta, found.se, found.p_value) == (0.0, 0.0, 1.0)
 
 
 def test_a_single_clip_is_scored_without_interval_or_unscored_with_the_reason():
@@ -128,13 +126,6 @@ def test_a_single_clip_is_scored_without_interval_or_unscored_with_the_reason():
     for score in (frechet, text):
         assert find_gaps(to_jsonable(score)) == []
         assert score.provenance["interval"].startswith("none: ")
-
-
-@EACH
-def test_a_single_pair_cannot_be_compared(metric, other):
-    single = make_embeddings(1, 6, DIM, seed=3, **ABOUT)
-    with pytest.raises(UnscoredError, match="needs at least 2"):
-        compare_paired(metric, single, single, other, n_permutations=9)
 
 
 @pytest.mark.parametrize("metric", [FRECHET, KERNEL], ids=lambda metric: metric.name)
@@ -157,10 +148,8 @@ def test_other_dimensions_and_other_encoders_are_refused(metric, other):
 
 
 @EACH
-def test_every_score_and_comparison_says_what_it_is(metric, other):
+def test_every_score_says_what_it_is(metric, other):
     assert find_gaps(to_jsonable(score_embeddings(metric, GENERATED, other))) == []
-    compared = to_jsonable(compare_paired(metric, GENERATED, GENERATED, other, n_permutations=9))
-    assert find_gaps(compared, ("n_pairs", "n_reference", "dim")) == []
 
 
 def test_a_score_that_lacks_provenance_is_found_out():

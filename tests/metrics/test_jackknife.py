@@ -8,7 +8,6 @@ from support.embedding_sets import make_clusters
 
 from lora_bench.metrics import frechet_replicates as moments
 from lora_bench.metrics.clusters import stack_strata
-from lora_bench.metrics.estimate import MeanReplicator
 from lora_bench.metrics.frechet import fit_gaussian, frechet_distance
 from lora_bench.metrics.frechet_replicates import FrechetReplicator
 from lora_bench.metrics.jackknife import (
@@ -18,6 +17,7 @@ from lora_bench.metrics.jackknife import (
     make_interval,
     summarize_replicates,
 )
+from lora_bench.metrics.replicates import MeanReplicator
 
 
 def subset(clusters, kept):

@@ -9,8 +9,8 @@ from support.embedding_sets import wrap
 from lora_bench.errors import UnscoredError
 from lora_bench.metrics.text_control import (
     compare_separation,
-    find_off_genre,
     measure_pull,
+    measure_retention,
     measure_separation,
     pair_prompts,
     tell_prompts,
@@ -143,19 +143,26 @@ def test_too_few_pairs_are_said():
         pair_prompts([wrap_means(np.eye(2))], [wrap_means(np.eye(2))], wrap_means(np.eye(2)))
 
 
-def test_off_genre_prompts_share_no_genre_word_with_the_captions():
-    captions = [
-        "chiptune, 8-bit game loop, bass",
-        "chiptune, calm 8-bit game loop",
-        "chiptune 8-bit game theme",
-    ]
-    prompts = ["a calm Chiptune", "orchestral piece with bass", "game"]
-    found, words = find_off_genre(prompts, captions)
-    assert words == ("8-bit", "chiptune", "game")
-    assert dict(found) == {prompts[0]: False, prompts[1]: True, prompts[2]: False}
+def test_retention_is_one_less_the_length_of_the_move_over_the_way():
+    rng = np.random.default_rng(0)
+    base = 4.0 * np.array([1.0, 0.0, 0.0]) + rng.normal(size=(200, 3))
+    reference = wrap(rng.normal(size=(300, 3)))
+    aside = base + np.array([0.0, 1.0, 0.0])
+    sets = pair_prompts([wrap(base), wrap(base)], [wrap(base), wrap(aside)], reference)
+    same, moved, mean, weighted = measure_retention(sets, np.array([0.0, 1.0]))
+    assert same.value == same.ci_low == same.ci_high == 1.0
+    assert moved.value == pytest.approx(0.75, abs=0.01)
+    assert moved.ci_low < moved.value < moved.ci_high < 1.0
+    assert weighted.value == moved.value
+    assert moved.value < mean.value < 1.0
 
 
-def test_without_a_common_word_nothing_is_known_of_the_genre():
-    found, words = find_off_genre(["rock"], ["jazz trio", "polka band"])
-    assert words == ()
-    assert dict(found) == {"rock": None}
+def test_retention_is_nearly_whole_where_only_noise_moved():
+    rng = np.random.default_rng(1)
+    base = 4.0 + rng.normal(size=(60, 3))
+    found = measure_retention(
+        pair_prompts(
+            [wrap(base)], [wrap(base + 0.5 * rng.normal(size=base.shape))], wrap(rng.normal(size=(40, 3)))
+        )
+    )[0]
+    assert found.ci_high == 1.0

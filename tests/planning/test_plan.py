@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from lora_bench.errors import SpecError, StoreError
 from lora_bench.planning.plan import (
@@ -60,19 +61,37 @@ def test_a_run_with_overrides_has_a_report_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_clips", "n_prompts", "said"),
+    ("n_clips", "metric", "said"),
     [
-        (4, 1, "p is at least 0.125 after Holm's correction; 6 clips are enough"),
-        (6, 2, "p is at least 0.0625 after Holm's correction; 7 clips are enough"),
-        (7, 2, None),
-        (40, 50, None),
-        (40, 51, "p is at least 0.051 after Holm's correction; use fewer prompts"),
+        (2, "mfcc20", None),
+        (
+            2,
+            "mmd/mfcc20",
+            "2 clips per prompt allow no verdict on `mmd/mfcc20`: an interval needs at least 3",
+        ),
+        (3, "mmd/mfcc20", None),
     ],
 )
-def test_a_plan_says_when_no_verdict_can_be_reached(n_clips: int, n_prompts: int, said: str | None) -> None:
-    prompts = [f"prompt {number}" for number in range(n_prompts)]
-    found = plan(generation={"n_clips": n_clips}, prompts=prompts)
-    assert [note.partition(": ")[2] for note in found.notes] == ([said] if said else [])
+def test_a_plan_says_when_no_verdict_can_be_reached(n_clips: int, metric: str, said: str | None) -> None:
+    found = plan(generation={"n_clips": n_clips}, metrics=["encodec", metric], verdict={"metric": metric})
+    assert list(found.notes) == ([said] if said else [])
+
+
+def test_the_primary_metric_is_the_first_unless_stated_and_must_be_measured() -> None:
+    assert plan(metrics=["encodec", "mfcc20"]).spec.primary_metric == "encodec"
+    assert plan(metrics=["encodec", "mfcc20"], verdict={"metric": "mfcc20"}).spec.primary_metric == "mfcc20"
+    with pytest.raises(
+        ValidationError, match=r"verdict\.metric is `vggish`; expected one of `metrics`: `encodec`"
+    ):
+        plan(metrics=["encodec"], verdict={"metric": "vggish"})
+
+
+def test_prompts_of_sets_that_are_named_off_genre_are_not_the_genres_own() -> None:
+    found = plan(
+        prompts=["a", "b"], prompt_sets={"off_genre": ["b"], "Out-of-genre": ["c"], "own": ["d"]}
+    ).trials[0]
+    assert (found.off_genre, found.own_prompts) == (("b",), ("a",))
+    assert plan(prompts=["a"], prompt_sets={"off_genre": ["a"]}).trials[0].own_prompts == ("a",)
 
 
 def test_without_trials_the_defaults_are_one_trial() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun, FakeTrial, compare, zero_shot
+from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun, FakeTrial, contrast, zero_shot
 
 from lora_bench.errors import StoreError
 from lora_bench.report import render_report
@@ -107,8 +107,8 @@ def test_thousands_of_cells_stay_bounded_and_complete_in_the_csv(tmp_path: Path,
     ]
     metrics = ["mfcc20", "mfcc20-seed", "encodec", "vggish", "clap"]
     prompts = [f"invented prompt {i}" for i in range(9)]
-    told = [compare(trial, metric, None, "better") for trial in trials[1:] for metric in metrics]
-    run = FakeRun(trials=trials, metrics=metrics, prompts=prompts, comparisons=told).write(tmp_path / "runs")
+    told = [contrast(trial, metric, None, "better") for trial in trials[1:] for metric in metrics]
+    run = FakeRun(trials=trials, metrics=metrics, prompts=prompts, contrasts=told).write(tmp_path / "runs")
     render_report(run, tmp_path / "reports")
     files = read_all(tmp_path / "reports" / "invented")
     assert files["results.csv"].count(b"\n") == 1 + n_trials * len(metrics) * (len(prompts) + 1)

@@ -50,7 +50,7 @@ def test_a_run_with_every_cell_scored_is_complete(tmp_path: Path) -> None:
     write_done(tmp_path, "zero-shot-01", all_scores())
     results = gather_results(tmp_path)
     assert results.complete is True
-    assert results.schema_version == 1
+    assert results.schema_version == 2
     assert results.name == "invented"
     trial = results.trials[0]
     assert trial.state == "done"
@@ -198,8 +198,8 @@ def test_each_fine_tuned_trial_is_paired_with_the_base_model_of_its_own_sampling
 def test_the_written_files_hold_every_cell_once(tmp_path: Path) -> None:
     write_plan(tmp_path, plan_trial("zero-shot-01", "zero-shot"), plan_trial("r4-01"))
     write_done(tmp_path, "zero-shot-01", all_scores())
-    comparison = {"trial": "r4-01", "metric": "mfcc20", "prompt": None, "delta": -0.1, "verdict": "better"}
-    write_json(tmp_path / "comparisons.json", {"comparisons": [comparison]})
+    contrast = {"configuration": "r4", "metric": "mfcc20", "prompt": None, "delta": -0.1, "verdict": "better"}
+    write_json(tmp_path / "contrasts.json", {"contrasts": [contrast]})
     write_done(tmp_path, "r4-01", all_scores(0.4)[2:], (Unscored("mfcc20", PROMPTS[0], "too few clips"),))
     written = write_results(tmp_path)
     assert read_results_file(tmp_path / "results.json") == written

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun, FakeTrial, compare, zero_shot
+from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun, FakeTrial, contrast, zero_shot
 
 from lora_bench.artifacts import Unscored
 from lora_bench.results.csv_table import CSV_COLUMNS, render_csv
@@ -21,9 +21,9 @@ from lora_bench.results.run_records import RunResults
 def results(tmp_path: Path) -> RunResults:
     tuned = FakeTrial("r4", unscored=(Unscored("mfcc20", PROMPT_KOREAN, "weights are unavailable"),))
     waiting = FakeTrial("r8", state=None, has_scores=False)
-    told = [compare(tuned, "mfcc20", PROMPT_HTML, "better")]
+    told = [contrast(tuned, "mfcc20", PROMPT_HTML, "better")]
     run = FakeRun(
-        [zero_shot(), tuned, waiting], prompts=[PROMPT_HTML, PROMPT_KOREAN], comparisons=told, bias=0.05
+        [zero_shot(), tuned, waiting], prompts=[PROMPT_HTML, PROMPT_KOREAN], contrasts=told, bias=0.05
     )
     return gather_results(run.write(tmp_path))
 
@@ -54,7 +54,7 @@ def test_csv_and_parquet_hold_the_cells_of_the_json(results: RunResults) -> None
 def test_a_missing_value_is_null_and_numbers_are_numbers(results: RunResults) -> None:
     table = pq.read_table(io.BytesIO(render_parquet(results)))
     kinds = {field.name: str(field.type) for field in table.schema}
-    assert kinds["value"] == kinds["p_holm"] == "double"
+    assert kinds["value"] == kinds["delta_detectable"] == "double"
     assert kinds["n_generated"] == "int64"
     assert kinds["prompt"] == "string"
     assert table.column("value").null_count == 4  # one stated, three of the trial that never ran

@@ -222,7 +222,7 @@ def test_a_trial_that_is_behind_is_stopped_marked_and_without_scores(
     assert found["behind"]["scores"] == []
     assert found["behind"]["reason"].startswith("stopped early at step 4 of 12: its held-out loss ")
     assert {gap["cause"] for gap in found["behind"]["unscored"]} == {"stated"}
-    assert not any("behind" in json.dumps(item) for item in results["comparisons"])
+    assert not any("behind" in json.dumps(item) for item in results["contrasts"])
     assert not list((tmp_path / "runs" / NAME / "trials").glob("behind-*/checkpoint"))
     report = (tmp_path / "reports" / NAME / "report.md").read_text(encoding="utf-8")
     assert "stopped early at step 4 of 12" in report

@@ -324,7 +324,7 @@ def compare(one: Path, other: Path) -> list[str]:
             "results.json",
             "scores.json",
             "guards.json",
-            "comparisons.json",
+            "contrasts.json",
             "floors.json",
             "train.json",
         }:

@@ -76,7 +76,7 @@ class FakeRun:
     trained: bool = True
     has_interval: bool = True
     bias: float | None = None
-    comparisons: Sequence[dict[str, Any]] = ()
+    contrasts: Sequence[dict[str, Any]] = ()
     guards: Sequence[dict[str, Any]] = ()
     n_wavs: int = 0
     n_references: int = 0
@@ -92,8 +92,8 @@ class FakeRun:
             {"python": "3.11.0", "cpu": "invented CPU", "packages": {"numpy": "1.26"}},
         )
         self._write_preparation(run)
-        if self.comparisons:
-            write_json(run / "comparisons.json", {"comparisons": self.comparisons})
+        if self.contrasts:
+            write_json(run / "contrasts.json", {"contrasts": self.contrasts})
         if self.guards:
             write_json(run / "guards.json", {"guards": self.guards})
         for index, trial in enumerate(self.trials):
@@ -241,21 +241,31 @@ class FakeRun:
         return [dataclasses.asdict(score) for score in made]
 
 
-def compare(
-    trial: FakeTrial, metric: str, prompt: str | None, verdict: str, delta: float = -0.4
+def contrast(
+    trial: FakeTrial,
+    metric: str,
+    prompt: str | None,
+    verdict: str | None,
+    delta: float = -0.4,
+    **changes: Any,
 ) -> dict[str, Any]:
-    """A comparison with zero-shot as it is stored."""
+    """A contrast with zero-shot as it is stored; without a verdict it is descriptive."""
     return {
         "metric": metric,
         "prompt": prompt,
-        "trial": trial.id,
+        "configuration": trial.name,
+        "primary": verdict is not None,
         "delta": delta,
+        "se": 0.05,
         "ci_low": delta - 0.1,
         "ci_high": delta + 0.1,
         "p_value": 0.01,
-        "p_holm": 0.02,
         "verdict": verdict,
+        "detectable": 0.14,
         "n_pairs": 10,
+        "n_tracks": 5,
+        "seeds": [{"trial": trial.id, "train_seed": trial.seed, "delta": delta}],
+        **changes,
     }
 
 

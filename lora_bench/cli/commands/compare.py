@@ -24,12 +24,13 @@ from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.results.gather import gather_results
 from lora_bench.results.reading import read_results_file
-from lora_bench.results.records import Comparison
+from lora_bench.results.records import Contrast
 from lora_bench.results.run_records import RunResults
 from lora_bench.spec.words import suggest
 
 SCHEMA = 1
 MAX_PROMPT = 40
+DESCRIPTIVE = "descriptive"
 MAX_CHANGES = 6
 _SIDES = ("first", "second")
 _FORMS = {"params": "{:,.0f}", "train_s": "{:.0f} s", "total_s": "{:.0f} s", "memory_gib": "{:.2f} GiB"}
@@ -147,7 +148,7 @@ def _format_cells(cells: Sequence[CellPair], first: str, second: str) -> str:
     head = ["trial", "metric", "prompt", f"A {first}", f"B {second}", "B - A"]
     is_tested = any(cell.test for cell in cells)
     if is_tested:
-        head += ["corrected", "95 % interval", "p (Holm)", "B is"]
+        head += ["corrected", "95 % interval", "detectable", "B is"]
     rows: list[list[str]] = []
     for cell in cells:
         numbers = [format_number(value) for value in (cell.first, cell.second, cell.delta)]
@@ -156,12 +157,12 @@ def _format_cells(cells: Sequence[CellPair], first: str, second: str) -> str:
     return format_table(head, rows, right=(3, 4, 5, 6, 7, 8))
 
 
-def _format_test(test: Comparison | None) -> list[str]:
+def _format_test(test: Contrast | None) -> list[str]:
     if test is None:
-        return ["-", "-", "-", "not tested"]
+        return ["-", "-", "-", "-"]
     low, high = test.ci_low, test.ci_high
     interval = "-" if low is None or high is None else f"{low:+.4f} to {high:+.4f}"
-    return [f"{test.delta:+.4f}", interval, _format(test.p_holm, "{:.3f}"), test.verdict or "-"]
+    return [f"{test.delta:+.4f}", interval, _format(test.detectable, "{:.4f}"), test.verdict or DESCRIPTIVE]
 
 
 def _list_taken(row: Taken) -> Mapping[str, object]:

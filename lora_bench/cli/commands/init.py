@@ -39,7 +39,8 @@ dataset:
 
 prompts:   # the same for the zero-shot model and every fine-tuned one
   - {prompt}
-  - calm piano piece with strings   # off-genre: what does fine-tuning do to it?
+prompt_sets:
+  off_genre: [calm piano piece with strings]   # what fine-tuning should leave alone; never in a verdict
 
 generation: {{n_clips: {n_clips}, clip_s: {generate_s}, guidance: 3.0, top_k: 250, seed: 0}}
 

@@ -12,7 +12,7 @@ from lora_bench.errors import StoreError
 from lora_bench.file_errors import describe_error
 from lora_bench.planning.plan import name_report
 from lora_bench.planning.run_folder import ReportFolder, RunFolder
-from lora_bench.report.cells import LEGEND, number_columns, text_columns, verdict_cell
+from lora_bench.report.cells import number_columns, text_columns, verdict_cell
 from lora_bench.report.formatting import (
     MISSING,
     clean_text,
@@ -182,7 +182,7 @@ def _build_metric(
     sentence = f"{about[0].upper()}{about[1:]}. " if about else ""
     yield Paragraph(
         f"{sentence}All prompts together, {order} first. Intervals that overlap are no finding; the verdicts are "
-        f"those of the runs' own paired tests, where {LEGEND}. An interval is 95 % over clips and tracks, or (± se) "
+        "those of the runs. An interval is 95 % over clips and tracks, or (± se) "
         "the standard error over training seeds."
     )
     for number, group in enumerate(groups, start=1):

@@ -1,12 +1,11 @@
-"""Sections on comparisons between trials, and on what is missing."""
+"""Sections on contrasts of configurations, and on what is missing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
 
 from lora_bench.report.cells import (
-    LEGEND,
+    DESCRIPTIVE,
     interval_cell,
     number_cell,
     number_columns,
@@ -19,120 +18,80 @@ from lora_bench.report.formatting import (
     MISSING,
     clean_text,
     format_difference,
-    format_probability,
-    join_words,
 )
 from lora_bench.report.view import RunView
 from lora_bench.report.writers.document import Block, Bullets, Cell, Heading, Paragraph, Table
-from lora_bench.results.records import Comparison, SeedComparison
+from lora_bench.results.records import Contrast
 from lora_bench.results.search_tally import describe_rest
 
 MAX_ROWS = 240
-Tested = TypeVar("Tested", Comparison, SeedComparison)
 
 
-def build_comparisons(view: RunView) -> Iterator[Block]:
-    """Yield each trial against zero-shot and against the baseline, if there is one; then over training seeds."""
-    results = view.results
-    if results.comparisons:
-        yield Heading(2, "Comparisons with zero-shot", "comparisons")
+def build_contrasts(view: RunView) -> Iterator[Block]:
+    """Yield each configuration against zero-shot and against the baseline, if there is one."""
+    zero_shot, baseline = (
+        [item for item in view.results.contrasts if item.kind == kind] for kind in ("zero-shot", "baseline")
+    )
+    if zero_shot:
+        yield Heading(2, "Differences from zero-shot", "contrasts")
+        yield Paragraph(_explain(view))
+        yield from _build_table(view, "Fine-tuned less zero-shot", zero_shot, with_partner=False)
+    if baseline:
+        yield Heading(2, "Differences from the baseline", "baseline-contrasts")
         yield Paragraph(
-            "Zero-shot and fine-tuned clips share prompts and noise, so differences are tested in pairs. The "
-            "difference is fine-tuned less zero-shot, both corrected for the bias of finite samples. p (Holm) is "
-            "corrected over prompts. A verdict of better or worse needs p (Holm) of at most 0.05 and an interval "
-            f"on one side of zero; {LEGEND}."
+            "The same between a configuration and the baseline that the spec names, both fine-tuned with the same "
+            "training seeds: the configuration less the baseline."
         )
-        yield from _build_table(view, "Fine-tuned against zero-shot", results.comparisons, with_partner=False)
-        yield from _build_seeds(view, results.comparisons_over_seeds)
-    if results.baseline_comparisons:
-        yield Heading(2, "Comparisons with the baseline", "baseline-comparisons")
-        yield Paragraph(
-            "The same test between a configuration and the baseline that the spec names, both fine-tuned with the "
-            "same training seed. The difference is the configuration less the baseline."
-        )
-        title = "Configurations against the baseline"
-        yield from _build_table(view, title, results.baseline_comparisons, with_partner=True)
-        yield from _build_seeds(view, results.baseline_comparisons_over_seeds)
-    yield from _describe_methods([*results.comparisons, *results.baseline_comparisons])
+        yield from _build_table(view, "Configurations less the baseline", baseline, with_partner=True)
+
+
+def _explain(view: RunView) -> str:
+    n_seeds = max((item.n_seeds for item in view.results.contrasts), default=1)
+    about = (
+        "It speaks about new clips and new tracks of the genre, for this adapter"
+        if n_seeds == 1
+        else "It speaks about new clips, new tracks of the genre and new trainings"
+    )
+    return (
+        "The difference is fine-tuned less zero-shot on the same prompts and noise, both corrected for the bias of "
+        f"finite samples, averaged over training seeds. {about}. Verdicts are given on "
+        f"{view.primary_metric or 'the primary metric'} for {view.pooled} and each of them, from intervals that hold "
+        "simultaneously with 95 %: better or worse if zero is outside, equivalent if the whole interval is within the "
+        "margin, otherwise inconclusive. Everything else is descriptive: its intervals hold one by one. Detectable is "
+        "the true difference that this design finds with a probability of 80 %."
+    )
 
 
 def _build_table(
-    view: RunView, caption: str, compared: Sequence[Comparison], *, with_partner: bool
+    view: RunView, caption: str, contrasts: Sequence[Contrast], *, with_partner: bool
 ) -> Iterator[Block]:
-    shown, left_out = _choose_rows(compared)
+    shown = contrasts
+    if len(contrasts) > MAX_ROWS:
+        shown = [item for item in contrasts if item.prompt is None][:MAX_ROWS]
     columns = (
-        *text_columns("trial", *["against"] * with_partner, "metric", "prompt"),
-        *number_columns("difference", "95 % interval", "p", "p (Holm)", "pairs"),
+        *text_columns("configuration", *["against"] * with_partner, "metric", "prompt"),
+        *number_columns("difference", "95 % interval", "detectable", "seeds", "clips"),
         *text_columns("verdict"),
     )
     rows = tuple(
         (
-            *(Cell(view.name_trial(name)) for name in (item.trial, *[item.against] * with_partner)),
-            *_tested_cells(view, item, item.n_pairs),
+            *(Cell(name) for name in (item.configuration, *[item.against] * with_partner)),
+            Cell(item.metric),
+            prompt_cell(view, item.prompt),
+            number_cell(item.delta, format_difference),
+            interval_cell(item.ci_low, item.ci_high),
+            number_cell(item.detectable),
+            Cell(str(item.n_seeds), order=item.n_seeds),
+            Cell(str(item.n_pairs or MISSING), order=item.n_pairs),
+            verdict_cell(item.verdict or (None if item.primary else DESCRIPTIVE)),
         )
         for item in shown
     )
     yield Table(caption, columns, rows, 3 + with_partner)
-    yield from left_out
-
-
-def _build_seeds(view: RunView, compared: Sequence[SeedComparison]) -> Iterator[Block]:
-    """Yield mean differences over training seeds, where there are several."""
-    if not compared:
-        return
-    shown, left_out = _choose_rows(compared)
-    columns = (
-        *text_columns("configuration", "against", "metric", "prompt"),
-        *number_columns("mean difference", "95 % interval", "p", "p (Holm)", "seeds"),
-        *text_columns("verdict"),
-    )
-    rows = tuple(
-        (Cell(item.configuration), Cell(item.against), *_tested_cells(view, item, item.n_seeds))
-        for item in shown
-    )
-    yield Paragraph(
-        "Over training seeds: the mean difference; its interval holds the spread over seeds and the error that "
-        "all seeds share (the same references and zero-shot clips)."
-    )
-    yield Table("Mean differences over training seeds", columns, rows, 4)
-    yield from left_out
-
-
-def _describe_methods(compared: Sequence[Comparison]) -> Iterator[Block]:
-    """Yield how differences were computed, by metric; the encoders stand under Provenance."""
-    methods: dict[tuple[str, ...], dict[str, None]] = {}
-    for item in compared:
-        keys = [key for key in ("distance", "interval", "test") if key in item.provenance]
-        facts = tuple(f"{key} {item.provenance[key]}" for key in keys)
-        if facts:
-            methods.setdefault(facts, {})[item.metric] = None
-    for facts, metrics in methods.items():
-        yield Paragraph(f"Differences on {join_words(list(metrics))}: {'; '.join(facts)}.")
-
-
-def _choose_rows(compared: Sequence[Tested]) -> tuple[Sequence[Tested], list[Block]]:
-    """Return all rows, or those over all prompts where all would be too many to read, and a note that says so."""
-    if len(compared) <= MAX_ROWS:
-        return compared, []
-    shown = [item for item in compared if item.prompt is None][:MAX_ROWS]
-    left_out = len(compared) - len(shown)
-    return shown, [
-        Paragraph(f"Shown are the rows over all prompts; {left_out:,} further rows are in results.json.")
-    ]
-
-
-def _tested_cells(view: RunView, item: Comparison | SeedComparison, count: int | None) -> tuple[Cell, ...]:
-    """Return metric, prompt, difference, interval, p-values, the number behind them, and the verdict."""
-    return (
-        Cell(item.metric),
-        prompt_cell(view, item.prompt),
-        number_cell(item.delta, format_difference),
-        interval_cell(item.ci_low, item.ci_high),
-        Cell(format_probability(item.p_value), order=item.p_value),
-        Cell(format_probability(item.p_holm), order=item.p_holm),
-        Cell(str(count or MISSING), order=count),
-        verdict_cell(item.verdict),
-    )
+    if len(shown) < len(contrasts):
+        yield Paragraph(
+            f"Shown are the rows over {view.pooled}; {len(contrasts) - len(shown):,} further rows are in results.json."
+        )
 
 
 def build_missing(view: RunView) -> Iterator[Block]:

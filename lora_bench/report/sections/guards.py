@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
-from lora_bench.report.cells import number_cell, number_columns, prompt_cell, text_columns, verdict_cell
+from lora_bench.report.cells import number_cell, number_columns, prompt_cell, text_columns
 from lora_bench.report.formatting import (
     MISSING,
     add_interval,
@@ -17,7 +17,7 @@ from lora_bench.report.formatting import (
 )
 from lora_bench.report.view import RunView
 from lora_bench.report.writers.document import Block, Bullets, Cell, Code, Heading, Paragraph, Table
-from lora_bench.results.records import AdherenceRecord, ControlRecord, GuardRecord
+from lora_bench.results.records import ControlRecord, GuardRecord
 
 MAX_ROWS = 240
 MAX_REASONS = 12
@@ -37,7 +37,7 @@ _COPIES = {
     "partial_code_copies_frac": "code copies",
 }
 _KINDS = {True: "off-genre", False: "genre's own", None: "unknown"}
-Measured = TypeVar("Measured", GuardRecord, ControlRecord, AdherenceRecord)
+Measured = TypeVar("Measured", GuardRecord, ControlRecord)
 
 _brief = partial(format_value, decimals=BRIEF_DECIMALS)
 
@@ -140,9 +140,7 @@ def _list_unscored(records: Sequence[GuardRecord]) -> Iterator[Block]:
         yield Bullets(tuple(lines))
 
 
-def _describe_provenance(
-    name: str, records: Sequence[GuardRecord | ControlRecord | AdherenceRecord]
-) -> Iterator[Block]:
+def _describe_provenance(name: str, records: Sequence[GuardRecord | ControlRecord]) -> Iterator[Block]:
     """Yield how the measures above were computed."""
     facts: dict[str, dict[str, None]] = {}
     for record in records:
@@ -165,16 +163,13 @@ def build_control(view: RunView) -> Iterator[Block]:
         "distinguished); prompt accuracy is the share of clips nearest to their own prompt's mean; both are shown "
         "zero-shot \u2192 fine-tuned. Shift toward genre is how far fine-tuning moved a prompt's clips from zero-shot "
         "towards the genre's recordings (0: not at all, 1: all the way): wanted for the genre's own prompts, unwanted "
-        "for off-genre ones. The verdicts are intervals on one side of zero, not corrected for the number of rows."
+        "for off-genre ones. Retention is 1 less the length of the move in any direction, in the same unit (1: nothing "
+        "moved); its last row is over the off-genre prompts. Intervals are 95 %, one by one."
     )
-    control = [record for record in records if isinstance(record, ControlRecord)]
-    for encoder in dict.fromkeys(record.encoder for record in control):
-        chosen = [record for record in control if record.encoder == encoder]
+    for encoder in dict.fromkeys(record.encoder for record in records):
+        chosen = [record for record in records if record.encoder == encoder]
         yield _control_table(view, encoder, _choose_rows(chosen))
-    yield from _build_contrast(view, control)
-    adherence = [record for record in records if isinstance(record, AdherenceRecord)]
-    if adherence:
-        yield _adherence_table(view, _choose_rows(adherence))
+    yield from _build_contrast(view, records)
     notes = dict.fromkeys(clean_text(record.note) for record in records if record.note)
     if notes:
         yield Bullets(tuple(notes)[:MAX_REASONS])
@@ -184,10 +179,7 @@ def build_control(view: RunView) -> Iterator[Block]:
 def _control_table(view: RunView, encoder: str, records: Sequence[ControlRecord]) -> Table:
     columns = (
         *text_columns("trial", "prompt", "kind"),
-        *number_columns("separation", "its change"),
-        *text_columns("it is"),
-        *number_columns("prompt accuracy", "shift toward genre"),
-        *text_columns("clips moved"),
+        *number_columns("separation", "its change", "prompt accuracy", "shift toward genre", "retention"),
     )
     rows = tuple(
         (
@@ -198,10 +190,14 @@ def _control_table(view: RunView, encoder: str, records: Sequence[ControlRecord]
             _change_cell(
                 item.separation_change, item.separation_change_ci_low, item.separation_change_ci_high
             ),
-            verdict_cell(item.separation_verdict),
             _before_after(item.told_apart_base_frac, item.told_apart_frac),
             _change_cell(item.pull, item.pull_ci_low, item.pull_ci_high),
-            verdict_cell(item.pull_verdict),
+            number_cell(
+                item.retention,
+                lambda value, low=item.retention_ci_low, high=item.retention_ci_high: add_interval(
+                    format_value(value, decimals=BRIEF_DECIMALS), low, high, decimals=BRIEF_DECIMALS
+                ),
+            ),
         )
         for item in records
     )
@@ -244,22 +240,3 @@ def _build_contrast(view: RunView, records: Sequence[ControlRecord]) -> Iterator
             "Shift on off-genre prompts less that on the genre's own (below zero: fine-tuning acts where it should):"
         )
         yield Bullets(lines[:MAX_ROWS])
-
-
-def _adherence_table(view: RunView, records: Sequence[AdherenceRecord]) -> Table:
-    columns = (
-        *text_columns("trial", "prompt"),
-        *number_columns("change of adherence", "p (Holm)"),
-        *text_columns("verdict"),
-    )
-    rows = tuple(
-        (
-            Cell(view.name_trial(item.trial)),
-            prompt_cell(view, item.prompt),
-            _change_cell(item.delta, item.ci_low, item.ci_high),
-            number_cell(item.p_holm, _brief),
-            verdict_cell(item.verdict),
-        )
-        for item in records
-    )
-    return Table("Prompt adherence against zero-shot", columns, rows, n_fixed=2)

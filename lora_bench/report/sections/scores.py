@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lora_bench.report.cells import LEGEND, number_cell, prompt_cell, show_verdict, tone_of
+from lora_bench.report.cells import number_cell, prompt_cell, tone_of
 from lora_bench.report.formatting import MISSING, add_interval, clean_text, format_value, format_with_error
 from lora_bench.report.metric_words import describe_metric
 from lora_bench.report.plots.scores import draw_scores
@@ -95,7 +95,7 @@ def score_cell(value: CellValue, configuration: Configuration) -> Cell:
     if configuration.n_seeds > 1:
         text += f"\u00a0(n={value.n_seeds})"
     if value.verdict:
-        text += f", {show_verdict(value.verdict)}"
+        text += f", {value.verdict}"
     hint = "; ".join(value.reasons) or None
     return Cell(text, order=value.value, tone=tone_of(value.verdict), hint=hint)
 
@@ -125,10 +125,10 @@ def _explain_spread(view: RunView, metric: str) -> str:
         notes.append("No standard error was computed for these values.")
     if any(cell.verdict for cell in cells):
         notes.append(
-            f"The word after a value is the verdict against zero-shot (see the comparisons); {LEGEND}."
+            "The word after a value is the verdict against zero-shot; its difference and interval are in the contrasts."
         )
     else:
-        notes.append("Differences between columns were not tested on this metric.")
+        notes.append("This metric is descriptive: it gives no verdict.")
     if len(view.prompts) > 1 and view.clip_counts(metric, None) - view.clip_counts(metric, view.prompts[0]):
         notes.append(
             "The last row pools all clips; a distance shrinks with more clips, so compare within rows."

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-
 from lora_bench.metrics.verdicts import Verdict
-from lora_bench.report.formatting import count_noun, format_duration, format_value, join_words
-from lora_bench.report.view import Configuration, RunView, is_higher_better
+from lora_bench.report.formatting import (
+    add_interval,
+    count_noun,
+    format_difference,
+    format_duration,
+    join_words,
+)
+from lora_bench.report.view import RunView
+from lora_bench.results.records import Contrast
 from lora_bench.results.search_tally import describe_rest, describe_search
 from lora_bench.results.settings import read_section
 
 MAX_NAMED = 3
+_ORDER = [*Verdict, "without a verdict"]
 
 
 def write_warnings(view: RunView) -> list[str]:
@@ -77,96 +82,28 @@ def _describe_setting(view: RunView) -> str:
 
 
 def _describe_outcome(view: RunView) -> str:
-    """Return the outcome by metric; from tests where there are tests."""
+    """Return the outcome on the primary metric, over the genre's prompts."""
     if not view.fine_tuned or view.zero_shot is None:
         return "There is nothing to compare zero-shot with."
-    outcomes: dict[str, list[str]] = {}
-    for metric in view.metrics:
-        outcome = _describe_metric_outcome(view, metric)
-        if outcome:
-            outcomes.setdefault(outcome, []).append(metric)
-    parts = [f"on {join_words(metrics)} {outcome}" for outcome, metrics in outcomes.items()]
-    if not parts:
-        return "No fine-tuned configuration has been scored, so the effect of fine-tuning is unknown."
-    sentence = "; ".join(parts)
-    return sentence[0].upper() + sentence[1:] + "."
-
-
-def _describe_metric_outcome(view: RunView, metric: str) -> str:
-    scored = [
-        item
-        for item in view.fine_tuned
-        if any(view.cell(item, metric, p).value is not None for p in view.prompts)
+    metric = view.primary_metric or next(iter(view.metrics), "")
+    found = [item for name in view.fine_tuned if (item := view.contrast(name.name, metric, None)) is not None]
+    if not found:
+        return "No fine-tuned configuration was compared with zero-shot, so the effect of fine-tuning is unknown."
+    groups: dict[str, list[Contrast]] = {}
+    for item in found:
+        groups.setdefault(item.verdict or "without a verdict", []).append(item)
+    parts = [
+        f"{join_words([_describe_change(item) for item in items[:MAX_NAMED]])}"
+        f"{f' and {len(items) - MAX_NAMED} more' if len(items) > MAX_NAMED else ''} "
+        f"{'is' if len(items) == 1 else 'are'} {verdict}"
+        for verdict, items in sorted(groups.items(), key=lambda pair: _ORDER.index(pair[0]))
     ]
-    if not scored:
-        return ""
-    if any(view.cell(item, metric, prompt).verdict for item in scored for prompt in (*view.prompts, None)):
-        return _describe_tested(view, metric, scored)
-    return _describe_untested(view, metric, scored)
+    return f"On {metric} over {view.pooled}, compared with zero-shot, {'; '.join(parts)}."
 
 
-def _describe_tested(view: RunView, metric: str, scored: Sequence[Configuration]) -> str:
-    """Return the counts of verdicts per prompt for the configuration with most improvements."""
-    counts = {
-        item.name: Counter(v for p in view.prompts if (v := view.cell(item, metric, p).verdict))
-        for item in scored
-    }
-    overall = Counter(v for item in scored if (v := view.cell(item, metric, None).verdict))
-    best = max(scored, key=lambda item: counts[item.name][Verdict.BETTER] - counts[item.name][Verdict.WORSE])
-    found = counts[best.name]
-    n = sum(found.values())
-    if not any(count[Verdict.BETTER] or count[Verdict.WORSE] for count in (*counts.values(), overall)):
-        return "no configuration differs detectably from zero-shot on any prompt"
-    n_better, n_worse = found[Verdict.BETTER], found[Verdict.WORSE]
-    words = [f"better on {n_better} of {count_noun(n, 'prompt')}"]
-    if n_worse:
-        words.append(f"worse on {n_worse}")
-    if n > n_better + n_worse:
-        words.append(f"with {Verdict.NO_DIFFERENCE} on {n - n_better - n_worse}")
-    text = f"{best.name} is {join_words(words)}"
-    verdict = view.cell(best, metric, None).verdict
-    if verdict:
-        text += f" (over all prompts: {verdict})"
-    if len(scored) > 1 and overall:
-        shares = [_count_verdict(number, word) for word, number in sorted(overall.items())]
-        text += f"; of {len(scored)} configurations over all prompts {join_words(shares)}"
-    return text
-
-
-def _count_verdict(number: int, verdict: str) -> str:
-    if verdict == Verdict.NO_DIFFERENCE:
-        return f"{number} {'shows' if number == 1 else 'show'} {verdict}"
-    return f"{number} {'is' if number == 1 else 'are'} {verdict}"
-
-
-def _describe_untested(view: RunView, metric: str, scored: Sequence[Configuration]) -> str:
-    """Return plain differences of point values, marked as untested."""
-    sign = -1.0 if is_higher_better(metric) else 1.0
-    pairs = {
-        item.name: [
-            (base, tuned)
-            for prompt in view.prompts
-            if (base := _base_value(view, item, metric, prompt)) is not None
-            and (tuned := view.cell(item, metric, prompt).value) is not None
-        ]
-        for item in scored
-    }
-    wins = {name: sum(sign * tuned < sign * base for base, tuned in values) for name, values in pairs.items()}
-    compared = [item for item in scored if pairs[item.name]]
-    if not compared:
-        return ""
-    best = max(compared, key=lambda item: wins[item.name])
-    n = len(pairs[best.name])
-    text = f"{best.name} has the better value on {wins[best.name]} of {count_noun(n, 'prompt')}"
-    base, tuned = _base_value(view, best, metric, None), view.cell(best, metric, None).value
-    if base is not None and tuned is not None:
-        text += f" (all prompts: {format_value(base)} zero-shot, {format_value(tuned)} fine-tuned)"
-    return text + ", which was not tested"
-
-
-def _base_value(view: RunView, item: Configuration, metric: str, prompt: str | None) -> float | None:
-    base = view.base_of(item)
-    return view.cell(base, metric, prompt).value if base else None
+def _describe_change(item: Contrast) -> str:
+    change = add_interval(format_difference(item.delta), item.ci_low, item.ci_high, signed=True)
+    return f"{item.configuration} ({change})"
 
 
 def _describe_bounds(view: RunView) -> str:
@@ -174,13 +111,13 @@ def _describe_bounds(view: RunView) -> str:
     n_seeds = max((item.n_seeds for item in view.fine_tuned), default=0)
     levels = sorted({floor.floor for floor in view.results.floors})
     limits = [
-        "the verdicts are paired tests at 5 % with Holm's correction over prompts"
-        if view.results.comparisons
-        else "no differences were tested, so a smaller or larger value alone is no finding"
+        "the intervals hold simultaneously over the configurations with 95 %"
+        if view.results.contrasts
+        else "no differences were computed, so a smaller or larger value alone is no finding"
     ]
     if n_seeds == 1:
         limits.append(
-            "each configuration was trained once (n=1), so the spread over training runs is unknown"
+            "each configuration was trained once, so verdicts are about this adapter, not about new trainings"
         )
     elif n_seeds > 1:
         limits.append(f"configurations were trained with up to {n_seeds} seeds")

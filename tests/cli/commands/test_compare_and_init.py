@@ -14,11 +14,12 @@ import pytest
 from lora_bench.artifacts import Embeddings, Score
 from lora_bench.cli.commands.init import choose_clip_s, choose_eval_frac
 from lora_bench.cli.main import main
-from lora_bench.comparison.paired_test import compare_paired, compare_pooled
 from lora_bench.metrics import parse_metric
+from lora_bench.metrics.contrast import subtract
 from lora_bench.planning.plan import TrialPlan, plan_experiment
 from lora_bench.spec import ExperimentSpec, load_spec
 from lora_bench.stages.embed import load_embeddings, save_embeddings
+from lora_bench.stages.score import replicate_score
 from lora_bench.store import write_json
 
 METRIC = "mfcc20-seed"
@@ -66,7 +67,7 @@ def compare(capsys: pytest.CaptureFixture[str], *places: Any) -> dict[str, Any]:
     return json.loads(capsys.readouterr().out)
 
 
-def test_two_trials_are_compared_by_the_paired_test(
+def test_two_trials_are_compared_over_common_clips_and_tracks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write_run(tmp_path / "a", {"near": 0.1, "far": 2.0})
@@ -78,13 +79,15 @@ def test_two_trials_are_compared_by_the_paired_test(
         for name in ("near", "far")
     )
     reference = load_embeddings(run / "reference_embeddings" / "x.npz")
-    expected = compare_pooled(parse_metric(METRIC), near, far, reference)
+    metric = parse_metric(METRIC)
+    ours, theirs = (replicate_score(metric, sets, reference)[0] for sets in (far, near))
+    expected = subtract([(ours, theirs)])
     pooled = next(cell["test"] for cell in found["cells"] if cell["prompt"] is None)
     assert pooled["delta"] == pytest.approx(expected.delta)
-    assert (pooled["p_value"], pooled["verdict"]) == (expected.p_value, "worse")
-    first = compare_paired(parse_metric(METRIC), near[0], far[0], reference)
+    assert pooled["verdict"] == "worse"
+    assert pooled["ci_low"] <= expected.interval().low < expected.interval().high <= pooled["ci_high"]
     cell = next(cell["test"] for cell in found["cells"] if cell["prompt"] == "one")
-    assert cell["ci_low"] == pytest.approx(first.ci_low)
+    assert (cell["primary"], cell["verdict"]) == (True, "worse")
     assert found["untested"] == {}
     (resources,) = found["resources"]
     assert (resources["first_params"], resources["second_total_s"], resources["first_memory_gib"]) == (

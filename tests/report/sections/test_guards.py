@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.fake_run import PLAIN_PROMPTS, FakeRun, FakeTrial, compare, write_json, zero_shot
+from support.fake_run import PLAIN_PROMPTS, FakeRun, FakeTrial, contrast, write_json, zero_shot
 
 from lora_bench.report import render_report
 
@@ -70,9 +70,9 @@ def test_control_tells_separation_pull_and_the_kind_of_prompt(tmp_path: Path) ->
     shared = {"figure": "control", "trial": TUNED.id, "encoder": "mfcc20", "provenance": about}
     figures = {
         "separation_base": 2.0, "separation": 0.5, "separation_change": -1.5, "separation_change_ci_low": -2.0,
-        "separation_change_ci_high": -1.0, "separation_verdict": "reduced", "told_apart_base_frac": 0.875,
+        "separation_change_ci_high": -1.0, "told_apart_base_frac": 0.875,
         "told_apart_frac": 0.5, "pull": 0.25, "pull_ci_low": 0.125, "pull_ci_high": 0.375,
-        "pull_verdict": "towards the genre",
+        "retention": 0.75, "retention_ci_low": 0.625, "retention_ci_high": 0.875,
     }  # fmt: skip
     records = [
         shared | figures | {"prompt": PLAIN_PROMPTS[0], "off_genre": True},
@@ -83,8 +83,8 @@ def test_control_tells_separation_pull_and_the_kind_of_prompt(tmp_path: Path) ->
     assert "## Is text control kept?" in text
     row = find_row(text, "r4", "invented march", "off-genre")
     assert [cell.replace("\u00a0", " ") for cell in row[3:]] == [
-        "2.000 → 0.500", "-1.500 (-2.000 to -1.000)", "reduced", "0.875 → 0.500",
-        "+0.250 (+0.125 to +0.375)", "towards the genre",
+        "2.000 → 0.500", "-1.500 (-2.000 to -1.000)", "0.875 → 0.500",
+        "+0.250 (+0.125 to +0.375)", "0.750 (0.625 to 0.875)",
     ]  # fmt: skip
     assert find_row(text, "r4", "invented waltz", "genre's own")[3] == "—"
     assert "by mfcc20: -0.500" in text
@@ -92,16 +92,14 @@ def test_control_tells_separation_pull_and_the_kind_of_prompt(tmp_path: Path) ->
     assert "These measures were computed with: encoder mfcc20; interval 95 %." in text
 
 
-def test_the_baselines_comparisons_neither_replace_nor_join_those_with_zero_shot(tmp_path: Path) -> None:
+def test_the_baselines_contrasts_neither_replace_nor_join_those_with_zero_shot(tmp_path: Path) -> None:
     other = FakeTrial("r8")
-    with_zero = compare(other, "mfcc20", None, "better") | {"against": zero_shot().id}
-    with_baseline = compare(other, "mfcc20", None, "worse", delta=0.75) | {"against": TUNED.id}
-    text = render(
-        FakeRun(trials=[zero_shot(), TUNED, other]),
-        tmp_path,
-        comparisons={"comparisons": [with_zero], "baseline_comparisons": [with_baseline]},
-    )
-    zero_part, baseline_part = text.split("## Comparisons with the baseline")
+    told = [
+        contrast(other, "mfcc20", None, "better"),
+        contrast(other, "mfcc20", None, "worse", delta=0.75, against=TUNED.name, kind="baseline"),
+    ]
+    text = render(FakeRun(trials=[zero_shot(), TUNED, other]), tmp_path, contrasts={"contrasts": told})
+    zero_part, baseline_part = text.split("## Differences from the baseline")
     assert find_row(zero_part, "r8", "mfcc20", "**all prompts**")[3] == "-0.4000"
     assert find_row(baseline_part, "r8", "r4", "mfcc20", "**all prompts**")[4] == "+0.7500"
     [cell] = [
@@ -110,16 +108,15 @@ def test_the_baselines_comparisons_neither_replace_nor_join_those_with_zero_shot
     assert "worse" not in cell
 
 
-def test_means_over_training_seeds_have_their_number(tmp_path: Path) -> None:
-    over = {
-        "metric": "mfcc20", "prompt": None, "configuration": "r4", "against": "zero-shot", "delta": -0.5,
-        "ci_low": -0.75, "ci_high": -0.25, "p_value": 0.01, "p_holm": 0.01, "verdict": "better", "n_seeds": 3,
-    }  # fmt: skip
-    single = compare(TUNED, "mfcc20", None, "better") | {"against": zero_shot().id}
-    text = render(
-        FakeRun(trials=[zero_shot(), TUNED]),
-        tmp_path,
-        comparisons={"comparisons": [single], "comparisons_over_seeds": [over]},
-    )
-    row = find_row(text, "r4", "zero-shot", "mfcc20", "**all prompts**")
-    assert (row[4], row[8], row[9]) == ("-0.5000", "3", "better")
+def test_a_contrast_has_the_number_of_its_seeds_and_one_that_is_not_primary_is_descriptive(
+    tmp_path: Path,
+) -> None:
+    seeds = [{"trial": TUNED.id, "train_seed": seed, "delta": -0.5} for seed in range(3)]
+    told = [
+        contrast(TUNED, "mfcc20", None, "better", seeds=seeds),
+        contrast(TUNED, "mfcc20", "invented waltz", None),
+    ]
+    text = render(FakeRun(trials=[zero_shot(), TUNED]), tmp_path, contrasts={"contrasts": told})
+    row = find_row(text, "r4", "mfcc20", "**all prompts**")
+    assert (row[3], row[5], row[6], row[8]) == ("-0.4000", "0.1400", "3", "better")
+    assert find_row(text, "r4", "mfcc20", "invented waltz")[8] == "descriptive"

@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 import soundfile
-from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, PROMPT_LONG, FakeRun, FakeTrial, compare, zero_shot
+from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, PROMPT_LONG, FakeRun, FakeTrial, contrast, zero_shot
 
 from lora_bench.report import render_report
 from lora_bench.report.writers.document import (
@@ -205,7 +205,7 @@ def test_every_image_and_player_has_a_label_and_the_contents_lead_to_headings(tm
 def test_verdicts_are_words_beside_their_colour(tmp_path: Path) -> None:
     tuned = FakeTrial("r4")
     html = render(
-        FakeRun(trials=[zero_shot(), tuned], comparisons=[compare(tuned, "mfcc20", None, "worse")]), tmp_path
+        FakeRun(trials=[zero_shot(), tuned], contrasts=[contrast(tuned, "mfcc20", None, "worse")]), tmp_path
     )
     assert re.search(r'<td class="number worse"[^>]*>[^<]*, worse</td>', html)
 

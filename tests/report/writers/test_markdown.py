@@ -14,7 +14,7 @@ from support.fake_run import (
     PROMPT_LONG,
     FakeRun,
     FakeTrial,
-    compare,
+    contrast,
     zero_shot,
 )
 
@@ -93,7 +93,7 @@ def test_an_interrupted_run_renders_what_it_has(tmp_path: Path) -> None:
     assert "r4: interrupted in stage generate" in text.splitlines()[0]
     assert table_rows(text, "mfcc20 ↓")[1][1] == "0.9000 ± 0.0200"
     assert table_rows(text, "mfcc20 ↓")[1][2] == "— (missing)"
-    assert "No fine-tuned configuration has been scored" in text
+    assert "No fine-tuned configuration was compared with zero-shot" in text
 
 
 def test_the_score_table_has_prompts_as_rows_and_configurations_as_columns(tmp_path: Path) -> None:
@@ -146,37 +146,34 @@ def test_one_training_seed_of_several_shows_its_number_and_no_error(tmp_path: Pa
 def test_verdicts_stand_in_the_table_and_in_the_summary(tmp_path: Path) -> None:
     tuned = FakeTrial("r4")
     told = [
-        compare(tuned, "mfcc20", PLAIN_PROMPTS[0], "better"),
-        compare(tuned, "mfcc20", PLAIN_PROMPTS[1], "no detectable difference"),
-        compare(tuned, "mfcc20", None, "better"),
+        contrast(tuned, "mfcc20", PLAIN_PROMPTS[0], "better"),
+        contrast(tuned, "mfcc20", PLAIN_PROMPTS[1], "inconclusive"),
+        contrast(tuned, "mfcc20", None, "better"),
     ]
-    text = render(FakeRun(trials=[zero_shot(), tuned], comparisons=told), tmp_path)
+    text = render(FakeRun(trials=[zero_shot(), tuned], contrasts=told), tmp_path)
     rows = table_rows(text, "mfcc20 ↓")
     assert rows[1][2] == "0.5000 ± 0.0200, better"
-    assert rows[2][2] == "0.6000 ± 0.0200, n.s."
-    assert "On mfcc20 r4 is better on 1 of 2 prompts and with no detectable difference on 1" in text
-    assert table_rows(text, "trial")[1][3:5] == ["-0.4000", "-0.5000 to -0.3000"]
+    assert rows[2][2] == "0.6000 ± 0.0200, inconclusive"
+    assert "compared with zero-shot, r4 (-0.4000 (-0.5000 to -0.3000)) is better." in text.replace(
+        "\u00a0", " "
+    )
+    assert table_rows(text, "configuration")[1][3:6] == ["-0.4000", "-0.5000 to -0.3000", "0.1400"]
 
 
-def test_a_null_result_is_stated_as_a_result(tmp_path: Path) -> None:
-    tuned = FakeTrial("r4")
-    told = [compare(tuned, "mfcc20", prompt, "no detectable difference") for prompt in (*PLAIN_PROMPTS, None)]
-    text = render(FakeRun(trials=[zero_shot(), tuned], comparisons=told), tmp_path)
-    assert "On mfcc20 no configuration differs detectably from zero-shot on any prompt" in text
+def test_configurations_are_told_by_verdict(tmp_path: Path) -> None:
+    trials = [FakeTrial(name) for name in ("a", "b", "c")]
+    told = [
+        contrast(trial, "mfcc20", None, verdict)
+        for trial, verdict in zip(trials, ("inconclusive", "better", "inconclusive"), strict=True)
+    ]
+    text = render(FakeRun(trials=[zero_shot(), *trials], contrasts=told), tmp_path)
+    assert re.search(r"b \(.*\) is better; a \(.*\) and c \(.*\) are inconclusive", text)
 
 
-def test_untested_differences_are_said_to_be_untested(tmp_path: Path) -> None:
+def test_a_run_without_contrasts_says_so(tmp_path: Path) -> None:
     text = render(FakeRun(), tmp_path)
-    assert "has the better value on 2 of 2 prompts" in text
-    assert "which was not tested" in text
-    assert "no differences were tested" in text.lower()
-
-
-def test_seeds_that_disagree_are_called_mixed(tmp_path: Path) -> None:
-    one, two = FakeTrial("r4", seed=0), FakeTrial("r4", seed=1)
-    told = [compare(one, "mfcc20", None, "better"), compare(two, "mfcc20", None, "worse")]
-    text = render(FakeRun(trials=[zero_shot(), one, two], comparisons=told), tmp_path)
-    assert "mixed: 1 better, 1 worse" in text
+    assert "No fine-tuned configuration was compared with zero-shot" in text
+    assert "no differences were computed" in text.lower()
 
 
 def test_an_unscored_cell_is_a_dash_with_its_reason_below_and_the_run_complete(tmp_path: Path) -> None:
