@@ -1,8 +1,9 @@
 """The names of metrics and their meaning.
 
 A metric is an encoder and a distance.  A bare encoder name (`mfcc20`) and `fad/<encoder>` are the Frechet distance,
-`mmd/<encoder>` is the kernel distance (KAD), and `clap_score` tells how well a clip fits its prompt's text.  This
-module imports no numerics, so that a spec can be checked without numpy.
+`mmd/<encoder>` is the kernel distance (KAD), and `clap_score` tells how well a clip fits its prompt's text.  With
+`@codec` at its end, a distance is codec-matched: its references are the recordings after the music model's codec.
+This module imports no numerics, so that a spec can be checked without numpy.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ ENCODER_NAMES: tuple[str, ...] = (
     "encodec-24k",
 )
 TEXT_METRIC_NAMES: tuple[str, ...] = ("clap_score",)
+CODEC_MATCHED = "@codec"
+DISTANCE_NAMES: tuple[str, ...] = tuple(
+    f"{distance}{name}" for distance in ("", "fad/", "mmd/") for name in ENCODER_NAMES
+)
 METRIC_NAMES: tuple[str, ...] = (
-    *ENCODER_NAMES,
-    *(f"fad/{name}" for name in ENCODER_NAMES),
-    *(f"mmd/{name}" for name in ENCODER_NAMES),
+    *DISTANCE_NAMES,
     *TEXT_METRIC_NAMES,
+    *(f"{name}{CODEC_MATCHED}" for name in DISTANCE_NAMES),
 )
 
 
@@ -40,11 +44,13 @@ class Metric:
         name: as written in the spec; the key in every table.
         encoder: whose vectors are compared.
         distance: `frechet` (lower is better), `mmd` (lower is better), `text` (higher is better).
+        codec_matched: True if the references are the recordings after the music model's codec.
     """
 
     name: str
     encoder: str
     distance: Distance
+    codec_matched: bool = False
 
     @property
     def lower_is_better(self) -> bool:
@@ -62,17 +68,23 @@ def parse_metric(name: str) -> Metric:
         raise ValueError(_describe_unknown(name))
     if name == "clap_score":
         return Metric(name, "clap", "text")
-    if name.startswith("mmd/"):
-        return Metric(name, name.removeprefix("mmd/"), "mmd")
-    return Metric(name, name.removeprefix("fad/"), "frechet")
+    plain = name.removesuffix(CODEC_MATCHED)
+    distance: Distance = "mmd" if plain.startswith("mmd/") else "frechet"
+    return Metric(name, plain.removeprefix("mmd/").removeprefix("fad/"), distance, plain != name)
 
 
 def _describe_unknown(name: str) -> str:
+    if name.removesuffix(CODEC_MATCHED) in TEXT_METRIC_NAMES:
+        return (
+            f"unknown metric `{name}`; clap_score compares clips with the text of their prompt, which does not pass "
+            f"through a codec; write `clap_score`, or `clap{CODEC_MATCHED}` for the distance from the recordings"
+        )
     wanted = name.strip().lower().replace("_", "-")
     candidates = {known.replace("_", "-"): known for known in METRIC_NAMES}
     near = [candidates[key] for key in difflib.get_close_matches(wanted, candidates, n=2, cutoff=0.6)]
     hint = f"did you mean {' or '.join(f'`{guess}`' for guess in near)}? " if near else ""
     return (
         f"unknown metric `{name}`; {hint}known are the encoders {', '.join(ENCODER_NAMES)} "
-        f"(the Frechet distance, also as fad/<encoder>), mmd/<encoder>, and {', '.join(TEXT_METRIC_NAMES)}"
+        f"(the Frechet distance, also as fad/<encoder>), mmd/<encoder>, each of them with {CODEC_MATCHED} at its end, "
+        f"and {', '.join(TEXT_METRIC_NAMES)}"
     )

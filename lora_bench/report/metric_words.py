@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lora_bench.metrics.names import CODEC_MATCHED
+
 _DISTANCES = {
     "fad": "squared Frechet distance between Gaussians fitted to the embeddings",
     "mmd": "100 times the unbiased squared maximum mean discrepancy of the embeddings",
@@ -32,9 +34,12 @@ def describe_metric(metric: str) -> str:
     """
     if metric in _OTHERS:
         return _OTHERS[metric]
-    distance, _, encoder = metric.partition("/")
-    if not encoder:
-        distance, encoder = "fad", metric
-    if distance in _DISTANCES and encoder in _ENCODERS:
-        return f"{_DISTANCES[distance]}: {_ENCODERS[encoder]}"
-    return ""
+    plain = metric.removesuffix(CODEC_MATCHED)
+    distance, _, encoder = plain.rpartition("/")
+    distance = distance or "fad"
+    if distance not in _DISTANCES or encoder not in _ENCODERS:
+        return ""
+    matched = (
+        "" if plain == metric else "; the references have passed through the model's codec, as the clips have"
+    )
+    return f"{_DISTANCES[distance]}: {_ENCODERS[encoder]}{matched}"

@@ -109,7 +109,8 @@ class MlflowTracker:
             self._runs[trial_id] = run.info.run_id
             for key, setting in (self._settings.get(trial_id) or {}).items():
                 self._client.log_param(run.info.run_id, key, setting)
-        self._client.log_metric(self._runs[trial_id], name, value, step=step)
+        allowed = name.replace("@", " ")  # MLflow refuses the sign in names
+        self._client.log_metric(self._runs[trial_id], allowed, value, step=step)
 
     def close(self) -> None:
         """See `Tracker.close`."""

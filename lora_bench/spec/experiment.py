@@ -153,7 +153,7 @@ class ExperimentSpec(Section):
     verdict: VerdictSpec = VerdictSpec()
     """What verdicts are given on."""
     metrics: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: list(DEFAULT_METRICS))
-    """Metrics: the name of an encoder, `fad/<encoder>`, `mmd/<encoder>` or `clap_score`."""
+    """Metrics: an encoder's name, `fad/<encoder>` or `mmd/<encoder>`, each also with `@codec`; or `clap_score`."""
     defaults: DefaultsSpec = DefaultsSpec()
     """Settings that trials start from."""
     baseline: Name | None = None

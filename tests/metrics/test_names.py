@@ -23,6 +23,24 @@ def test_clap_score_needs_claps_vectors_and_higher_is_better():
     assert (metric.encoder, metric.distance, metric.lower_is_better) == ("clap", "text", False)
 
 
+@pytest.mark.parametrize("encoder", ENCODER_NAMES)
+@pytest.mark.parametrize(("prefix", "distance"), [("", "frechet"), ("fad/", "frechet"), ("mmd/", "mmd")])
+def test_codec_at_the_end_of_a_distance_changes_only_its_references(prefix, distance, encoder):
+    name = f"{prefix}{encoder}@codec"
+    metric = parse_metric(name)
+    assert (metric.name, metric.encoder, metric.distance) == (name, encoder, distance)
+    assert metric.codec_matched
+    assert metric.lower_is_better
+    assert not parse_metric(f"{prefix}{encoder}").codec_matched
+
+
+def test_the_text_score_has_no_codec_matched_form_and_says_why():
+    with pytest.raises(
+        ValueError, match=r"`clap_score@codec`; .* the text of their prompt, .* write `clap_score`"
+    ):
+        parse_metric("clap_score@codec")
+
+
 @pytest.mark.parametrize("name", METRIC_NAMES)
 def test_every_listed_name_is_valid(name):
     assert parse_metric(name).name == name
@@ -35,6 +53,11 @@ def test_every_listed_name_is_valid(name):
         ("FAD/vggish", "fad/vggish"),
         ("clap-score", "clap_score"),
         ("mfcc20_seed", "mfcc20-seed"),
+        ("mfcc20@codecs", "mfcc20@codec"),
+        ("mmd/encodec@Codec", "mmd/encodec@codec"),
+        ("fad/mfcc20-seed_codec", "fad/mfcc20-seed@codec"),
+        ("mfcc20@codec@codec", "mfcc20@codec"),
+        ("mfcc20@", "mfcc20"),
     ],
 )
 def test_unknown_metric_names_its_nearest_neighbour_and_all_encoders(wrong, meant):

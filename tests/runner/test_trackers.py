@@ -167,13 +167,14 @@ def test_mlflow_gets_one_run_per_trial_with_its_settings(
     monkeypatch.setitem(sys.modules, "mlflow", module)
     (tracker,) = open_trackers(["mlflow"], tmp_path, {"t": {"lora": {"rank": 4}}})
     tracker.log("t", "loss/training", 3.0, 9)
-    tracker.log("t", "loss/training", 2.0, 10)
+    tracker.log("t", "score mfcc20@codec/all prompts", 2.0, 10)
     tracker.close()
     assert [call[0] for call in calls] == [
         "get_experiment_by_name", "create_experiment", "create_run", "log_param", "log_metric", "log_metric",
         "set_terminated",
     ]  # fmt: skip
     assert calls[4] == ("log_metric", "r1", "loss/training", 3.0, 9)
+    assert calls[5][2] == "score mfcc20 codec/all prompts"  # MLflow refuses @
 
 
 def test_nothing_is_opened_without_being_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
