@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lora_bench.artifacts import Embeddings
 from lora_bench.errors import UnscoredError
 from lora_bench.metrics import Metric
+from lora_bench.metrics.names import CODEC_MATCHED
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.results.reading import read_record
 from lora_bench.results.run_files import ReferencePointer
@@ -52,10 +53,10 @@ class EmbeddedTrial:
         if metric.distance == "text":
             path = folder.texts
         else:
-            is_named = folder.reference.is_file()
-            name = (
-                read_record(folder.reference, ReferencePointer).file if is_named else f"{metric.encoder}.npz"
-            )
+            pointer = folder.coded_reference if metric.codec_matched else folder.reference
+            is_named = pointer.is_file()
+            plain = f"{metric.encoder}{CODEC_MATCHED if metric.codec_matched else ''}.npz"
+            name = read_record(pointer, ReferencePointer).file if is_named else plain
             path = self.folder.run.reference_embeddings / name
         if not path.is_file():
             raise UnscoredError(f"{path} is not there, so there is no comparison")

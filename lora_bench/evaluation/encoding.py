@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_bench.artifacts import AudioClip, Embeddings, GeneratedClips, Manifest
+from lora_bench.evaluation.codec import identify_codec, mark_recoded, through_codec
 from lora_bench.store import Store, hash_json, read_json, write_json
 
 if TYPE_CHECKING:
@@ -23,14 +24,26 @@ def load_clips(clips: GeneratedClips) -> Iterator[AudioClip]:
         yield AudioClip(name=path.stem, group=path.stem, audio=audio, sample_rate_hz=rate_hz)
 
 
-def embed_reference(encoder: Encoder, manifest: Manifest, clip_s: float, store: Store) -> Embeddings:
-    """Embed the references of every score: excerpts of the held-out tracks."""
+def embed_reference(
+    encoder: Encoder, manifest: Manifest, clip_s: float, store: Store, codec: MusicModel | None = None
+) -> Embeddings:
+    """Embed the references of every score: excerpts of the held-out tracks.
+
+    Args:
+        encoder: ready to embed.
+        manifest: the data.
+        clip_s: length of an excerpt.
+        store: cache.
+        codec: the model whose codec the excerpts pass through first; None leaves them as they are.
+    """
     from lora_bench.stages.dataset import reference_clips
     from lora_bench.stages.embed import embed_clips
 
-    key = hash_json([manifest.key, "eval", clip_s])
-    found = embed_clips(encoder, reference_clips(manifest, "eval", clip_s), store, key)
-    return found
+    parts, clips = [manifest.key, "eval", clip_s], reference_clips(manifest, "eval", clip_s)
+    if codec is None:
+        return embed_clips(encoder, clips, store, hash_json(parts))
+    key = hash_json([*parts, identify_codec(codec)])
+    return mark_recoded(embed_clips(encoder, through_codec(codec, clips), store, key), codec)
 
 
 def prepare_encoder(name: str, model: MusicModel, manifest: Manifest, clip_s: float, store: Store) -> Encoder:

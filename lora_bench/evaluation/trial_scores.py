@@ -3,6 +3,7 @@
 trials/<id>/embeddings/<encoder>/<prompt>.npz       generated clips
 trials/<id>/embeddings/<encoder>/texts.npz          prompts, where the encoder knows texts
 trials/<id>/embeddings/<encoder>/reference.json     which file below holds the reference
+trials/<id>/embeddings/<encoder>/reference_codec.json   the same after the codec, where a metric is codec-matched
 reference_embeddings/<hash>.npz                     held-out recordings, shared by trials
 """
 
@@ -39,11 +40,13 @@ class EncodedTrial:
     Attributes:
         generated: by prompt.
         reference: excerpts of the held-out tracks.
+        coded_reference: the same after the model's codec; None if no metric is codec-matched.
         texts: one vector per prompt, in their order; None if the encoder knows no texts.
     """
 
     generated: Mapping[str, Embeddings]
     reference: Embeddings
+    coded_reference: Embeddings | None
     texts: Embeddings | None
 
 
@@ -98,23 +101,32 @@ class TrialClips:
 
         encoder = prepare_encoder(name, self.model, self.manifest, self.clip_s, self.store)
         reference = embed_reference(encoder, self.manifest, self.clip_s, self.store)
-        files = TrialFolder(self.folder)
-        place = files.embeddings(name)
+        place = TrialFolder(self.folder).embeddings(name)
         slugs = prompt_slugs(self.trial.prompts)
         generated: dict[str, Embeddings] = {}
         for prompt, clips in self.clips.items():
             generated[prompt] = embed_clips(encoder, load_clips(clips), self.store)
             save_embeddings(generated[prompt], place.prompt(slugs[prompt]))
-        key = hash_json([self.manifest.key, self.clip_s, dict(reference.provenance)])
-        shared = files.run.reference_embeddings / f"{key}.npz"
-        if not shared.is_file():
-            save_embeddings(reference, shared)
-        write_json(place.reference, {"file": shared.name})
+        self._keep_reference(reference, place.reference)
+        coded: Embeddings | None = None
+        if any(m.codec_matched and m.encoder == name for m in map(parse_metric, self.trial.metrics)):
+            coded = embed_reference(encoder, self.manifest, self.clip_s, self.store, self.model)
+            self._keep_reference(coded, place.coded_reference)
         embed_text = getattr(encoder, "embed_text", None)
         texts: Embeddings | None = embed_text(list(self.clips)) if embed_text is not None else None
         if texts is not None:
             save_embeddings(texts, place.texts)
-        return EncodedTrial(generated, reference, texts)
+        return EncodedTrial(generated, reference, coded, texts)
+
+    def _keep_reference(self, reference: Embeddings, pointer: Path) -> None:
+        """Save references for comparisons, shared by trials, and name their file in `pointer`."""
+        from lora_bench.stages.embed import save_embeddings
+
+        key = hash_json([self.manifest.key, self.clip_s, dict(reference.provenance)])
+        shared = TrialFolder(self.folder).run.reference_embeddings / f"{key}.npz"
+        if not shared.is_file():
+            save_embeddings(reference, shared)
+        write_json(pointer, {"file": shared.name})
 
 
 def score_clips(made: TrialClips, progress: Progress) -> None:
@@ -180,6 +192,8 @@ def score_metric(
     from lora_bench.stages.score import score_embeddings, score_pooled
 
     other = encoded.reference
+    if metric.codec_matched and encoded.coded_reference is not None:
+        other = encoded.coded_reference
     if metric.distance == "text":
         if encoded.texts is None:
             reason = f"{metric.name}: the encoder knows no texts"

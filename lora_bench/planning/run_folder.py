@@ -54,6 +54,8 @@ class EmbeddingFolder(Folder):
     texts = Named("texts.npz")
     reference = Named("reference.json")
     """Name of the file in `RunFolder.reference_embeddings`."""
+    coded_reference = Named("reference_codec.json")
+    """The same for the references after the codec, where a metric is codec-matched."""
 
     def prompt(self, slug: str) -> Path:
         """Return the file of the clips of one prompt."""

@@ -2,7 +2,8 @@
 
 The floors are what a perfect generator would score.  *Real against real*: as many excerpts of the training
 tracks as clips are generated, against the held-out references.  *Codec*: the references themselves after
-encoding and decoding, which no model that speaks in these codes can be better than.
+encoding and decoding, which no model that speaks in these codes can be better than.  For a codec-matched metric, both
+sides of *real against real* pass through the codec, and there is no *codec* level.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lora_bench.metrics.names import CODEC_MATCHED
 from lora_bench.report.cells import number_cell, prompt_cell, tone_of
 from lora_bench.report.formatting import MISSING, add_interval, clean_text, format_value, format_with_error
 from lora_bench.report.metric_words import describe_metric
@@ -183,7 +184,8 @@ def _corrected_cell(value: CellValue) -> Cell:
 def _explain_floors(view: RunView, metric: str) -> Iterator[Block]:
     floors = view.floors(metric)
     meanings = {
-        "real-vs-real": "real-vs-real is real music of the training tracks against the held-out references",
+        "real-vs-real": "real-vs-real is real music of the training tracks against the held-out references"
+        + (", both after the codec" if metric.endswith(CODEC_MATCHED) else ""),
         "codec": "codec is the references themselves after encoding and decoding",
     }
     if floors:
@@ -195,7 +197,8 @@ def _explain_floors(view: RunView, metric: str) -> Iterator[Block]:
         yield Paragraph("Reference levels, the scores of real music: " + "; ".join(parts) + ".")
     for gap in view.results.unscored_floors:
         if gap.metric == metric:
-            yield Paragraph(f"No reference level was measured{_name_source(gap.source)}: {gap.reason}.")
+            left_out = "One reference level is left out" if floors else "No reference level was measured"
+            yield Paragraph(f"{left_out}{_name_source(gap.source)}: {gap.reason}.")
 
 
 def _name_source(source: str | None) -> str:
