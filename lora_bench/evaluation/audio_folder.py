@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -81,7 +81,7 @@ def _hash(path: Path) -> str:
         raise AudioFileError(str(path), f"cannot be read ({error.strerror})") from error
 
 
-def track_files(clips: AudioFolder, progress: Progress) -> Iterator[AudioClip]:
+def track_files(clips: Iterable[AudioClip], progress: Progress) -> Iterator[AudioClip]:
     """Yield clips, and advance the progress by one after the last clip of a file."""
     files = itertools.groupby(clips, lambda clip: clip.group)
     for _, group in track(files, progress, lambda file: file[0]):

@@ -6,20 +6,21 @@ its clips is done with the files: the same encoders, distances, intervals and pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from lora_bench.artifacts import Embeddings, Score, Unscored
+from lora_bench.artifacts import AudioClip, Embeddings, Score, Unscored
 from lora_bench.errors import ModelError, UnscoredError, UsageError
 from lora_bench.evaluation.audio_folder import AudioFolder, find_identical, open_folder, track_files
+from lora_bench.evaluation.codec import identify_codec, mark_recoded, recode
 from lora_bench.metrics import Metric, parse_metric
 from lora_bench.metrics.diagnostics import Diagnostics, describe_sets, halve_groups
 from lora_bench.stages.embed import embed_clips
 from lora_bench.stages.score import score_embeddings
-from lora_bench.store import JsonObject, to_jsonable
+from lora_bench.store import JsonObject, hash_json, to_jsonable
 
 if TYPE_CHECKING:
     from lora_bench.encoders import Encoder
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from lora_bench.store import Store
 
 SCHEMA = 1
+Side = Literal["generated", "reference", "coded"]
 MODEL_ENCODERS = frozenset({"encodec", "mfcc20"})  # they take the music model's codec or its rate
 VECTORS = "diversity, precision, recall, density, coverage: mean vector of each clip; the rest: all vectors"
 
@@ -39,7 +41,8 @@ class ScoreOptions:
     """Options of scoring two folders.
 
     Attributes:
-        model: music model whose codec `encodec` uses and whose rate `mfcc20` uses; None is the pocket model.
+        model: music model whose codec `encodec` and codec-matched metrics use and whose rate `mfcc20` uses; None is
+            the pocket model.
         clip_s: cut the files of both folders into excerpts of this length; None takes them whole.
         prompt: text of the generated clips, for `clap_score`.
         with_guards: also measure `FolderChecks`.
@@ -216,6 +219,10 @@ def _parse(name: str) -> Metric:
         raise UsageError(f"--metric {name}: {error}") from error
 
 
+def _name_reference(metric: Metric) -> Side:
+    return "coded" if metric.codec_matched else "reference"
+
+
 def _describe(side: AudioFolder) -> FolderSide:
     return FolderSide(side.folder.as_posix(), side.key, len(side.files))
 
@@ -239,7 +246,7 @@ class FolderScorer:
         self.prompt = options.prompt
         self.store = store
         self._encoders: dict[str, Encoder | UnscoredError] = {}
-        self._embeddings: dict[tuple[str, str], Embeddings] = {}
+        self._embeddings: dict[tuple[str, Side], Embeddings] = {}
 
     def score(self, metric: Metric) -> Score:
         """Score one metric.
@@ -250,11 +257,11 @@ class FolderScorer:
         """
         encoder = self._encoder(metric.encoder)
         self.progress.start(f"score {metric.name}", len(self.reference.files) + len(self.generated.files))
-        other = (
-            self._texts(encoder, metric) if metric.distance == "text" else self._embed(encoder, "reference")
-        )
+        is_text = metric.distance == "text"
+        other = self._texts(encoder, metric) if is_text else self._embed(encoder, _name_reference(metric))
         score = score_embeddings(metric, self._embed(encoder, "generated"), other, self.prompt)
-        return replace(score, provenance={**score.provenance, **self._describe_folders(metric.encoder)})
+        about = self._describe_folders(metric.encoder, uses_codec=metric.codec_matched)
+        return replace(score, provenance={**score.provenance, **about})
 
     def measure_floor(self, metric: Metric) -> Score:
         """Score some of the reference files against the rest, by a metric that was scored.
@@ -263,24 +270,22 @@ class FolderScorer:
             UnscoredError: the reference is one file.
             ScoreError: as `score_folders`.
         """
-        generated, reference = self.embed_sides(metric.encoder)
-        part, rest = halve_groups(reference, len(generated.clip_names))
+        encoder = self._encoder(metric.encoder)
+        reference = self._embed(encoder, _name_reference(metric))
+        part, rest = halve_groups(reference, len(self._embed(encoder, "generated").clip_names))
         score = score_embeddings(metric, part, rest)
-        about = {**self._describe_folders(metric.encoder), "set": "reference files, some against the rest"}
+        about = self._describe_folders(metric.encoder, uses_codec=metric.codec_matched)
+        about["set"] = "reference files, some against the rest"
         return replace(score, provenance={**score.provenance, **about})
 
     def diagnose(self, name: str) -> EncoderDiagnostics:
         """Measure the two folders by one encoder, without a distance."""
-        generated, reference = self.embed_sides(name)
+        encoder = self._encoder(name)
+        generated, reference = self._embed(encoder, "generated"), self._embed(encoder, "reference")
         about = {**generated.provenance, **self._describe_folders(name), "vectors": VECTORS}
         return EncoderDiagnostics(describe_sets(generated, reference), about)
 
-    def embed_sides(self, name: str) -> tuple[Embeddings, Embeddings]:
-        """Return the embeddings of both sides, generated first."""
-        encoder = self._encoder(name)
-        return self._embed(encoder, "generated"), self._embed(encoder, "reference")
-
-    def _describe_folders(self, encoder: str) -> dict[str, str | int | float]:
+    def _describe_folders(self, encoder: str, *, uses_codec: bool = False) -> dict[str, str | int | float]:
         about: dict[str, str | int | float] = {
             "reference_hash": self.reference.key,
             "generated_hash": self.generated.key,
@@ -288,7 +293,7 @@ class FolderScorer:
             "n_generated_files": len(self.generated.files),
             "clip_s": self.generated.clip_s or "whole files",
         }
-        if encoder in MODEL_ENCODERS:
+        if uses_codec or encoder in MODEL_ENCODERS:
             about["music_model"] = self._model_words
         return about
 
@@ -297,7 +302,10 @@ class FolderScorer:
         from lora_bench.models import load_model
         from lora_bench.spec.schema import ModelSpec
 
-        return load_model(self.model_spec or ModelSpec())
+        try:
+            return load_model(self.model_spec or ModelSpec())
+        except ModelError as error:
+            raise UnscoredError(f"the music model that it needs cannot be loaded: {error}") from error
 
     @property
     def _model_words(self) -> str:
@@ -319,27 +327,23 @@ class FolderScorer:
         from lora_bench.encoders import get_encoder
         from lora_bench.encoders.mfcc import MfccEncoder
 
-        try:
-            encoder = get_encoder(name, music_model=self._model if name in MODEL_ENCODERS else None)
-        except ModelError as error:
-            raise UnscoredError(
-                f"{name}: the music model that it is built on cannot be loaded: {error}"
-            ) from error
+        encoder = get_encoder(name, music_model=self._model if name in MODEL_ENCODERS else None)
         if isinstance(encoder, MfccEncoder):
             self.progress.log("mfcc20: the coefficients' scale is fitted on the reference folder")
             encoder.fit_scale(self.reference)
         return encoder
 
-    def _embed(self, encoder: Encoder, side: str) -> Embeddings:
+    def _embed(self, encoder: Encoder, side: Side) -> Embeddings:
         place = (encoder.name, side)
         if place not in self._embeddings:
-            clips: AudioFolder = getattr(self, side)
+            folder = self.generated if side == "generated" else self.reference
+            clips: Iterable[AudioClip] = recode(self._model, folder) if side == "coded" else folder
+            key = hash_json([folder.key, identify_codec(self._model)]) if side == "coded" else folder.key
             if self.store is None:
-                self._embeddings[place] = encoder.embed(track_files(clips, self.progress))
+                found = encoder.embed(track_files(clips, self.progress))
             else:
-                self._embeddings[place] = embed_clips(
-                    encoder, clips, self.store, clips.key, progress=self.progress
-                )
+                found = embed_clips(encoder, clips, self.store, key, progress=self.progress)
+            self._embeddings[place] = mark_recoded(found, self._model) if side == "coded" else found
         return self._embeddings[place]
 
     def _texts(self, encoder: Encoder, metric: Metric) -> Embeddings:

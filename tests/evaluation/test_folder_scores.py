@@ -12,7 +12,8 @@ from support.provenance_gaps import find_gaps
 
 from lora_bench import encoders, models
 from lora_bench.artifacts import AudioClip, AudioFormat
-from lora_bench.audio import load_audio
+from lora_bench.audio import load_audio, resample
+from lora_bench.encoders.encodec import EncodecEncoder
 from lora_bench.encoders.mfcc import MfccEncoder, SeedMfccEncoder, measure_scale
 from lora_bench.errors import (
     AudioFileError,
@@ -22,6 +23,7 @@ from lora_bench.errors import (
     UnscoredError,
     UsageError,
 )
+from lora_bench.evaluation import codec
 from lora_bench.evaluation.audio_folder import open_folder
 from lora_bench.evaluation.folder_scores import ScoreOptions, score_folders
 from lora_bench.metrics import parse_metric
@@ -34,7 +36,7 @@ RATE_HZ = 16_000
 
 
 class SmallModel:
-    """Stands in for the music model: a codec of 50 frames a second with three latents."""
+    """Stands in for the music model: a codec of 50 frames a second with three latents, whose codes are coarse samples."""
 
     info = SimpleNamespace(
         name="small",
@@ -49,6 +51,14 @@ class SmallModel:
     def audio_latents(self, audio):
         frames = audio[:, 0, : audio.shape[-1] // 320 * 320].reshape(len(audio), -1, 320)
         return np.stack([frames.mean(2), frames.std(2), np.abs(frames).max(2)], axis=2)
+
+    def encode_audio(self, audio):
+        return np.round(audio * 8)
+
+    def decode_audio(self, codes):
+        return np.pad(codes / 8, ((0, 0), (0, 0), (0, 7))).astype(
+            np.float32
+        )  # whole frames, so longer than the audio
 
 
 @pytest.fixture(autouse=True)
@@ -320,3 +330,104 @@ def test_a_single_recording_gives_no_floor_and_no_search_for_copies(tmp_path):
     assert "one reference track only" in result["floors_unscored"][0]["reason"]
     assert "1 recording(s) of at least 2 s" in result["guards"]["unscored"]["copies"]
     assert "copy_similarity" not in result["guards"]["generated"]
+
+
+def recode_by_hand(folder, target):
+    """Write what the small model's codec leaves of a folder's clips."""
+    target.mkdir()
+    for path in sorted(folder.glob("*.wav")):
+        audio, rate_hz = load_audio(path)
+        sf.write(target / path.name, np.round(audio.T * 8) / 8, rate_hz, subtype="FLOAT")
+    return target
+
+
+def test_a_codec_matched_score_is_the_plain_one_against_references_after_the_codec(folders, tmp_path):
+    reference, generated = folders
+    coded = recode_by_hand(reference, tmp_path / "coded")
+    fixed = MfccEncoder(RATE_HZ, measure_scale(read_clips(reference), RATE_HZ))  # the plain metric's scale
+    made = {
+        "mfcc20": fixed,
+        "mmd/mfcc20": fixed,
+        "mfcc20-seed": SeedMfccEncoder(),
+        "encodec": EncodecEncoder(SmallModel()),
+    }
+    names = [f"{name}@codec" for name in made]
+    scores = run(folders, *names)["scores"]
+    assert [score["metric"] for score in scores] == names
+    for score, (name, encoder) in zip(scores, made.items(), strict=True):
+        expected = score_embeddings(
+            parse_metric(name), encoder.embed(read_clips(generated)), encoder.embed(read_clips(coded))
+        )
+        assert (score["value"], score["se"], score["ci_low"]) == (
+            expected.value,
+            expected.se,
+            expected.ci_low,
+        )
+        assert find_gaps(score) == []
+        about = score["provenance"]
+        assert about["reference_audio"].startswith("encoded and decoded by the music model's codec")
+        assert ("scale is that of the plain metric" in about["reference_audio"]) == (encoder is fixed)
+        assert about["reference_codec_hash"] == "0123"
+        assert about["music_model"].startswith("small")
+
+
+def test_plain_scores_are_the_same_next_to_codec_matched_ones(folders):
+    plain = ("mfcc20-seed", "mfcc20", "encodec")
+    alone = run(folders, *plain)
+    together = run(folders, *(name for item in plain for name in (f"{item}@codec", item)))
+    for kind in ("scores", "floors"):
+        assert [item for item in together[kind] if item["metric"] in plain] == alone[kind]
+    assert together["beside"] == alone["beside"]
+
+
+def test_clips_that_are_the_references_after_the_codec_have_no_codec_matched_distance(folders, tmp_path):
+    coded = recode_by_hand(folders[0], tmp_path / "coded")
+    matched, plain = run((folders[0], coded), "mfcc20@codec", "mfcc20")["scores"]
+    assert matched["value"] == pytest.approx(0.0, abs=1e-6)
+    assert plain["value"] > 0.1
+
+
+def test_real_music_passes_the_codec_on_both_sides_of_a_codec_matched_level(folders, tmp_path):
+    coded = recode_by_hand(folders[0], tmp_path / "coded")
+    [matched] = run(folders, "mfcc20-seed@codec")["floors"]
+    [by_hand] = run((coded, folders[1]), "mfcc20-seed")["floors"]
+    assert matched["value"] == by_hand["value"]
+
+
+def test_references_after_the_codec_are_cached_apart_from_the_plain_ones(folders, tmp_path, monkeypatch):
+    store = Store(tmp_path / "cache")
+    metrics = "mfcc20-seed", "mfcc20-seed@codec"
+    first = run(folders, *metrics, store=store)
+    assert first == run(folders, *metrics)
+    monkeypatch.setattr(SmallModel, "encode_audio", lambda *_: pytest.fail("encoded twice"))
+    assert run(folders, *metrics, store=store) == first
+
+
+def test_a_missing_encoder_or_model_leaves_codec_matched_metrics_unscored(folders, monkeypatch, tmp_path):
+    monkeypatch.setenv("LORA_BENCH_CHECKPOINTS", str(tmp_path))
+    [plain, matched] = run(folders, "vggish", "vggish@codec")["unscored"]
+    assert matched["reason"] == plain["reason"]
+
+    def load_model(spec):
+        raise ModelError("facebook/x: not on this machine")
+
+    monkeypatch.setattr(models, "load_model", load_model)
+    result = run(folders, "mfcc20-seed", "mfcc20-seed@codec")
+    assert [score["metric"] for score in result["scores"]] == ["mfcc20-seed"]
+    [gap] = result["unscored"]
+    assert (gap["metric"], "facebook/x: not on this machine" in gap["reason"]) == ("mfcc20-seed@codec", True)
+
+
+def test_long_files_of_another_rate_pass_the_codec_in_windows_at_the_models_rate(monkeypatch):
+    monkeypatch.setattr(codec, "WINDOW_S", 0.25)
+    model, lengths = SmallModel(), []
+    monkeypatch.setattr(
+        model, "encode_audio", lambda audio: lengths.append(audio.shape) or np.round(audio * 8)
+    )
+    audio = np.random.default_rng(0).uniform(-1, 1, (2, 48_000)).astype(np.float32)
+    [coded] = codec.recode(model, [AudioClip("long", "long", audio, 48_000)])
+    assert (coded.audio.shape, coded.sample_rate_hz) == ((1, RATE_HZ), RATE_HZ)
+    np.testing.assert_array_equal(
+        coded.audio, np.round(resample(audio, 48_000, RATE_HZ).mean(0, keepdims=True) * 8) / 8
+    )
+    assert lengths == [(1, 1, 4000)] * 4

@@ -61,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         dest="metrics",
         metavar="NAME",
-        help="a metric, such as mfcc20 or encodec; can be repeated",
+        help="a metric, such as mfcc20 or encodec; with @codec at its end, the references pass through the model's "
+        "codec first; can be repeated",
     )
     parser.add_argument(
         "--prompt", metavar="TEXT", help="text that the clips were generated from, for clap_score"
@@ -75,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="ID",
-        help="model that provides the codec of encodec and the sample rate of mfcc20; default: pocket",
+        help="model that provides the codec of encodec and NAME@codec and the sample rate of mfcc20; default: pocket",
     )
     parser.add_argument(
         "--no-guards",
