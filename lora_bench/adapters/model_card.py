@@ -16,11 +16,11 @@ from lora_bench.report.formatting import (
     count_noun,
     format_difference,
     format_duration,
-    format_value,
+    format_with_error,
     shorten,
     write_setting,
 )
-from lora_bench.report.sections.summary import write_warnings
+from lora_bench.report.sections.warnings import write_warnings
 from lora_bench.report.view import RunView, arrow
 from lora_bench.report.writers.document import (
     Block,
@@ -203,13 +203,16 @@ def _describe_score(score: ScoreRecord | None) -> str:
     if score is None:
         return MISSING
     mark = "" if score.corrected is None else " c"
-    return add_interval(f"{format_value(score.best_value)}{mark}", score.ci_low, score.ci_high)
+    value = format_with_error(score.best_value, score.se).partition("\u00a0")[0]
+    return add_interval(f"{value}{mark}", score.ci_low, score.ci_high)
 
 
 def _describe_difference(compared: Contrast | None) -> tuple[Cell, Cell]:
     if compared is None:
         return Cell(MISSING), Cell(MISSING)
-    text = add_interval(format_difference(compared.delta), compared.ci_low, compared.ci_high, signed=True)
+    text = add_interval(
+        format_difference(compared.delta, error=compared.se), compared.ci_low, compared.ci_high, signed=True
+    )
     return Cell(text), Cell(compared.verdict or DESCRIPTIVE)
 
 

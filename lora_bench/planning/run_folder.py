@@ -118,6 +118,8 @@ class SourceFolder(Folder):
     dataset = Named("dataset.json")
     floors = Named("floors.json")
     reference_clips = Named("reference_clips")
+    coded_reference_clips = Named("coded_reference_clips")
+    """The same excerpts after the codec."""
     cache_uses = Named("cache.txt")
     """Entries of the cache that the source needs."""
 
@@ -173,6 +175,7 @@ class ReportFolder(Folder):
 
     page = Named("report.html")
     markdown = Named("report.md")
+    details = Named("details.md")
     results = Named("results.json")
     results_csv = Named("results.csv")
     results_parquet = Named("results.parquet")

@@ -1,13 +1,19 @@
-"""The order of a report: from its warnings to how to repeat the run."""
+"""The order of a report: the answer, one figure per question, the clips, and the details to open."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
+from lora_bench.planning.run_folder import ReportFolder
+from lora_bench.report.answer import Answer
 from lora_bench.report.audio.choose_clips import Heard
+from lora_bench.report.plots.forest import draw_forest
+from lora_bench.report.plots.scores import draw_losses, draw_scores
 from lora_bench.report.plots.study import build_study_plots
-from lora_bench.report.sections.comparisons import build_contrasts, build_missing
+from lora_bench.report.sections.answer import build_answer
 from lora_bench.report.sections.guards import build_guards
+from lora_bench.report.sections.missing import build_missing
 from lora_bench.report.sections.run import (
     build_dataset,
     build_generation,
@@ -15,37 +21,146 @@ from lora_bench.report.sections.run import (
     build_provenance,
     build_reproduction,
 )
-from lora_bench.report.sections.scores import build_score_sections
+from lora_bench.report.sections.scores import (
+    MAX_DIRECT_CONFIGURATIONS,
+    build_long_prompts,
+    build_metric_folds,
+    metric_table,
+    overview_table,
+)
 from lora_bench.report.sections.study import build_study
-from lora_bench.report.sections.summary import write_summary, write_warnings
 from lora_bench.report.sections.training import build_adapters, build_costs, build_training
 from lora_bench.report.view import RunView
-from lora_bench.report.writers.document import Block, Bullets, Heading, Link, Paragraph
+from lora_bench.report.writers.document import Block, Bullets, Figure, Fold, Heading, Link, Paragraph
 from lora_bench.results.settings import read_section, read_text
 
+HOW_TO_READ = (
+    "A difference is fine-tuned less zero-shot on the same prompts and noise, corrected for the bias of finite samples "
+    "and averaged over training seeds. Its interval speaks about new clips and new tracks of the genre{trainings}. "
+    "Verdicts are given on the primary metric and the genre's own prompts, from intervals that hold together with "
+    "95 %: better or worse if zero is outside, equivalent if the whole interval is within the margin, else "
+    "inconclusive. All else is descriptive. Detectable is the true difference that this design finds with a "
+    "probability of 80 %."
+)
 
-def build_report(view: RunView, heard: Heard) -> Iterator[Block]:
-    """Yield all blocks of a report; warnings come before the title, so that nobody misses them."""
-    warnings = write_warnings(view)
-    if warnings:
-        yield Paragraph(" ".join(warnings), is_warning=True)
-    yield Heading(1, choose_title(view), "top")
-    yield Paragraph(" ".join(write_summary(view)))
-    yield from build_score_sections(view)
-    yield from build_study(view)
-    yield from build_study_plots(view)
-    yield from build_contrasts(view)
-    yield from build_guards(view)
-    yield from _build_listening(heard)
-    yield from build_missing(view)
-    yield from build_dataset(view)
-    yield from build_model(view)
-    yield from build_adapters(view)
-    yield from build_training(view)
-    yield from build_costs(view)
-    yield from build_generation(view)
-    yield from build_provenance(view)
-    yield from build_reproduction(view)
+
+@dataclass(frozen=True)
+class Report:
+    """The blocks of a report.
+
+    Attributes:
+        front: what everybody reads: the page's open part, and `report.md`.
+        details: what a reader opens: the page's closed parts, and `details.md`.
+    """
+
+    front: tuple[Block, ...]
+    details: tuple[Fold, ...]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """All plots."""
+        inner = [block for fold in self.details for block in fold.blocks]
+        return [block for block in (*self.front, *inner) if isinstance(block, Figure)]
+
+
+def build_report(view: RunView, heard: Heard) -> Report:
+    """Return the blocks of a report."""
+    answer = Answer(view)
+    front = [
+        *build_answer(answer, heard),
+        *_build_effects(answer),
+        *_build_study_front(view),
+        *_build_listening(heard),
+        *_build_training_front(view),
+        *_link_details(),
+    ]
+    return Report(tuple(front), tuple(_list_details(view)))
+
+
+def _build_effects(answer: Answer) -> Iterator[Block]:
+    view = answer.view
+    yield Heading(2, "Effects", "effects")
+    forest = draw_forest(answer)
+    if forest is not None:
+        yield forest
+    levels = draw_scores(view, answer.metric, "levels")
+    if levels is not None:
+        yield levels
+    if len(view.fine_tuned) <= MAX_DIRECT_CONFIGURATIONS and answer.metric in view.metrics:
+        yield metric_table(view, answer.metric)
+    elif view.metrics:
+        yield overview_table(view)
+    is_single = all(row.contrast is None or row.contrast.n_seeds < 2 for row in answer.rows)
+    about = ", for these adapters" if is_single else ", and new trainings"
+    yield Paragraph(HOW_TO_READ.format(trainings=about), kind="meta")
+
+
+def _build_study_front(view: RunView) -> Iterator[Block]:
+    plots = list(build_study_plots(view, limit_to=view.primary_metric))
+    if plots:
+        yield Heading(2, "Study", "study-plots")
+        yield from plots
+
+
+def _build_training_front(view: RunView) -> Iterator[Block]:
+    losses = draw_losses(view)
+    if losses is not None:
+        yield Heading(2, "Training", "losses")
+        yield losses
+
+
+def _link_details() -> Iterator[Block]:
+    yield Heading(2, "Details", "details")
+    yield Paragraph(
+        (
+            "Tables of every metric, guards, text control, data, provenance and the spec: ",
+            Link(ReportFolder.details, ReportFolder.details),
+            ". To look and listen: ",
+            Link(ReportFolder.page, ReportFolder.page),
+            ". As data: ",
+            Link(ReportFolder.results, ReportFolder.results),
+            ", ",
+            Link(ReportFolder.results_csv, ReportFolder.results_csv),
+            ".",
+        ),
+        only_in="markdown",
+    )
+
+
+def _list_details(view: RunView) -> Iterator[Fold]:
+    missing = tuple(build_missing(view))
+    if missing:
+        yield Fold("What is missing", "missing", missing)
+    yield from build_metric_folds(view)
+    yield from build_long_prompts(view)
+    for section in (
+        build_study,
+        build_guards,
+        build_dataset,
+        build_model,
+        build_adapters,
+        build_training,
+        build_costs,
+        build_generation,
+        build_provenance,
+        build_reproduction,
+    ):
+        yield from _fold(section(view))
+
+
+def _fold(blocks: Iterable[Block]) -> Iterator[Fold]:
+    """Yield a closed part for every heading of the second level and what follows it."""
+    head: Heading | None = None
+    inner: list[Block] = []
+    for block in blocks:
+        if isinstance(block, Heading) and block.level == 2:
+            if head is not None:
+                yield Fold(head.text, head.anchor, tuple(inner))
+            head, inner = block, []
+        else:
+            inner.append(block)
+    if head is not None:
+        yield Fold(head.text, head.anchor, tuple(inner))
 
 
 def choose_title(view: RunView) -> str:
@@ -54,22 +169,20 @@ def choose_title(view: RunView) -> str:
 
 
 def _build_listening(heard: Heard) -> Iterator[Block]:
-    if heard.pairs:
-        yield Heading(2, "Memorisation to listen to", "memorisation")
+    if not heard.matrices and not heard.pairs:
+        return
+    yield Heading(2, "Listen", "listen")
+    if heard.matrices:
         yield Paragraph(
-            "The generated clips that resemble the training set most, each with the passage that it resembles. Listen "
-            "to judge whether one copies the other."
+            "The same prompt, clip index and noise through the base model and each configuration: only the adapter "
+            "differs. Choose a clip; left and right change the voice at the same place, space pauses.",
+            only_in="page",
+        )
+        yield from heard.matrices
+    if heard.pairs:
+        yield Heading(3, "Memorisation to listen to", "memorisation")
+        yield Paragraph(
+            "The generated clips that resemble the training set most, each with the passage that it resembles:"
         )
         yield Bullets(tuple(pair.title for pair in heard.pairs))
         yield from heard.pairs
-    if not heard.groups:
-        return
-    yield Heading(2, "Listen", "listen")
-    yield Paragraph(
-        "The same prompt, clip index and noise through the base model and through each configuration: only the "
-        "adapter differs. References are excerpts of held-out tracks."
-    )
-    yield Paragraph(
-        ("The clips can be played in ", Link("report.html", "report.html"), "."), only_in="markdown"
-    )
-    yield from heard.groups

@@ -52,53 +52,55 @@ def shorten(text: str, max_width: int = MAX_LABEL_WIDTH) -> str:
     return kept.rstrip(" ,.;:") + "\u2026"
 
 
-def format_value(value: float, *, decimals: int = 4) -> str:
-    """Return a score with the four decimals of published tables, more only where these would all be 0."""
-    return _write_decimals(value, _count_decimals(value, n_digits=decimals, least=decimals))
+def format_value(value: float, *, digits: int = 4) -> str:
+    """Return a number with `digits` significant digits, as far as these are decimals."""
+    return _write_decimals(value, _count_decimals(value, digits))
 
 
 def format_with_error(value: float, error: float | None) -> str:
-    """Return `0.5000 ± 0.0200` with as many decimals as value and error both need; the value alone without error."""
+    """Return `49.5 ± 5.6`, rounded to what the error allows; the value alone without error."""
     if error is None:
         return format_value(value)
-    decimals = max(_count_decimals(value), _count_decimals(error, n_digits=2, least=0))
+    decimals = _allow_decimals(error)
     return f"{_write_decimals(value, decimals)}\u00a0±\u00a0{_write_decimals(error, decimals)}"
 
 
-def format_interval(low: float | None, high: float | None, *, signed: bool = False, decimals: int = 4) -> str:
-    """Return `0.4600 to 0.5400`, a dash without an interval.
-
-    Both ends have the decimals that the larger needs, and more if the smaller would be 0.
-    """
+def format_interval(low: float | None, high: float | None, *, signed: bool = False) -> str:
+    """Return `0.46 to 0.54`, rounded to what its width allows; a dash without an interval."""
     if low is None or high is None:
         return MISSING
-    small, large = sorted((low, high), key=abs)
-    decimals = max(_count_decimals(large, least=decimals), _count_decimals(small, n_digits=1, least=decimals))
-    ends = [_write_decimals(end, decimals, signed=signed) for end in (low, high)]
-    return "\u00a0to\u00a0".join(ends)
+    decimals = _allow_decimals((high - low) / 2.0 or low)
+    return "\u00a0to\u00a0".join(_write_decimals(end, decimals, signed=signed) for end in (low, high))
 
 
-def add_interval(
-    text: str, low: float | None, high: float | None, *, signed: bool = False, decimals: int = 4
-) -> str:
-    """Return `text (0.4600 to 0.5400)`; the text alone without an interval."""
-    interval = format_interval(low, high, signed=signed, decimals=decimals)
+def add_interval(text: str, low: float | None, high: float | None, *, signed: bool = False) -> str:
+    """Return `text (0.46 to 0.54)`; the text alone without an interval."""
+    interval = format_interval(low, high, signed=signed)
     return text if interval == MISSING else f"{text} ({interval})"
 
 
-def format_difference(value: float, *, decimals: int = 4) -> str:
-    """Return a value with its sign."""
-    return _write_decimals(value, _count_decimals(value, n_digits=decimals, least=decimals), signed=True)
+def format_difference(value: float, *, error: float | None = None) -> str:
+    """Return a value with its sign, rounded to what its standard error allows."""
+    decimals = _allow_decimals(error) if error else _count_decimals(value, 4)
+    return _write_decimals(value, decimals, signed=True)
 
 
-def _count_decimals(value: float, n_digits: int = 4, least: int = 4) -> int:
-    """Return the decimals that show `n_digits` digits of a small value; at least `least`, fewer for large ones."""
+def format_change(share: float) -> str:
+    """Return a share as a signed percentage: `−27 %`; one decimal below 10 %."""
+    percent = 100.0 * share
+    decimals = 0 if abs(percent) >= 9.95 else 1
+    return f"{percent:+.{decimals}f}\u00a0%".replace("-", "\u2212")
+
+
+def _allow_decimals(error: float) -> int:
+    """Return the decimals at which an error has two significant digits."""
+    size = abs(error)
+    return 4 if size < 1e-12 else min(12, max(0, 1 - math.floor(math.log10(size))))
+
+
+def _count_decimals(value: float, digits: int) -> int:
     size = abs(value)
-    if size >= 100:
-        return min(least, 2 if size < 1000 else 1)
-    if size < 1e-12 or size >= 0.01:
-        return least
-    return min(12, n_digits - 1 - math.floor(math.log10(size)))
+    return digits - 1 if size < 1e-12 else min(12, max(0, digits - 1 - math.floor(math.log10(size))))
 
 
 def _write_decimals(value: float, decimals: int, *, signed: bool = False) -> str:

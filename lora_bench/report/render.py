@@ -9,7 +9,7 @@ from lora_bench.planning.run_folder import ReportFolder
 from lora_bench.report.audio.choose_clips import choose_listening
 from lora_bench.report.contents import build_report, choose_title
 from lora_bench.report.view import RunView
-from lora_bench.report.writers.document import Figure
+from lora_bench.report.writers.document import Heading
 from lora_bench.report.writers.html import write_page
 from lora_bench.report.writers.markdown import write_markdown
 from lora_bench.results.csv_table import render_csv
@@ -35,11 +35,13 @@ def render_report(run_folder: Path, reports_folder: Path) -> list[Path]:
     results = gather_results(run_folder)
     view = RunView(results, run_folder)
     folder = reports_folder / name_report(results.name, results.overrides)
-    blocks = list(build_report(view, choose_listening(view, folder.absolute())))
-    plots = {f"{block.slug}.svg": block.svg for block in blocks if isinstance(block, Figure)}
+    report = build_report(view, choose_listening(view, folder.absolute()))
+    plots = {f"{figure.slug}.svg": figure.svg for figure in report.figures}
+    title = choose_title(view)
     files: dict[str, str | bytes] = {
-        ReportFolder.markdown: write_markdown(blocks),
-        ReportFolder.page: write_page(choose_title(view), blocks),
+        ReportFolder.markdown: write_markdown(report.front),
+        ReportFolder.details: write_markdown([Heading(1, f"{title}: details", "top"), *report.details]),
+        ReportFolder.page: write_page(title, [*report.front, *report.details]),
         ReportFolder.results_csv: render_csv(results),
         ReportFolder.results: render_record(results),
         ReportFolder.results_parquet: render_parquet(results),

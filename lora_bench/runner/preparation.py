@@ -9,17 +9,21 @@ sides of *real against real* pass through the codec, and there is no *codec* lev
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lora_bench.artifacts import Manifest
+from lora_bench.artifacts import AudioClip, Manifest
 from lora_bench.audio import save_wav
 from lora_bench.errors import DatasetError
+from lora_bench.evaluation.codec import through_codec
 from lora_bench.evaluation.floors import measure_floors
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.planning.run_folder import SourceFolder
 from lora_bench.progress import Progress
 from lora_bench.stages.dataset import check_folder, prepare_dataset, reference_clips
 from lora_bench.store import Store, write_json
+
+if TYPE_CHECKING:
+    from lora_bench.models import MusicModel
 
 N_EXCERPTS = 6
 
@@ -53,7 +57,7 @@ def prepare_source(
             f"{manifest.name}: the held-out tracks give {n_references} excerpts of {clip_s:g} s; expected at least 2 "
             "as references; add longer tracks or lower generation.clip_s"
         )
-    _save_excerpts(manifest, clip_s, folder.reference_clips)
+    _save_excerpts(manifest, clip_s, model, folder)
     scores, unscored = measure_floors(trial, model, manifest, store, progress)
     write_json(folder.floors, {"floors": scores, "unscored": unscored})
     write_json(
@@ -62,14 +66,19 @@ def prepare_source(
     )
 
 
-def _save_excerpts(manifest: Manifest, clip_s: float, folder: Path) -> None:
-    """A few references from different tracks, for the report's players; those of earlier data are removed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    seen: set[str] = set()
+def _save_excerpts(manifest: Manifest, clip_s: float, model: MusicModel, folder: SourceFolder) -> None:
+    """Save a few references from different tracks, as they are and after the codec, for the report's players."""
+    for place in (folder.reference_clips, folder.coded_reference_clips):
+        shutil.rmtree(place, ignore_errors=True)
+    found: dict[str, AudioClip] = {}
     for clip in reference_clips(manifest, "eval", clip_s):
-        if clip.group in seen:
-            continue
-        seen.add(clip.group)
-        save_wav(folder / f"{clip.name}.wav", clip.audio, clip.sample_rate_hz)
-        if len(seen) == N_EXCERPTS:
-            return
+        found.setdefault(clip.group, clip)
+        if len(found) == N_EXCERPTS:
+            break
+    clips = list(found.values())
+    for place, excerpts in (
+        (folder.reference_clips, clips),
+        (folder.coded_reference_clips, through_codec(model, clips)),
+    ):
+        for clip in excerpts:
+            save_wav(place / f"{clip.name}.wav", clip.audio, clip.sample_rate_hz)

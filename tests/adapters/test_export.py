@@ -92,7 +92,7 @@ def test_the_card_tells_base_data_licence_scores_and_how_to_load(tiny_run: TinyR
     assert "base model: `tiny-musicgen`" in body
     assert "The licence of the base weights is not known" in body
     assert "is untrained" in body
-    assert "| invented march | 0.9000 c (0.8800 to 0.9200) | 0.4000 c (0.3800 to 0.4200) | — | — |" in (
+    assert "| invented march | 0.900 c (0.880 to 0.920) | 0.400 c (0.380 to 0.420) | — | — |" in (
         body.replace("\u00a0", " ")
     )
     assert 'PeftModel.from_pretrained(model, "my-adapter")' in body

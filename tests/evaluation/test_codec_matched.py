@@ -12,12 +12,14 @@ import pytest
 import scipy.linalg
 import soundfile
 from numpy.typing import NDArray
+from support.embedded_trials import make_group
 from support.fake_run import FakeRun
 from support.provenance_gaps import find_gaps
 from support.tiny_experiment import write_music
 
 from lora_bench.artifacts import AudioClip, GeneratedClips, Manifest
-from lora_bench.comparison.embedded_trial import EmbeddedTrial, compare_trials_on
+from lora_bench.comparison.contrasts import contrast_groups
+from lora_bench.comparison.embedded_trial import EmbeddedTrial
 from lora_bench.encoders.mfcc import compute_mfcc
 from lora_bench.errors import UnscoredError
 from lora_bench.evaluation.floors import ZERO_BY_CONSTRUCTION, measure_floors
@@ -192,7 +194,8 @@ def test_codec_matched_metrics_are_compared_against_their_own_references(scored:
         metric = parse_metric(name)
         references = tuned.load_references(metric)
         np.testing.assert_allclose(references.values, scored.embed(clips), rtol=1e-3, atol=1e-3)
-        [one, _] = compare_trials_on(metric, tuned, base, references)
+        group = make_group("tuned", [tuned], base)
+        [one] = contrast_groups([group], [metric], {None: (PROMPT,)}, (name, frozenset()))
         values = [take(found["scores"], name)[0]["value"] for found, _ in scored.read()]
         assert one.delta_plugin == pytest.approx(values[1] - values[0], abs=1e-6)
 
@@ -200,7 +203,7 @@ def test_codec_matched_metrics_are_compared_against_their_own_references(scored:
 def test_references_after_the_codec_that_are_absent_are_named(scored: Scored) -> None:
     trial = EmbeddedTrial(scored.trials[0], (PROMPT,))
     with pytest.raises(
-        UnscoredError, match=r"mfcc20-seed@codec\.npz is not there, so there is no paired test"
+        UnscoredError, match=r"mfcc20-seed@codec\.npz is not there, so there is no comparison"
     ):
         trial.load_references(parse_metric("mfcc20-seed@codec"))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from support.fake_run import FakeRun
 
+from lora_bench.report.formatting import format_value
 from lora_bench.report.plots.scores import draw_scores
 from lora_bench.report.view import RunView
 from lora_bench.results.gather import gather_results
@@ -61,4 +62,4 @@ def test_many_floors_stand_in_lines_within_the_plot(tmp_path: Path) -> None:
     assert all(len(text) <= 105 for _, text in lines)
     assert len({y for y, _ in lines}) == len(lines)
     whole = " ".join(text for _, text in sorted(lines))
-    assert all(f"{name} ({source}) {value:.4f}" in whole for name, source, value in floors)
+    assert all(f"{name} ({source}) {format_value(value)}" in whole for name, source, value in floors)

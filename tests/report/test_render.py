@@ -40,8 +40,8 @@ def test_all_files_of_a_report_are_written(tmp_path: Path) -> None:
     render_report(FakeRun().write(tmp_path / "runs"), tmp_path / "reports")
     names = set(read_all(tmp_path / "reports" / "invented"))
     assert names == {
-        "report.md", "report.html", "results.csv", "results.json", "results.parquet",
-        "scores-1.svg", "losses.svg",
+        "report.md", "details.md", "report.html", "results.csv", "results.json", "results.parquet",
+        "levels.svg", "losses.svg",
     }  # fmt: skip
     results = json.loads((tmp_path / "reports" / "invented" / "results.json").read_text())
     assert results["complete"] is True
@@ -51,7 +51,7 @@ def test_plots_are_well_formed_and_hold_every_value(tmp_path: Path) -> None:
     render_report(
         FakeRun(prompts=[PROMPT_HTML, PROMPT_KOREAN]).write(tmp_path / "runs"), tmp_path / "reports"
     )
-    for name, n_dots in (("scores-1.svg", 6), ("losses.svg", 0)):
+    for name, n_dots in (("levels.svg", 6), ("losses.svg", 0)):
         root = ET.parse(tmp_path / "reports" / "invented" / name).getroot()
         hinted = [dot for dot in root.iter("{http://www.w3.org/2000/svg}circle") if len(dot)]
         assert len(hinted) == n_dots
@@ -90,7 +90,7 @@ def test_a_report_can_be_made_from_results_alone(tmp_path: Path) -> None:
     document = {"schema": 1, "name": "alone", "complete": True, "trials": [trial]}
     (tmp_path / "alone" / "results.json").write_text(json.dumps(document))
     render_report(tmp_path / "alone", tmp_path / "reports")
-    assert "| **all prompts** | 1.5000 |" in (tmp_path / "reports" / "alone" / "report.md").read_text()
+    assert "| **all prompts** | 1.500 |" in (tmp_path / "reports" / "alone" / "report.md").read_text()
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
@@ -166,18 +166,20 @@ def decode_png(data: bytes) -> np.ndarray:
     return image - (4 + 3 + 20)  # the palette's first colour
 
 
-def test_numbers_are_written_as_published_tables_write_them() -> None:
+def test_numbers_have_four_significant_digits() -> None:
     assert [format_value(v) for v in (1.0153, 0.0, 0.00012, 123.456, 12345.6)] == [
-        "1.0153", "0.0000", "0.0001200", "123.46", "12345.6",
+        "1.015", "0.000", "0.0001200", "123.5", "12346",
     ]  # fmt: skip
 
 
-def test_a_value_and_its_error_have_equally_many_decimals() -> None:
-    assert format_with_error(1.0153, 0.0123).replace("\xa0", " ") == "1.0153 ± 0.0123"
+def test_values_are_rounded_to_what_their_error_allows() -> None:
+    assert format_with_error(1.0153, 0.0123).replace("\xa0", " ") == "1.015 ± 0.012"
+    assert format_with_error(49.53, 7.12).replace("\xa0", " ") == "49.5 ± 7.1"
     assert format_with_error(0.002, 0.0000174).replace("\xa0", " ") == "0.002000 ± 0.000017"
     assert format_with_error(0.5, 0.0) == "0.5000\xa0±\xa00.0000"
     assert format_with_error(0.5, None) == "0.5000"
-    assert format_interval(-0.0001, 0.2, signed=True) == "-0.0001\xa0to\xa0+0.2000"
+    assert format_interval(-0.0001, 0.2, signed=True) == "-0.00\xa0to\xa0+0.20"
+    assert format_interval(1.0, 1.0) == "1.0\xa0to\xa01.0"
 
 
 @pytest.mark.parametrize("text", [PROMPT_KOREAN, "plain words " * 20, "x" * 300])

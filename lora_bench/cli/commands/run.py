@@ -12,6 +12,7 @@ from lora_bench import api
 from lora_bench.cli import shared_options
 from lora_bench.cli.inputs import load_plan
 from lora_bench.cli.progress_display import open_display
+from lora_bench.cli.tables import format_table
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, InterruptedRunError, SpecError, UsageError
 from lora_bench.planning.plan import MANY_TRIALS
 from lora_bench.planning.run_folder import ReportFolder, RunFolder
@@ -79,12 +80,29 @@ def execute(options: Options) -> int:
         _print_report(reports_dir / plan.report_name)
         message = str(error) or "stopped; finished work is kept; resume the run with the same command"
         raise InterruptedRunError(message) from error
+    print_answer(outcome.run_folder)
     _print_report(outcome.report.parent)
     if outcome.is_complete:
         return EXIT_OK
     for line in describe_gaps(outcome.run_folder):
         print(line, file=sys.stderr)
     return EXIT_INCOMPLETE
+
+
+def print_answer(run_folder: Path) -> None:
+    """Print the headline and a row per configuration, as the report has them."""
+    from lora_bench.report.answer import Answer
+    from lora_bench.report.sections.answer import build_answer_table
+    from lora_bench.report.view import RunView
+    from lora_bench.report.writers.document import write_plain
+
+    answer = Answer(RunView(read_results_file(RunFolder(run_folder).results), run_folder))
+    print(answer.headline)
+    if answer.rows:
+        table = build_answer_table(answer)
+        rows = [[write_plain(cell.text) for cell in row] for row in table.rows]
+        numeric = [place for place, column in enumerate(table.columns) if column.is_numeric]
+        print(format_table([write_plain(column.header) for column in table.columns], rows, right=numeric))
 
 
 def _print_report(folder: Path) -> None:

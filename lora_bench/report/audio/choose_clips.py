@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
+from lora_bench.planning.run_folder import SourceFolder
 from lora_bench.report.audio.copy_pairs import CopyPair, find_copy_pairs
 from lora_bench.report.audio.players import FOLDER, SoundCache
 from lora_bench.report.formatting import clean_text, shorten
 from lora_bench.report.view import Configuration, RunView, is_higher_better
-from lora_bench.report.writers.document import Clip, Listening
+from lora_bench.report.writers.document import Clip, Listening, Matrix, MatrixRow
 from lora_bench.results.run_records import TrialResult
 from lora_bench.slugs import prompt_slug
 
 MAX_PROMPTS = 6
 MAX_FINE_TUNED = 3
 N_INDICES = 2
-BUDGET_BYTES = 15_000_000  # of text in the page; the rest of its 20 MB is for tables and plots
+BUDGET_BYTES = 11_000_000  # of text in the page; the rest of its 15 MB is for tables and plots
+QUIET_SHARE = 0.1  # clips that stay below the common loudness: a page can lower a clip, not raise it
+AUDIBLE_DB = -60.0
+REFERENCE, CODED = "reference", "reference after the codec"
 
 
 @dataclass
@@ -28,6 +32,16 @@ class Sounds:
 
     cache: SoundCache
     left: int = field(default_factory=lambda: BUDGET_BYTES)
+    levels_db: dict[str, float] = field(default_factory=dict[str, float])
+    """Loudness by sound."""
+
+    def gain(self, sound: str) -> float:
+        """Return the factor that lowers a sound to the loudness that most of them reach."""
+        audible = sorted(level for level in self.levels_db.values() if level > AUDIBLE_DB)
+        if not audible:
+            return 1.0
+        target = audible[int(QUIET_SHARE * (len(audible) - 1))]
+        return round(min(1.0, 10.0 ** ((target - self.levels_db[sound]) / 20.0)), 3)
 
 
 @dataclass(frozen=True)
@@ -35,12 +49,17 @@ class Heard:
     """Clips that a report plays.
 
     Attributes:
-        groups: the same prompt and noise through the base model and configurations.
+        matrices: prompts by voices, one per base model.
         pairs: generated clips, each with the training passage that it resembles most.
     """
 
-    groups: tuple[Listening, ...]
+    matrices: tuple[Matrix, ...]
     pairs: tuple[Listening, ...] = ()
+
+    @property
+    def matrix(self) -> Matrix | None:
+        """The first base model's."""
+        return next(iter(self.matrices), None)
 
 
 def choose_listening(view: RunView, report_folder: Path) -> Heard:
@@ -52,55 +71,69 @@ def choose_listening(view: RunView, report_folder: Path) -> Heard:
     Args:
         view: the run.
         report_folder: where the page will lie; links are relative to it.
-
-    Returns:
-        Groups prompt by prompt, groups without a single clip left out; and memorisation pairs.
     """
     sounds = Sounds(SoundCache(view.folder.path / FOLDER))
-    groups = _choose_groups(view, report_folder, sounds)
+    bases = [item for item in view.configurations if item.is_zero_shot] or [None]
+    matrices = [matrix for base in bases if (matrix := _make_matrix(view, base, report_folder, sounds))]
     pairs = [_make_pair(pair, report_folder, sounds) for pair in find_copy_pairs(view)]
     sounds.cache.prune()
-    return Heard(tuple(groups), tuple(pairs))
+    return Heard(tuple(_match_loudness(matrix, sounds) for matrix in matrices), tuple(pairs))
 
 
-def _choose_groups(view: RunView, report_folder: Path, sounds: Sounds) -> list[Listening]:
-    bases = [item for item in view.configurations if item.is_zero_shot] or [None]
-    groups: list[tuple[int, int, int, Listening]] = []
-    for number, base in enumerate(bases):
-        for place, index, group in _listen_to(view, base, report_folder, sounds):
-            groups.append((number, place, index, group))
-    return [group for *_, group in sorted(groups, key=lambda item: item[:3])]
-
-
-def _listen_to(
+def _make_matrix(
     view: RunView, base: Configuration | None, report_folder: Path, sounds: Sounds
-) -> Iterator[tuple[int, int, Listening]]:
-    """Clips of one base model and its configurations: prompt's place, clip index, group."""
-    references = _list_references(view, base)
-    sources = view.track_sources
-    chosen = _choose_configurations(view, base)
-    voices = [trial for item in chosen if (trial := _first_with_clips(view, item))]
+) -> Matrix | None:
+    """Return the clips of one base model and its best configurations; None if there is not one clip."""
+    voices = [
+        trial for item in _choose_configurations(view, base) if (trial := _first_with_clips(view, item))
+    ]
+    source = _find_source(view, base)
+    references = sorted(source.reference_clips.glob("*.wav"))
+    tracks = view.track_sources
+    rows: list[MatrixRow] = []
     for index in range(N_INDICES):
         for place, prompt in enumerate(view.prompts[:MAX_PROMPTS]):
             files = [(view.name_trial(trial.id), _find_clip(view, trial, prompt, index)) for trial in voices]
-            found = [(name, path) for name, path in files if path is not None]
-            if not found:
+            if not any(path for _, path in files):
                 continue
             if references:
                 reference = references[(index * MAX_PROMPTS + place) % len(references)]
-                found.append((f"reference: {_name_reference(reference, sources)}", reference))
-            clips = tuple(_make_clip(name, path, report_folder, sounds) for name, path in found)
-            yield place, index, Listening(f"{shorten(prompt, 90)}, clip {index}", clean_text(prompt), clips)
+                name = _name_reference(reference, tracks)
+                files.append((f"{REFERENCE}: {name}", reference))
+                coded = source.coded_reference_clips / reference.name
+                files.append((f"{CODED}: {name}", coded if coded.is_file() else None))
+            clips = tuple(
+                None if path is None else _make_clip(name, path, report_folder, sounds)
+                for name, path in files
+            )
+            rows.append(MatrixRow(f"{shorten(prompt, 90)}", clean_text(prompt), index, clips))
+    names = [view.name_trial(trial.id) for trial in voices] + [REFERENCE, CODED] * bool(references)
+    kept = [place for place in range(len(names)) if any(row.clips[place] for row in rows)]
+    if not rows:
+        return None
+    order = {row.hint: place for place, row in reversed(list(enumerate(rows)))}
+    rows.sort(key=lambda row: order[row.hint])  # by prompt, then clip index
+    return Matrix(
+        tuple(names[place] for place in kept),
+        tuple(replace(row, clips=tuple(row.clips[place] for place in kept)) for row in rows),
+    )
 
 
-def _list_references(view: RunView, base: Configuration | None) -> list[Path]:
-    """Return excerpts of the held-out tracks that the base model's source has."""
-    found = view.source_folders[0]
+def _match_loudness(matrix: Matrix, sounds: Sounds) -> Matrix:
+    def match(clip: Clip | None) -> Clip | None:
+        return clip if clip is None or clip.sound is None else replace(clip, gain=sounds.gain(clip.sound))
+
+    return replace(
+        matrix, rows=tuple(replace(row, clips=tuple(map(match, row.clips))) for row in matrix.rows)
+    )
+
+
+def _find_source(view: RunView, base: Configuration | None) -> SourceFolder:
+    """Return the folder of the base model's source."""
     for source, folder in zip(view.results.sources, view.source_folders, strict=False):
         if base is not None and base.trials[0].id in source.trial_ids:
-            found = folder
-            break
-    return sorted(found.reference_clips.glob("*.wav"))
+            return folder
+    return view.source_folders[0]
 
 
 def _name_reference(path: Path, sources: dict[str, str]) -> str:
@@ -109,11 +142,11 @@ def _name_reference(path: Path, sources: dict[str, str]) -> str:
 
 
 def _choose_configurations(view: RunView, base: Configuration | None) -> Iterator[Configuration]:
-    """Yield the base model, then the best trained from it on the first metric over all prompts, in the plan's order."""
+    """Yield the base model, then the best trained from it on the primary metric, in the plan's order."""
     if base is not None:
         yield base
     tuned = [item for item in view.fine_tuned if view.base_of(item) == base]
-    metric = view.metrics[0] if view.metrics else ""
+    metric = view.primary_metric or next(iter(view.metrics), "")
     sign = -1.0 if is_higher_better(metric) else 1.0
 
     def rank(item: Configuration) -> float:
@@ -145,6 +178,7 @@ def _make_clip(label: str, path: Path, report_folder: Path, sounds: Sounds) -> C
     if not embedded.sound or embedded.n_bytes > sounds.left:
         return Clip(label, href, None, None)
     sounds.left -= embedded.n_bytes
+    sounds.levels_db[embedded.sound] = embedded.level_db
     return Clip(label, href, embedded.sound, embedded.picture)
 
 

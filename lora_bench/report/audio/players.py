@@ -25,17 +25,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FOLDER = ".players"
-VERSION = 1  # raise it when the same clip gives another player or picture
+VERSION = 2  # raise it when the same clip gives another player or picture
+SILENT_DB = -100.0
 # MPEG audio is defined at these rates only; other clips are embedded as wav.
 MP3_RATES_HZ = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
 
 
 @dataclass(frozen=True)
 class EmbeddedClip:
-    """Data URIs of a clip; both empty if it holds no sample."""
+    """A clip as the page holds it.
+
+    Attributes:
+        sound: data URI; empty if the clip holds no sample.
+        picture: data URI of its spectrogram.
+        level_db: mean power relative to full scale, in dB.
+    """
 
     sound: str
     picture: str
+    level_db: float
 
     @property
     def n_bytes(self) -> int:
@@ -103,9 +111,11 @@ def _make(data: bytes) -> EmbeddedClip | None:
         return None
     audio = np.asarray(samples, dtype=np.float32)  # [S, C]
     if len(audio) == 0:
-        return EmbeddedClip("", "")
+        return EmbeddedClip("", "", SILENT_DB)
     picture = spectrogram.draw_spectrogram(audio, rate_hz)
-    return EmbeddedClip(_embed(*_compress(audio, rate_hz)), _embed("image/png", picture))
+    power = float(np.mean(np.square(audio, dtype=np.float64)))
+    level_db = max(10.0 * np.log10(max(power, 1e-30)), SILENT_DB)
+    return EmbeddedClip(_embed(*_compress(audio, rate_hz)), _embed("image/png", picture), float(level_db))
 
 
 def _compress(audio: NDArray[np.float32], rate_hz: int) -> tuple[str, bytes]:

@@ -55,7 +55,7 @@ def draw_scores(view: RunView, metric: str, slug: str) -> Figure | None:
             (item, cell) for item in chosen if (cell := view.cell(item, metric, prompt)).value is not None
         ]
         if cells:
-            groups.append(("all prompts" if prompt is None else shorten(prompt, 84), cells))
+            groups.append((view.pooled if prompt is None else shorten(prompt, 84), cells))
     if not groups:
         return None
     is_corrected = all(cell.corrected is not None for _, cells in groups for _, cell in cells)
@@ -86,13 +86,13 @@ def _draw_groups(
     low, high = min(values), max(values)
     margin = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
     span = (low - margin, high + margin)
-    legend_rows = _count_legend_rows(list(colours))
+    legend_rows = count_legend_rows(list(colours))
     top = 14.0 + 20.0 * legend_rows
     words = ", ".join(f"{name} {format_value(value)}" for name, value in floors)
     floor_lines = textwrap.wrap(f"dashed: reference levels ({words})", MAX_LINE_CHARS) if floors else []
     height = top + sum(26.0 + 16.0 * len(cells) for _, cells in groups) + 34.0 + 16.0 * len(floor_lines)
     canvas = Canvas(WIDTH, height, f"{metric} per prompt and configuration")
-    _draw_legend(canvas, colours)
+    draw_legend(canvas, colours)
     bottom = height - 30.0
     for tick in nice_ticks(*span):
         x = scale(tick, span, (LEFT, RIGHT))
@@ -109,7 +109,9 @@ def _draw_groups(
         y += 6.0
         for item, cell in cells:
             y += 8.0
+            canvas.series = item.name
             _draw_value(canvas, item, cell, span, y, colours[item.name])
+            canvas.series = ""
             y += 8.0
     for number, line in enumerate(reversed(floor_lines)):
         canvas.text(RIGHT, bottom - 4 - 16 * number, line, anchor="end", kind="lb-soft")
@@ -149,15 +151,19 @@ def _legend_places(names: list[str]) -> list[tuple[float, int]]:
     return places
 
 
-def _count_legend_rows(names: list[str]) -> int:
+def count_legend_rows(names: list[str]) -> int:
+    """Return the number of lines of the legend."""
     return _legend_places(names)[-1][1] + 1 if names else 0
 
 
-def _draw_legend(canvas: Canvas, colours: dict[str, str]) -> None:
+def draw_legend(canvas: Canvas, colours: dict[str, str]) -> None:
+    """Draw names with their colours; a page shows and hides the series whose name is chosen."""
     for (name, colour), (x, row) in zip(colours.items(), _legend_places(list(colours)), strict=True):
         y = 16.0 + 20.0 * row
+        canvas.series = name
         canvas.dot(x + 5, y - 4, colour, hollow=colour == SERIES_COLOURS[0])
-        canvas.text(x + 16, y, shorten(name, 40))
+        canvas.text(x + 16, y, shorten(name, 40), kind="lb-key")
+    canvas.series = ""
 
 
 def draw_losses(view: RunView) -> Figure | None:
@@ -173,9 +179,9 @@ def draw_losses(view: RunView) -> Figure | None:
     names = {view.name_trial(trial.id): SERIES_COLOURS[i + 1] for i, (trial, _) in enumerate(shown)}
     steps = (0.0, max(float(point.step) for point in points))
     span = (min(losses), max(losses))
-    top = 18.0 + 20.0 * _count_legend_rows(list(names))
+    top = 18.0 + 20.0 * count_legend_rows(list(names))
     canvas = Canvas(WIDTH, top + 300.0, "Training and held-out loss over steps")
-    _draw_legend(canvas, names)
+    draw_legend(canvas, names)
     bottom = top + 260.0
     _draw_axes(canvas, steps, span, (top, bottom))
     for (_, curve), colour in zip(shown, names.values(), strict=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from lora_bench.report.formatting import clean_text, format_difference, format_value, shorten
 from lora_bench.report.view import RunView, arrow
-from lora_bench.report.writers.document import Block, Figure, Heading
+from lora_bench.report.writers.document import Figure
 from lora_bench.report.writers.svg import SERIES_COLOURS, Canvas, nice_ticks, scale
 from lora_bench.study import MetricStudy, ParetoFront, Study, analyse_study
 from lora_bench.study.records import COSTS, Interaction, Point
@@ -23,18 +23,18 @@ MARGIN_LEFT = 84.0
 _SHADES = ((239, 243, 255), (189, 215, 231), (107, 174, 214), (49, 130, 189), (8, 81, 156))
 
 
-def build_study_plots(view: RunView) -> Iterator[Block]:
-    """Yield figures per metric; nothing if the run is no study."""
+def build_study_plots(view: RunView, limit_to: str | None) -> Iterator[Figure]:
+    """Yield figures of one metric (None: of all); nothing if the run is no study."""
     study = analyse_study(view.results)
-    figures = list(draw_study(study)) if study is not None else []
-    if figures:
-        yield Heading(3, "Plots of the study", "study-plots")
-        yield from figures
+    if study is not None:
+        yield from draw_study(study, limit_to)
 
 
-def draw_study(study: Study) -> Iterator[Figure]:
+def draw_study(study: Study, limit_to: str | None = None) -> Iterator[Figure]:
     """Yield main effects and heat maps where there are axes, quality against cost where there are three points."""
     for place, metric in enumerate(study.metrics[:MAX_METRICS], start=1):
+        if limit_to is not None and metric.metric != limit_to:
+            continue
         if any(level.effect is not None for main in metric.main_effects for level in main.levels):
             yield draw_effects(metric, f"study-{place}-effects")
         for number, interaction in enumerate(metric.interactions, start=1):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import TypeVar
 
 from lora_bench.report.cells import number_cell, number_columns, prompt_cell, text_columns
@@ -11,8 +10,6 @@ from lora_bench.report.formatting import (
     MISSING,
     add_interval,
     clean_text,
-    format_difference,
-    format_value,
     write_setting,
 )
 from lora_bench.report.view import RunView
@@ -21,7 +18,6 @@ from lora_bench.results.records import ControlRecord, GuardRecord
 
 MAX_ROWS = 240
 MAX_REASONS = 12
-BRIEF_DECIMALS = 3  # of guards and shifts, which are read for their size only
 _SOUND = {
     "silent_clips_frac": "silent clips",
     "silent_seconds_frac": "silent seconds",
@@ -39,7 +35,7 @@ _COPIES = {
 _KINDS = {True: "off-genre", False: "genre's own", None: "unknown"}
 Measured = TypeVar("Measured", GuardRecord, ControlRecord)
 
-_brief = partial(format_value, decimals=BRIEF_DECIMALS)
+_brief = "{:.3f}".format  # guards and shifts are read for their size only
 
 
 def build_guards(view: RunView) -> Iterator[Block]:
@@ -195,7 +191,7 @@ def _control_table(view: RunView, encoder: str, records: Sequence[ControlRecord]
             number_cell(
                 item.retention,
                 lambda value, low=item.retention_ci_low, high=item.retention_ci_high: add_interval(
-                    format_value(value, decimals=BRIEF_DECIMALS), low, high, decimals=BRIEF_DECIMALS
+                    _brief(value), low, high
                 ),
             ),
         )
@@ -217,8 +213,7 @@ def _change_cell(change: float | None, low: float | None, high: float | None) ->
 
 
 def _write_change(change: float, low: float | None, high: float | None) -> str:
-    text = format_difference(change, decimals=BRIEF_DECIMALS)
-    return add_interval(text, low, high, signed=True, decimals=BRIEF_DECIMALS)
+    return add_interval(f"{change:+.3f}", low, high, signed=True)
 
 
 def _build_contrast(view: RunView, records: Sequence[ControlRecord]) -> Iterator[Block]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from lora_bench.report.cells import number_cell, number_columns, text_columns
 from lora_bench.report.formatting import clean_text, format_count, format_duration, write_setting
-from lora_bench.report.plots.scores import draw_losses
 from lora_bench.report.view import Configuration, RunView
 from lora_bench.report.writers.document import Block, Cell, Heading, Paragraph, Table
 from lora_bench.results.records import Settings
@@ -76,9 +75,6 @@ def build_training(view: RunView) -> Iterator[Block]:
             )
         )
     yield Table("Losses in nats per code, mean over codebooks", columns, tuple(rows))
-    figure = draw_losses(view)
-    if figure is not None:
-        yield figure
 
 
 def build_costs(view: RunView) -> Iterator[Block]:

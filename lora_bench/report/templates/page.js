@@ -27,7 +27,95 @@ for (const table of document.querySelectorAll("table.sortable")) {
 }
 const players = [...document.querySelectorAll("audio")];
 for (const player of players) {
+  player.volume = Number(player.dataset.gain || 1);
   player.addEventListener("play", () => {
     players.filter((other) => other !== player).forEach((other) => other.pause());
   });
 }
+for (const matrix of document.querySelectorAll(".matrix")) {
+  const sound = new Audio();
+  players.push(sound);
+  const bar = matrix.querySelector(".transport");
+  const [toggle, now, place] = [bar.querySelector(".toggle"), bar.querySelector(".now"), bar.querySelector("input")];
+  const grid = [...matrix.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll(".play")]);
+  let current = null;
+  const choose = (button, from) => {
+    if (!button) {
+      return;
+    }
+    current?.setAttribute("aria-pressed", "false");
+    current = button;
+    button.setAttribute("aria-pressed", "true");
+    bar.hidden = false;
+    now.textContent = button.getAttribute("aria-label");
+    sound.src = button.dataset.sound;
+    sound.volume = Number(button.dataset.gain);
+    sound.addEventListener("loadedmetadata", () => {
+      sound.currentTime = Math.min(from, sound.duration || 0);
+      sound.play();
+    }, { once: true });
+    sound.load();
+  };
+  sound.addEventListener("play", () => {
+    toggle.textContent = "\u23F8";
+    players.filter((other) => other !== sound).forEach((other) => other.pause());
+  });
+  sound.addEventListener("pause", () => { toggle.textContent = "\u25B6"; });
+  sound.addEventListener("timeupdate", () => { place.value = String(1000 * sound.currentTime / (sound.duration || 1)); });
+  place.addEventListener("input", () => { sound.currentTime = Number(place.value) / 1000 * (sound.duration || 0); });
+  toggle.addEventListener("click", () => (sound.paused ? sound.play() : sound.pause()));
+  grid.flat().forEach((button) => button.addEventListener("click", () => {
+    const sameRow = current && current.closest("tr") === button.closest("tr");
+    if (button === current) {
+      sound.paused ? sound.play() : sound.pause();
+    } else {
+      choose(button, sameRow ? sound.currentTime : 0);
+    }
+  }));
+  matrix.addEventListener("keydown", (event) => {
+    const row = grid.findIndex((line) => line.includes(current));
+    if (row < 0 || event.target === place) {
+      return;
+    }
+    const column = grid[row].indexOf(current);
+    const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+    if (event.key === " " && event.target !== toggle && event.target !== current) {
+      sound.paused ? sound.play() : sound.pause();
+    } else if (event.key in steps) {
+      const [down, right] = steps[event.key];
+      const next = grid[row + down]?.[column + right];
+      choose(next, down ? 0 : sound.currentTime);
+      next?.focus();
+    } else {
+      return;
+    }
+    event.preventDefault();
+  });
+}
+for (const key of document.querySelectorAll(".lb-plot .lb-key")) {
+  const plot = key.closest("svg");
+  key.setAttribute("role", "button");
+  key.setAttribute("tabindex", "0");
+  const flip = () => {
+    for (const shape of plot.querySelectorAll("[data-series]")) {
+      if (shape.dataset.series === key.dataset.series) {
+        shape.classList.toggle("off");
+      }
+    }
+  };
+  key.addEventListener("click", flip);
+  key.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      flip();
+    }
+  });
+}
+const openTarget = () => {
+  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target instanceof HTMLDetailsElement) {
+    target.open = true;
+  }
+};
+window.addEventListener("hashchange", openTarget);
+openTarget();

@@ -36,8 +36,47 @@ class Link:
     href: str
 
 
-Span = str | Strong | Code | Link
+@dataclass(frozen=True)
+class Chip:
+    """A verdict: a word with a tone."""
+
+    text: str
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An interval drawn against zero.
+
+    Attributes:
+        text: the interval in words, which formats without drawings show.
+        ends: low end, value, high end.
+        span: what the drawing reaches from and to; the same for all bars of a column.
+        margin: half the width of the band around zero that counts as no difference; None without one.
+    """
+
+    text: str
+    ends: tuple[float, float, float]
+    span: tuple[float, float]
+    margin: float | None
+    tone: Tone = "plain"
+
+    def place(self, value: float) -> str:
+        """Return a value's place on a drawing 200 wide, within its edges."""
+        low, high = self.span
+        share = (value - low) / (high - low) if high > low else 0.5
+        return f"{200.0 * min(max(share, 0.0), 1.0):.1f}"
+
+
+Span = str | Strong | Code | Link | Chip | Bar
 Text = str | tuple[Span, ...]
+
+
+def write_plain(text: Text) -> str:
+    """Return text without its markup."""
+    return "".join(
+        span if isinstance(span, str) else span.text for span in ((text,) if isinstance(text, str) else text)
+    )
 
 
 @dataclass(frozen=True)
@@ -51,10 +90,11 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Running text; a warning stands out; `only_in` limits it to one format."""
+    """Running text; a warning stands out, `meta` stands back; `only_in` limits it to one format."""
 
     text: Text
     is_warning: bool = False
+    kind: Literal["plain", "meta"] = "plain"
     only_in: Literal["markdown", "page"] | None = None
 
 
@@ -130,6 +170,17 @@ class Clip:
     href: str | None
     sound: str | None
     picture: str | None
+    gain: float = 1.0
+    """Factor that brings clips to a common loudness; at most 1."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A part that is closed until a reader opens it; `anchor` is unique in the report."""
+
+    title: str
+    anchor: str
+    blocks: tuple[Block, ...]
 
 
 @dataclass(frozen=True)
@@ -147,4 +198,27 @@ class Listening:
     clips: tuple[Clip, ...]
 
 
-Block = Heading | Paragraph | Bullets | Table | Figure | CodeBlock | Listening
+@dataclass(frozen=True)
+class Matrix:
+    """Clips by prompt and voice, played by one transport.
+
+    Attributes:
+        voices: names of the columns: zero-shot, configurations, references.
+        rows: listenings of one prompt each, by clip index; their clips follow `voices`, None where there is none.
+    """
+
+    voices: tuple[str, ...]
+    rows: tuple[MatrixRow, ...]
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """One prompt and clip index."""
+
+    title: str
+    hint: str
+    index: int
+    clips: tuple[Clip | None, ...]
+
+
+Block = Heading | Paragraph | Bullets | Table | Figure | CodeBlock | Listening | Matrix | Fold

@@ -7,20 +7,25 @@ from collections.abc import Iterable, Sequence
 
 from lora_bench.report.formatting import clean_text, drop_control_characters
 from lora_bench.report.writers.document import (
+    Bar,
     Block,
     Bullets,
     Cell,
+    Chip,
     Code,
     CodeBlock,
     Figure,
+    Fold,
     Heading,
     Link,
     Listening,
+    Matrix,
     Paragraph,
     Span,
     Strong,
     Table,
     Text,
+    write_plain,
 )
 
 MAX_COLUMNS = 8
@@ -56,8 +61,11 @@ def _write_block(block: Block) -> str:
             return f"![{escape_markdown(block.alt)}]({block.slug}.svg)\n\n{escape_markdown(block.caption)}"
         case CodeBlock():
             return _write_code_block(block)
-        case Listening():
+        case Listening() | Matrix():
             return ""  # markdown plays nothing; the page does
+        case Fold():
+            parts = [f"## {escape_markdown(block.title)}", *(_write_block(one) for one in block.blocks)]
+            return "\n\n".join(part for part in parts if part)
 
 
 def _write_text(text: Text) -> str:
@@ -66,8 +74,7 @@ def _write_text(text: Text) -> str:
 
 def _write_plain(text: Text) -> str:
     """Return text without markup of its own, for use within bold."""
-    spans = (text,) if isinstance(text, str) else text
-    return escape_markdown("".join(span if isinstance(span, str) else span.text for span in spans))
+    return escape_markdown(write_plain(text))
 
 
 def _write_span(span: Span) -> str:
@@ -81,6 +88,8 @@ def _write_span(span: Span) -> str:
             return f"**{escape_markdown(span.text)}**"
         case Code():
             return _write_code(span.text)
+        case Chip() | Bar():
+            return escape_markdown(span.text)
         case Link():
             return f"[{escape_markdown(span.text)}]({span.href.translate(_IN_TARGET)})"
 

@@ -18,7 +18,8 @@ STYLE = """
 .lb-plot text{fill:#24292f}.lb-plot .lb-soft{fill:#57606a}
 .lb-plot .lb-label{paint-order:stroke;stroke:#fff;stroke-width:4px;stroke-linejoin:round}
 .lb-plot .lb-grid{stroke:#8c959f;stroke-opacity:.3}.lb-plot .lb-floor{stroke:#57606a;stroke-dasharray:4 3}
-.lb-plot .lb-on-pale{fill:#111}.lb-plot .lb-on-dark{fill:#fff}
+.lb-plot .lb-on-pale{fill:#111}.lb-plot .lb-on-dark{fill:#fff}.lb-plot .lb-band{fill:#8c959f;fill-opacity:.16}
+.lb-plot .lb-reach{stroke:#8c959f;stroke-width:1}
 @media (prefers-color-scheme:dark){.lb-plot text{fill:#e6edf3}.lb-plot .lb-soft{fill:#9da7b3}
 .lb-plot .lb-label{stroke:#0d1117}.lb-plot .lb-on-pale{fill:#111}.lb-plot .lb-on-dark{fill:#fff}
 .lb-plot .lb-floor{stroke:#9da7b3}}
@@ -43,6 +44,8 @@ class Canvas:
         }
         self._root = ET.Element("svg", head | size | name)
         self._root.text = "\n"
+        self.series = ""
+        """Name of the series that shapes belong to: a page's legend shows and hides them."""
         self._add("style", {}).text = STYLE
 
     def text(self, x: float, y: float, text: str, *, anchor: str = "start", kind: str = "") -> None:
@@ -76,12 +79,18 @@ class Canvas:
         shape = dict(zip(("x", "y", "width", "height"), map(number, place), strict=True)) | {"fill": fill}
         _add_hint(self._add("rect", shape | _class_of("lb-grid" if fill == "none" else "")), hint)
 
+    def band(self, place: tuple[float, float, float, float]) -> None:
+        """Add a pale rectangle (x, y, width, height) behind other shapes."""
+        shape = dict(zip(("x", "y", "width", "height"), map(number, place), strict=True))
+        self._add("rect", shape | _class_of("lb-band"))
+
     def render(self) -> Markup:
         """Return the whole document; the writer has escaped its texts."""
         return Markup(ET.tostring(self._root, encoding="unicode") + "\n")
 
     def _add(self, tag: str, attributes: dict[str, str]) -> ET.Element:
-        element = ET.SubElement(self._root, tag, attributes)
+        named = {"data-series": drop_control_characters(self.series)} if self.series else {}
+        element = ET.SubElement(self._root, tag, attributes | named)
         element.tail = "\n"
         return element
 

@@ -43,7 +43,7 @@ def render(run: Path, folder: Path) -> tuple[str, str, RunResults]:
     render_report(run, folder)
     report = folder / "invented"
     return (
-        (report / "report.md").read_text(encoding="utf-8"),
+        "\n".join((report / name).read_text(encoding="utf-8") for name in ("report.md", "details.md")),
         (report / "report.html").read_text(encoding="utf-8"),
         read_results_file(report / "results.json"),
     )
