@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from models import NAMES, make_model
 
-from lora_bench.models.base import AdaptableMusicGen
+from lora_bench.models.base import MusicModel
 
 
-def compare_bits(model: AdaptableMusicGen, codes: torch.Tensor) -> tuple[float, bool]:
+def compare_bits(model: MusicModel, codes: torch.Tensor) -> tuple[float, bool]:
     """The largest difference between clips of a batch and the same alone, and whether neighbours change a clip."""
     alone = np.concatenate([model.decode_audio(clip[None]) for clip in codes])
     together = model.decode_audio(codes)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks.random_model import SMALL, TINY, build_random_musicgen, build_tokenizer
-from lora_bench.models.base import AdaptableMusicGen
+from lora_bench.models.base import MusicModel
 from lora_bench.models.bridges.parts import MusicGenParts, take_apart
 from lora_bench.models.loading import load_model
 from lora_bench.models.model_info import describe_network
@@ -25,7 +25,7 @@ def make_model(
     backend: Literal["transformers", "audiocraft"] = "transformers",
     device: torch.device = CPU,
     dtype: torch.dtype = torch.float32,
-) -> AdaptableMusicGen:
+) -> MusicModel:
     """`pocket`, or random weights of a shape (the same in both backends); its decoder in `dtype`."""
     if name == "pocket":
         spec = ModelSpec(backend=backend, dtype=_name_dtype(dtype))
@@ -39,9 +39,9 @@ def make_model(
         from lora_bench.models.audiocraft_library import require_audiocraft
 
         require_audiocraft()
-        from lora_bench.models.audiocraft_backend.loading import make_model as make_audiocraft_model
+        from lora_bench.models.audiocraft_backend.musicgen import AudiocraftMusicGen
 
-        return make_audiocraft_model(take_apart(network, tokenizer), info, device=device, dtype=dtype)
+        return AudiocraftMusicGen(take_apart(network, tokenizer), info, device=device, dtype=dtype)
     return TransformersMusicGen(network, tokenizer, info, device=device, dtype=dtype)
 
 

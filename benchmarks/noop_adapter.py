@@ -39,9 +39,9 @@ from lora_bench.evaluation.encoding import embed_reference, load_clips, prepare_
 from lora_bench.metrics import Metric, parse_metric
 from lora_bench.metrics.clusters import take_clips
 from lora_bench.metrics.verdicts import ALPHA, Verdict
+from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding.decoder import generate_codes
 from lora_bench.models.loading import load_model
-from lora_bench.models.protocol import MusicModel
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import DatasetSpec, GenerationSpec, LoraSpec, ModelSpec
 from lora_bench.stages.dataset import prepare_dataset

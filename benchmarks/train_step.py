@@ -28,7 +28,7 @@ import torch
 from models import NAMES, make_audiocraft_lm, make_model
 from side_by_side import run_side_by_side
 
-from lora_bench.models.base import AdaptableMusicGen
+from lora_bench.models.base import MusicModel
 from lora_bench.models.bridges.tensors import name_in_audiocraft
 from lora_bench.models.delay_pattern import delay_codes
 from lora_bench.models.targets import resolve_targets
@@ -44,7 +44,7 @@ def _make_lora(arguments: argparse.Namespace) -> LoraSpec:
     return LoraSpec(rank=arguments.rank, targets=arguments.targets, dropout=0.05)
 
 
-def _make_codes(model: AdaptableMusicGen, arguments: argparse.Namespace) -> torch.Tensor:
+def _make_codes(model: MusicModel, arguments: argparse.Namespace) -> torch.Tensor:
     n_frames = round(arguments.seconds * model.info.frame_rate_hz)
     generator = torch.Generator().manual_seed(0)
     shape = (arguments.batch, model.info.n_codebooks, n_frames)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from lora_bench.models.base import AdaptableMusicGen
+from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding import decoder as decoding
 from lora_bench.planning.plan import plan_file
 from lora_bench.progress import SilentProgress
@@ -57,12 +57,12 @@ def main() -> None:
         parser.error(f"no trial {arguments.trial}; there are {', '.join(item.name for item in tuned)}")
     spent: dict[str, list[float]] = {}
     watch(decoding.Decoder, "decode", spent, "generate: codes, by batches")
-    watch(AdaptableMusicGen, "decode_audio", spent, "generate: sound")
+    watch(MusicModel, "decode_audio", spent, "generate: sound")
     watch(wav_writer, "save_wav", spent, "generate: writing wav files, in parallel")
     watch(generate, "save_codes", spent, "generate: writing codes")
     watch(loop, "take_step", spent, "train: steps")
     watch(loop, "measure_eval_loss", spent, "train: held-out loss")
-    watch(AdaptableMusicGen, "encode_audio", spent, "train: encoding audio")
+    watch(MusicModel, "encode_audio", spent, "train: encoding audio")
     load = os.getloadavg()[0]
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:

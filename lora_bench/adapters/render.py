@@ -15,8 +15,8 @@ import torch
 from lora_bench.audio import save_wav
 from lora_bench.errors import UsageError
 from lora_bench.models import load_model
+from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding.decoder import generate_codes
-from lora_bench.models.protocol import MusicModel
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.store import write_bytes

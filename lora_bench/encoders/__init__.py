@@ -23,7 +23,7 @@ from lora_bench.encoders.protocol import Encoder
 from lora_bench.errors import ScoreError
 
 if TYPE_CHECKING:
-    from lora_bench.models.protocol import MusicModel
+    from lora_bench.models.base import MusicModel
 
 ENCODER_NAMES = (
     "mfcc20-seed",

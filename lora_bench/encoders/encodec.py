@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lora_bench.artifacts import AudioClip, Embeddings
     from lora_bench.encoders.protocol import Provenance
-    from lora_bench.models.protocol import MusicModel
+    from lora_bench.models.base import MusicModel
 
 WINDOW_S = 30  # longer files are cut, so that memory does not grow with the file
 MIN_S = 0.1

@@ -1,13 +1,13 @@
 """MusicGen behind one interface.
 
-protocol.py                the interface of a model, and its records
+base.py                    the interface of a model, and what is the same on all backends: adapters, text, the loss
+records.py                 facts about a model; its decoder's weights
 loading.py, model_files.py load a spec's model; find its files, with clear errors
 identity.py, hash_cache.py the hash of a loaded model
 model_info.py, device.py   facts about a network; devices and arithmetic
 network_parts.py           a network with or without its text encoder and codec
-base.py                    shared by all backends: adapters, channels, text, the training loss
-transformers_musicgen.py   the interface on transformers' classes
-audiocraft_backend/        the interface on audiocraft's classes, imported only if a spec names it
+transformers_musicgen.py   a model on transformers' classes
+audiocraft_backend/        a model on audiocraft's classes, imported only if a spec names it
 bridges/                   convert weights, configs and adapters between the two
 compiled_training.py       decoder layers compiled by torch, for training steps
 lora.py, targets.py        adapters by PEFT; module names of target words
@@ -19,7 +19,8 @@ memory.py                  free and used memory, out-of-memory errors
 pocket/                    the embedded model
 """
 
+from lora_bench.models.base import MusicModel
 from lora_bench.models.loading import load_model
-from lora_bench.models.protocol import LoraInjection, ModelInfo, MusicModel
+from lora_bench.models.records import LoraInjection, ModelInfo
 
 __all__ = ["LoraInjection", "ModelInfo", "MusicModel", "load_model"]

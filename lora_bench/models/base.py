@@ -1,4 +1,4 @@
-"""The part of a MusicGen that all backends share: adapters, channels, text, the training loss.
+"""The interface of a MusicGen, and what all backends share: adapters, channels, text, the training loss.
 
 `network` has its decoder under transformers' names, so that targets, the initial A of an adapter, saved adapters and
 the extraction of weights are the same for every library:
@@ -27,7 +27,7 @@ from lora_bench.models.bridges.adapters import is_audiocraft_adapter, rename_ada
 from lora_bench.models.compiled_training import CompiledLayers
 from lora_bench.models.delay_pattern import decoder_inputs, delay_codes
 from lora_bench.models.extraction import extract_decoder_weights
-from lora_bench.models.protocol import DecoderWeights, LoraInjection, ModelInfo, TextState
+from lora_bench.models.records import DecoderWeights, LoraInjection, ModelInfo, TextState
 from lora_bench.models.targets import resolve_targets
 from lora_bench.spec.schema import LoraSpec
 
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 DROPOUT_ATTRIBUTES = ("dropout", "activation_dropout", "layerdrop")
 
 
-class AdaptableMusicGen(ABC):
+class MusicModel(ABC):
     """A frozen MusicGen with at most one adapter.
 
     Args:
         network: under transformers' names (see above); on `device`, its decoder in `dtype`.
         info: fixed facts about it.
         device: of the whole network.
-        dtype: arithmetic of the decoder.
+        dtype: arithmetic of the decoder; text encoder, codec and adapter are float32.
         text_width: width of the text encoder's states.
         hub_id: for the adapter's config; None if the model is not on the hub.
     """
@@ -62,9 +62,9 @@ class AdaptableMusicGen(ABC):
         hub_id: str | None = None,
     ) -> None:
         self._network: Any = network
-        self._info = info
-        self._device = device
-        self._dtype = dtype
+        self.info = info
+        self.device = device
+        self.dtype = dtype
         self._text_width = text_width
         self._hub_id = hub_id
         self._peft: PeftModel | None = None
@@ -82,21 +82,6 @@ class AdaptableMusicGen(ABC):
         """The whole network."""
         return self._network
 
-    @property
-    def info(self) -> ModelInfo:
-        """Fixed facts about the model."""
-        return self._info
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the whole network."""
-        return self._device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Arithmetic of the decoder."""
-        return self._dtype
-
     # what the library does
 
     @abstractmethod
@@ -113,11 +98,15 @@ class AdaptableMusicGen(ABC):
 
     @abstractmethod
     def encode_text(self, texts: Sequence[str]) -> list[TextState]:
-        """See `MusicModel.encode_text`."""
+        """Encode texts one by one and unpadded, so that no state depends on other texts."""
 
     @abstractmethod
     def release_encoders(self) -> None:
-        """See `MusicModel.release_encoders`."""
+        """Release text encoder and codec, so that training has their memory; they are read again when needed.
+
+        Their later results are the same.  Reading them again raises ModelError if the model's files are gone or have
+        changed.  A backend that cannot read them again keeps them.
+        """
 
     @abstractmethod
     def _find_layers(self) -> Sequence[nn.Module]:
@@ -141,52 +130,60 @@ class AdaptableMusicGen(ABC):
 
     @torch.no_grad()
     def encode_audio(self, audio: NDArray[np.float32]) -> Tensor:
-        """See `MusicModel.encode_audio`."""
+        """Encode audio [B, C, S], clips of equal length, to codes int64 [B, K, F] on the CPU.
+
+        Raises:
+            ModelError: wrong number of channels.
+        """
         codes = self._encode_mono(self._split_channels(audio))
-        channels = self._info.audio_format.channels
+        channels = self.info.audio_format.channels
         n_clips, n_frames = len(audio), codes.shape[-1]
         # [B * C, K / C, F] -> interleaved codebooks [B, K, F]
         codes = codes.reshape(n_clips, channels, -1, n_frames).transpose(1, 2)
-        return codes.reshape(n_clips, self._info.n_codebooks, n_frames).long().cpu()
+        return codes.reshape(n_clips, self.info.n_codebooks, n_frames).long().cpu()
 
     @torch.no_grad()
     def decode_audio(self, codes: Tensor) -> NDArray[np.float32]:
-        """See `MusicModel.decode_audio`."""
+        """Decode codes [B, K, F] to audio float32 [B, C, F * hop_samples]."""
         n_clips, _, n_frames = codes.shape
-        channels = self._info.audio_format.channels
-        mono = codes.to(self._device).reshape(n_clips, -1, channels, n_frames).transpose(1, 2)
+        channels = self.info.audio_format.channels
+        mono = codes.to(self.device).reshape(n_clips, -1, channels, n_frames).transpose(1, 2)
         audio = self._decode_mono(mono.reshape(n_clips * channels, -1, n_frames))
-        audio = audio[..., : n_frames * self._info.hop_samples]
+        audio = audio[..., : n_frames * self.info.hop_samples]
         return audio.reshape(n_clips, channels, -1).float().cpu().numpy()
 
     @torch.no_grad()
     def audio_latents(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `MusicModel.audio_latents`."""
+        """Return the codec's output before its quantiser, float32 [B, F, D], the mean over channels."""
         latents = self._find_latents(self._split_channels(audio))  # [B * C, D, F]
         latents = latents.reshape(len(audio), -1, *latents.shape[1:]).mean(dim=1)
         return latents.transpose(1, 2).float().cpu().numpy()
 
     def _split_channels(self, audio: NDArray[np.float32]) -> Tensor:
         """Return audio [B, C, S] as mono clips [B * C, 1, S] on the device."""
-        channels = self._info.audio_format.channels
+        channels = self.info.audio_format.channels
         if audio.ndim != 3 or audio.shape[1] != channels:
             raise ModelError(
-                f"{self._info.name}: audio of shape {audio.shape}, expected (clips, {channels}, samples); "
+                f"{self.info.name}: audio of shape {audio.shape}, expected (clips, {channels}, samples); "
                 "bring it to the model's number of channels first"
             )
-        return torch.from_numpy(audio).to(self._device).reshape(-1, 1, audio.shape[-1])
+        return torch.from_numpy(audio).to(self.device).reshape(-1, 1, audio.shape[-1])
 
     # adapters
 
     def linear_module_names(self) -> tuple[str, ...]:
-        """See `MusicModel.linear_module_names`; modules of text encoder and codec are not included."""
+        """Return the full names of the modules that may be adapted, all of the decoder, in the model's order."""
         suffix = ".base_layer"  # of adapted layers
         found = [name for name, module in self._network.named_modules() if isinstance(module, nn.Linear)]
         names = [name.removesuffix(suffix) for name in found if ".lora_" not in name]
         return tuple(name for name in names if name.startswith("decoder.") or name == "enc_to_dec_proj")
 
     def inject_lora(self, lora: LoraSpec, seed: int) -> LoraInjection:
-        """See `MusicModel.inject_lora`."""
+        """Add a fresh adapter, whose update is zero, in place of an earlier one.
+
+        Raises:
+            NoModulesMatchedError: a target matched nothing.
+        """
         self.remove_adapter()
         names = resolve_targets(lora.targets, self.linear_module_names())
         self._peft = adapters.add_adapter(self._network, names, lora, seed)
@@ -195,8 +192,12 @@ class AdaptableMusicGen(ABC):
         return LoraInjection(*adapters.count_adapter(self._peft))
 
     def load_adapter(self, folder: Path) -> None:
-        """See `MusicModel.load_adapter`; the adapter may have audiocraft's names."""
-        adapters.check_adapter(folder, model_name=self._info.name, weights_hash=self._info.weights_hash)
+        """Load a saved adapter in place of an earlier one; it may have audiocraft's names.
+
+        Raises:
+            ModelError: not an adapter, or one of another model.
+        """
+        adapters.check_adapter(folder, model_name=self.info.name, weights_hash=self.info.weights_hash)
         self.remove_adapter()
         if is_audiocraft_adapter(folder):
             with tempfile.TemporaryDirectory() as parent:
@@ -207,15 +208,20 @@ class AdaptableMusicGen(ABC):
         self.set_training(False)
 
     def save_adapter(self, folder: Path, notes: Mapping[str, Any] | None = None) -> None:
-        """See `MusicModel.save_adapter`."""
+        """Write the adapter atomically, for plain `peft.PeftModel.from_pretrained`.
+
+        Args:
+            folder: replaced if it exists.
+            notes: saved in its `lora_bench.json` next to model and LoRA settings.
+        """
         if self._peft is None:
             raise ModelError(f"{folder}: there is no adapter to save; inject or load one first")
-        facts = {"model": self._info.name, "weights_hash": self._info.weights_hash, "lora": self._lora}
+        facts = {"model": self.info.name, "weights_hash": self.info.weights_hash, "lora": self._lora}
         provenance: dict[str, Any] = {**facts, **(notes or {})}
         adapters.save_adapter(self._peft, folder, provenance, self._hub_id)
 
     def remove_adapter(self) -> None:
-        """See `MusicModel.remove_adapter`."""
+        """Restore the base model bit for bit; without an adapter do nothing."""
         self._compiled.forget()
         if self._peft is not None:
             adapters.remove_adapter(self._peft)
@@ -223,7 +229,7 @@ class AdaptableMusicGen(ABC):
             self._lora = None
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
-        """See `MusicModel.adapter_parameters`."""
+        """Return the adapter's float32 parameters by name; empty without an adapter."""
         return {} if self._peft is None else adapters.adapter_parameters(self._peft)
 
     # training and decoding
@@ -231,7 +237,14 @@ class AdaptableMusicGen(ABC):
     def set_training(
         self, training: bool, *, gradient_checkpointing: bool = False, compiled: bool = False
     ) -> None:
-        """See `MusicModel.set_training`."""
+        """Switch adapter dropout on or off; text encoder and codec always stay in eval mode.
+
+        Args:
+            training: whether the following passes train the adapter.
+            gradient_checkpointing: save memory for more time.
+            compiled: let torch compile the decoder layers at their first call, and again after a new adapter; only
+                with `training`.
+        """
         self._switch_checkpointing(gradient_checkpointing)
         if compiled and training:
             self._compiled.use(self._find_layers())
@@ -246,17 +259,23 @@ class AdaptableMusicGen(ABC):
     def training_loss(
         self, codes: Tensor, valid_frames: Tensor, text_states: Sequence[TextState | None]
     ) -> Tensor:
-        """See `MusicModel.training_loss`."""
+        """Return the cross-entropy in nats per code, the mean over the valid frames of all codebooks.
+
+        Args:
+            codes: int64 [B, K, F], not delayed.
+            valid_frames: int64 [B]; later frames are padding, neither targets nor inputs.
+            text_states: one per clip; None is the null condition.
+        """
         n_frames = int(valid_frames.max())
         is_padded = bool((valid_frames < n_frames).any())  # on the CPU: no need to wait for a GPU
-        codes = codes[..., :n_frames].to(self._device)
-        valid_frames = valid_frames.to(self._device)
-        start_id, delays = self._info.codebook_size, self._info.delays
+        codes = codes[..., :n_frames].to(self.device)
+        valid_frames = valid_frames.to(self.device)
+        start_id, delays = self.info.codebook_size, self.info.delays
         inputs = decoder_inputs(delay_codes(codes, valid_frames, delays, start_id), start_id)
         hidden = self._run_decoder(inputs, *self._batch_text(text_states))  # [B, F + max(delays), D]
         in_clip = None
         if is_padded:
-            in_clip = torch.arange(n_frames, device=self._device) < valid_frames[:, None]  # [B, F]
+            in_clip = torch.arange(n_frames, device=self.device) < valid_frames[:, None]  # [B, F]
         losses: list[Tensor] = []
         for codebook, delay in enumerate(delays):
             states, wanted = hidden[:, delay : delay + n_frames], codes[:, codebook]
@@ -279,12 +298,12 @@ class AdaptableMusicGen(ABC):
                 states[row, : len(state)] = state
                 mask[row, len(state) :] = 0
                 keep[row] = 1.0
-        text = states.to(self._device)
+        text = states.to(self.device)
         if hasattr(self._network, "enc_to_dec_proj"):
             text = self._network.enc_to_dec_proj(text)
-        text = (text * keep.to(self._device)).to(self._dtype)
-        return text, None if bool(mask.all()) else mask.to(self._device)
+        text = (text * keep.to(self.device)).to(self.dtype)
+        return text, None if bool(mask.all()) else mask.to(self.device)
 
     def decoder_weights(self) -> DecoderWeights:
-        """See `MusicModel.decoder_weights`."""
-        return extract_decoder_weights(self._network, start_id=self._info.codebook_size)
+        """Return weights for decoding that include the current adapter; the model does not change."""
+        return extract_decoder_weights(self._network, start_id=self.info.codebook_size)

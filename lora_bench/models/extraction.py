@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 
 from lora_bench.models.linears import pack_linears
 from lora_bench.models.lora import read_linear
-from lora_bench.models.protocol import DecoderLayerWeights, DecoderWeights, LayerNormWeights
+from lora_bench.models.records import DecoderLayerWeights, DecoderWeights, LayerNormWeights
 
 if TYPE_CHECKING:
     from transformers import MusicgenForConditionalGeneration

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from lora_bench.models.audiocraft_library import require_audiocraft
-from lora_bench.models.base import AdaptableMusicGen
+from lora_bench.models.base import MusicModel
 from lora_bench.models.device import choose_device, choose_dtype
 from lora_bench.models.identity import identify_folder
 from lora_bench.models.model_files import find_model_folder, hash_weights
@@ -15,7 +15,7 @@ from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.spec.schema import ModelSpec
 
 
-def load_model(spec: ModelSpec, *, device: str = "auto") -> AdaptableMusicGen:
+def load_model(spec: ModelSpec, *, device: str = "auto") -> MusicModel:
     """Load a frozen model without output; on transformers' classes text encoder and codec load at their first use.
 
     Args:

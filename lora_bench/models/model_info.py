@@ -11,7 +11,7 @@ from transformers import MusicgenConfig, MusicgenForConditionalGeneration
 from lora_bench.artifacts import AudioFormat
 from lora_bench.errors import ModelError
 from lora_bench.models.delay_pattern import find_delays
-from lora_bench.models.protocol import ModelInfo
+from lora_bench.models.records import ModelInfo
 
 
 def set_token_ids(network: MusicgenForConditionalGeneration) -> None:

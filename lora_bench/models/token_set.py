@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lora_bench.artifacts import Split
 from lora_bench.errors import StoreError
-from lora_bench.models.protocol import TextState
+from lora_bench.models.records import TextState
 from lora_bench.store import read_json, write_text
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""MusicGen on transformers' classes, behind the `MusicModel` interface.
+"""MusicGen on transformers' classes.
 
 Decisions:
 
@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lora_bench.errors import ModelError
-from lora_bench.models.base import AdaptableMusicGen
+from lora_bench.models.base import MusicModel
 from lora_bench.models.memory import release_cached
 from lora_bench.models.network_parts import ENCODERS
-from lora_bench.models.protocol import ModelInfo, TextState
+from lora_bench.models.records import ModelInfo, TextState
 
 if TYPE_CHECKING:
     from transformers import MusicgenForConditionalGeneration, PreTrainedTokenizerBase
 
 
-class TransformersMusicGen(AdaptableMusicGen):
+class TransformersMusicGen(MusicModel):
     """A frozen transformers MusicGen with at most one adapter.
 
     Args:
@@ -77,7 +77,7 @@ class TransformersMusicGen(AdaptableMusicGen):
             ModelError: the model's files are gone, changed or damaged.
         """
         if getattr(self._network, part) is None and self._load_encoder is not None:
-            loaded = self._load_encoder(part).to(self._device).requires_grad_(False)
+            loaded = self._load_encoder(part).to(self.device).requires_grad_(False)
             setattr(self._network, part, loaded.eval())
         return getattr(self._network, part)
 
@@ -87,13 +87,13 @@ class TransformersMusicGen(AdaptableMusicGen):
             return
         for part in ENCODERS:
             setattr(self._network, part, None)
-        release_cached(self._device)
+        release_cached(self.device)
 
     def _encode_mono(self, audio: Tensor) -> Tensor:
         codes = self._find_encoder("audio_encoder").encode(audio).audio_codes
         if codes.shape[0] != 1:
             raise ModelError(
-                f"{self._info.name}: the codec cuts audio into chunks, expected one that does not"
+                f"{self.info.name}: the codec cuts audio into chunks, expected one that does not"
             )
         return codes[0]
 
@@ -109,7 +109,7 @@ class TransformersMusicGen(AdaptableMusicGen):
         """See `MusicModel.encode_text`."""
         states: list[TextState] = []
         for text in texts:
-            ids = cast("Any", self._tokenizer)(text, return_tensors="pt").input_ids.to(self._device)
+            ids = cast("Any", self._tokenizer)(text, return_tensors="pt").input_ids.to(self.device)
             encoded = self._find_encoder("text_encoder")(input_ids=ids)
             states.append(encoded.last_hidden_state[0].float().cpu())
         return states

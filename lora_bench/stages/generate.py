@@ -13,9 +13,9 @@ import numpy as np
 from lora_bench.artifacts import GeneratedClips
 from lora_bench.audio import load_audio
 from lora_bench.errors import AudioFileError, OutOfMemoryError
+from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding.decoder import Decoder, generate_batches
 from lora_bench.models.memory import is_out_of_memory, release_cached, total_gib
-from lora_bench.models.protocol import MusicModel
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import GenerationSpec
 from lora_bench.stages.wav_writer import WavWriter

@@ -14,8 +14,9 @@ import torch
 
 from lora_bench.artifacts import Manifest, Slice, Track
 from lora_bench.errors import DatasetError, OutOfMemoryError, StoreError
+from lora_bench.models.base import MusicModel
 from lora_bench.models.memory import is_out_of_memory, release_cached, total_gib
-from lora_bench.models.protocol import ModelInfo, MusicModel
+from lora_bench.models.records import ModelInfo
 from lora_bench.models.token_set import TokenSet, load_tokens, save_tokens
 from lora_bench.progress import Progress
 from lora_bench.store import Store, hash_json

@@ -18,7 +18,7 @@ from transformers import MusicgenForConditionalGeneration
 from benchmarks.random_model import TINY, build_random_musicgen, build_tokenizer
 from lora_bench.errors import ModelError
 from lora_bench.models import load_model
-from lora_bench.models.base import AdaptableMusicGen
+from lora_bench.models.base import MusicModel
 from lora_bench.models.model_files import hash_weights
 from lora_bench.models.model_info import describe_network
 from lora_bench.models.network_parts import ENCODERS, load_encoder, load_network, load_without_encoders
@@ -162,7 +162,7 @@ def test_an_encoder_is_read_when_it_is_first_used_and_once(
     assert reads.parts == ["text_encoder", "audio_encoder"]
 
 
-def encode_all(model: AdaptableMusicGen) -> list[torch.Tensor]:
+def encode_all(model: MusicModel) -> list[torch.Tensor]:
     audio = np.random.default_rng(0).normal(0, 0.2, (2, 1, 320)).astype(np.float32)
     codes = model.encode_audio(audio)
     latents, decoded = model.audio_latents(audio), model.decode_audio(codes)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from lora_bench.models import load_model
+from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding import loop as stepping
 from lora_bench.models.decoding import small_batch_step as streamed_step
 from lora_bench.models.decoding.decoder import Decoder, generate_codes
-from lora_bench.models.protocol import MusicModel
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import GenerationSpec, ModelSpec
 from lora_bench.stages.generate import generate_clips

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from lora_bench.models.audiocraft_backend.musicgen import AudiocraftMusicGen, ReadEncoders
-from lora_bench.models.audiocraft_backend.networks import build_codec, build_lm
+from lora_bench.models.audiocraft_backend.musicgen import AudiocraftMusicGen
+from lora_bench.models.audiocraft_backend.networks import build_codec
 from lora_bench.models.bridges.exports import find_audiocraft_files, read_parts
 from lora_bench.models.bridges.parts import MusicGenParts, take_apart
 from lora_bench.models.device import choose_dtype
@@ -17,7 +17,6 @@ from lora_bench.models.identity import identify_folder, identify_parts
 from lora_bench.models.model_files import find_model_folder, hash_weights
 from lora_bench.models.model_info import describe_network, is_trained
 from lora_bench.models.network_parts import ENCODERS, load_encoder, load_network
-from lora_bench.models.protocol import ModelInfo
 from lora_bench.spec.schema import ModelSpec
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def load_audiocraft_model(spec: ModelSpec, device: torch.device) -> AudiocraftMu
         codec_hash=identity.codec,
         trained=is_trained(place),
     )
-    return make_model(
+    return AudiocraftMusicGen(
         parts,
         info,
         device=device,
@@ -69,31 +68,3 @@ def _read_encoders(
     text_encoder, codec = (load_encoder(folder, name, weights_hash, part) for part in ENCODERS)
     text = cast("T5EncoderModel", text_encoder)
     return text, build_codec(MusicGenParts(config, {}, codec.state_dict(), text, tokenizer), name)
-
-
-def make_model(
-    parts: MusicGenParts,
-    info: ModelInfo,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    hub_id: str | None = None,
-    read_encoders: ReadEncoders | None = None,
-) -> AudiocraftMusicGen:
-    """Build audiocraft's networks around a MusicGen's parts; for `read_encoders` see `AudiocraftMusicGen`.
-
-    Raises:
-        ModelError: the weights do not fit the config.
-    """
-    model = AudiocraftMusicGen(
-        build_lm(parts, info.name, is_split=True),
-        build_codec(parts, info.name),
-        parts.config,
-        info,
-        device=device,
-        dtype=dtype,
-        has_projection=parts.has_projection,
-        hub_id=hub_id,
-    )
-    model.read_encoders = read_encoders
-    return model

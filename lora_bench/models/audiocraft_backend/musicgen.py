@@ -1,4 +1,4 @@
-"""MusicGen on audiocraft's classes, behind the `MusicModel` interface.
+"""MusicGen on audiocraft's classes.
 
 Decisions, in addition to those that all libraries share (see `base.py`):
 
@@ -15,62 +15,57 @@ from typing import Any, cast
 
 import torch
 from audiocraft.models.encodec import EncodecModel
-from audiocraft.models.lm import LMModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import MusicgenConfig, T5EncoderModel
+from transformers import T5EncoderModel
 
 from lora_bench.models.audiocraft_backend.attention import SplitAttention
-from lora_bench.models.audiocraft_backend.networks import find_conditioner
+from lora_bench.models.audiocraft_backend.networks import build_codec, build_lm, find_conditioner
 from lora_bench.models.audiocraft_backend.view import MusicgenView
-from lora_bench.models.base import AdaptableMusicGen
+from lora_bench.models.base import MusicModel
+from lora_bench.models.bridges.parts import MusicGenParts
 from lora_bench.models.memory import release_cached
-from lora_bench.models.protocol import ModelInfo, TextState
+from lora_bench.models.records import ModelInfo, TextState
 
 ReadEncoders = Callable[[], tuple[T5EncoderModel, EncodecModel]]
 
 
-class AudiocraftMusicGen(AdaptableMusicGen):
+class AudiocraftMusicGen(MusicModel):
     """A frozen audiocraft MusicGen with at most one adapter.
 
     Args:
-        lm: with its text conditioner; moved to `device`, all but the text projection becomes `dtype`.
-        codec: of one channel.
-        config: transformers' config of the model.
+        parts: the model; audiocraft's networks are built around its tensors.
         info: fixed facts about it.
         device: of the whole network.
         dtype: arithmetic of the decoder.
-        has_projection: see `MusicgenView`.
         hub_id: for the adapter's config; None if the model is not on the hub.
-
-    Attributes:
         read_encoders: reads text encoder and codec again; None keeps them (for a model in memory, or an export of
             audiocraft, which is read as a whole).
-    """
 
-    read_encoders: ReadEncoders | None = None
+    Raises:
+        ModelError: the weights do not fit the config.
+    """
 
     def __init__(
         self,
-        lm: LMModel,
-        codec: EncodecModel,
-        config: MusicgenConfig,
+        parts: MusicGenParts,
         info: ModelInfo,
         *,
         device: torch.device,
         dtype: torch.dtype,
-        has_projection: bool,
         hub_id: str | None = None,
+        read_encoders: ReadEncoders | None = None,
     ) -> None:
-        self.lm = lm.eval().to(device)
-        self._conditioner = find_conditioner(lm)
+        self._read_encoders = read_encoders
+        self.lm = build_lm(parts, info.name, is_split=True).to(device)
+        self._conditioner = find_conditioner(self.lm)
         self._codec: EncodecModel | None = None
-        self._place_encoders(cast("Any", self._conditioner).t5, codec, device)
+        self._place_encoders(cast("Any", self._conditioner).t5, build_codec(parts, info.name), device)
         cast("Any", self._conditioner).device = device  # for audiocraft's own generation
-        lm.requires_grad_(False)
-        view: Any = MusicgenView(lm, config, has_projection=has_projection)
+        self.lm.requires_grad_(False)
+        view: Any = MusicgenView(self.lm, parts.config, has_projection=parts.has_projection)
         view.decoder.to(dtype)
-        text_width = int(cast("Any", config).text_encoder.hidden_size)
+        text_width = int(cast("Any", parts.config).text_encoder.hidden_size)
         super().__init__(view, info, device=device, dtype=dtype, text_width=text_width, hub_id=hub_id)
         table = view.decoder.model.decoder.embed_positions
         positions = table.get_embedding(table.num_positions, table.embedding_dim)
@@ -88,8 +83,8 @@ class AudiocraftMusicGen(AdaptableMusicGen):
         Raises:
             ModelError: the model's files are gone, changed or damaged.
         """
-        if self._codec is None and self.read_encoders is not None:
-            self._place_encoders(*self.read_encoders(), self._device)
+        if self._codec is None and self._read_encoders is not None:
+            self._place_encoders(*self._read_encoders(), self.device)
 
     @property
     def codec(self) -> EncodecModel:
@@ -99,10 +94,10 @@ class AudiocraftMusicGen(AdaptableMusicGen):
 
     def release_encoders(self) -> None:
         """See `MusicModel.release_encoders`; those of a model in memory, or of an export of audiocraft, stay."""
-        if self.read_encoders is None:
+        if self._read_encoders is None:
             return
         self._conditioner.__dict__["t5"] = self._codec = None
-        release_cached(self._device)
+        release_cached(self.device)
 
     def _encode_mono(self, audio: Tensor) -> Tensor:
         return self.codec.encode(audio)[0]
@@ -120,7 +115,7 @@ class AudiocraftMusicGen(AdaptableMusicGen):
         conditioner = cast("Any", self._conditioner)
         states: list[TextState] = []
         for text in texts:
-            ids = conditioner.t5_tokenizer(text, return_tensors="pt").input_ids.to(self._device)
+            ids = conditioner.t5_tokenizer(text, return_tensors="pt").input_ids.to(self.device)
             states.append(conditioner.t5(input_ids=ids).last_hidden_state[0].float().cpu())
         return states
 

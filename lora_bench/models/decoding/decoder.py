@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from lora_bench.errors import ModelError, OutOfMemoryError, ResourceError
+from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding.kernels import choose_kernel, has_exact_int8
 from lora_bench.models.decoding.kv_cache import KeyValueCache
 from lora_bench.models.decoding.loop import BUCKET, EagerSteps, FixedSteps, Sampling, Steps, round_up
@@ -30,7 +31,7 @@ from lora_bench.models.decoding.noise import draw_noise
 from lora_bench.models.decoding.step import DecoderStep
 from lora_bench.models.delay_pattern import undelay_codes
 from lora_bench.models.memory import available_bytes, is_out_of_memory, release_cached, total_gib
-from lora_bench.models.protocol import DecoderWeights, ModelInfo, MusicModel
+from lora_bench.models.records import DecoderWeights, ModelInfo
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import GenerationSpec
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_bench.models.protocol import DecoderWeights
+from lora_bench.models.records import DecoderWeights
 
 
 @dataclass(frozen=True)

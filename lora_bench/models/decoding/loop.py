@@ -14,7 +14,7 @@ from lora_bench.models.decoding.kv_cache import FixedPast, GrowingPast, KeyValue
 from lora_bench.models.decoding.sampling import sample_codes
 from lora_bench.models.decoding.step import DecoderStep, TextReader
 from lora_bench.models.memory import is_out_of_memory
-from lora_bench.models.protocol import TextState
+from lora_bench.models.records import TextState
 
 if TYPE_CHECKING:
     from lora_bench.models.decoding.small_batch_step import StreamedStep

@@ -21,7 +21,7 @@ from lora_bench.models.decoding.kernels import quantize_rows
 from lora_bench.models.decoding.kv_cache import GrowingPast, KeyValueCache
 from lora_bench.models.decoding.step import TextReader
 from lora_bench.models.linears import PackedLinear
-from lora_bench.models.protocol import DecoderWeights, LayerNormWeights, ModelInfo, TextState
+from lora_bench.models.records import DecoderWeights, LayerNormWeights, ModelInfo, TextState
 
 _NUMBA = cast("Any", numba)  # its functions for threads have no types
 MATRICES = ("self_qkv", "self_out", "cross_q", "cross_out", "ffn_in", "ffn_out")

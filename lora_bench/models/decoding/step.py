@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lora_bench.models.decoding.kernels import Kernel, Product
 from lora_bench.models.decoding.kv_cache import Past
-from lora_bench.models.protocol import (
+from lora_bench.models.records import (
     DecoderLayerWeights,
     DecoderWeights,
     LayerNormWeights,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lora_bench.artifacts import ADAPTER_PROVENANCE, ADAPTER_WEIGHTS, LossPoint, TrainResult
 from lora_bench.errors import StoreError
-from lora_bench.models.protocol import MusicModel
+from lora_bench.models.base import MusicModel
 from lora_bench.models.token_set import TokenSet
 from lora_bench.spec.schema import LoraSpec, TrainSpec
 from lora_bench.store import hash_json, read_json

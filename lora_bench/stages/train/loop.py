@@ -17,6 +17,7 @@ import torch
 
 from lora_bench.artifacts import LossPoint, TrainResult
 from lora_bench.errors import ModelError, OutOfMemoryError, ResourceError, TrainingError
+from lora_bench.models.base import MusicModel
 from lora_bench.models.device import has_fast_bfloat16
 from lora_bench.models.memory import (
     GIB,
@@ -27,7 +28,6 @@ from lora_bench.models.memory import (
     reset_peak,
     total_gib,
 )
-from lora_bench.models.protocol import MusicModel
 from lora_bench.models.token_set import TokenSet
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress

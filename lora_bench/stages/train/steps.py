@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from lora_bench.errors import TrainingError
+from lora_bench.models.base import MusicModel
 from lora_bench.models.memory import is_out_of_memory, release_cached
-from lora_bench.models.protocol import MusicModel
 from lora_bench.models.token_set import TokenSet
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.spec.schema import TrainSpec

@@ -23,7 +23,7 @@ from lora_bench.models import load_model
 from lora_bench.models.audiocraft_backend.attention import SplitAttention, split_attentions
 from lora_bench.models.audiocraft_backend.musicgen import AudiocraftMusicGen
 from lora_bench.models.audiocraft_backend.networks import build_lm
-from lora_bench.models.base import AdaptableMusicGen
+from lora_bench.models.base import MusicModel
 from lora_bench.models.bridges.parts import take_apart
 from lora_bench.models.decoding.decoder import generate_codes
 from lora_bench.models.token_set import TokenSet
@@ -32,7 +32,7 @@ from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import GenerationSpec, LoraSpec, ModelSpec, TrainSpec
 from lora_bench.stages.train import train_adapter
 
-AddAdapter = Callable[[AdaptableMusicGen, LoraSpec], None]
+AddAdapter = Callable[[MusicModel, LoraSpec], None]
 PROMPT = "a song with drums"
 GREEDY = GenerationSpec(guidance=3.0, top_k=1)
 
@@ -60,12 +60,12 @@ def packed_lm(tiny: TransformersMusicGen) -> LMModel:
     return build_lm(take_apart(tiny.network, tiny._tokenizer), "tiny")
 
 
-def random_codes(model: AdaptableMusicGen, n_clips: int, n_frames: int) -> torch.Tensor:
+def random_codes(model: MusicModel, n_clips: int, n_frames: int) -> torch.Tensor:
     shape = (n_clips, model.info.n_codebooks, n_frames)
     return torch.randint(0, model.info.codebook_size, shape, generator=torch.Generator().manual_seed(0))
 
 
-def random_audio(model: AdaptableMusicGen, n_clips: int, n_samples: int) -> np.ndarray:
+def random_audio(model: MusicModel, n_clips: int, n_samples: int) -> np.ndarray:
     shape = (n_clips, model.info.audio_format.channels, n_samples)
     return np.random.default_rng(0).normal(0, 0.2, shape).astype(np.float32)
 
@@ -78,7 +78,7 @@ def own_greedy_codes(lm: LMModel, n_frames: int) -> torch.Tensor:
     )
 
 
-def greedy_codes(model: AdaptableMusicGen, n_frames: int) -> torch.Tensor:
+def greedy_codes(model: MusicModel, n_frames: int) -> torch.Tensor:
     return generate_codes(model, PROMPT, [0], n_frames, GREEDY, SilentProgress())
 
 
@@ -218,7 +218,7 @@ def test_training_gives_the_same_adapter_losses_and_clips_as_with_transformers(
     assert torch.equal(own_greedy_codes(craft.lm, 12), codes[1])  # audiocraft itself hears the adapter
 
 
-def make_tokens(model: AdaptableMusicGen) -> TokenSet:
+def make_tokens(model: MusicModel) -> TokenSet:
     n, captions = 6, ("one", "another caption")
     codes = random_codes(model, n, 8)
     return TokenSet(

@@ -20,7 +20,7 @@ from audiocraft.modules.conditioners import ConditioningAttributes
 from lora_bench.artifacts import TrainResult
 from lora_bench.models import load_model
 from lora_bench.models.audiocraft_backend.musicgen import AudiocraftMusicGen
-from lora_bench.models.base import AdaptableMusicGen
+from lora_bench.models.base import MusicModel
 from lora_bench.models.bridges.conversion import convert
 from lora_bench.models.bridges.tensors import codec_to_audiocraft, codec_to_transformers
 from lora_bench.models.decoding.decoder import generate_codes
@@ -43,7 +43,7 @@ TRAIN = TrainSpec(steps=3, batch_size=2, lr=2e-3, warmup_frac=0.0, eval_every=3,
 class Trained:
     """What one backend made of the pocket model."""
 
-    model: AdaptableMusicGen
+    model: MusicModel
     adapter: Path
     result: TrainResult
     loss_before: float
@@ -98,7 +98,7 @@ def trained(
     return train(theirs, tokens, tmp_path_factory), train(ours, tokens, tmp_path_factory)
 
 
-def train(model: AdaptableMusicGen, tokens: TokenSet, folders: pytest.TempPathFactory) -> Trained:
+def train(model: MusicModel, tokens: TokenSet, folders: pytest.TempPathFactory) -> Trained:
     model.remove_adapter()
     folder = folders.mktemp("trained")
     before = loss_of(model, tokens)
@@ -109,7 +109,7 @@ def train(model: AdaptableMusicGen, tokens: TokenSet, folders: pytest.TempPathFa
     return Trained(model, folder / "adapter", result, before, loss, codes)
 
 
-def loss_of(model: AdaptableMusicGen, tokens: TokenSet) -> float:
+def loss_of(model: MusicModel, tokens: TokenSet) -> float:
     """In eval mode, over captions of different lengths and one that was dropped."""
     states = [torch.from_numpy(tokens.text_states[i]) for i in (0, 1)]
     codes = torch.from_numpy(tokens.codes[:3].astype(np.int64))
@@ -117,11 +117,11 @@ def loss_of(model: AdaptableMusicGen, tokens: TokenSet) -> float:
         return float(model.training_loss(codes, torch.tensor([50, 50, 33]), [*states, None]))
 
 
-def greedy_codes(model: AdaptableMusicGen, texts: tuple[str, ...] = PROMPTS) -> tuple[torch.Tensor, ...]:
+def greedy_codes(model: MusicModel, texts: tuple[str, ...] = PROMPTS) -> tuple[torch.Tensor, ...]:
     return tuple(generate_codes(model, text, [0], N_FRAMES, GREEDY, SilentProgress()) for text in texts)
 
 
-def own_greedy_codes(model: AdaptableMusicGen, text: str) -> torch.Tensor:
+def own_greedy_codes(model: MusicModel, text: str) -> torch.Tensor:
     """What the library's own generation gives."""
     if isinstance(model, AudiocraftMusicGen):
         conditions = [ConditioningAttributes(text={"description": text})]

@@ -36,7 +36,7 @@ from lora_bench.errors import ModelError, UsageError
 from lora_bench.models import load_model
 from lora_bench.models.audiocraft_backend.attention import split_attentions
 from lora_bench.models.audiocraft_backend.networks import GivenT5Conditioner, build_lm
-from lora_bench.models.base import AdaptableMusicGen
+from lora_bench.models.base import MusicModel
 from lora_bench.models.bridges.adapters import rename_adapter
 from lora_bench.models.bridges.configs import (
     codec_config_from_audiocraft,
@@ -111,12 +111,12 @@ def adapter_folder(tiny: TransformersMusicGen, add_adapter: Any, tmp_path: Path)
     return tmp_path / "adapter"
 
 
-def loss_of(model: AdaptableMusicGen) -> torch.Tensor:
+def loss_of(model: MusicModel) -> torch.Tensor:
     codes = torch.randint(0, 64, (1, model.info.n_codebooks, 9), generator=torch.Generator().manual_seed(3))
     return model.training_loss(codes, torch.tensor([9]), model.encode_text([PROMPT])).detach()
 
 
-def greedy_codes(model: AdaptableMusicGen) -> torch.Tensor:
+def greedy_codes(model: MusicModel) -> torch.Tensor:
     return generate_codes(model, PROMPT, [0], 16, GREEDY, SilentProgress())
 
 

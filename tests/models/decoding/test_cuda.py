@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from lora_bench.errors import ResourceError
 from lora_bench.models import load_model
+from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding.decoder import Decoder, generate_batches, generate_codes
 from lora_bench.models.decoding.loop import BUCKET
-from lora_bench.models.protocol import MusicModel
 from lora_bench.models.token_set import TokenSet
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress

@@ -13,7 +13,7 @@ from lora_bench.errors import ModelError, OutOfMemoryError, ResourceError
 from lora_bench.models.decoding import decoder as decoding
 from lora_bench.models.decoding.decoder import Decoder, generate_batches, generate_codes
 from lora_bench.models.decoding.kernels import Kernel
-from lora_bench.models.protocol import DecoderWeights
+from lora_bench.models.records import DecoderWeights
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import GenerationSpec, LoraSpec

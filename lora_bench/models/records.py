@@ -1,4 +1,4 @@
-"""The interface of a MusicGen, independent of the library that runs it.
+"""Records of a MusicGen, independent of the library that runs it.
 
 Axes: `B` batch, `K` codebook, `F` codec frame, `C` channel, `S` audio sample, `L` text token, `D` width.
 A stereo model's `K` counts both channels' codebooks, interleaved (left, right, left, ...).
@@ -9,19 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from torch import Tensor
 
 from lora_bench.artifacts import AudioFormat
 from lora_bench.models.linears import PackedLinear
-from lora_bench.spec.schema import LoraSpec
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 TextState = Tensor
 """Text encoder output of one caption, float32 [L, D] on the CPU, not padded."""
@@ -144,116 +136,3 @@ class DecoderWeights:
             layer.ffn_out,
         )
         return len(self.layers) * sum(matrix.weight.nbytes for matrix in matrices)
-
-
-class MusicModel(Protocol):
-    """A MusicGen with at most one LoRA adapter."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """Fixed facts about the model."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the decoder."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Arithmetic of the decoder; text encoder, codec and adapter are float32."""
-        ...
-
-    def encode_audio(self, audio: NDArray[np.float32]) -> Tensor:
-        """Encode audio [B, C, S], clips of equal length, to codes int64 [B, K, F] on the CPU.
-
-        Raises:
-            ModelError: wrong number of channels.
-        """
-        ...
-
-    def decode_audio(self, codes: Tensor) -> NDArray[np.float32]:
-        """Decode codes [B, K, F] to audio float32 [B, C, F * hop_samples]."""
-        ...
-
-    def audio_latents(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the codec's output before its quantiser, float32 [B, F, D], the mean over channels."""
-        ...
-
-    def encode_text(self, texts: Sequence[str]) -> list[TextState]:
-        """Encode texts one by one and unpadded, so that no state depends on other texts."""
-        ...
-
-    def release_encoders(self) -> None:
-        """Release text encoder and codec, so that training has their memory; they are read again when needed.
-
-        Their later results are the same.  Reading them again raises ModelError if the model's files are gone or have
-        changed.  A backend that cannot read them again keeps them.
-        """
-        ...
-
-    def linear_module_names(self) -> tuple[str, ...]:
-        """Return the full names of the modules that may be adapted, in the model's order."""
-        ...
-
-    def inject_lora(self, lora: LoraSpec, seed: int) -> LoraInjection:
-        """Add a fresh adapter, whose update is zero, in place of an earlier one.
-
-        Raises:
-            NoModulesMatchedError: a target matched nothing.
-        """
-        ...
-
-    def load_adapter(self, folder: Path) -> None:
-        """Load a saved adapter in place of an earlier one.
-
-        Raises:
-            ModelError: not an adapter, or one of another model.
-        """
-        ...
-
-    def save_adapter(self, folder: Path, notes: Mapping[str, Any] | None = None) -> None:
-        """Write the adapter atomically, for plain `peft.PeftModel.from_pretrained`.
-
-        Args:
-            folder: replaced if it exists.
-            notes: saved in its `lora_bench.json` next to model and LoRA settings.
-        """
-        ...
-
-    def remove_adapter(self) -> None:
-        """Restore the base model bit for bit; without an adapter do nothing."""
-        ...
-
-    def adapter_parameters(self) -> dict[str, torch.nn.Parameter]:
-        """Return the adapter's float32 parameters by name; empty without an adapter."""
-        ...
-
-    def set_training(
-        self, training: bool, *, gradient_checkpointing: bool = False, compiled: bool = False
-    ) -> None:
-        """Switch adapter dropout on or off; text encoder and codec always stay in eval mode.
-
-        Args:
-            training: whether the following passes train the adapter.
-            gradient_checkpointing: save memory for more time.
-            compiled: let torch compile the decoder layers at their first call, and again after a new adapter; only
-                with `training`.
-        """
-        ...
-
-    def training_loss(
-        self, codes: Tensor, valid_frames: Tensor, text_states: Sequence[TextState | None]
-    ) -> Tensor:
-        """Return the cross-entropy in nats per code, the mean over the valid frames of all codebooks.
-
-        Args:
-            codes: int64 [B, K, F], not delayed.
-            valid_frames: int64 [B]; later frames are padding, neither targets nor inputs.
-            text_states: one per clip; None is the null condition.
-        """
-        ...
-
-    def decoder_weights(self) -> DecoderWeights:
-        """Return weights for decoding that include the current adapter; the model does not change."""
-        ...
