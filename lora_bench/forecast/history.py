@@ -16,8 +16,9 @@ from pydantic import TypeAdapter
 
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.planning.run_folder import CACHE, RunFolder, TrialFolder
+from lora_bench.results.reading import read_if_valid
 from lora_bench.results.run_files import TrainFile
-from lora_bench.results.trial_files import read_if_valid, read_state
+from lora_bench.results.trial_files import read_state
 from lora_bench.spec.schema import ModelSpec, TrainSpec
 from lora_bench.spec.targets import spell_targets
 
@@ -28,16 +29,7 @@ Facts = tuple[object, ...]
 
 @dataclass(frozen=True)
 class Record:
-    """One earlier trial, or one probe.
-
-    Attributes:
-        trial: what was done.
-        fixed_s: seconds for loading model and data.
-        train_s: seconds of training.
-        generate_s: seconds of generation.
-        score_s: seconds of scoring.
-        peak_memory_gib: in training.
-    """
+    """One earlier trial, or one probe; `fixed_s` is for loading model and data, the peak is that of training."""
 
     trial: TrialPlan
     origin: Literal["trial", "probe"]

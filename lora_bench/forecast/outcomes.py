@@ -13,8 +13,9 @@ from typing import Literal
 from lora_bench.forecast.history import PROBES
 from lora_bench.forecast.prediction import Prediction
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
+from lora_bench.results.reading import read_if_valid
 from lora_bench.results.run_files import TrainFile
-from lora_bench.results.trial_files import read_if_valid, read_state
+from lora_bench.results.trial_files import read_state
 from lora_bench.store import write_text
 
 OUTCOMES = f"{PROBES}/outcomes.jsonl"

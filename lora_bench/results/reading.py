@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from lora_bench.errors import StoreError
 from lora_bench.planning.run_folder import RunFolder
@@ -21,7 +22,7 @@ from lora_bench.results.run_files import RunPlan
 from lora_bench.results.run_records import RunResults
 from lora_bench.store import read_json, write_text
 
-AnyRecord = TypeVar("AnyRecord", bound=Record)
+AnyRecord = TypeVar("AnyRecord")
 MAX_SHOWN = 40
 _EXPECTED = {
     "float_type": "a number",
@@ -55,12 +56,16 @@ def expect_form(path: Path) -> Iterator[None]:
 def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
     """Read a JSON file of a run.
 
+    Args:
+        path: of the file.
+        kind: a record, a dataclass or a typed dictionary.
+
     Raises:
         StoreError: it is missing, damaged, or holds something else.
     """
     found = read_json(path)
     with expect_form(path):
-        return kind.model_validate(found)
+        return _make_adapter(kind).validate_python(found)
 
 
 def read_part(path: Path, kind: type[AnyRecord], problems: list[str]) -> AnyRecord | None:
@@ -72,6 +77,16 @@ def read_part(path: Path, kind: type[AnyRecord], problems: list[str]) -> AnyReco
     except StoreError as error:
         problems.append(str(error))
         return None
+
+
+def read_if_valid(path: Path, kind: type[AnyRecord]) -> AnyRecord | None:
+    """Read a file that may not be there yet, or may be damaged while a trial runs: None in both cases."""
+    return read_part(path, kind, [])
+
+
+@cache
+def _make_adapter(kind: type[AnyRecord]) -> TypeAdapter[AnyRecord]:
+    return TypeAdapter(kind)
 
 
 def describe_problem(error: ValidationError) -> str:

@@ -1,17 +1,15 @@
-"""The state of a trial, and files that may be damaged or absent while a trial runs."""
+"""The state of a trial, whose file may be damaged or absent while the trial runs."""
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
+from pydantic import ConfigDict, JsonValue
 from typing_extensions import TypedDict
 
-from lora_bench.errors import StoreError
 from lora_bench.planning.run_folder import TrialFolder
-from lora_bench.store import read_json
+from lora_bench.results.reading import read_if_valid
 
 State = Literal["waiting", "running", "done", "stopped", "failed", "interrupted"]
 """`waiting` is what a trial without a state file is; `stopped` is given up early, as the spec asks."""
@@ -54,27 +52,6 @@ class StateRecord(TypedDict, total=False):
     attempt_s: float
 
 
-Record = TypeVar("Record")
-
-
-def read_if_valid(path: Path, kind: type[Record]) -> Record | None:
-    """Return the record in a file; None if the file is not there or damaged.
-
-    Args:
-        path: a JSON file.
-        kind: a dataclass or a record.
-    """
-    try:
-        return _make_adapter(kind).validate_python(read_json(path))
-    except (StoreError, ValidationError):
-        return None
-
-
 def read_state(folder: Path) -> StateRecord:
     """Return a trial's state; empty if the file is not there or damaged."""
     return read_if_valid(TrialFolder(folder).state, StateRecord) or {}
-
-
-@cache
-def _make_adapter(kind: type[Record]) -> TypeAdapter[Record]:
-    return TypeAdapter(kind)

@@ -118,13 +118,11 @@ def is_held(folder: Path) -> bool:
     """Whether a living process works on the trial."""
     if not TrialFolder(folder).lock.is_file():
         return False
-    lock = FileLock(TrialFolder(folder).lock)
     try:
-        lock.acquire(timeout=0)
+        with FileLock(TrialFolder(folder).lock, timeout=0):
+            return False
     except Timeout:
         return True
-    lock.release()
-    return False
 
 
 CODEC_IDENTITY = 2

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lora_bench.errors import StoreError
 from lora_bench.planning.run_folder import TrialFolder
-from lora_bench.results.trial_files import read_if_valid
+from lora_bench.results.reading import read_if_valid
 from lora_bench.runner.jobs.state import StepRecord
 from lora_bench.store import write_json
 
@@ -28,11 +28,7 @@ class StagesRecord:
 
 
 class StageClock:
-    """Seconds per stage of one attempt.
-
-    Args:
-        folder: of the trial; gets `stages.json`.
-    """
+    """Seconds per stage of one attempt, kept in the trial's `stages.json`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = TrialFolder(folder)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import re
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lora_bench.errors import ResourceError
 from lora_bench.planning.run_folder import RunFolder
 from lora_bench.progress import Progress
+from lora_bench.results.reading import read_if_valid
 from lora_bench.results.run_files import ScoresFile, TrainFile
-from lora_bench.results.trial_files import read_if_valid
 from lora_bench.runner.jobs.state import TrialView, view_trial
 from lora_bench.slugs import series_slugs
 
@@ -27,95 +28,104 @@ PROJECT = "lora-bench"
 _LOSS = re.compile(r"loss (-?\d+(?:\.\d+)?)")
 
 
-class Tracker(Protocol):
-    """Takes the figures of one run's trials."""
+class Tracker(ABC):
+    """Takes the figures of one run's trials; a trial is opened when its first figure comes.
+
+    Args:
+        folder: of the run.
+        settings: of LoRA and training by trial id, for services that keep them.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self._folder, self._settings = folder, settings
+        self._opened: dict[str, Any] = {}
 
     def log(self, trial_id: str, name: str, value: float, step: int) -> None:
-        """One figure."""
-        ...
+        """Take one figure."""
+        if trial_id not in self._opened:
+            self._opened[trial_id] = self._open(trial_id)
+        self._write(self._opened[trial_id], name, value, step)
 
     def close(self) -> None:
-        """Everything is written out."""
-        ...
+        """Let every trial be written out."""
+        for opened in self._opened.values():
+            self._end(opened)
+
+    @abstractmethod
+    def _open(self, trial_id: str) -> Any: ...
+
+    @abstractmethod
+    def _write(self, opened: Any, name: str, value: float, step: int) -> None: ...
+
+    @abstractmethod
+    def _end(self, opened: Any) -> None: ...
 
 
-class TensorBoardTracker:
+class TensorBoardTracker(Tracker):
     """Event files below `<run>/tensorboard/<trial>/`."""
 
-    def __init__(self, run_folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         from tensorboardX import SummaryWriter
 
+        super().__init__(folder, settings)
         self._make = SummaryWriter
-        self._folder = RunFolder(run_folder).tensorboard
-        self._writers: dict[str, Any] = {}
-        self._settings = settings
 
-    def log(self, trial_id: str, name: str, value: float, step: int) -> None:
-        """See `Tracker.log`."""
-        if trial_id not in self._writers:
-            self._writers[trial_id] = self._make(str(self._folder / trial_id), flush_secs=5)
-        self._writers[trial_id].add_scalar(name, value, step)
+    def _open(self, trial_id: str) -> Any:
+        return self._make(str(RunFolder(self._folder).tensorboard / trial_id), flush_secs=5)
 
-    def close(self) -> None:
-        """See `Tracker.close`."""
-        for writer in self._writers.values():
-            writer.close()
+    def _write(self, opened: Any, name: str, value: float, step: int) -> None:
+        opened.add_scalar(name, value, step)
+
+    def _end(self, opened: Any) -> None:
+        opened.close()
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """One W&B run per trial, grouped by the run's name; address, mode and key are W&B's own settings."""
 
-    def __init__(self, run_folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         import wandb
 
+        super().__init__(folder, settings)
         self._wandb: Any = wandb
-        self._folder, self._settings = run_folder, settings
-        self._runs: dict[str, Any] = {}
 
-    def log(self, trial_id: str, name: str, value: float, step: int) -> None:
-        """See `Tracker.log`."""
-        if trial_id not in self._runs:
-            self._runs[trial_id] = self._wandb.init(
-                project=PROJECT, group=self._folder.name, name=trial_id, dir=str(self._folder),
-                config=dict(self._settings.get(trial_id) or {}), reinit="create_new",
-            )  # fmt: skip
-            self._runs[trial_id].define_metric("*", step_metric="training step")
-        self._runs[trial_id].log({name: value, "training step": step})
+    def _open(self, trial_id: str) -> Any:
+        run = self._wandb.init(
+            project=PROJECT, group=self._folder.name, name=trial_id, dir=str(self._folder),
+            config=dict(self._settings.get(trial_id) or {}), reinit="create_new",
+        )  # fmt: skip
+        run.define_metric("*", step_metric="training step")
+        return run
 
-    def close(self) -> None:
-        """See `Tracker.close`."""
-        for run in self._runs.values():
-            run.finish()
+    def _write(self, opened: Any, name: str, value: float, step: int) -> None:
+        opened.log({name: value, "training step": step})
+
+    def _end(self, opened: Any) -> None:
+        opened.finish()
 
 
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """One MLflow run per trial in the experiment `lora-bench`; the address is `MLFLOW_TRACKING_URI`."""
 
-    def __init__(self, run_folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
 
+        super().__init__(folder, settings)
         self._client: Any = MlflowClient()
         found = self._client.get_experiment_by_name(PROJECT)
         self._experiment = found.experiment_id if found else self._client.create_experiment(PROJECT)
-        self._folder, self._settings = run_folder, settings
-        self._runs: dict[str, str] = {}
 
-    def log(self, trial_id: str, name: str, value: float, step: int) -> None:
-        """See `Tracker.log`."""
-        if trial_id not in self._runs:
-            run = self._client.create_run(
-                self._experiment, run_name=trial_id, tags={"run": self._folder.name}
-            )
-            self._runs[trial_id] = run.info.run_id
-            for key, setting in (self._settings.get(trial_id) or {}).items():
-                self._client.log_param(run.info.run_id, key, setting)
-        allowed = name.replace("@", " ")  # MLflow refuses the sign in names
-        self._client.log_metric(self._runs[trial_id], allowed, value, step=step)
+    def _open(self, trial_id: str) -> Any:
+        run = self._client.create_run(self._experiment, run_name=trial_id, tags={"run": self._folder.name})
+        for key, setting in (self._settings.get(trial_id) or {}).items():
+            self._client.log_param(run.info.run_id, key, setting)
+        return run.info.run_id
 
-    def close(self) -> None:
-        """See `Tracker.close`."""
-        for run_id in self._runs.values():
-            self._client.set_terminated(run_id)
+    def _write(self, opened: Any, name: str, value: float, step: int) -> None:
+        self._client.log_metric(opened, name.replace("@", " "), value, step=step)  # MLflow refuses the sign
+
+    def _end(self, opened: Any) -> None:
+        self._client.set_terminated(opened)
 
 
 TRACKERS: dict[str, Callable[[Path, Mapping[str, Any]], Tracker]] = {
@@ -128,11 +138,6 @@ PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 
 def open_trackers(names: Sequence[str], run_folder: Path, settings: Mapping[str, Any]) -> list[Tracker]:
     """Trackers by name.
-
-    Args:
-        names: `tensorboard`, `wandb`, `mlflow`.
-        run_folder: folder of the run.
-        settings: LoRA and training settings by trial id, for services that keep them.
 
     Raises:
         ResourceError: a package is not installed, or a service cannot be reached.
@@ -161,15 +166,9 @@ def track_trials(
     settings: Mapping[str, Any],
     progress: Progress,
 ) -> Iterator[None]:
-    """While the block runs, pass on what the files of the trials tell; nothing happens without names.
+    """While the block runs, pass on what the files of the trials in `settings` tell; nothing happens without names.
 
     A tracker that fails is left out with a line to `progress`; the run goes on.
-
-    Args:
-        names: of trackers.
-        run_folder: folder of the run.
-        settings: by trial id; these trials are tracked.
-        progress: told of failures.
 
     Raises:
         ResourceError: a tracker cannot be had.

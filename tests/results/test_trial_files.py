@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_bench.results.trial_files import read_if_valid, read_state
+from lora_bench.results.reading import read_if_valid
+from lora_bench.results.trial_files import read_state
 from lora_bench.store import write_json
 
 

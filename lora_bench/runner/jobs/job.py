@@ -176,16 +176,18 @@ def _run_locked(job: TrialJob, progress: FileProgress, execute: ExecuteTrial) ->
     except errors.StoppedEarlyError as decision:
         store.settle_uses()
         attempt.end(
-            {"inputs": job.inputs, "state": "stopped", "stage": progress.stage, "reason": str(decision)}
+            {"inputs": job.inputs, "state": "stopped", "stage": progress.step.stage, "reason": str(decision)}
         )
         return "stopped"
     except (KeyboardInterrupt, SystemExit, errors.InterruptedRunError):
         # a full disk does not turn the interrupt into something else
         with suppress(errors.StoreError, OSError):
-            attempt.end({"state": "interrupted", "stage": progress.stage, "reason": "the run was stopped"})
+            attempt.end(
+                {"state": "interrupted", "stage": progress.step.stage, "reason": "the run was stopped"}
+            )
         raise
     except Exception as error:  # noqa: BLE001 (any failure is recorded, and other trials continue)
-        _keep_failure(attempt, progress.stage, error)
+        _keep_failure(attempt, progress.step.stage, error)
         return "failed"
     finally:
         progress.close()
@@ -236,41 +238,25 @@ def settle_dead(job: TrialJob, state: State, reason: str) -> None:
 
     A trial that a process still holds is left alone.
     """
-    found = read_state(job.folder)
-    if found.get("state") != "running":
+    if read_state(job.folder).get("state") != "running":
         return
-    lock = job.lock()
-    try:
-        lock.acquire()
-    except Timeout:
-        return
-    try:
+    with suppress(Timeout), job.lock():
         found = read_state(job.folder)
         if found.get("state") == "running":
-            step = FileProgress(job.folder)
             died: StateRecord = {"state": state, "reason": reason, "cause": "worker death"}
             if spent_s := take_stage_times(job.folder):
                 died["wall_s"] = add_times(found.get("wall_s", {}), spent_s)
             write_state(job.folder, found | died)
-            step.close()
-    finally:
-        lock.release()
+            job.files.progress.unlink(missing_ok=True)
 
 
 def settle_unbegun(job: TrialJob, reason: str) -> None:
     """Record why a trial was never started: none of its processes wrote a state."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    lock = job.lock()
-    try:
-        lock.acquire()
-    except Timeout:
-        return
-    try:
+    with suppress(Timeout), job.lock():
         job.files.cache_uses.touch()
         write_state(
             job.folder,
             read_state(job.folder)
             | {"state": "failed", "stage": "start", "reason": reason[:MAX_REASON], "cause": "worker death"},
         )
-    finally:
-        lock.release()

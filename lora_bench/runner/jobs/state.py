@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress, SilentProgress
-from lora_bench.results.trial_files import State, StateRecord, read_if_valid, read_state
+from lora_bench.results.reading import read_if_valid
+from lora_bench.results.trial_files import State, StateRecord, read_state
 from lora_bench.store import write_json
 
 WRITE_EVERY_S = 1.0
@@ -75,22 +76,18 @@ class FileProgress:
     def __init__(self, folder: Path, inner: Progress | None = None) -> None:
         self.folder = TrialFolder(folder)
         self.inner = inner or SilentProgress()
-        self.stage = ""
-        self.total: int | None = None
-        self.done = 0
-        self.note = ""
+        self.step = StepRecord()
         self._written_at_s = 0.0
 
     def start(self, stage: str, total: int | None = None) -> None:
         """A stage begins."""
-        self.stage, self.total, self.done, self.note = stage, total, 0, ""
+        self.step = StepRecord(stage, total=total)
         self._write(now=True)
         self.inner.start(stage, total)
 
     def advance(self, n: int = 1, *, note: str = "") -> None:
         """Steps are done."""
-        self.done += n
-        self.note = note
+        self.step = replace(self.step, done=self.step.done + n, note=note)
         self._write()
         self.inner.advance(n, note=note)
 
@@ -109,7 +106,4 @@ class FileProgress:
         if not now and time_s - self._written_at_s < WRITE_EVERY_S:
             return
         self._written_at_s = time_s
-        step = StepRecord(
-            stage=self.stage, done=self.done, total=self.total, note=self.note, at_s=time.time()
-        )
-        write_json(self.folder.progress, step)
+        write_json(self.folder.progress, replace(self.step, at_s=time.time()))
