@@ -7,6 +7,7 @@ its files, never from what an executor returns.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,23 @@ from lora_bench.spec.schema import ResourcesSpec
 
 Executor = Literal["local", "ray"]
 EXECUTORS: tuple[Executor, ...] = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Trials, and what running them takes.
+
+    Attributes:
+        resources: of one trial.
+        execute: runs one trial; `lora_bench.runner.trial.execute_trial` if None.  Ray finds it by its name in an
+            importable module.
+        search: chooses some of the trials; None runs all of them.
+    """
+
+    jobs: Sequence[TrialJob]
+    resources: ResourcesSpec
+    execute: ExecuteTrial | None = None
+    search: SearchPlan | None = None
 
 
 def run_trials(  # noqa: PLR0913 (two clusters of options, named at every call)
@@ -43,11 +61,11 @@ def run_trials(  # noqa: PLR0913 (two clusters of options, named at every call)
         store_root: cache that trials share.
         progress: told about trials, stages and steps.
         executor: `local` or `ray`.
-        resources: what one trial takes; `local` checks it, `ray` also packs trials by it.
+        resources: see `Work`; `local` checks it, `ray` also packs trials by it.
         ray_address: cluster to join; None starts one on this machine.
         inputs: by trial id, the key of what the trial is finished for; kept in its state.
-        execute: does one trial; `lora_bench.runner.trial.execute_trial` if left out.
-        search: chooses which of its trials are run, until as many as the spec says were tried.
+        execute: see `Work`.
+        search: see `Work`.
 
     Raises:
         UsageError: there is no such executor.
@@ -58,13 +76,14 @@ def run_trials(  # noqa: PLR0913 (two clusters of options, named at every call)
     keys = inputs or {}
     run = RunFolder(run_folder)
     jobs = [TrialJob(trial, run.trial(trial.id).path, store_root, keys.get(trial.id)) for trial in trials]
+    work = Work(jobs, resources, execute, search)
     if executor == "local":
         from lora_bench.runner.local import run_local
 
-        run_local(jobs, progress, resources, execute, search)
+        run_local(work, progress)
     elif executor == "ray":
         from lora_bench.runner.ray_backend.launch import run_with_ray
 
-        run_with_ray(jobs, run_folder, progress, resources, ray_address, execute, search)
+        run_with_ray(work, run_folder, progress, ray_address)
     else:
         raise UsageError(f"executor {executor!r} does not exist; expected {' or '.join(EXECUTORS)}")

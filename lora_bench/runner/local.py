@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from lora_bench.errors import InterruptedRunError, ResourceError
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import read_state
-from lora_bench.runner.jobs.job import ExecuteTrial, TrialJob, run_guarded
+from lora_bench.runner.executor import Work
+from lora_bench.runner.jobs.job import TrialJob, run_guarded
 from lora_bench.runner.search.trial_search import (
     CellSearch,
     Outcome,
@@ -18,13 +19,7 @@ from lora_bench.runner.search.trial_search import (
 from lora_bench.spec.schema import ResourcesSpec
 
 
-def run_local(
-    jobs: Sequence[TrialJob],
-    progress: Progress,
-    resources: ResourcesSpec,
-    execute: ExecuteTrial | None = None,
-    search: SearchPlan | None = None,
-) -> None:
+def run_local(work: Work, progress: Progress) -> None:
     """Run trials in order, those that a search chooses after the others.
 
     Raises:
@@ -32,12 +27,14 @@ def run_local(
         StoreError: the disk is full, or another process holds a trial.
         InterruptedRunError: the run was stopped; finished trials are kept.
     """
-    check_gpus(resources)
-    n_done, n_expected = 0, count_expected(jobs, search)
-    for number, job in enumerate(jobs if search is None else _choose_jobs(jobs, search), 1):
+    check_gpus(work.resources)
+    n_done, n_expected = 0, count_expected(work.jobs, work.search)
+    for number, job in enumerate(
+        work.jobs if work.search is None else _choose_jobs(work.jobs, work.search), 1
+    ):
         label = f"{job.trial.name} ({number}/{n_expected})"
         try:
-            state = run_guarded(job, LabelledProgress(progress, label), execute)
+            state = run_guarded(job, LabelledProgress(progress, label), work.execute)
         except (KeyboardInterrupt, SystemExit, InterruptedRunError) as error:
             raise InterruptedRunError(
                 f"stopped in trial {job.trial.name}; {n_done} of {n_expected} trials are done and kept; resume "

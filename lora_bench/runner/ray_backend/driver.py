@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from lora_bench.errors import InterruptedRunError, LoraBenchError, ResourceError
 from lora_bench.file_errors import describe_error
 from lora_bench.process_environment import choose_waiting, set_defaults
 from lora_bench.progress import SilentProgress
+from lora_bench.runner.executor import Work
 from lora_bench.runner.jobs.child_process import Tell
-from lora_bench.runner.jobs.job import ExecuteTrial, TrialJob, run_guarded
+from lora_bench.runner.jobs.job import run_guarded
 from lora_bench.runner.ray_backend.cluster import (
     RoomWatch,
     check_nodes,
@@ -30,8 +30,7 @@ from lora_bench.runner.ray_backend.cluster import (
     set_quiet_environment,
 )
 from lora_bench.runner.ray_backend.search import OBJECTIVE, count_slots, make_searcher
-from lora_bench.runner.search.trial_search import SearchPlan, read_objective
-from lora_bench.spec.schema import ResourcesSpec
+from lora_bench.runner.search.trial_search import read_objective
 from lora_bench.store import disk_errors, write_text
 
 MAX_WORKER_DEATHS = 2
@@ -40,40 +39,14 @@ LOOK_AT_NODES_EVERY_S = 15.0
 NODES_PATIENCE_S = 120.0
 
 
-@dataclass(frozen=True)
-class Order:
-    """In which order Ray Tune takes the trials.
-
-    Attributes:
-        options: of its configuration.
-        space: its `param_space`.
-        search: chooses some of the trials; None runs all of them.
-    """
-
-    options: Mapping[str, Any]
-    space: Mapping[str, Any]
-    search: SearchPlan | None = None
-
-
-def drive_ray(
-    tell: Tell,
-    jobs: Sequence[TrialJob],
-    storage: Path,
-    resources: ResourcesSpec,
-    address: str | None,
-    execute: ExecuteTrial | None,
-    search: SearchPlan | None = None,
-) -> dict[str, str]:
+def drive_ray(tell: Tell, work: Work, storage: Path, address: str | None) -> dict[str, str]:
     """Run trials on a cluster.
 
     Args:
         tell: hears `UNDER_WAY` when everything that is checked beforehand is in order.
-        jobs: the trials.
+        work: the trials.
         storage: a folder for what Ray Tune keeps, in the run's; on a cluster, a path that every node sees.
-        resources: what one trial takes.
         address: cluster to join; None starts one on this machine and ends it afterwards.
-        execute: does one trial.
-        search: chooses some of the trials; None runs all of them.
 
     Returns:
         By trial id, the last line of what Ray says of workers that died or never came up.
@@ -85,6 +58,7 @@ def drive_ray(
         StoreError: the disk is full.
     """
     set_quiet_environment(own_cluster=address is None)
+    jobs, resources, search = work.jobs, work.resources, work.search
     with open_cluster(address) as ray:
         check_resources(ray, resources)
         if address is not None:
@@ -93,31 +67,22 @@ def drive_ray(
         room = RoomWatch(lambda: living_nodes(ray), resources, NODES_PATIENCE_S)
         with disk_errors(storage):
             if search is None:
-                return _fit(jobs, storage, resources, execute, _list_all(jobs), room)
+                from ray import tune  # after Ray's settings
+
+                space = {"trial": tune.grid_search([job.trial.id for job in jobs])}
+                return _fit(work, storage, room, {}, space)
             fixed = [job.trial.id for job in jobs if job.trial.id not in search.cells]
             searcher = make_searcher(
                 search, [*fixed, *search.begun], lambda: count_slots(living_nodes(ray), resources)
             )
             options = {"search_alg": searcher, "num_samples": len(jobs)}
-            return _fit(jobs, storage, resources, execute, Order(options, {}, search), room)
-
-
-def _list_all(jobs: Sequence[TrialJob]) -> Order:
-    """Every trial, in the order given."""
-    from ray import tune
-
-    return Order({}, {"trial": tune.grid_search([job.trial.id for job in jobs])})
+            return _fit(work, storage, room, options, {})
 
 
 def _fit(
-    jobs: Sequence[TrialJob],
-    storage: Path,
-    resources: ResourcesSpec,
-    execute: ExecuteTrial | None,
-    order: Order,
-    room: RoomWatch,
+    work: Work, storage: Path, room: RoomWatch, options: Mapping[str, Any], space: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Let Ray Tune run every job that the order gives once; what became of them is in their files.
+    """Let Ray Tune run every trial of its `param_space`, or of its searcher, once.
 
     Returns:
         By trial id, the last line of what Ray says of workers that died or never came up.
@@ -130,17 +95,16 @@ def _fit(
     from ray.tune.error import TuneError
 
     trainable = tune.with_resources(
-        _make_trainable({job.trial.id: job for job in jobs}, resources, execute, order.search),
-        {"cpu": resources.cpu, "gpu": resources.gpu},
+        _make_trainable(work), {"cpu": work.resources.cpu, "gpu": work.resources.gpu}
     )
     tuner = tune.Tuner(
         trainable,
-        param_space=dict(order.space),
+        param_space=dict(space),
         tune_config=tune.TuneConfig(
             trial_name_creator=_name_trial,
             trial_dirname_creator=_name_trial,
             reuse_actors=False,
-            **order.options,
+            **options,
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -184,26 +148,22 @@ def _name_trial(trial: Any) -> str:
     return str(trial.config["trial"])
 
 
-def _make_trainable(
-    jobs: dict[str, TrialJob],
-    resources: ResourcesSpec,
-    execute: ExecuteTrial | None,
-    search: SearchPlan | None,
-) -> Callable[[Mapping[str, str]], Mapping[str, str | float]]:
+def _make_trainable(work: Work) -> Callable[[Mapping[str, str]], Mapping[str, str | float]]:
     """The function that a worker runs.  It returns even when the trial failed.
 
     Ray Tune would start a failed trial again; only a worker that died is worth that.
     """
+    jobs, search = {job.trial.id: job for job in work.jobs}, work.search
 
     def run_in_worker(config: Mapping[str, str]) -> Mapping[str, str | float]:
         # on a cluster that was joined, nothing is inherited
         set_defaults()
         choose_waiting()
         job = jobs[config["trial"]]
-        if resources.gpu == 0:
+        if work.resources.gpu == 0:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it alone, and the trial would see every GPU
         try:
-            state = run_guarded(job, SilentProgress(), execute)
+            state = run_guarded(job, SilentProgress(), work.execute)
             if search is None or state != "done":
                 return {"state": state}
             value = read_objective(job.folder, search.spec.objective, job.trial.prompts)

@@ -22,11 +22,11 @@ from pathlib import Path
 from lora_bench.errors import InterruptedRunError, ResourceError, StoreError
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import read_state
+from lora_bench.runner.executor import Work
 from lora_bench.runner.jobs.child_process import Answer, call_apart
 from lora_bench.runner.jobs.job import (
     CLUSTER_LOCK_TIMEOUT_S,
     LOCK_TIMEOUT_S,
-    ExecuteTrial,
     TrialJob,
     settle_dead,
     settle_unbegun,
@@ -35,33 +35,21 @@ from lora_bench.runner.jobs.locks import RAY_STORAGE, remove_ray_storage
 from lora_bench.runner.jobs.ray_temp_dirs import remove_dead_sessions
 from lora_bench.runner.jobs.watch import TrialWatch
 from lora_bench.runner.ray_backend.driver import MAX_WORKER_DEATHS, UNDER_WAY, drive_ray
-from lora_bench.runner.search.trial_search import SearchPlan, count_expected
-from lora_bench.spec.schema import ResourcesSpec
+from lora_bench.runner.search.trial_search import count_expected
 from lora_bench.store import disk_errors
 
 LOG = "driver.log"
 _PLACE = re.compile(r"^\[.*?\] *(\S+:\d+: )?")  # when and where in Ray's source
 
 
-def run_with_ray(
-    jobs: Sequence[TrialJob],
-    run_folder: Path,
-    progress: Progress,
-    resources: ResourcesSpec,
-    address: str | None = None,
-    execute: ExecuteTrial | None = None,
-    search: SearchPlan | None = None,
-) -> None:
+def run_with_ray(work: Work, run_folder: Path, progress: Progress, address: str | None = None) -> None:
     """Run trials in parallel, as many at once as the resources allow.
 
     Args:
-        jobs: the trials.
+        work: the trials.
         run_folder: absolute; on a cluster, a path that every node sees.
         progress: told about trials, stages and steps.
-        resources: what one trial takes.
         address: cluster to join; None starts one on this machine and ends it afterwards.
-        execute: does one trial; found by its name in an importable module.
-        search: chooses some of the trials; None runs all of them.
 
     Raises:
         ResourceError: no node has what a trial takes, a node does not see the run's folder, or the cluster
@@ -70,20 +58,22 @@ def run_with_ray(
         InterruptedRunError: the run was stopped, or the cluster ended; finished trials are kept.
     """
     if address is not None:
-        jobs = [replace(job, lock_timeout_s=CLUSTER_LOCK_TIMEOUT_S) for job in jobs]
+        jobs = [replace(job, lock_timeout_s=CLUSTER_LOCK_TIMEOUT_S) for job in work.jobs]
+        work = replace(work, jobs=jobs)
+    jobs = work.jobs
     _forget_refusals(jobs)
     with disk_errors(run_folder):
         run_folder.mkdir(parents=True, exist_ok=True)
         storage = Path(tempfile.mkdtemp(prefix=RAY_STORAGE, dir=run_folder))
     stopped: BaseException | None = None
     errors: Mapping[str, str] = {}
-    n_expected = count_expected(jobs, search)
+    n_expected = count_expected(jobs, work.search)
     watch = TrialWatch(jobs, progress, n_expected)
     try:
         with watch:
             # Ray's core prints to the screen whatever its settings
             log = None if os.environ.get("LORA_BENCH_DEBUG") else storage / LOG
-            answer = call_apart(drive_ray, jobs, storage, resources, address, execute, search, log=log)
+            answer = call_apart(drive_ray, work, storage, address, log=log)
         errors, stopped = _read_answer(answer, storage / LOG)
     except (KeyboardInterrupt, SystemExit) as error:
         stopped = error
