@@ -1,7 +1,7 @@
 """The command line: the list of verbs, and their dispatch.
 
-A verb's options and work are in `commands/<verb>.py`, which is imported only if the verb is used: it has `Options`,
-`add_arguments` and `execute`.  stdout carries results, stderr progress and errors.  Exit codes: 0 complete, 1 failure,
+A verb's options and work are in `commands/<verb>.py`, which is imported only if the verb is used: it has `Options`
+and `execute`.  stdout carries results, stderr progress and errors.  Exit codes: 0 complete, 1 failure,
 2 usage or invalid spec, 3 incomplete, 130 stopped by Ctrl-C (`run`: 3).
 """
 
@@ -19,6 +19,7 @@ from types import ModuleType
 
 from lora_bench import __version__
 from lora_bench.cli.messages import call_command, print_legibly
+from lora_bench.cli.options import add_options
 from lora_bench.errors import EXIT_FAILURE
 from lora_bench.process_environment import choose_waiting, set_defaults
 
@@ -61,7 +62,7 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     for name, text in VERBS.items():
         of_verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if name == verb:
-            load_command(name).add_arguments(of_verb)
+            add_options(of_verb, load_command(name).Options)
     return parser
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lora_bench.cli.findings import GIB, Finding
 from lora_bench.errors import LoraBenchError
 from lora_bench.forecast.shapes import find_shape
 from lora_bench.spec.schema import ModelSpec
+
+if TYPE_CHECKING:
+    from lora_bench.models.bridges.exports import AudiocraftFiles
 
 TOPIC = "model"
 PUBLISHED_FILES = (
@@ -45,7 +49,7 @@ def rehearse_model(model_id: str) -> Iterator[Finding]:
         if export is None:
             yield from _load_folder(spec, folder)
         else:
-            yield from _load_export(spec)
+            yield from _load_export(export)
     except LoraBenchError as error:
         yield Finding(TOPIC, "loading", False, " ".join(str(error).split()), essential=True)
 
@@ -81,13 +85,10 @@ def _load_folder(spec: ModelSpec, folder: Path) -> Iterator[Finding]:
     yield from _describe_loaded(counts, identity.weights)
 
 
-def _load_export(spec: ModelSpec) -> Iterator[Finding]:
-    from lora_bench.models.bridges.exports import find_audiocraft_files, read_parts
+def _load_export(files: AudiocraftFiles) -> Iterator[Finding]:
+    from lora_bench.models.bridges.exports import read_parts
     from lora_bench.models.identity import identify_parts
 
-    files = find_audiocraft_files(spec)
-    if files is None:
-        return
     parts, used = read_parts(files)
     n_bytes = sum(path.stat().st_size for path in used)
     yield Finding(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
-from lora_bench.progress import Progress
+from lora_bench.progress import Progress, SilentProgress
 from lora_bench.runner.jobs.state import TrialView
 
 if TYPE_CHECKING:
@@ -48,17 +48,11 @@ def print_line(text: str, stream: TextIO) -> None:
         print(text, file=stream, flush=True)
 
 
-class QuietDisplay:
+class QuietDisplay(SilentProgress):
     """A display of kept lines only."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
-
-    def start(self, stage: str, total: int | None = None) -> None:
-        """Ignore."""
-
-    def advance(self, n: int = 1, *, note: str = "") -> None:
-        """Ignore."""
 
     def log(self, message: str) -> None:
         """One line."""

@@ -11,12 +11,7 @@ FIELD = "lora.targets"
 
 
 def find_unmatched_targets(plan: ExperimentPlan, place: str) -> list[Problem]:
-    """Return a problem per target and model that do not match; models of unknown size are not checked.
-
-    Args:
-        plan: the experiment.
-        place: of the spec, for the problems.
-    """
+    """Return a problem per target and model that do not match; models of unknown size are not checked."""
     trials: dict[tuple[str, str], list[TrialPlan]] = {}
     for trial in plan.trials:
         if trial.lora is not None:

@@ -111,10 +111,8 @@ def config_files(model: ModelSpec) -> Iterator[Path]:
 
 def hub_cache() -> Path:
     """Return the Hugging Face cache as huggingface_hub finds it (importing that takes a quarter of a second)."""
-    if cache := os.environ.get("HF_HUB_CACHE"):
-        return Path(cache)
-    home = os.environ.get("HF_HOME")
-    return (Path(home) if home else Path.home() / ".cache" / "huggingface") / "hub"
+    home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_bench.planning.plan import ExperimentPlan
 from lora_bench.planning.run_folder import RunFolder
 from lora_bench.results.run_files import RunPlan
 from lora_bench.results.run_records import SearchSummary, TrialResult
@@ -56,6 +57,13 @@ def tally_search(run_folder: Path, candidates: Sequence[str], n_trials: int) -> 
     return SearchTally(n_trials, len(candidates), frozenset(unbegun))
 
 
+def tally_plan(run_folder: Path, plan: ExperimentPlan) -> SearchTally | None:
+    """Count the candidates of an experiment that were begun; None without a search."""
+    optuna = plan.spec.search.optuna
+    candidates = [trial.id for trial in plan.trials if trial.search is not None]
+    return None if optuna is None else tally_search(run_folder, candidates, optuna.n_trials)
+
+
 def tally_planned(run_folder: Path, plan: RunPlan) -> SearchTally | None:
     """Count the candidates of a plan that were begun; None without a search."""
     optuna = read_section(plan.spec, "search", "optuna")
@@ -70,11 +78,6 @@ def settle_search(
     trials: Sequence[TrialResult], plan: RunPlan, run_folder: Path
 ) -> tuple[list[TrialResult], SearchSummary | None]:
     """Distinguish what a search did not try from what is missing.
-
-    Args:
-        trials: gathered trials.
-        plan: content of `plan.json`.
-        run_folder: folder of the run.
 
     Returns:
         The trials, where those that were not begun are `untried` and have no cells; and the progress of the

@@ -21,6 +21,7 @@ from support.provenance_gaps import find_gaps
 
 from lora_bench import report
 from lora_bench.cli import main as cli
+from lora_bench.cli.options import add_options
 from lora_bench.errors import DatasetError, InterruptedRunError
 from lora_bench.evaluation import folder_scores as scoring
 from lora_bench.planning.plan import plan_file
@@ -98,7 +99,7 @@ def test_a_verb_explains_each_of_its_options(verb: str, capsys: pytest.CaptureFi
     assert f"usage: lora-bench {verb} " in capsys.readouterr().out
     parser = argparse.ArgumentParser(add_help=False)
     command = cli.load_command(verb)
-    command.add_arguments(parser)
+    add_options(parser, command.Options)
     actions = {action.dest: action for action in parser._actions}
     assert set(actions) == {field.name for field in fields(command.Options)}
     assert [name for name, action in actions.items() if not action.help] == []
@@ -399,6 +400,7 @@ def test_a_cluster_is_joined_by_the_executor_ray_only(
 TERMINATED = """
 import os, signal, sys
 from lora_bench.cli import main as cli
+from lora_bench.cli.options import add_options
 from lora_bench.runner import experiment
 def run_experiment(plan, **options):
     os.kill(os.getpid(), signal.SIGTERM)
@@ -543,7 +545,7 @@ def test_doctor_names_what_is_missing_with_the_mend(
     monkeypatch.setattr(doctor, "package_versions", lambda: versions)
     monkeypatch.setattr(doctor, "gpu_names", list)
     monkeypatch.setattr(doctor, "look_at_encoders", list)
-    assert doctor.execute(doctor.Options(json=True)) == 0
+    assert doctor.execute(doctor.Options(model=None, json=True)) == 0
     findings = {item["name"]: item for item in json.loads(capsys.readouterr().out)["findings"]}
     assert not findings["audiocraft"]["ok"]
     assert findings["audiocraft"]["mend"].startswith("uv sync --inexact --extra audiocraft")
@@ -551,7 +553,7 @@ def test_doctor_names_what_is_missing_with_the_mend(
     assert findings["facebook/musicgen-small"]["mend"].startswith("hf download facebook/musicgen-small")
     assert findings["pocket"]["ok"]
     versions["torch"] = None
-    assert doctor.execute(doctor.Options()) == 1
+    assert doctor.execute(doctor.Options(model=None, json=False)) == 1
     assert "MISSING  torch" in capsys.readouterr().out
 
 

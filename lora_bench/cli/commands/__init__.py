@@ -1,1 +1,1 @@
-"""One module per verb, with its `Options`, `add_arguments(parser)` and `execute(options) -> exit code`."""
+"""One module per verb, with its `Options` and `execute(options) -> exit code`."""

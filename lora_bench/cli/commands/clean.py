@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_bench.cli import shared_options
+from lora_bench.cli.options import json_option, option, runs_dir_option
 from lora_bench.cli.tables import format_table, print_json
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.runner.jobs.cleanup import Findings, find_left_over, group_by_kind, remove_left_over
@@ -19,20 +18,12 @@ SCHEMA = 1
 class Options:
     """Options of `lora-bench clean`."""
 
-    runs_dir: Path
-    old_trials: bool
-    yes: bool
-    json: bool
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    shared_options.add_runs_dir(parser)
-    parser.add_argument(
-        "--old-trials", action="store_true", help="include trials that are no longer in the spec of their run"
+    runs_dir: Path = runs_dir_option()
+    old_trials: bool = option(
+        "--old-trials", help="include trials that are no longer in the spec of their run"
     )
-    parser.add_argument("--yes", action="store_true", help="remove what is listed")
-    shared_options.add_json(parser)
+    yes: bool = option("--yes", help="remove what is listed")
+    json: bool = json_option()
 
 
 def execute(options: Options) -> int:

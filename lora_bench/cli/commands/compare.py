@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lora_bench.cli import shared_options
+from lora_bench.cli.options import json_option, option, runs_dir_option
 from lora_bench.cli.run_places import resolve_run
 from lora_bench.cli.tables import format_number, format_table, print_json
 from lora_bench.comparison.side_by_side import (
@@ -39,27 +38,18 @@ Taken = tuple[str, Resources, Resources]
 """Resources of both sides of a pair, by its name."""
 
 
+def _side_option() -> Path:
+    return option(metavar="SPEC|RUN_DIR[:TRIAL]", help="a run, its results.json, or one of its trials")
+
+
 @dataclass(frozen=True)
 class Options:
     """Options of `lora-bench compare`."""
 
-    first: Path
-    second: Path
-    runs_dir: Path
-    json: bool
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    for name in ("first", "second"):
-        parser.add_argument(
-            name,
-            type=Path,
-            metavar="SPEC|RUN_DIR[:TRIAL]",
-            help="a run, its results.json, or one of its trials",
-        )
-    shared_options.add_runs_dir(parser)
-    shared_options.add_json(parser)
+    first: Path = _side_option()
+    second: Path = _side_option()
+    runs_dir: Path = runs_dir_option()
+    json: bool = json_option()
 
 
 def execute(options: Options) -> int:

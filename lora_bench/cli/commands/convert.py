@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lora_bench.cli.options import option
 from lora_bench.errors import EXIT_OK
 
 
@@ -14,30 +14,21 @@ from lora_bench.errors import EXIT_OK
 class Options:
     """Options of `lora-bench convert`."""
 
-    source: str
-    to: Path
-    form: Literal["transformers", "audiocraft"] | None
-    adapter: Path | None
-    base: str | None
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="pocket, a hub id, the folder of a model or an adapter, or a checkpoint.th",
+    source: str = option(
+        metavar="SOURCE", help="pocket, a hub id, the folder of a model or an adapter, or a checkpoint.th"
     )
-    parser.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="a new folder")
-    parser.add_argument(
+    to: Path = option("--to", metavar="FOLDER", help="a new folder")
+    form: Literal["transformers", "audiocraft"] | None = option(
         "--form",
         choices=("transformers", "audiocraft"),
         help="format to write; default: the one that the source does not have",
     )
-    parser.add_argument(
-        "--adapter", type=Path, metavar="DIR", help="merge this adapter into the weights of the model"
+    adapter: Path | None = option(
+        "--adapter", metavar="DIR", help="merge this adapter into the weights of the model"
     )
-    parser.add_argument("--base", metavar="MODEL", help="the converted model that an adapter belongs to")
+    base: str | None = option(
+        "--base", metavar="MODEL", help="the converted model that an adapter belongs to"
+    )
 
 
 def execute(options: Options) -> int:

@@ -5,7 +5,6 @@ Nothing uses the network.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
@@ -15,10 +14,11 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from lora_bench.cli import shared_options
 from lora_bench.cli.findings import GIB, Finding, format_findings
+from lora_bench.cli.options import json_option, option
 from lora_bench.cli.tables import print_json
 from lora_bench.errors import EXIT_FAILURE, EXIT_OK, LoraBenchError, ModelError
+from lora_bench.forecast.shapes import hub_cache
 from lora_bench.process_environment import is_writable
 from lora_bench.runner.environment import count_cpus, cpu_name, gpu_names, memory_gib, package_versions
 
@@ -30,16 +30,10 @@ MODEL_ENCODERS = ("mfcc20", "encodec")  # use the music model, so they run where
 class Options:
     """Options of `lora-bench doctor`."""
 
-    model: str | None = None
-    json: bool = False
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    parser.add_argument(
+    model: str | None = option(
         "--model", metavar="ID", help="load this model offline, and report its properties or what is missing"
     )
-    shared_options.add_json(parser)
+    json: bool = json_option()
 
 
 def execute(options: Options) -> int:
@@ -170,12 +164,6 @@ def look_at_backends() -> Iterator[Finding]:
             ok, detail = False, f"{version}, {error.__cause__}"
     mend = f"{INSTALL}  (in the repository; pip alone cannot resolve its pins)"
     yield Finding("backends", "audiocraft", ok, " ".join(detail.split())[:200], mend)
-
-
-def hub_cache() -> Path:
-    """Return the cache of the Hugging Face hub."""
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
 
 
 def look_at_executors() -> Iterator[Finding]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_bench.cli import shared_options
+from lora_bench.cli.options import metric_option, option, run_option, runs_dir_option, trial_option
 from lora_bench.cli.run_places import resolve_run
 from lora_bench.errors import EXIT_OK
 
@@ -16,34 +15,21 @@ from lora_bench.errors import EXIT_OK
 class Options:
     """Options of `lora-bench export`."""
 
-    run: Path
-    runs_dir: Path
-    trial: str
-    metric: str | None
-    to: Path
-    merged: bool
-    license: str | None
-    push_to_hub: str | None
-    public: bool
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    shared_options.add_run(parser)
-    shared_options.add_trial(parser)
-    parser.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="a new folder")
-    parser.add_argument(
-        "--merged", action="store_true", help="merge the adapter into the weights, for transformers"
-    )
-    parser.add_argument(
+    run: Path = run_option()
+    runs_dir: Path = runs_dir_option()
+    trial: str = trial_option()
+    metric: str | None = metric_option()
+    to: Path = option("--to", metavar="FOLDER", help="a new folder")
+    merged: bool = option("--merged", help="merge the adapter into the weights, for transformers")
+    license: str | None = option(
         "--license", metavar="ID", help="licence for the model card; default: that of the base weights"
     )
-    parser.add_argument(
+    push_to_hub: str | None = option(
         "--push-to-hub",
         metavar="OWNER/NAME",
         help="also upload to this repository of the Hugging Face Hub; a new one is private unless --public",
     )
-    parser.add_argument("--public", action="store_true", help="make a new repository public")
+    public: bool = option("--public", help="make a new repository public")
 
 
 def execute(options: Options) -> int:

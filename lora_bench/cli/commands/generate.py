@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_bench.cli import shared_options
+from lora_bench.cli.options import (
+    metric_option,
+    option,
+    quiet_option,
+    run_option,
+    runs_dir_option,
+    trial_option,
+)
 from lora_bench.cli.progress_display import open_display
 from lora_bench.cli.run_places import resolve_run
 from lora_bench.errors import EXIT_OK, UsageError
@@ -19,38 +25,22 @@ MAX_PROMPT = 2000
 class Options:
     """Options of `lora-bench generate`."""
 
-    run: Path
-    runs_dir: Path
-    trial: str
-    metric: str | None
-    prompt: str
-    seconds: float | None
-    scale: float
-    clip: int
-    seed: int | None
-    to: Path | None
-    force: bool
-    quiet: bool
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    shared_options.add_run(parser)
-    shared_options.add_trial(parser)
-    parser.add_argument("--prompt", required=True, metavar="TEXT", help="text to generate from")
-    parser.add_argument(
-        "--seconds", type=float, metavar="S", help="length of the clip; default: that of the run's clips"
+    run: Path = run_option()
+    runs_dir: Path = runs_dir_option()
+    trial: str = trial_option()
+    metric: str | None = metric_option()
+    prompt: str = option("--prompt", metavar="TEXT", help="text to generate from")
+    seconds: float | None = option(
+        "--seconds", metavar="S", help="length of the clip; default: that of the run's clips"
     )
-    parser.add_argument(
-        "--scale", type=float, default=1.0, metavar="0..1", help="strength of the adapter; default: 1"
+    scale: float = option("--scale", default=1.0, metavar="0..1", help="strength of the adapter; default: 1")
+    clip: int = option("--clip", default=0, metavar="N", help="index of the noise; default: 0")
+    seed: int | None = option("--seed", metavar="N", help="seed of the noise; default: the run's")
+    to: Path | None = option(
+        "--to", metavar="FILE", help="a .wav or .flac file; default: named after trial and prompt"
     )
-    parser.add_argument("--clip", type=int, default=0, metavar="N", help="index of the noise; default: 0")
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of the noise; default: the run's")
-    parser.add_argument(
-        "--to", type=Path, metavar="FILE", help="a .wav or .flac file; default: named after trial and prompt"
-    )
-    parser.add_argument("--force", action="store_true", help="overwrite existing files")
-    shared_options.add_quiet(parser)
+    force: bool = option("--force", help="overwrite existing files")
+    quiet: bool = quiet_option()
 
 
 def execute(options: Options) -> int:

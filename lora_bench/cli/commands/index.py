@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_bench.cli import shared_options
+from lora_bench.cli.options import option, reports_dir_option, runs_dir_option
 from lora_bench.cli.run_places import resolve_run
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.planning.run_folder import RunFolder
@@ -17,18 +16,9 @@ from lora_bench.planning.run_folder import RunFolder
 class Options:
     """Options of `lora-bench index`."""
 
-    runs: Path
-    runs_dir: Path
-    reports_dir: Path
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    parser.add_argument(
-        "runs", type=Path, metavar="RUNS_DIR|SPEC", help="a folder of runs, or a spec that has a run in one"
-    )
-    shared_options.add_runs_dir(parser)
-    shared_options.add_reports_dir(parser)
+    runs: Path = option(metavar="RUNS_DIR|SPEC", help="a folder of runs, or a spec that has a run in one")
+    runs_dir: Path = runs_dir_option()
+    reports_dir: Path = reports_dir_option()
 
 
 def execute(options: Options) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from lora_bench import api
 from lora_bench.cli.folder_survey import Survey, describe_survey, list_left_out, survey_folder
+from lora_bench.cli.options import option
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.folder_walk import spell_path
 from lora_bench.slugs import clean_name
@@ -64,29 +64,17 @@ repeats: {{train_seeds: [0]}}   # [0, 1, 2] shows how much trainings differ by c
 class Options:
     """Options of `lora-bench init`."""
 
-    folder: Path
-    output: Path | None
-    model: str
-    force: bool
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder of recordings")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="spec to write; default: the folder's name with .yaml",
+    folder: Path = option(metavar="FOLDER", help="a folder of recordings")
+    output: Path | None = option(
+        "-o", "--output", metavar="FILE", help="spec to write; default: the folder's name with .yaml"
     )
-    parser.add_argument(
+    model: str = option(
         "--model",
         default="pocket",
         metavar="ID",
         help="model to fine-tune: a hub id or a folder; default: pocket",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite an existing spec")
+    force: bool = option("--force", help="overwrite an existing spec")
 
 
 def execute(options: Options) -> int:
@@ -130,13 +118,7 @@ def choose_eval_frac(n_tracks: int) -> float:
 
 
 def write_spec(survey: Survey, place: Path, *, model: str) -> str:
-    """The text of the spec, with what was found in comments.
-
-    Args:
-        survey: the folder.
-        place: where the spec will lie.
-        model: `pocket`, a hub id or a local folder.
-    """
+    """Return the text of a spec that will lie at `place`, with what was found in comments."""
     durations_s = [sound.duration_s for sound in survey.sounds]
     n_tracks = len(survey.sounds)
     is_pocket = model == "pocket"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -12,9 +11,9 @@ from pathlib import Path
 
 from pydantic_core import to_json
 
-from lora_bench.cli import shared_options
 from lora_bench.cli.commands.validate import describe_plan
 from lora_bench.cli.inputs import load_plan
+from lora_bench.cli.options import json_option, option, overrides_option, runs_dir_option, spec_option
 from lora_bench.cli.tables import format_table, print_json_text
 from lora_bench.errors import EXIT_OK, Problem, SpecError
 from lora_bench.forecast import (
@@ -29,7 +28,7 @@ from lora_bench.forecast import (
 )
 from lora_bench.planning.plan import MANY_TRIALS, ExperimentPlan, TrialPlan
 from lora_bench.planning.run_folder import RunFolder
-from lora_bench.results.search_tally import SearchTally, tally_search
+from lora_bench.results.search_tally import tally_plan
 from lora_bench.runner.freshness import Reason, RunHistory
 from lora_bench.runner.search.optuna import INSTALL
 from lora_bench.store import JsonObject, to_jsonable
@@ -63,23 +62,13 @@ class Outlook:
 class Options:
     """Options of `lora-bench plan`."""
 
-    spec: Path
-    overrides: Sequence[str]
-    runs_dir: Path
-    probe: bool
-    json: bool
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    shared_options.add_spec(parser)
-    shared_options.add_runs_dir(parser)
-    parser.add_argument(
-        "--probe",
-        action="store_true",
-        help="measure memory and time of models that no earlier run has measured on this machine",
+    spec: Path = spec_option()
+    overrides: Sequence[str] = overrides_option()
+    runs_dir: Path = runs_dir_option()
+    probe: bool = option(
+        "--probe", help="measure memory and time of models that no earlier run has measured on this machine"
     )
-    shared_options.add_json(parser)
+    json: bool = json_option()
 
 
 def execute(options: Options) -> int:
@@ -116,7 +105,7 @@ def _finish(missing: list[Problem]) -> int:
 def _foresee(plan: ExperimentPlan, runs_dir: Path) -> list[Outlook]:
     """Return every trial with its reason and its prediction; finished trials take no time."""
     run_folder = runs_dir / plan.name
-    history, tally = RunHistory(run_folder), _tally(plan, run_folder)
+    history, tally = RunHistory(run_folder), tally_plan(run_folder, plan)
     forecaster = Forecaster(read_history(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
     outlooks: list[Outlook] = []
     for trial in plan.trials:
@@ -127,14 +116,6 @@ def _foresee(plan: ExperimentPlan, runs_dir: Path) -> list[Outlook]:
         later = tally is not None and not tally.is_over and trial.id in tally.unbegun
         outlooks.append(Outlook(trial, reason, prediction, is_chosen_later=later))
     return outlooks
-
-
-def _tally(plan: ExperimentPlan, run_folder: Path) -> SearchTally | None:
-    optuna = plan.spec.search.optuna
-    if optuna is None:
-        return None
-    candidates = [trial.id for trial in plan.trials if trial.search is not None]
-    return tally_search(run_folder, candidates, optuna.n_trials)
 
 
 def _probe(plan: ExperimentPlan, runs_dir: Path) -> None:
@@ -186,6 +167,11 @@ def make_document(
     }
 
 
+FIGURES = (
+    "disk_bytes", "memory_gib", "memory_origin", "memory_basis", "time_basis", "time_s", "origin", "n_records",
+)  # fmt: skip
+
+
 def _write_prediction(prediction: Prediction) -> JsonObject:
     adapter = prediction.adapter
     return {
@@ -193,14 +179,7 @@ def _write_prediction(prediction: Prediction) -> JsonObject:
         "trainable_params": None if adapter is None else adapter.trainable_params,
         "adapter_bytes": None if adapter is None else adapter.n_bytes,
         "problem": None if adapter is None else adapter.problem,
-        "disk_bytes": prediction.disk_bytes,
-        "memory_gib": prediction.memory_gib,
-        "memory_origin": prediction.memory_origin,
-        "memory_basis": prediction.memory_basis,
-        "time_basis": prediction.time_basis,
-        "time_s": prediction.time_s,
-        "origin": prediction.origin,
-        "n_records": prediction.n_records,
+        **{name: getattr(prediction, name) for name in FIGURES},
     }
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_bench.cli import shared_options
+from lora_bench.cli.options import reports_dir_option, run_option, runs_dir_option
 from lora_bench.cli.run_places import resolve_run
 from lora_bench.errors import EXIT_OK
 
@@ -15,15 +14,9 @@ from lora_bench.errors import EXIT_OK
 class Options:
     """Options of `lora-bench report`."""
 
-    run: Path
-    runs_dir: Path
-    reports_dir: Path
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    shared_options.add_run(parser)
-    shared_options.add_reports_dir(parser)
+    run: Path = run_option()
+    runs_dir: Path = runs_dir_option()
+    reports_dir: Path = reports_dir_option()
 
 
 def execute(options: Options) -> int:

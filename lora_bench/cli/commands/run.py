@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lora_bench import api
-from lora_bench.cli import shared_options
 from lora_bench.cli.inputs import load_plan
+from lora_bench.cli.options import (
+    option,
+    overrides_option,
+    quiet_option,
+    reports_dir_option,
+    runs_dir_option,
+    spec_option,
+)
 from lora_bench.cli.progress_display import open_display
 from lora_bench.cli.tables import format_table
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, InterruptedRunError, SpecError, UsageError
@@ -24,31 +30,20 @@ from lora_bench.results.search_tally import UNTRIED, describe_rest
 class Options:
     """Options of `lora-bench run`."""
 
-    spec: Path
-    overrides: Sequence[str]
-    runs_dir: Path
-    reports_dir: Path
-    executor: str | None
-    ray_address: str | None
-    yes: bool
-    quiet: bool
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    shared_options.add_spec(parser)
-    shared_options.add_runs_dir(parser)
-    shared_options.add_reports_dir(parser)
-    parser.add_argument(
+    spec: Path = spec_option()
+    overrides: Sequence[str] = overrides_option()
+    runs_dir: Path = runs_dir_option()
+    reports_dir: Path = reports_dir_option()
+    executor: str | None = option(
         "--executor",
         choices=("local", "ray"),
         help="run one trial at a time, or several in parallel with Ray Tune; default: local",
     )
-    parser.add_argument(
+    ray_address: str | None = option(
         "--ray-address", metavar="HOST:PORT", help="join this Ray cluster (implies --executor ray)"
     )
-    parser.add_argument("--yes", action="store_true", help="run a plan of many trials without confirmation")
-    shared_options.add_quiet(parser)
+    yes: bool = option("--yes", help="run a plan of many trials without confirmation")
+    quiet: bool = quiet_option()
 
 
 def execute(options: Options) -> int:

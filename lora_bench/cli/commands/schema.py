@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from importlib import resources
 
+from lora_bench.cli.options import option
 from lora_bench.cli.tables import print_json_text
 from lora_bench.errors import EXIT_OK
 
@@ -14,12 +14,7 @@ from lora_bench.errors import EXIT_OK
 class Options:
     """Options of `lora-bench schema`."""
 
-    results: bool
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    parser.add_argument("--results", action="store_true", help="print the schema of results.json instead")
+    results: bool = option("--results", help="print the schema of results.json instead")
 
 
 def execute(options: Options) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench import api
-from lora_bench.cli import shared_options
+from lora_bench.cli.options import json_option, option, quiet_option
 from lora_bench.cli.progress_display import open_display
 from lora_bench.cli.tables import format_number, format_table, print_json
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
@@ -34,58 +34,51 @@ GUARDS = {
 }
 
 
+def _read_seconds(text: str) -> float:
+    """Return a length in seconds above zero."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a length in seconds above 0, such as 8")
+    return seconds
+
+
 @dataclass(frozen=True)
 class Options:
     """Options of `lora-bench score`."""
 
-    reference: Path
-    generated: Path
-    metrics: Sequence[str]
-    prompt: str | None
-    clip_s: float | None
-    model: str | None
-    with_guards: bool
-    quiet: bool
-    json: bool
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    parser.add_argument("--reference", required=True, type=Path, metavar="DIR", help="folder of recordings")
-    parser.add_argument(
-        "--generated", required=True, type=Path, metavar="DIR", help="folder of clips to score"
-    )
-    parser.add_argument(
+    reference: Path = option("--reference", metavar="DIR", help="folder of recordings")
+    generated: Path = option("--generated", metavar="DIR", help="folder of clips to score")
+    metrics: Sequence[str] = option(
         "--metric",
-        required=True,
         action="append",
-        dest="metrics",
         metavar="NAME",
         help="a metric, such as mfcc20 or encodec; with @codec at its end, the references pass through the model's "
         "codec first; can be repeated",
     )
-    parser.add_argument(
+    prompt: str | None = option(
         "--prompt", metavar="TEXT", help="text that the clips were generated from, for clap_score"
     )
-    parser.add_argument(
+    clip_s: float | None = option(
         "--clip-s",
         type=_read_seconds,
         metavar="S",
         help="cut all files into clips of this length; default: score whole files",
     )
-    parser.add_argument(
+    model: str | None = option(
         "--model",
         metavar="ID",
         help="model that provides the codec of encodec and NAME@codec and the sample rate of mfcc20; default: pocket",
     )
-    parser.add_argument(
+    with_guards: bool = option(
         "--no-guards",
         action="store_false",
-        dest="with_guards",
         help="compute scores only: no reference levels, diversity, silence, repetition or copies",
     )
-    shared_options.add_quiet(parser)
-    shared_options.add_json(parser)
+    quiet: bool = quiet_option()
+    json: bool = json_option()
 
 
 def execute(options: Options) -> int:
@@ -121,17 +114,6 @@ def execute(options: Options) -> int:
     else:
         _print_scores(result)
     return EXIT_INCOMPLETE if result["unscored"] else EXIT_OK
-
-
-def _read_seconds(text: str) -> float:
-    """Return a length in seconds above zero."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: expected a length in seconds above 0, such as 8")
-    return seconds
 
 
 def _print_scores(result: dict[str, Any]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 
+from lora_bench.cli.options import option
 from lora_bench.cli.tables import format_table
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.spec.shipped import shipped_specs
@@ -14,13 +14,8 @@ from lora_bench.spec.shipped import shipped_specs
 class Options:
     """Options of `lora-bench specs`."""
 
-    name: str | None
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="spec to print, such as quickstart; default: list all"
+    name: str | None = option(
+        nargs="?", metavar="NAME", help="spec to print, such as quickstart; default: list all"
     )
 
 

@@ -6,19 +6,18 @@ A trial that was done for other settings, or failed before the present run began
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from lora_bench.cli import shared_options
+from lora_bench.cli.options import json_option, run_option, runs_dir_option
 from lora_bench.cli.tables import format_table, print_json
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, StoreError, UsageError
 from lora_bench.planning.plan import plan_file
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.results.reading import read_record, read_run_plan
 from lora_bench.results.run_files import PlannedTrial
-from lora_bench.results.search_tally import UNTRIED, SearchTally, tally_planned, tally_search
+from lora_bench.results.search_tally import UNTRIED, SearchTally, tally_plan, tally_planned
 from lora_bench.runner.freshness import is_held
 from lora_bench.runner.jobs.state import view_trial
 from lora_bench.spec import load_spec
@@ -53,18 +52,9 @@ class TrialStatus:
 class Options:
     """Options of `lora-bench status`."""
 
-    target: Path
-    runs_dir: Path
-    json: bool
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    parser.add_argument(
-        "target", type=Path, metavar="SPEC|RUN_DIR", help="a run, given by its spec or its folder"
-    )
-    shared_options.add_runs_dir(parser)
-    shared_options.add_json(parser)
+    target: Path = run_option()
+    runs_dir: Path = runs_dir_option()
+    json: bool = json_option()
 
 
 def execute(options: Options) -> int:
@@ -176,14 +166,12 @@ def find_run(target: Path, runs_dir: Path) -> tuple[Path, Sequence[PlannedTrial]
     if not target.exists():
         raise UsageError(f"{target}: does not exist; expected a spec or the folder of a run")
     plan = plan_file(load_spec(target))
-    run_folder, optuna = (runs_dir / plan.name).absolute(), plan.spec.search.optuna
+    run_folder = (runs_dir / plan.name).absolute()
     if find_run_began(run_folder) is not None and RunFolder(run_folder).plan.is_file():
         found = read_run_plan(run_folder)
         return run_folder, found.trials, tally_planned(run_folder, found)
-    candidates = [trial.id for trial in plan.trials if trial.search is not None]
-    tally = tally_search(run_folder, candidates, optuna.n_trials) if optuna is not None else None
     planned = [PlannedTrial.model_validate(to_jsonable(trial)) for trial in plan.trials]
-    return run_folder, planned, tally
+    return run_folder, planned, tally_plan(run_folder, plan)
 
 
 def describe_trial(folder: TrialFolder, planned: PlannedTrial) -> TrialStatus:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lora_bench.cli.inputs import load_plan
+from lora_bench.cli.options import option
 from lora_bench.errors import EXIT_OK, Problem, SpecError, UsageError
 from lora_bench.planning.plan import ExperimentPlan
 
@@ -16,17 +16,9 @@ from lora_bench.planning.plan import ExperimentPlan
 class Options:
     """Options of `lora-bench validate`."""
 
-    specs: Sequence[Path]
-    spec_only: bool
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    parser.add_argument("specs", nargs="+", type=Path, metavar="SPEC", help="YAML files or shipped specs")
-    parser.add_argument(
-        "--spec-only",
-        action="store_true",
-        help="do not look for recordings, captions and models on this machine",
+    specs: Sequence[Path] = option(nargs="+", metavar="SPEC", help="YAML files or shipped specs")
+    spec_only: bool = option(
+        "--spec-only", help="do not look for recordings, captions and models on this machine"
     )
 
 
