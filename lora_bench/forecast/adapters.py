@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lora_bench.forecast.shapes import Linear, ModelShape
 from lora_bench.spec.schema import LoraSpec
-from lora_bench.spec.targets import EXPANDED_TARGETS, PATTERN_PREFIX, explain_unmatched
+from lora_bench.spec.targets import explain_unmatched, match_term, split_targets
 
 BYTES_PER_PARAMETER = 4  # adapters are trained and saved in float32
 HEADER_BYTES_PER_TENSOR = 145  # name, shape and offsets in a safetensors file
@@ -46,43 +46,26 @@ def size_adapter(shape: ModelShape, lora: LoraSpec) -> AdapterSize:
 
 def match_targets(targets: str | Sequence[str], linears: Sequence[Linear]) -> tuple[list[Linear], str | None]:
     """Return the layers that targets match, and a message about the first term that matches none."""
-    if not isinstance(targets, str):
-        terms = list(targets)
-    elif targets.startswith(PATTERN_PREFIX):
-        terms = [targets]
-    else:
-        terms = [term.strip() for term in targets.split("+")]
+    modules = [linear.name for linear in linears]
     names: set[str] = set()
     problem: str | None = None
-    for term in terms:
-        found = {linear.name for linear in linears if _matches(term, linear)}
+    for term in split_targets(targets):
+        try:
+            found = match_term(term, modules)
+        except re.error:
+            found = []
         if not found and problem is None:
             groups = sorted({linear.group for linear in linears})
-            hint = explain_unmatched(term, [linear.name for linear in linears], groups)
+            hint = explain_unmatched(term, modules, groups)
             problem = f"target `{term}` matches no module of the model{hint}"
-        names |= found
+        names.update(found)
     return [linear for linear in linears if linear.name in names], problem
-
-
-def _matches(term: str, linear: Linear) -> bool:
-    """A group, a sum's name, a pattern for the whole name, or dotted parts of the name."""
-    if term.startswith(PATTERN_PREFIX):
-        try:
-            return re.fullmatch(term.removeprefix(PATTERN_PREFIX), linear.name) is not None
-        except re.error:
-            return False
-    if linear.group in EXPANDED_TARGETS.get(term, (term,)):
-        return True
-    return term not in EXPANDED_TARGETS and f".{term}." in f".{linear.name}."
 
 
 def list_problems(lora: LoraSpec, shape: ModelShape) -> list[str]:
     """List targets that match no layer of a model, and what exists; a trial with one would fail."""
-    terms = lora.targets if isinstance(lora.targets, list) else [lora.targets]
-    terms = [
-        part for term in terms for part in ([term] if term.startswith(PATTERN_PREFIX) else term.split("+"))
-    ]
-    found = [problem for term in terms if (problem := match_targets([term.strip()], shape.linears)[1])]
+    terms = split_targets(lora.targets)
+    found = [problem for term in terms if (problem := match_targets([term], shape.linears)[1])]
     if not found:
         return []
     groups = ", ".join(dict.fromkeys(linear.group for linear in shape.linears))

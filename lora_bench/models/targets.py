@@ -1,8 +1,4 @@
-"""Resolve LoRA targets of the spec to full module names, and count them.
-
-PEFT matches suffixes, so that `q_proj` means self- and cross-attention alike, and a name without a match goes unnoticed
-next to one with a match.  Here each term is resolved and counted separately.
-"""
+"""Resolve LoRA targets of the spec to full module names, and count them."""
 
 from __future__ import annotations
 
@@ -10,57 +6,20 @@ import re
 from collections.abc import Iterable, Sequence
 
 from lora_bench.errors import NoModulesMatchedError
-from lora_bench.spec.targets import PATTERN_PREFIX, explain_unmatched
-
-GROUPS: dict[str, re.Pattern[str]] = {
-    "self_attention": re.compile(r"(^|\.)self_attn\.(q|k|v|out)_proj$"),
-    "cross_attention": re.compile(r"(^|\.)encoder_attn\.(q|k|v|out)_proj$"),
-    "ffn": re.compile(r"(^|\.)fc[12]$"),
-    "heads": re.compile(r"(^|\.)lm_heads\.\d+$"),
-    "conditioning": re.compile(r"(^|\.)enc_to_dec_proj$"),
-}
-"""Disjoint groups of a MusicGen decoder's linear layers, by name."""
-
-SUMS: dict[str, tuple[str, ...]] = {
-    "attention": ("self_attention", "cross_attention"),
-    "all": tuple(GROUPS),
-}
-"""Words that stand for several groups."""
-
-
-def find_group(name: str) -> str | None:
-    """Return the group of a module; None if it has none."""
-    return next((group for group, pattern in GROUPS.items() if pattern.search(name)), None)
+from lora_bench.spec.targets import (
+    EXPANDED_TARGETS,
+    GROUPS,
+    explain_unmatched,
+    find_group,
+    match_term,
+    split_targets,
+)
 
 
 def count_by_group(names: Iterable[str]) -> dict[str, int]:
     """Count modules per group, in the order of `GROUPS`; groups without a module do not appear."""
     groups = [find_group(name) or "other" for name in names]
     return {group: groups.count(group) for group in (*GROUPS, "other") if group in groups}
-
-
-def split_targets(targets: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the terms of a target: the list as it is, one pattern, or the terms of a sum."""
-    if not isinstance(targets, str):
-        return tuple(targets)
-    if targets.startswith(PATTERN_PREFIX):
-        return (targets,)
-    return tuple(term.strip() for term in targets.split("+"))
-
-
-def _match_term(term: str, names: Sequence[str]) -> list[str]:
-    if term.startswith(PATTERN_PREFIX):
-        try:
-            pattern = re.compile(term.removeprefix(PATTERN_PREFIX))
-        except re.error as error:
-            raise NoModulesMatchedError(
-                f"lora.targets: {term!r} is not a regular expression ({error}); correct it"
-            ) from error
-        return [name for name in names if pattern.fullmatch(name)]
-    groups = SUMS.get(term, (term,) if term in GROUPS else ())
-    if groups:
-        return [name for name in names if find_group(name) in groups]
-    return [name for name in names if f".{term}." in f".{name}."]
 
 
 def _describe(names: Sequence[str]) -> str:
@@ -82,15 +41,17 @@ def resolve_targets(targets: str | Sequence[str], names: Sequence[str]) -> tuple
     Raises:
         NoModulesMatchedError: a term matches nothing; lists the existing modules.
     """
-    terms = split_targets(targets)
     matched: set[str] = set()
-    for term in terms:
-        found = _match_term(term, names) if term else []
+    for term in split_targets(targets):
+        try:
+            found = match_term(term, names) if term else []
+        except re.error as error:
+            raise NoModulesMatchedError(
+                f"lora.targets: {term!r} is not a regular expression ({error}); correct it"
+            ) from error
         if not found:
-            hint = (
-                explain_unmatched(term, names, (*GROUPS, *SUMS))
-                or "; text encoder and codec are never adapted"
-            )
+            hint = explain_unmatched(term, names, (*GROUPS, *EXPANDED_TARGETS))
+            hint = hint or "; text encoder and codec are never adapted"
             raise NoModulesMatchedError(
                 f"lora.targets: {term!r} matches no module of the decoder, expected at least one{hint}. "
                 f"{_describe(names)}"

@@ -1,4 +1,8 @@
-"""Words for LoRA targets, spelled out: which of them mean the same."""
+"""LoRA targets: the groups of a MusicGen's modules, what a target matches, and which of them mean the same.
+
+PEFT matches suffixes, so that `q_proj` means self- and cross-attention alike, and a name without a match goes unnoticed
+next to one with a match.  Here each term is resolved and counted separately.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,48 @@ from typing import Any
 from lora_bench.spec.words import find_near
 
 PATTERN_PREFIX = "re:"
+GROUPS: dict[str, re.Pattern[str]] = {
+    "self_attention": re.compile(r"(^|\.)self_attn\.(q|k|v|out)_proj$"),
+    "cross_attention": re.compile(r"(^|\.)encoder_attn\.(q|k|v|out)_proj$"),
+    "ffn": re.compile(r"(^|\.)fc[12]$"),
+    "heads": re.compile(r"(^|\.)lm_heads\.\d+$"),
+    "conditioning": re.compile(r"(^|\.)enc_to_dec_proj$"),
+}
+"""Disjoint groups of a MusicGen decoder's linear layers, by name."""
 EXPANDED_TARGETS: dict[str, tuple[str, ...]] = {
     "attention": ("self_attention", "cross_attention"),
-    "all": ("self_attention", "cross_attention", "ffn", "heads", "conditioning"),
+    "all": tuple(GROUPS),
 }
 """Words that stand for several groups of modules."""
+
+
+def find_group(name: str) -> str | None:
+    """Return the group of a module; None if it has none."""
+    return next((group for group, pattern in GROUPS.items() if pattern.search(name)), None)
+
+
+def split_targets(targets: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the terms of a target: the list as it is, one pattern, or the terms of a sum."""
+    if not isinstance(targets, str):
+        return tuple(targets)
+    if targets.startswith(PATTERN_PREFIX):
+        return (targets,)
+    return tuple(term.strip() for term in targets.split("+"))
+
+
+def match_term(term: str, names: Sequence[str]) -> list[str]:
+    """Return the modules of a group or of a sum, those whose whole name a pattern matches, or with dotted parts `term`.
+
+    Raises:
+        re.error: the pattern is no regular expression.
+    """
+    if term.startswith(PATTERN_PREFIX):
+        pattern = re.compile(term.removeprefix(PATTERN_PREFIX))
+        return [name for name in names if pattern.fullmatch(name)]
+    groups = EXPANDED_TARGETS.get(term, (term,) if term in GROUPS else ())
+    if groups:
+        return [name for name in names if find_group(name) in groups]
+    return [name for name in names if f".{term}." in f".{name}."]
 
 
 def spell_targets(targets: Any) -> Any:
