@@ -99,14 +99,6 @@ class GridSpec(Section):
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, dict) else value
 
-    @property
-    def n_combinations(self) -> int:
-        """Size of the product before exclusions."""
-        size = 1
-        for values in self.axes.values():
-            size *= len(values)
-        return size
-
 
 class TrialsSpec(Section):
     """The trials that are compared, in addition to the zero-shot model."""
