@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import yaml
@@ -139,26 +138,10 @@ def check_conditioners(config: JsonObject, name: str) -> None:
     )
 
 
-@dataclass(frozen=True)
-class DecoderSettings:
-    """Arguments of transformers' `MusicgenDecoderConfig`."""
-
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    ffn_dim: int
-    activation_function: str
-    dropout: float
-    num_codebooks: int
-    audio_channels: int
-    max_position_embeddings: int
-    pad_token_id: int
-    bos_token_id: int
-
-
-def decoder_config_from_audiocraft(config: JsonObject, frame_rate_hz: float, name: str) -> DecoderSettings:
-    """Return transformers' settings of the decoder.
+def decoder_config_from_audiocraft(
+    config: JsonObject, frame_rate_hz: float, name: str
+) -> MusicgenDecoderConfig:
+    """Return transformers' config of the decoder.
 
     Args:
         config: of the language model.
@@ -182,7 +165,7 @@ def decoder_config_from_audiocraft(config: JsonObject, frame_rate_hz: float, nam
     card = int(look_up(config, "transformer_lm.card"))
     width = int(look_up(config, "transformer_lm.dim"))
     segment_s = float(look_up(config, "dataset.segment_duration", 30.0))
-    return DecoderSettings(
+    return MusicgenDecoderConfig(
         vocab_size=card,
         hidden_size=width,
         num_hidden_layers=int(look_up(config, "transformer_lm.num_layers")),
@@ -203,10 +186,7 @@ def decoder_config_to_audiocraft(
 ) -> dict[str, JsonValue]:
     """Return audiocraft's config of a language model, complete for its own loader.
 
-    Args:
-        decoder: transformers' config.
-        frame_rate_hz: of the codec.
-        text_name: of the T5, as `from_pretrained` knows it.
+    `text_name` is the T5, as `from_pretrained` knows it; the frame rate is that of the codec.
     """
     delays = list(find_delays(decoder.num_codebooks, decoder.audio_channels))
     is_stereo = decoder.audio_channels == 2
@@ -315,12 +295,7 @@ def _find_bandwidth_kbps(codec: EncodecConfig, n_codebooks: int) -> float:
 
 
 def codec_config_to_audiocraft(codec: EncodecConfig, n_codebooks: int) -> dict[str, JsonValue]:
-    """Return audiocraft's config of an EnCodec, complete for its own loader.
-
-    Args:
-        codec: transformers' config.
-        n_codebooks: of one channel.
-    """
+    """Return audiocraft's config of an EnCodec with `n_codebooks` a channel, complete for its own loader."""
     return {
         "solver": "compression",
         "device": "cpu",
@@ -366,11 +341,11 @@ def codec_config_to_audiocraft(codec: EncodecConfig, n_codebooks: int) -> dict[s
     }
 
 
-def join_configs(decoder: DecoderSettings, codec: EncodecConfig, text: Any) -> MusicgenConfig:
+def join_configs(decoder: MusicgenDecoderConfig, codec: EncodecConfig, text: Any) -> MusicgenConfig:
     """Return transformers' config of a whole MusicGen."""
     parts: dict[str, Any] = {
         "text_encoder": text.to_dict(),
         "audio_encoder": codec.to_dict(),
-        "decoder": asdict(decoder),
+        "decoder": decoder.to_dict(),
     }
     return cast("Any", MusicgenConfig)(**parts)

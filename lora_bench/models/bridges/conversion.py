@@ -78,14 +78,9 @@ def _convert_model(source: str, folder: Path, library: Library | None, adapter: 
 
 
 def write_merged(model: ModelSpec, adapter: Path, folder: Path) -> None:
-    """Write a model of either form with an adapter in its weights, in transformers' form and float32.
+    """Write a model of either form with an adapter in its weights, in transformers' form, into an existing folder.
 
-    Half precision would lose part of the update.
-
-    Args:
-        model: id and revision; its arithmetic does not matter.
-        adapter: trained on this model.
-        folder: exists.
+    The weights are float32: half precision would lose part of the update.
 
     Raises:
         ModelError: the model is unavailable, or the adapter is another model's.

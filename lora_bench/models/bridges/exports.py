@@ -18,11 +18,11 @@ import yaml
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from torch import Tensor, nn
 from transformers import EncodecConfig, EncodecModel
+from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
 from lora_bench.errors import ModelError
 from lora_bench.models.audiocraft_library import INSTALL
 from lora_bench.models.bridges.configs import (
-    DecoderSettings,
     codec_config_from_audiocraft,
     codec_config_to_audiocraft,
     decoder_config_from_audiocraft,
@@ -127,11 +127,7 @@ def read_parts(files: AudiocraftFiles) -> tuple[MusicGenParts, list[Path]]:
 
 
 def check_export(path: Path, name: str) -> None:
-    """Refuse an unsupported language model by its config, without reading weights.
-
-    Args:
-        path: an export or a solver's checkpoint.
-        name: of the model, for errors.
+    """Refuse an export or a solver's checkpoint of an unsupported model by its config, without reading weights.
 
     Raises:
         ModelError: the file is damaged, or the model is not supported.
@@ -140,7 +136,7 @@ def check_export(path: Path, name: str) -> None:
     decoder_config_from_audiocraft(config, 50.0, name)  # the frame rate only sizes the positions
 
 
-def _check_codes(decoder: DecoderSettings, codec: EncodecConfig, name: str) -> None:
+def _check_codes(decoder: MusicgenDecoderConfig, codec: EncodecConfig, name: str) -> None:
     """Refuse a model trained on only the first codebooks of its codec (`compression_model_n_q`)."""
     wanted = decoder.num_codebooks // decoder.audio_channels, decoder.vocab_size
     found = codec.num_quantizers, codec.codebook_size
@@ -267,12 +263,7 @@ def _make_dict(*_: object) -> Package:
 
 
 def write_export(parts: MusicGenParts, folder: Path) -> None:
-    """Write audiocraft's two files, and the text encoder next to them.
-
-    Args:
-        parts: the model.
-        folder: exists.
-    """
+    """Write audiocraft's two files, and the text encoder next to them, into an existing folder."""
     decoder, codec = cast("Any", parts.config).decoder, cast("Any", parts.config).audio_encoder
     frame_rate_hz = codec.sampling_rate / codec.hop_length
     state = add_identity(parts.decoder_state, decoder.hidden_size)

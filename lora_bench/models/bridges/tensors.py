@@ -43,10 +43,7 @@ def name_in_audiocraft(name: str) -> str:
     Raises:
         KeyError: it is not one.
     """
-    for theirs, ours in MODULES:
-        if f"{name}.".startswith(theirs):
-            return _replace_in_layer(name, theirs, ours, IN_LAYER)
-    raise KeyError(name)
+    return _rename(name, MODULES, IN_LAYER)
 
 
 def name_in_transformers(name: str) -> str:
@@ -55,18 +52,19 @@ def name_in_transformers(name: str) -> str:
     Raises:
         KeyError: it is not one.
     """
-    swapped = [(ours, theirs) for theirs, ours in IN_LAYER]
-    for theirs, ours in MODULES:
-        if f"{name}.".startswith(ours):
-            return _replace_in_layer(name, ours, theirs, swapped)
+    modules, in_layer = ([(ours, theirs) for theirs, ours in pairs] for pairs in (MODULES, IN_LAYER))
+    return _rename(name, modules, in_layer)
+
+
+def _rename(name: str, modules: Sequence[tuple[str, str]], in_layer: Sequence[tuple[str, str]]) -> str:
+    dotted = f"{name}."  # lets modules match like weights
+    for old, new in modules:
+        if dotted.startswith(old):
+            renamed = new + dotted.removeprefix(old)
+            for before, after in in_layer:
+                renamed = renamed.replace(before, after)
+            return renamed.removesuffix(".")
     raise KeyError(name)
-
-
-def _replace_in_layer(name: str, old: str, new: str, in_layer: Sequence[tuple[str, str]]) -> str:
-    renamed = f"{new}{f'{name}.'.removeprefix(old)}"  # the final dot lets modules match like weights
-    for before, after in in_layer:
-        renamed = renamed.replace(before, after)
-    return renamed.removesuffix(".")
 
 
 def decoder_to_audiocraft(state: Mapping[str, Tensor], *, is_packed: bool = True) -> State:
@@ -93,17 +91,12 @@ def decoder_to_audiocraft(state: Mapping[str, Tensor], *, is_packed: bool = True
         return renamed
     packed: State = {}
     for name, tensor in renamed.items():
-        stem, part = _split_part(name)
-        if part is None:
-            packed[name] = tensor
-        elif part == PARTS[0]:
+        if name.endswith(PARTS[0]):
+            stem = name.removesuffix(PARTS[0])
             packed[stem + PACKED] = torch.cat([renamed[stem + each] for each in PARTS])
+        elif not name.endswith(PARTS):
+            packed[name] = tensor
     return packed
-
-
-def _split_part(name: str) -> tuple[str, str | None]:
-    part = next((part for part in PARTS if name.endswith(part)), None)
-    return (name, None) if part is None else (name.removesuffix(part), part)
 
 
 def decoder_to_transformers(state: Mapping[str, Tensor]) -> State:

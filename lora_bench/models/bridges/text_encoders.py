@@ -23,11 +23,7 @@ WIDTHS_OWNER = "google-t5"  # the hub's owner of what was once called t5-base
 
 
 def find_text_encoder(name: str, folder: Path) -> Path:
-    """Find the folder of a T5.
-
-    Args:
-        name: from the config, such as `t5-base`.
-        folder: of the export.
+    """Find the folder of the T5 that the config of an export in `folder` names, such as `t5-base`.
 
     Raises:
         ModelError: there is none; says how to get it.
