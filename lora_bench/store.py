@@ -31,7 +31,7 @@ JsonObject: TypeAlias = Mapping[str, JsonValue]
 LOCK, CACHE = ".lock", ".cache"
 """Names of the lock in a folder that one process works on, and of the cache that the runs of a folder share."""
 DRAFT = re.compile(r"^\..+\.[a-z0-9_]{8}$")
-"""Temporary names here and in `models.lora`: a dot, the final name, a dot, and what `tempfile` adds."""
+"""Temporary names: a dot, the final name, a dot, and what `tempfile` adds."""
 
 
 def to_jsonable(value: Any) -> Any:
@@ -99,11 +99,11 @@ def is_disk_full(error: Exception) -> bool:
 
 
 def make_folder(folder: Path, fill: Callable[[Path], object]) -> None:
-    """Write a folder whole or not at all: `fill` gets a draft beside it, which is then renamed.
+    """Write a folder whole or not at all; an earlier one is replaced.
 
     Args:
-        folder: not there, or empty.
-        fill: writes the files into the folder that it is given.
+        folder: nobody else writes to it now.
+        fill: writes the files into a draft next to the folder, which is then renamed.
 
     Raises:
         StoreError: the disk is full.
@@ -116,9 +116,14 @@ def make_folder(folder: Path, fill: Callable[[Path], object]) -> None:
             for path in draft.rglob("*"):
                 path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes its files private
             draft.chmod(0o755)
-            if folder.is_dir():
-                folder.rmdir()
+            _sync_folder(draft)
+            if not folder.exists():
+                draft.rename(folder)
+                return
+            aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            folder.rename(aside / folder.name)
             draft.rename(folder)
+            shutil.rmtree(aside, ignore_errors=True)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
@@ -250,7 +255,10 @@ class Store:
             place.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{place}.lock"):
                 if not place.is_dir():
-                    _make_folder(place, make)
+                    for found in list(place.parent.iterdir()):
+                        if DRAFT.match(found.name) and found.name[1:-9] == place.name:
+                            shutil.rmtree(found, ignore_errors=True)
+                    make_folder(place, make)
         return place
 
     def _note_use(self, entry: str) -> None:
@@ -271,19 +279,3 @@ class Store:
         """
         if self.uses_file is not None:
             write_text(self.uses_file, "".join(f"{entry}\n" for entry in sorted(self._uses)))
-
-
-def _make_folder(place: Path, make: Callable[[Path], None]) -> None:
-    """Make a folder whole or not at all; its lock is held."""
-    for found in list(place.parent.iterdir()):
-        if DRAFT.match(found.name) and found.name[1:-9] == place.name:
-            shutil.rmtree(found, ignore_errors=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
-    try:
-        make(draft)
-        draft.chmod(0o755)
-        _sync_folder(draft)
-        draft.rename(place)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise

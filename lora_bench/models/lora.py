@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +27,7 @@ from lora_bench.models.linears import PackedLinear
 from lora_bench.models.model_files import former_hashes
 from lora_bench.models.targets import count_by_group
 from lora_bench.spec.schema import LoraSpec
-from lora_bench.store import JsonObject, disk_errors, read_json, write_json
+from lora_bench.store import JsonObject, make_folder, read_json, write_json
 
 ADAPTER = "default"
 
@@ -112,37 +110,21 @@ def save_adapter(peft_model: PeftModel, folder: Path, provenance: JsonObject, ba
         provenance: content of `lora_bench.json`.
         base_name: hub id of the base model, None if it is not on the hub.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors(folder):
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            config = peft_model.peft_config[ADAPTER]
-            config.base_model_name_or_path = base_name
-            peft_model.save_pretrained(str(draft), save_embedding_layers=False)
-            (draft / "README.md").unlink(missing_ok=True)  # an empty template
-            saved = read_json(draft / ADAPTER_CONFIG)
-            # `target_modules` is a set, in an order that changes from process to process; PEFT also fills
-            # an empty name with the folder that the model was loaded from
-            saved["target_modules"] = sorted(saved["target_modules"])
-            saved["base_model_name_or_path"] = base_name
-            write_json(draft / ADAPTER_CONFIG, saved)
-            write_json(draft / ADAPTER_PROVENANCE, provenance)
-            draft.chmod(0o755)
-            (draft / ADAPTER_WEIGHTS).chmod(0o644)  # safetensors makes its files private
-            _replace_folder(draft, folder)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
 
+    def fill(draft: Path) -> None:
+        config = peft_model.peft_config[ADAPTER]
+        config.base_model_name_or_path = base_name
+        peft_model.save_pretrained(str(draft), save_embedding_layers=False)
+        (draft / "README.md").unlink(missing_ok=True)  # an empty template
+        saved = read_json(draft / ADAPTER_CONFIG)
+        # `target_modules` is a set, in an order that changes from process to process; PEFT also fills
+        # an empty name with the folder that the model was loaded from
+        saved["target_modules"] = sorted(saved["target_modules"])
+        saved["base_model_name_or_path"] = base_name
+        write_json(draft / ADAPTER_CONFIG, saved)
+        write_json(draft / ADAPTER_PROVENANCE, provenance)
 
-def _replace_folder(draft: Path, folder: Path) -> None:
-    if not folder.exists():
-        draft.rename(folder)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-    folder.rename(aside / folder.name)
-    draft.rename(folder)
-    shutil.rmtree(aside, ignore_errors=True)
+    make_folder(folder, fill)
 
 
 def read_provenance(folder: Path) -> JsonObject | None:
