@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,8 +28,12 @@ class KeyValueCache:
         return cls(like.new_zeros(shape, dtype=dtype), like.new_zeros(shape, dtype=dtype))
 
 
-class Past(Protocol):
-    """The past that a layer's self-attention reads."""
+class GrowingPast:
+    """Attends to the written positions: the least work, but shapes change at every step."""
+
+    def __init__(self, cache: KeyValueCache) -> None:
+        self.cache = cache
+        self.position = 0
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Write this position's key and value, and attend to all positions up to it.
@@ -44,18 +47,6 @@ class Past(Protocol):
         Returns:
             [rows, D].
         """
-        ...
-
-
-class GrowingPast:
-    """Attends to the written positions: the least work, but shapes change at every step."""
-
-    def __init__(self, cache: KeyValueCache) -> None:
-        self.cache = cache
-        self.position = 0
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """See `Past.attend`."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys[:, :, self.position] = key
         values[:, :, self.position] = value
@@ -86,7 +77,7 @@ class FixedPast:
         self._mask = (self._places <= self._position)[None, None, None]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """See `Past.attend`."""
+        """See `GrowingPast.attend`."""
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         keys.index_copy_(2, self._position, key[:, :, None].to(keys.dtype))
         values.index_copy_(2, self._position, value[:, :, None].to(keys.dtype))
@@ -97,3 +88,7 @@ class FixedPast:
             attn_mask=self._mask,
         )
         return out.reshape(len(query), -1).to(query.dtype)
+
+
+Past = GrowingPast | FixedPast
+"""The past that a layer's self-attention reads."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -55,28 +56,13 @@ class Sampling:
         return torch.where(speaks, drawn, self.start_id)
 
 
-class Steps(Protocol):
+class Steps(ABC):
     """Decodes batches of one size, a position at a time.
 
     Attributes:
         delayed: int64 [N, K, positions], filled up to the current position.
         finite: bool [], False once a logit was not finite; reading it waits for the device.
     """
-
-    delayed: Tensor
-    finite: Tensor
-
-    def begin(self, text: TextState, noise: Tensor) -> None:
-        """Start a batch of a prompt's state [L, D] and noise float64 [positions, N, K]."""
-        ...
-
-    def advance(self) -> None:
-        """Take one step."""
-        ...
-
-
-class _Batch:
-    """State of a batch, shared by both kinds of steps."""
 
     def __init__(self, step: TextReader, sampling: Sampling) -> None:
         self.sampling = sampling
@@ -90,8 +76,16 @@ class _Batch:
         self.tokens.fill_(self.sampling.start_id)
         self.finite.fill_(True)
 
+    @abstractmethod
+    def begin(self, text: TextState, noise: Tensor) -> None:
+        """Start a batch of a prompt's state [L, D] and noise float64 [positions, N, K]."""
 
-class EagerSteps(_Batch):
+    @abstractmethod
+    def advance(self) -> None:
+        """Take one step."""
+
+
+class EagerSteps(Steps):
     """Steps whose shapes grow with the position."""
 
     def __init__(self, step: DecoderStep | StreamedStep, cache: KeyValueCache, sampling: Sampling) -> None:
@@ -117,7 +111,7 @@ class EagerSteps(_Batch):
         self._past.position = position + 1
 
 
-class FixedSteps(_Batch):
+class FixedSteps(Steps):
     """Steps whose shapes and addresses stay the same within `BUCKET` positions, so that they can be replayed.
 
     Args:
