@@ -28,7 +28,7 @@ demo: $(INSTALLED)  ## run the quickstart: offline, on the CPU
 test: $(INSTALLED)  ## run the default tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 
-check: lint types imports test  ## lint, types, import contract and tests, as CI does
+check: lint types imports test  ## lint, types, import contract and tests; CI also builds the documentation
 
 lint: $(INSTALLED)  ## ruff, without changes
 	$(BIN)/ruff check .
