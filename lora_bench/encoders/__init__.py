@@ -17,6 +17,7 @@ Nothing is downloaded.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from lora_bench.encoders.protocol import Encoder
@@ -25,18 +26,17 @@ from lora_bench.errors import ScoreError
 if TYPE_CHECKING:
     from lora_bench.models.base import MusicModel
 
-ENCODER_NAMES = (
-    "mfcc20-seed",
-    "mfcc20",
-    "encodec",
-    "musicnn",
-    "musicnn-mtt",
-    "vggish",
-    "pann",
-    "pann-32k",
-    "clap",
-    "encodec-24k",
-)
+_WITH_WEIGHTS = {
+    "musicnn": ("musicnn", "MusicnnEncoder"),
+    "musicnn-mtt": ("musicnn", "MusicnnEncoder"),
+    "vggish": ("pretrained", "VggishEncoder"),
+    "pann": ("pretrained", "PannEncoder"),
+    "pann-32k": ("pretrained", "PannEncoder"),
+    "clap": ("clap", "ClapEncoder"),
+    "encodec-24k": ("pretrained", "Encodec24Encoder"),
+}
+"""Module and class of encoders with a network of their own; a module is imported when it is asked for."""
+ENCODER_NAMES = ("mfcc20-seed", "mfcc20", "encodec", *_WITH_WEIGHTS)
 
 
 def get_encoder(
@@ -70,31 +70,10 @@ def get_encoder(
         from lora_bench.encoders.encodec import EncodecEncoder
 
         return EncodecEncoder(_need_model(name, music_model))
-    if name in ("musicnn", "musicnn-mtt"):
-        from lora_bench.encoders.musicnn import MusicnnEncoder
-
-        return MusicnnEncoder(name, device=device)
-    return _pretrained_encoder(name, device)
-
-
-def _pretrained_encoder(name: str, device: str) -> Encoder:
-    if name == "vggish":
-        from lora_bench.encoders.pretrained import VggishEncoder
-
-        return VggishEncoder(name, device=device)
-    if name in ("pann", "pann-32k"):
-        from lora_bench.encoders.pretrained import PannEncoder
-
-        return PannEncoder(name, device=device)
-    if name == "encodec-24k":
-        from lora_bench.encoders.pretrained import Encodec24Encoder
-
-        return Encodec24Encoder(name, device=device)
-    if name == "clap":
-        from lora_bench.encoders.clap import ClapEncoder
-
-        return ClapEncoder(name, device=device)
-    raise ScoreError(f"{name!r} is not an encoder; expected one of {', '.join(ENCODER_NAMES)}")
+    if name not in _WITH_WEIGHTS:
+        raise ScoreError(f"{name!r} is not an encoder; expected one of {', '.join(ENCODER_NAMES)}")
+    module, kind = _WITH_WEIGHTS[name]
+    return getattr(import_module(f"lora_bench.encoders.{module}"), kind)(name, device=device)
 
 
 def _need_model(name: str, music_model: MusicModel | None) -> MusicModel:

@@ -55,10 +55,7 @@ class TensorEntry:
 
 
 def read_bundle_index(path: Path) -> dict[str, TensorEntry]:
-    """Read the entries of all tensors of a checkpoint, by name.
-
-    Args:
-        path: the `.index` file.
+    """Read the entries of all tensors of a checkpoint, by name, from its `.index` file.
 
     Raises:
         ModelError: the file is missing, damaged or not an uncompressed table.

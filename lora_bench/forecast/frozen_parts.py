@@ -56,12 +56,7 @@ def count_text_encoder(t5: TextEncoderSizes) -> int:
 
 
 def count_codec(codec: CodecSizes, n_codebooks: int) -> int:
-    """Count an EnCodec with weight norm, including the tables that only its own training uses.
-
-    Args:
-        codec: sizes.
-        n_codebooks: of one channel.
-    """
+    """Count an EnCodec with weight norm and `n_codebooks` a channel, with the tables that only its training uses."""
     size, kernel, ends = codec.hidden_size, codec.kernel_size, codec.last_kernel_size
     channels = n_filters = codec.num_filters
     total = 0

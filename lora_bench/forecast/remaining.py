@@ -15,12 +15,7 @@ MAX_HEADER_BYTES = 100_000_000  # of a safetensors file
 
 @dataclass(frozen=True)
 class Remaining:
-    """Shares of a trial's work that are still to be done.
-
-    Attributes:
-        train_frac: of its steps.
-        generate_frac: of its clips.
-    """
+    """Shares of a trial's training steps and of its clips that are still to be done."""
 
     train_frac: float = 1.0
     generate_frac: float = 1.0

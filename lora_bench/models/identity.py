@@ -84,9 +84,7 @@ def identify_folder(folder: Path, name: str, network: Any = None) -> ModelIdenti
 def identify_parts(parts: MusicGenParts, files: Iterable[Path]) -> ModelIdentity:
     """Compute the identity of a model in audiocraft's form, equal to that of the same model in transformers' form.
 
-    Args:
-        parts: the model.
-        files: the files of its weights.
+    `files` hold its weights.
     """
     key = hash_files(files)
     text, codec = cast("nn.Module", parts.text_encoder).state_dict(), parts.codec_state

@@ -65,11 +65,6 @@ def take_step(run: TrainingRun, rate: float, log: Callable[[str], None]) -> floa
 
     However the passes divide the slices, the step is the same but for rounding and the adapter's dropout.
 
-    Args:
-        run: what is trained.
-        rate: learning rate.
-        log: told of a halved pass.
-
     Returns:
         The loss before it, in nats per code, mean over the valid codes of all its slices.
 
