@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from lora_bench.errors import OutOfMemoryError
+
 GIB = 1024**3
 CPU_MESSAGES = ("can't allocate memory", "not enough memory", "cannot allocate memory")
 
@@ -27,6 +29,23 @@ def release_cached(device: torch.device) -> None:
     """Return unused GPU memory to the system."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def halve_batch(size: int, error: Exception, device: torch.device, what: str, mend: str) -> int:
+    """Return half of a batch that did not fit into memory.
+
+    Raises:
+        Exception: `error`, which does not mean that memory ran out.
+        OutOfMemoryError: the batch was one; says `what` did not fit, and the mend.
+    """
+    if not is_out_of_memory(error):
+        raise error
+    release_cached(device)
+    if size == 1:
+        raise OutOfMemoryError(
+            f"{what} did not fit into the memory of {device} ({total_gib(device):.1f} GiB); {mend}"
+        ) from error
+    return size // 2
 
 
 def available_bytes(device: torch.device) -> int:

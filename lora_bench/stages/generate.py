@@ -12,10 +12,10 @@ import numpy as np
 
 from lora_bench.artifacts import GeneratedClips
 from lora_bench.audio import load_audio
-from lora_bench.errors import AudioFileError, OutOfMemoryError
+from lora_bench.errors import AudioFileError
 from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding.decoder import Decoder, generate_batches
-from lora_bench.models.memory import is_out_of_memory, release_cached, total_gib
+from lora_bench.models.memory import halve_batch
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import GenerationSpec
 from lora_bench.stages.wav_writer import WavWriter
@@ -127,15 +127,8 @@ def _decode(model: MusicModel, codes: Tensor) -> Iterator[NDArray[np.float32]]:
         try:
             batch = model.decode_audio(codes[begin : begin + size])
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            release_cached(model.device)
-            if size == 1:
-                raise OutOfMemoryError(
-                    f"decoding one clip of {codes.shape[-1]} frames did not fit into the memory of {model.device} "
-                    f"({total_gib(model.device):.1f} GiB); lower generation.clip_s"
-                ) from error
-            size //= 2
+            what = f"decoding one clip of {codes.shape[-1]} frames"
+            size = halve_batch(size, error, model.device, what, "lower generation.clip_s")
             continue
         yield from batch
         begin += len(batch)

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from lora_bench.artifacts import Manifest, Slice, Track
-from lora_bench.errors import DatasetError, OutOfMemoryError, StoreError
+from lora_bench.errors import DatasetError, StoreError
 from lora_bench.models.base import MusicModel
-from lora_bench.models.memory import is_out_of_memory, release_cached, total_gib
+from lora_bench.models.memory import halve_batch
 from lora_bench.models.records import ModelInfo
 from lora_bench.models.token_set import TokenSet, load_tokens, save_tokens
 from lora_bench.progress import Progress
@@ -113,25 +112,14 @@ def _encode_slices(
             try:
                 encoded = model.encode_audio(audio)
             except (RuntimeError, MemoryError) as error:
-                size = _halve(size, error, model.device, progress)
+                half = halve_batch(size, error, model.device, "encoding one slice", "lower dataset.clip_s")
+                progress.log(f"out of memory while encoding {size} slices at once; going on with {half}")
+                size = half
                 continue
             codes[batch, :, : encoded.shape[-1]] = encoded.numpy()
             progress.advance(len(batch))
             rows = rows[size:]
     return codes
-
-
-def _halve(size: int, error: RuntimeError | MemoryError, device: torch.device, progress: Progress) -> int:
-    if not is_out_of_memory(error):
-        raise error
-    release_cached(device)
-    if size == 1:
-        raise OutOfMemoryError(
-            f"encoding one slice did not fit into the memory of {device} ({total_gib(device):.1f} GiB); "
-            "lower dataset.clip_s"
-        ) from error
-    progress.log(f"out of memory while encoding {size} slices at once; going on with {size // 2}")
-    return size // 2
 
 
 def read_slice(piece: Slice, track: Track) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lora_bench.errors import ModelError, OutOfMemoryError, ResourceError
+from lora_bench.errors import ModelError, ResourceError
 from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding.kernels import choose_kernel, has_exact_int8
 from lora_bench.models.decoding.kv_cache import KeyValueCache
@@ -30,7 +30,7 @@ from lora_bench.models.decoding.loop import BUCKET, EagerSteps, FixedSteps, Samp
 from lora_bench.models.decoding.noise import draw_noise
 from lora_bench.models.decoding.step import DecoderStep
 from lora_bench.models.delay_pattern import undelay_codes
-from lora_bench.models.memory import available_bytes, is_out_of_memory, release_cached, total_gib
+from lora_bench.models.memory import available_bytes, halve_batch
 from lora_bench.models.records import DecoderWeights, ModelInfo
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import GenerationSpec
@@ -107,10 +107,17 @@ def generate_batches(
         try:
             codes = decoder.decode(batch, n_frames, progress)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
             decoder.release()
-            size = _halve(size, decoder.block, error, model, progress)
+            what = "one clip" if decoder.block is None else f"a block of {decoder.block} clips"
+            half = halve_batch(
+                1 if decoder.block else size,  # a smaller batch would be computed in a block of the same size
+                error,
+                model.device,
+                f"generating {what}",
+                "lower generation.clip_s or choose a smaller model",
+            )
+            progress.log(f"out of memory while generating {size} clips at once; continuing with {half}")
+            size = half
             continue
         yield CodeBatch(batch, codes)
         left = left[len(batch) :]
@@ -124,18 +131,6 @@ def _choose_batch(clips: Sequence[int], size: int, block: int | None) -> tuple[i
         n_distinct = next((i for i, place in enumerate(places) if place in places[:i]), len(places))
         chosen = chosen[:n_distinct]
     return tuple(chosen)
-
-
-def _halve(size: int, block: int | None, error: Exception, model: MusicModel, progress: Progress) -> int:
-    release_cached(model.device)
-    if size == 1 or block is not None:  # a smaller batch would be computed in a block of the same size
-        what = "one clip" if block is None else f"a block of {block} clips"
-        raise OutOfMemoryError(
-            f"generating {what} did not fit into the memory of {model.device} "
-            f"({total_gib(model.device):.1f} GiB); lower generation.clip_s or choose a smaller model"
-        ) from error
-    progress.log(f"out of memory while generating {size} clips at once; continuing with {size // 2}")
-    return size // 2
 
 
 class Decoder:
