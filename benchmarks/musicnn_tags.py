@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_bench.artifacts import AudioClip
-from lora_bench.audio import list_audio_files, load_audio
+from lora_bench.audio import list_folder, load_audio
 from lora_bench.encoders.musicnn import CHECKPOINTS, MusicnnEncoder
 
 RESULT = Path(__file__).parent / "results" / "musicnn_tags.md"
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=14, help="the first so many in alphabetical order")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    files = list_audio_files(arguments.folder)[: arguments.files]
+    files = list_folder(arguments.folder).files[: arguments.files]
     encoders = [MusicnnEncoder(name, device="cpu") for name in CHECKPOINTS]
     music, sounds = [list(cut_middles(files)), make_sounds()]
     tags = [encoder.embed_and_tag([*music, *sounds])[1] for encoder in encoders]

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-import soundfile
 import torch
 
 from lora_bench.audio import save_wav
@@ -19,10 +15,6 @@ from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding.decoder import generate_codes
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.progress import Progress
-from lora_bench.store import write_bytes
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MAGNITUDE, UP = ".lora_magnitude_vector.", ".lora_B."
 
@@ -86,7 +78,7 @@ def render_pair(
         _set_adapter(model, adapter, trial, scale)
         progress.start("generate" if place is file else "generate zero-shot", n_frames)
         codes = generate_codes(model, request.prompt, [request.clip], n_frames, sampling, progress)
-        _save(place, model.decode_audio(codes)[0][:, :n_samples], rate_hz)
+        save_wav(place, model.decode_audio(codes)[0][:, :n_samples], rate_hz)
     return file, twin
 
 
@@ -126,14 +118,3 @@ def scale_adapter(model: MusicModel, scale: float, base_magnitudes: dict[str, to
             parameter.mul_(scale)
         elif name in base_magnitudes:
             parameter.copy_(torch.lerp(base_magnitudes[name], parameter, scale))
-
-
-def _save(file: Path, audio: NDArray[np.float32], sample_rate_hz: int) -> None:
-    """Save audio [C, S] in the format of the suffix; flac holds the same 16-bit samples as wav."""
-    if file.suffix.lower() == ".wav":
-        save_wav(file, audio, sample_rate_hz)
-        return
-    pcm = np.clip(np.rint(audio.T * np.float32(32768.0)), -32768, 32767).astype(np.int16)
-    stream = io.BytesIO()
-    soundfile.write(stream, pcm, sample_rate_hz, format="FLAC", subtype="PCM_16")
-    write_bytes(file, stream.getvalue())

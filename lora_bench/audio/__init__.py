@@ -16,7 +16,7 @@ samples.py    resample, change channels, save
 from __future__ import annotations
 
 from lora_bench.audio.content import identify
-from lora_bench.audio.listing import AUDIO_SUFFIXES, Listing, list_audio_files, list_folder
+from lora_bench.audio.listing import AUDIO_SUFFIXES, Listing, list_folder
 from lora_bench.audio.parts import AudioHeader
 from lora_bench.audio.reading import load_audio, read_header
 from lora_bench.audio.samples import RESAMPLER, resample, save_wav, to_channels
@@ -27,7 +27,6 @@ __all__ = [
     "AudioHeader",
     "Listing",
     "identify",
-    "list_audio_files",
     "list_folder",
     "load_audio",
     "read_header",

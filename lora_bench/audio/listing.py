@@ -69,15 +69,6 @@ def list_folder(folder: Path) -> Listing:
     return Listing(folder, tuple(sorted(audio)), dropped, frozenset(walk.real_folders))
 
 
-def list_audio_files(folder: Path) -> list[Path]:
-    """Return the audio files below `folder` at any depth, sorted.
-
-    Raises:
-        DatasetError: as `list_folder`.
-    """
-    return list(list_folder(folder).files)
-
-
 def name_suffixes() -> str:
     """Return the usual suffixes as a list for people."""
     return ", ".join(sorted(suffix[1:] for suffix in AUDIO_SUFFIXES))

@@ -49,7 +49,7 @@ def to_channels(audio: NDArray[np.float32], channels: int) -> NDArray[np.float32
 
 
 def save_wav(path: Path, audio: NDArray[np.float32], sample_rate_hz: int) -> None:
-    """Write [C, S] as 16-bit PCM, atomically; rounded without dither, clipped at full scale.
+    """Write [C, S] in 16 bits as wav or flac, by the suffix, atomically; rounded without dither, clipped at full scale.
 
     Raises:
         AudioFileError: there are NaN or infinite samples; nothing is written.
@@ -59,6 +59,7 @@ def save_wav(path: Path, audio: NDArray[np.float32], sample_rate_hz: int) -> Non
         raise AudioFileError(str(path), "not written, because the samples hold NaN or infinite values")
     # libsndfile scales floats by 32767; by 32768 a 16-bit file that is loaded and saved stays equal.
     pcm = np.clip(np.rint(audio.T * np.float32(32768.0)), -32768, 32767).astype(np.int16)
+    kind = "FLAC" if path.suffix.lower() == ".flac" else "WAV"
     buffer = io.BytesIO()
-    soundfile.write(buffer, pcm, sample_rate_hz, format="WAV", subtype="PCM_16")
+    soundfile.write(buffer, pcm, sample_rate_hz, format=kind, subtype="PCM_16")
     write_bytes(path, buffer.getvalue())

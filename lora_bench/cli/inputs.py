@@ -61,13 +61,13 @@ def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Proble
 
 def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:
     """Report the problems of a folder of recordings: no audio, too little of it, no captions."""
-    from lora_bench.audio import list_audio_files
+    from lora_bench.audio import list_folder
     from lora_bench.stages.dataset.captions import find_captions, read_metadata, search_captions
     from lora_bench.stages.dataset.splits import MIN_TRACKS
 
     place, captions = find_stated(loaded.tree, folder.as_posix())
     try:
-        files = list_audio_files(folder)
+        files = list_folder(folder).files
     except DatasetError as error:
         yield Problem(place, "dataset.path", f"`dataset.path`: {error}")
         return

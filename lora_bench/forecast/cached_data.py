@@ -47,10 +47,10 @@ def _measure(dataset: DatasetSpec, shape: ModelShape) -> int:
 
         seconds = sum(measure_song(compose_track(index)) for index in range(N_TRACKS))
         return round(seconds * shape.sample_rate_hz * (samples * (1 + OTHER_FRAC) + WAV_BYTES))
-    from lora_bench.audio import list_audio_files
+    from lora_bench.audio import list_folder
 
     try:
-        files = list_audio_files(dataset.path)
+        files = list_folder(dataset.path).files
     except DatasetError:  # reported with its place elsewhere
         return 0
     return round(_sum_durations(files) * shape.sample_rate_hz * samples * (1 + OTHER_FRAC))

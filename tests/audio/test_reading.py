@@ -16,7 +16,7 @@ from scipy.signal import resample_poly
 from lora_bench.audio import (
     AUDIO_SUFFIXES,
     RESAMPLER,
-    list_audio_files,
+    list_folder,
     load_audio,
     resample,
     save_wav,
@@ -255,7 +255,7 @@ def test_audio_files_are_found_at_any_depth_sorted_and_without_hidden_ones(tmp_p
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = [path.relative_to(tmp_path).as_posix() for path in list_audio_files(tmp_path)]
+    found = [path.relative_to(tmp_path).as_posix() for path in list_folder(tmp_path).files]
     assert found == ["a.flac", "b.WAV", "deep/er/c.Ogg"]
 
 
@@ -266,9 +266,9 @@ def test_linked_folders_are_followed_and_circles_end(tmp_path):
     (tmp_path / "elsewhere" / "a.wav").touch()
     (music / "linked").symlink_to(tmp_path / "elsewhere")
     (music / "circle").symlink_to(music)
-    assert [path.name for path in list_audio_files(music)] == ["a.wav"]
+    assert [path.name for path in list_folder(music).files] == ["a.wav"]
 
 
 def test_listing_a_missing_folder_is_an_error_that_names_it(tmp_path):
     with pytest.raises(DatasetError, match="nowhere: does not exist; expected a folder of audio files"):
-        list_audio_files(Path(tmp_path / "nowhere"))
+        list_folder(Path(tmp_path / "nowhere"))
