@@ -7,7 +7,6 @@ its files, never from what an executor returns.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,27 +16,11 @@ from lora_bench.planning.run_folder import RunFolder
 from lora_bench.progress import Progress
 from lora_bench.runner.jobs.job import ExecuteTrial, TrialJob
 from lora_bench.runner.search.trial_search import SearchPlan
+from lora_bench.runner.work import Work
 from lora_bench.spec.schema import ResourcesSpec
 
 Executor = Literal["local", "ray"]
 EXECUTORS: tuple[Executor, ...] = ("local", "ray")
-
-
-@dataclass(frozen=True)
-class Work:
-    """Trials, and what running them takes.
-
-    Attributes:
-        resources: of one trial.
-        execute: runs one trial; `lora_bench.runner.trial.execute_trial` if None.  Ray finds it by its name in an
-            importable module.
-        search: chooses some of the trials; None runs all of them.
-    """
-
-    jobs: Sequence[TrialJob]
-    resources: ResourcesSpec
-    execute: ExecuteTrial | None = None
-    search: SearchPlan | None = None
 
 
 def run_trials(  # noqa: PLR0913 (two clusters of options, named at every call)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from lora_bench.errors import InterruptedRunError, ResourceError
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import read_state
-from lora_bench.runner.executor import Work
 from lora_bench.runner.jobs.job import TrialJob, run_guarded
 from lora_bench.runner.search.trial_search import (
     CellSearch,
@@ -16,6 +15,7 @@ from lora_bench.runner.search.trial_search import (
     count_expected,
     read_outcome,
 )
+from lora_bench.runner.work import Work
 from lora_bench.spec.schema import ResourcesSpec
 
 

@@ -18,7 +18,6 @@ from lora_bench.errors import InterruptedRunError, LoraBenchError, ResourceError
 from lora_bench.file_errors import describe_error
 from lora_bench.process_environment import choose_waiting, set_defaults
 from lora_bench.progress import SilentProgress
-from lora_bench.runner.executor import Work
 from lora_bench.runner.jobs.child_process import Tell
 from lora_bench.runner.jobs.job import run_guarded
 from lora_bench.runner.ray_backend.cluster import (
@@ -31,6 +30,7 @@ from lora_bench.runner.ray_backend.cluster import (
 )
 from lora_bench.runner.ray_backend.search import OBJECTIVE, count_slots, make_searcher
 from lora_bench.runner.search.trial_search import read_objective
+from lora_bench.runner.work import Work
 from lora_bench.store import disk_errors, write_text
 
 MAX_WORKER_DEATHS = 2

@@ -22,7 +22,6 @@ from pathlib import Path
 from lora_bench.errors import InterruptedRunError, ResourceError, StoreError
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import read_state
-from lora_bench.runner.executor import Work
 from lora_bench.runner.jobs.child_process import Answer, call_apart
 from lora_bench.runner.jobs.job import (
     CLUSTER_LOCK_TIMEOUT_S,
@@ -36,6 +35,7 @@ from lora_bench.runner.jobs.ray_temp_dirs import remove_dead_sessions
 from lora_bench.runner.jobs.watch import TrialWatch
 from lora_bench.runner.ray_backend.driver import MAX_WORKER_DEATHS, UNDER_WAY, drive_ray
 from lora_bench.runner.search.trial_search import count_expected
+from lora_bench.runner.work import Work
 from lora_bench.store import disk_errors
 
 LOG = "driver.log"
