@@ -226,7 +226,7 @@ def test_the_report_says_why_a_codec_matched_metric_has_no_codec_level(tmp_path:
     floors["unscored"] = [{"metric": "mfcc20@codec", "prompt": None, "reason": ZERO_BY_CONSTRUCTION}]
     (run / "floors.json").write_text(json.dumps(floors), encoding="utf-8")
     render_report(run, tmp_path / "reports")
-    report = (tmp_path / "reports" / run.name / "report.md").read_text(encoding="utf-8")
+    report = (tmp_path / "reports" / run.name / "details.md").read_text(encoding="utf-8")
     assert f"One reference level is left out: {ZERO_BY_CONSTRUCTION}." in report
     assert "held-out references, both after the codec" in report
     assert "the references have passed through the model's codec, as the clips have" in report

@@ -132,7 +132,8 @@ def _explain_floors(view: RunView, metric: str) -> Iterator[Block]:
         yield Paragraph("Reference levels, the scores of real music: " + "; ".join(parts) + ".")
     for gap in view.results.unscored_floors:
         if gap.metric == metric:
-            yield Paragraph(f"No reference level was measured{_name_source(gap.source)}: {gap.reason}.")
+            left_out = "One reference level is left out" if floors else "No reference level was measured"
+            yield Paragraph(f"{left_out}{_name_source(gap.source)}: {gap.reason}.")
 
 
 def _name_source(source: str | None) -> str:
