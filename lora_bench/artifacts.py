@@ -7,7 +7,7 @@ Axes: `B` batch, `K` codebook, `F` codec frame, `C` channel, `S` audio sample, `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Split = Literal["train", "eval"]
+Split = Literal["train", "selection", "eval"]
+"""Sides of a dataset: `selection` is what training and searches decide by, `eval` what scores refer to."""
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 """Files of an adapter's folder, as PEFT names them."""
 ADAPTER_PROVENANCE = "lora_bench.json"
@@ -39,7 +40,7 @@ class Track:
         source: path relative to the dataset folder (or name of a rendered track).
         audio: prepared samples, float32 `.npy` of shape [C, S] at the model's rate.
         caption: training text.
-        split: `train`, or `eval` for the reference side.
+        split: `train`, `selection`, or `eval` for the reference side.
         duration_s: length in seconds.
     """
 
@@ -78,7 +79,7 @@ class Manifest:
     Attributes:
         key: hash of the audio content, captions, split and format; everything cached depends on it.
         folder: where the prepared audio lies (in the cache, never the user's folder).
-        slices: training-length slices of both splits, in track order.
+        slices: training-length slices of all splits, in track order.
         resampler: name and version of the resampler, for provenance.
     """
 
@@ -95,6 +96,21 @@ class Manifest:
     def of_split(self, split: Split) -> tuple[Track, ...]:
         """Tracks of one side."""
         return tuple(track for track in self.tracks if track.split == split)
+
+    @property
+    def has_selection(self) -> bool:
+        """Whether some tracks are there to select by."""
+        return any(track.split == "selection" for track in self.tracks)
+
+    def seal(self) -> Manifest:
+        """Return the manifest without the `eval` side, if it has tracks to select by; else as it is."""
+        if not self.has_selection:
+            return self
+        return replace(
+            self,
+            tracks=tuple(track for track in self.tracks if track.split != "eval"),
+            slices=tuple(piece for piece in self.slices if piece.split != "eval"),
+        )
 
 
 @dataclass(frozen=True)

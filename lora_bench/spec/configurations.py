@@ -16,7 +16,8 @@ from lora_bench.spec.changes import Changes, apply_changes, flatten_mapping
 from lora_bench.spec.experiment import ExperimentSpec, TrialSettings
 from lora_bench.spec.grid import expand_grid, find_value, name_combination, show_value
 from lora_bench.spec.problems import field_name
-from lora_bench.spec.schema import LoraSpec, Section
+from lora_bench.spec.schema import DatasetSpec, LoraSpec, Section
+from lora_bench.spec.search import DEFAULT_SELECTION_FRAC
 from lora_bench.spec.targets import spell_targets
 from lora_bench.spec.words import suggest
 
@@ -74,7 +75,9 @@ def list_stated(spec: ExperimentSpec) -> tuple[list[Configuration], list[Problem
     expander = _Expander(spec)
     trials = list(expander.expand_trials())
     ablations = expander.expand_ablations({trial.name: trial for trial in trials})
-    return [*trials, *ablations], expander.problems
+    stated = [*trials, *ablations]
+    expander.settle_selection(stated)
+    return stated, expander.problems
 
 
 class SectionForms:
@@ -247,6 +250,22 @@ class _Expander:
                     f"`{wanted}`; change another field",
                 )
             yield self.place(self.name(name, settings, {**baseline.changes, **changes}, where), None)
+
+    def settle_selection(self, stated: Iterable[Configuration]) -> None:
+        """Fill in the selection side of every dataset: by default, there is one where a search decides."""
+        default = DEFAULT_SELECTION_FRAC if self.spec.search.decides else None
+        settled: dict[int, DatasetSpec] = {}
+        for item in stated:
+            dataset = item.settings.dataset
+            stated_frac = dataset.split.selection_frac
+            wanted = default if stated_frac is None else stated_frac or None
+            if wanted == stated_frac:
+                continue
+            if id(dataset) not in settled:  # one object for those that share one, and so one plain form
+                split = dataset.split.model_copy(update={"selection_frac": wanted})
+                settled[id(dataset)] = dataset.model_copy(update={"split": split})
+            item.settings = item.settings.model_copy(update={"dataset": settled[id(dataset)]})
+            item.identity = self.forms.identify(item.settings)
 
     def merge_equal(self, stated: Iterable[Configuration]) -> list[Configuration]:
         """Configurations that differ in more than `EFFECT_FREE`; a name for two of them is a problem."""

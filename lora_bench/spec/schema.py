@@ -77,15 +77,35 @@ class CaptionSpec(Section):
         return self
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class SplitSpec(Section):
-    """The split of the tracks into training and reference tracks, before slicing."""
+    """The split of the tracks into training, selection and reference tracks, before slicing."""
 
     by: Literal["track"] = "track"
     """Whole tracks are on one side, so no reference clip is trained on."""
     eval_frac: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     """Fraction of the tracks that is held out as references (at least two tracks)."""
+    selection_frac: Annotated[float | None, Field(ge=0.0, lt=1.0, exclude_if=_is_none)] = (
+        None  # finished runs from before it are still found
+    )
+    """Fraction of the tracks (at least one) that is taken from the training side to select by: held-out loss, early
+    stopping, searches and the choice of the best trial use these, and the references stay sealed for the scores. Null
+    is 0.1 with `search`, else 0; with 0, selection uses the references, and the scores of what is selected are too
+    good."""
     seed: Seed = 0
     """Seed of the split."""
+
+    @model_validator(mode="after")
+    def _leaves_training_tracks(self) -> SplitSpec:
+        if self.eval_frac + (self.selection_frac or 0.0) >= 1.0:
+            raise ValueError(
+                f"eval_frac {self.eval_frac:g} and selection_frac {self.selection_frac:g} add up to 1 or more, which "
+                "leaves no track to train on; lower one of them"
+            )
+        return self
 
 
 class DatasetSpec(Section):
@@ -102,7 +122,7 @@ class DatasetSpec(Section):
     min_track_s: Annotated[float, Field(ge=0.5)] = 2.0
     """Minimum length of a track in seconds; shorter tracks are listed and left out."""
     split: SplitSpec = SplitSpec()
-    """The split into training and reference tracks."""
+    """The split into training, selection and reference tracks."""
 
     @model_validator(mode="after")
     def _one_source(self) -> DatasetSpec:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from lora_bench.spec.schema import Section
 
 HELD_OUT_LOSS = "held_out_loss"
+DEFAULT_SELECTION_FRAC = 0.1  # half of the default share of references
 # fields that users put into `search` itself
 _ELSEWHERE = frozenset({"algorithm", "space", "n_trials", "objective", "seed"})
 
@@ -48,6 +49,11 @@ class SearchSpec(Section):
     """Stop trials whose held-out loss is behind; null trains all of them to the end."""
     optuna: OptunaSpec | None = None
     """Train only the trials that Optuna chooses; null trains all of them."""
+
+    @property
+    def decides(self) -> bool:
+        """Whether measurements decide which trials are trained to the end."""
+        return self.early_stopping is not None or self.optuna is not None
 
     @model_validator(mode="before")
     @classmethod

@@ -127,7 +127,9 @@ def test_zero_shot_and_the_baseline_are_never_stopped() -> None:
 
 
 def test_early_stopping_is_no_part_of_a_trials_identity() -> None:
-    with_rule, without = plan_experiment(make_spec()), plan_experiment(make_spec(search={}))
+    dataset = {"builtin": "chiptune", "split": {"selection_frac": 0.2}}
+    with_rule = plan_experiment(make_spec(dataset=dataset))
+    without = plan_experiment(make_spec(dataset=dataset, search={}))
     assert [trial.id for trial in with_rule.trials] == [trial.id for trial in without.trials]
 
 

@@ -137,13 +137,59 @@ def test_values_that_read_alike_stay_apart() -> None:
     assert label_values([1.0, 1, "1", {"a": 1}, True]) == ["1", "1 #2", "1 #3", "1 #4", "true"]
 
 
-def test_a_search_is_no_part_of_a_trials_identity_nor_of_what_it_is_finished_for() -> None:
+@pytest.mark.parametrize("stated", [0.0, 0.25])
+def test_a_search_is_no_part_of_a_trials_identity_nor_of_what_it_is_finished_for(stated: float) -> None:
     from lora_bench.runner.freshness import inputs_key
 
-    searched, whole = plan_with(), plan_with(search={})
+    dataset = {"builtin": "chiptune", "split": {"selection_frac": stated}}
+    searched, whole = plan_with(dataset=dataset), plan_with(dataset=dataset, search={})
     assert [trial.id for trial in searched.trials] == [trial.id for trial in whole.trials]
     assert [inputs_key(trial) for trial in searched.trials] == [inputs_key(trial) for trial in whole.trials]
     assert all(trial.search is None for trial in whole.trials)
+
+
+def selection_fracs(plan: ExperimentPlan) -> set[float | None]:
+    return {trial.dataset.split.selection_frac for trial in plan.trials}
+
+
+def test_what_a_search_decides_by_is_taken_from_the_training_side_unless_the_spec_says_otherwise() -> None:
+    stopping = {"early_stopping": {"grace_steps": 10}}
+    assert selection_fracs(plan_with()) == {0.1}
+    assert selection_fracs(plan_with(search=stopping)) == {0.1}
+    assert selection_fracs(plan_with(search={})) == {None}
+    zero = {"builtin": "chiptune", "split": {"selection_frac": 0}}
+    assert selection_fracs(plan_with(dataset=zero)) == {None}
+    assert selection_fracs(plan_with(dataset=zero, search={})) == {None}
+
+
+def test_trials_without_a_selection_side_are_those_of_a_spec_that_does_not_speak_of_one() -> None:
+    zero = {"builtin": "chiptune", "split": {"selection_frac": 0}}
+    plain, stated = plan_with(search={}), plan_with(search={}, dataset=zero)
+    assert [trial.id for trial in stated.trials] == [trial.id for trial in plain.trials]
+    # as earlier versions named it
+    assert plain.trials[0].id == "zero-shot-49ae57dd"
+
+
+def test_a_selection_side_is_kept_in_the_spec_and_in_plans_that_are_read_again() -> None:
+    plan = plan_with(dataset={"builtin": "chiptune", "split": {"selection_frac": 0}})
+    again = ExperimentPlan.model_validate_json(plan.model_dump_json(by_alias=True))
+    assert again.spec.dataset.split.selection_frac == 0.0
+    assert plan_experiment(again.spec) == again
+
+
+def test_named_datasets_and_variants_of_a_search_have_a_selection_side_each() -> None:
+    plan = plan_with(
+        trials={"variants": [{"name": "a"}, {"name": "b", "lora.rank": 2}, {"name": "c", "lora.rank": 3}]},
+        search={"optuna": {"n_trials": 2}},
+        baseline="a",
+        ablations={"more": {"dataset.split.selection_frac": 0.3}},
+    )
+    assert {trial.name: trial.dataset.split.selection_frac for trial in plan.trials if trial.lora} == {
+        "a": 0.1,
+        "b": 0.1,
+        "c": 0.1,
+        "more": 0.3,
+    }
 
 
 def test_a_sampling_axis_can_be_searched_by_a_metric() -> None:

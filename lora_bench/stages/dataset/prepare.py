@@ -19,7 +19,7 @@ from lora_bench.spec.schema import DatasetSpec
 from lora_bench.stages.dataset.captions import find_captions, list_unmatched, read_metadata
 from lora_bench.stages.dataset.metadata import Line
 from lora_bench.stages.dataset.recordings import Recording, prepare_recording
-from lora_bench.stages.dataset.splits import MIN_TRACKS, choose_eval, cut_slices
+from lora_bench.stages.dataset.splits import MIN_TRACKS, assign_sides, cut_slices
 from lora_bench.store import Store, hash_json
 
 MANIFEST_VERSION = 1
@@ -156,7 +156,7 @@ def _make_manifest(
     audio_format: AudioFormat,
     store: Store,
 ) -> Manifest:
-    held_out = choose_eval(list(recordings), spec.split)
+    sides = assign_sides(list(recordings), spec.split)
     rate_hz = audio_format.sample_rate_hz
     # in the order of contents, so that renaming files changes neither the manifest's key nor training
     ordered = sorted(recordings.values(), key=lambda recording: recording.content_hash)
@@ -166,7 +166,7 @@ def _make_manifest(
             source=recording.source,
             audio=recording.audio,
             caption=captions[recording.source],
-            split="eval" if recording.content_hash in held_out else "train",
+            split=sides[recording.content_hash],
             duration_s=recording.n_samples / rate_hz,
         )
         for recording in ordered

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lora_bench.artifacts import Slice, Split, Track
 from lora_bench.errors import DatasetError
@@ -15,27 +16,62 @@ MIN_TRACKS = MIN_TRAIN_TRACKS + MIN_EVAL_TRACKS
 MIN_TAIL_S = 1.0
 
 
-def choose_eval(content_hashes: Sequence[str], spec: SplitSpec) -> frozenset[str]:
-    """Return the contents to hold out: the first of an order that is shuffled by the seed.
+@dataclass(frozen=True)
+class SideCounts:
+    """Numbers of tracks to train on, to select by and to score by."""
 
-    Each content's place comes from its own hash, so adding a track moves few others.
+    train: int
+    selection: int
+    eval: int
+
+
+def count_sides(n_tracks: int, spec: SplitSpec) -> SideCounts:
+    """Return the size of each side; without `selection_frac` nothing is on the selection side.
 
     Raises:
-        DatasetError: the held-out share leaves nothing to train on.
+        DatasetError: nothing is left to train on.
     """
-    n_tracks = len(content_hashes)
     n_eval = max(MIN_EVAL_TRACKS, round(spec.eval_frac * n_tracks))
-    if n_tracks - n_eval < MIN_TRAIN_TRACKS:
+    n_selection = max(1, round(spec.selection_frac * n_tracks)) if spec.selection_frac else 0
+    n_train = n_tracks - n_eval - n_selection
+    if n_train >= MIN_TRAIN_TRACKS:
+        return SideCounts(n_train, n_selection, n_eval)
+    if n_selection:
         raise DatasetError(
-            f"dataset.split.eval_frac: {spec.eval_frac:g} of {n_tracks} usable tracks holds out {n_eval} and "
-            f"leaves {max(0, n_tracks - n_eval)} to train on; expected at least {MIN_TRAIN_TRACKS} to train "
-            f"on and {MIN_EVAL_TRACKS} held out, so lower eval_frac or add recordings"
+            f"dataset.split: of {n_tracks} usable tracks, eval_frac {spec.eval_frac:g} holds out {n_eval} to score by "
+            f"and selection_frac {spec.selection_frac:g} takes {n_selection} to select by, which leaves "
+            f"{max(0, n_train)} to train on; expected at least {MIN_TRAIN_TRACKS} to train on, 1 to select by and "
+            f"{MIN_EVAL_TRACKS} to score by, so add recordings, lower the fractions, or set selection_frac to 0 to "
+            "select by the tracks that score"
         )
+    raise DatasetError(
+        f"dataset.split.eval_frac: {spec.eval_frac:g} of {n_tracks} usable tracks holds out {n_eval} and "
+        f"leaves {max(0, n_train)} to train on; expected at least {MIN_TRAIN_TRACKS} to train "
+        f"on and {MIN_EVAL_TRACKS} held out, so lower eval_frac or add recordings"
+    )
+
+
+def assign_sides(content_hashes: Sequence[str], spec: SplitSpec) -> dict[str, Split]:
+    """Return the side of each content: held out first, then selection, in an order that is shuffled by the seed.
+
+    Each content's place comes from its own hash, so adding a track moves few others.  The held-out side is the same
+    with and without a selection side, which is taken from the rest.
+
+    Raises:
+        DatasetError: nothing is left to train on.
+    """
+    counts = count_sides(len(content_hashes), spec)
 
     def draw(content_hash: str) -> str:
         return hashlib.sha256(f"{spec.seed}:{content_hash}".encode()).hexdigest()
 
-    return frozenset(sorted(content_hashes, key=draw)[:n_eval])
+    sides: tuple[tuple[Split, int], ...] = (
+        ("eval", counts.eval),
+        ("selection", counts.selection),
+        ("train", counts.train),
+    )
+    in_order: list[Split] = [side for side, n in sides for _ in range(n)]
+    return dict(zip(sorted(content_hashes, key=draw), in_order, strict=True))
 
 
 def cut_slices(track: Track, n_samples: int, sample_rate_hz: int, clip_s: float) -> list[Slice]:
