@@ -34,7 +34,7 @@ class TokenSet:
         key: hash of their sources.
         codes: int16 [n, K, F], not delayed.
         valid_frames: int64 [n]; later frames of a slice are padding.
-        splits: n times `train` or `eval`.
+        splits: n times `train`, `selection` or `eval`.
         track_ids: n ids.
         caption_index: int64 [n], into `captions` and `text_states`.
         captions: distinct captions.

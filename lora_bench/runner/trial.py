@@ -78,6 +78,7 @@ def _train(
 
     if trial.lora is None or trial.train is None or trial.train_seed is None:
         raise StoreError(f"{TrialFolder(folder).plan}: a fine-tuned trial needs lora, train and train_seed")
+    manifest = manifest.seal()  # what decides over trainings does not even read the tracks that score them
     tokens = encode_dataset(manifest, model, store, progress)
     settings = trial.lora, trial.train, trial.train_seed
     key = adapter_key(tokens, model, *settings)

@@ -62,7 +62,8 @@ def train_adapter(
     is then bit for bit that of a run that was never interrupted.
 
     Args:
-        tokens: codes and text states; the `train` slices are learnt, the `eval` slices only measured.
+        tokens: codes and text states; the `train` slices are learnt, the `selection` slices (without any, the `eval`
+            slices) only measured.
         model: an adapter in it is removed first.
         lora: the adapter.
         train: how it is trained.
@@ -176,8 +177,11 @@ def _refuse_to_compile(error: Exception) -> None:
 
 
 def _choose_eval_rows(tokens: TokenSet) -> NDArray[np.int64]:
-    """Return the held-out slices to measure: all, or `MAX_EVAL_SLICES`, evenly spread over the tracks."""
-    rows = tokens.find_split("eval")
+    """Return the held-out slices to measure: all, or `MAX_EVAL_SLICES`, evenly spread over the tracks.
+
+    They are those of the selection side; of the references only where there is no selection side.
+    """
+    rows = tokens.find_split("selection" if "selection" in tokens.splits else "eval")
     if len(rows) <= MAX_EVAL_SLICES:
         return rows
     return rows[np.linspace(0, len(rows) - 1, MAX_EVAL_SLICES).round().astype(np.int64)]
