@@ -51,7 +51,9 @@ def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Proble
     problems = find_missing_paths(loaded.tree, used)  # not those of named datasets that no trial takes
     datasets = {trial.dataset.model_dump_json(): trial.dataset for trial in plan.trials}
     for dataset in datasets.values():
-        if dataset.path is not None and dataset.path.is_dir():
+        if dataset.path is None:
+            problems += _check_builtin(dataset, loaded)
+        elif dataset.path.is_dir():
             problems += _check_folder(dataset.path, dataset, loaded)
     models = {trial.model.model_dump_json(): trial.model for trial in plan.trials}
     for model in models.values():
@@ -63,7 +65,7 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
     """Report the problems of a folder of recordings: no audio, too little of it, no captions."""
     from lora_bench.audio import list_folder
     from lora_bench.stages.dataset.captions import find_captions, read_metadata, search_captions
-    from lora_bench.stages.dataset.splits import MIN_TRACKS
+    from lora_bench.stages.dataset.splits import MIN_TRACKS, count_sides
 
     place, captions = find_stated(loaded.tree, folder.as_posix())
     try:
@@ -79,6 +81,11 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
             f"`dataset.path` is `{folder}`, which holds {n_files}; expected at least {MIN_TRACKS} recordings (wav, "
             "flac, ogg, opus, mp3 or m4a, at any depth); add some or change dataset.path",
         )
+    else:
+        try:
+            count_sides(len(files), spec.split)
+        except DatasetError as error:
+            yield Problem(place, "dataset.split", f"`{folder}`: {error}")
     if not files:
         return
     try:
@@ -90,6 +97,18 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
             find_captions(folder, paths, spec.captions, metadata)
     except DatasetError as error:
         yield Problem(captions or place, "dataset.captions", f"`dataset.captions`: {error}")
+
+
+def _check_builtin(spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:
+    """Report a split of a rendered genre that leaves nothing to train on."""
+    from lora_bench.genres.chiptune import N_TRACKS
+    from lora_bench.stages.dataset.splits import count_sides
+
+    try:
+        count_sides(N_TRACKS, spec.split)
+    except DatasetError as error:
+        place, _ = find_stated(loaded.tree, spec.builtin or "")
+        yield Problem(place, "dataset.split", f"`{spec.builtin}`: {error}")
 
 
 def _is_recording(path: Path, files: Sequence[Path], min_track_s: float) -> bool:

@@ -18,13 +18,13 @@ from lora_bench.progress import Progress
 from lora_bench.results.gather import write_results
 from lora_bench.runner.environment import describe_environment
 from lora_bench.runner.executor import run_trials
-from lora_bench.runner.freshness import dataset_fingerprint, inputs_key, is_finished
+from lora_bench.runner.freshness import inputs_key, is_finished, source_key
 from lora_bench.runner.jobs.locks import hold_run
 from lora_bench.runner.local import check_gpus
 from lora_bench.runner.ray_backend.cluster import check_address
 from lora_bench.runner.search.optuna import require_optuna
 from lora_bench.runner.search.trial_search import SearchPlan, plan_search
-from lora_bench.store import Store, hash_json, read_json, remove_drafts, to_jsonable, write_json
+from lora_bench.store import Store, read_json, remove_drafts, to_jsonable, write_json
 
 
 def run_experiment(
@@ -116,16 +116,7 @@ def _prepare(plan: ExperimentPlan, run_folder: Path, store_root: Path, progress:
     by_id = {trial.id: trial for trial in plan.trials}
     for source in list_sources(to_jsonable(plan.trials)):
         trial = by_id[source.trial_ids[0]]
-        key = hash_json(
-            {
-                "model": trial.model,
-                "dataset": trial.dataset,
-                "data": dataset_fingerprint(trial.dataset),
-                "clip_s": trial.generation.clip_s,
-                "n_clips": trial.generation.n_clips,
-                "metrics": trial.metrics,
-            }
-        )
+        key = source_key(trial)
         folder = RunFolder(run_folder).source(source.folder)
         if folder.dataset.is_file() and read_json(folder.dataset).get("prepared_for") == key:
             continue

@@ -147,6 +147,20 @@ def dataset_fingerprint(dataset: DatasetSpec) -> str:
     return hash_json(files)
 
 
+def source_key(trial: TrialPlan) -> str:
+    """What the source of a trial was prepared for; kept in its `dataset.json`."""
+    return hash_json(
+        {
+            "model": trial.model,
+            "dataset": trial.dataset,
+            "data": dataset_fingerprint(trial.dataset),
+            "clip_s": trial.generation.clip_s,
+            "n_clips": trial.generation.n_clips,
+            "metrics": trial.metrics,
+        }
+    )
+
+
 def inputs_key(trial: TrialPlan) -> str:
     """What a finished trial was finished for: the whole plan of the trial and the state of its data."""
     plan = to_jsonable(trial)

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic_core import to_json
 
 from lora_bench.cli.commands.validate import describe_plan
+from lora_bench.cli.dataset_sides import describe_sides
 from lora_bench.cli.inputs import load_plan
 from lora_bench.cli.options import json_option, option, overrides_option, runs_dir_option, spec_option
 from lora_bench.cli.tables import format_table, print_json_text
@@ -277,6 +278,7 @@ def _write_notes(
     plan: ExperimentPlan, outlooks: Sequence[Outlook], runs_dir: Path, cache_bytes: int | None
 ) -> list[str]:
     lines = [*(f"override: {line}" for line in plan.override_effects), *plan.notes]
+    lines += describe_sides(plan, runs_dir / plan.name)
     lines += _describe_obstacles(outlooks)
     lines += _describe_origins(outlooks, read_outcomes(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
     n_choices = _count_choices(plan, outlooks)
