@@ -134,6 +134,8 @@ class DatasetSummary(Record):
     format: AudioFormat | None = None
     resampler: str | None = None
     train: SplitSummary | None = None
+    selection: SplitSummary | None = None
+    """What training and searches decided by; None where the dataset has no such side."""
     eval: SplitSummary | None = None
     n_tracks: Count | None = None
     n_reference_clips: Count | None = None

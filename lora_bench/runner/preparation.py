@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from lora_bench.artifacts import AudioClip, Manifest
+from lora_bench.artifacts import AudioClip, Manifest, Split
 from lora_bench.audio import save_wav
 from lora_bench.errors import DatasetError
 from lora_bench.evaluation.codec import through_codec
@@ -19,7 +19,12 @@ from lora_bench.evaluation.floors import measure_floors
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.planning.run_folder import SourceFolder
 from lora_bench.progress import Progress
-from lora_bench.stages.dataset import check_folder, prepare_dataset, reference_clips
+from lora_bench.stages.dataset import (
+    check_folder,
+    n_reference_clips,
+    prepare_dataset,
+    reference_clips,
+)
 from lora_bench.store import Store, write_json
 
 if TYPE_CHECKING:
@@ -51,12 +56,9 @@ def prepare_source(
     model = load_model(trial.model)
     manifest = prepare_dataset(trial.dataset, model.info.audio_format, store, progress)
     clip_s = trial.generation.clip_s
-    n_references = sum(1 for _ in reference_clips(manifest, "eval", clip_s))
-    if n_references < 2:
-        raise DatasetError(
-            f"{manifest.name}: the held-out tracks give {n_references} excerpts of {clip_s:g} s; expected at least 2 "
-            "as references; add longer tracks or lower generation.clip_s"
-        )
+    n_references = _count_excerpts(manifest, "eval", clip_s)
+    if manifest.has_selection:
+        _count_excerpts(manifest, "selection", clip_s)
     _save_excerpts(manifest, clip_s, model, folder)
     scores, unscored = measure_floors(trial, model, manifest, store, progress)
     write_json(folder.floors, {"floors": scores, "unscored": unscored})
@@ -64,6 +66,23 @@ def prepare_source(
         folder.dataset,
         {"prepared_for": key, "n_reference_clips": n_references, "model": model.info, "manifest": manifest},
     )
+
+
+def _count_excerpts(manifest: Manifest, side: Split, clip_s: float) -> int:
+    """Return how many references one side gives.
+
+    Raises:
+        DatasetError: they are too few.
+    """
+    n_excerpts = n_reference_clips(manifest, side, clip_s)
+    if n_excerpts < 2:
+        tracks = "held-out" if side == "eval" else "selection"
+        more = "" if side == "eval" else ", or raise dataset.split.selection_frac"
+        raise DatasetError(
+            f"{manifest.name}: the {tracks} tracks give {n_excerpts} excerpts of {clip_s:g} s; expected at least 2 "
+            f"as references; add longer tracks or lower generation.clip_s{more}"
+        )
+    return n_excerpts
 
 
 def _save_excerpts(manifest: Manifest, clip_s: float, model: MusicModel, folder: SourceFolder) -> None:

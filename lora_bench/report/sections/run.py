@@ -56,10 +56,15 @@ def _describe_dataset(dataset: DatasetSummary, split: Settings) -> Iterator[Bloc
             number_cell(side.duration_s, lambda duration_s: f"{duration_s / 60:.1f}"),
             number_cell(side.n_slices, format_count),
         )
-        for name, side in (("training", dataset.train), ("held out (references)", dataset.eval))
+        for name, side in (
+            ("training", dataset.train),
+            ("selection (held-out loss, searches, choice of the best)", dataset.selection),
+            ("held out (references)", dataset.eval),
+        )
+        if side is not None
     )
     columns = (*text_columns("side"), *number_columns("tracks", "minutes", "training-length slices"))
-    yield Table("The two sides of the dataset", columns, rows)
+    yield Table(f"The {'two' if dataset.selection is None else 'three'} sides of the dataset", columns, rows)
     facts: list[Text] = [
         ("name: ", Code(str(dataset.name))),
         ("content hash: ", Code(str(dataset.key))),

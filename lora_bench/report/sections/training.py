@@ -75,6 +75,10 @@ def build_training(view: RunView) -> Iterator[Block]:
             )
         )
     yield Table("Losses in nats per code, mean over codebooks", columns, tuple(rows))
+    if view.results.dataset.selection is not None:
+        yield Paragraph(
+            "The held-out loss is that of the selection tracks: training never reads the references."
+        )
 
 
 def build_costs(view: RunView) -> Iterator[Block]:
