@@ -12,7 +12,10 @@ from lora_bench.planning.run_folder import RunFolder
 from lora_bench.report.formatting import format_interval, format_value
 from lora_bench.report.view import RunView, is_higher_better
 from lora_bench.results.gather import gather_results
+from lora_bench.results.records import ScoreRecord
 from lora_bench.results.run_records import TrialResult
+from lora_bench.study.choice import describe_bias, describe_side
+from lora_bench.study.table import Side, find_score
 
 BEST = "best"
 
@@ -25,7 +28,7 @@ class ChosenTrial:
         plan: its settings.
         adapter: its folder, as training left it.
         view: the run, for the model card.
-        reason: why it was chosen, in words; None if it was named.
+        reason: by what and from how many it was chosen, and its score, in words; None if it was named.
     """
 
     plan: TrialPlan
@@ -78,25 +81,46 @@ def _find_named(run_folder: Path, view: RunView, name: str) -> TrialResult:
 
 
 def _find_best(view: RunView, trained: Sequence[TrialResult], metric: str | None) -> tuple[TrialResult, str]:
-    """Return the trial with the best value over all prompts, corrected for bias where that is known, and why."""
+    """Return the trial with the best value over all prompts, corrected for bias where that is known, and why.
+
+    The selection side decides where there is one; the reason then tells the score on the tracks that it did not see.
+    """
     chosen = metric or view.metrics[0]
     if chosen not in view.metrics:
         raise UsageError(
             f"--metric {chosen}: was not measured in this run; measured: {', '.join(view.metrics)}"
         )
-    scores = [(trial, score) for trial in trained if (score := view.score(trial.id, chosen, None))]
-    if not scores:
+    selection = {
+        trial.id: score for trial in trained if (score := find_score(trial, chosen, None, "selection"))
+    }
+    side: Side = "selection" if selection else "test"
+    scores = {trial.id: score for trial in trained if (score := view.score(trial.id, chosen, None))}
+    seen = selection or scores
+    if not seen:
         raise UsageError(
             f"--trial best: no trial with an adapter has a {chosen} score over all prompts; name a trial, or "
             "choose another --metric"
         )
     sign = -1.0 if is_higher_better(chosen) else 1.0
-    trial, score = min(scores, key=lambda item: sign * item[1].best_value)
+    candidates = [trial for trial in trained if trial.id in seen]
+    trial = min(candidates, key=lambda trial: sign * seen[trial.id].best_value)
+    own = _describe_score(scores.get(trial.id))
+    if side == "selection":
+        own = f"{format_value(seen[trial.id].best_value)} there, {own} on the sealed test tracks"
+    by = describe_side(chosen, side)
+    parts = [f"best on {chosen} of {len(candidates)} trained, by {by}: {view.name_trial(trial.id)}, {own}"]
+    compared = view.contrast(trial.configuration, chosen, None)
+    if compared and compared.verdict:
+        parts.append(f"against zero-shot: {compared.verdict}")
+    if bias := describe_bias(chosen, side, len(candidates)):
+        parts.append(bias)
+    return trial, "; ".join(parts).replace("\u00a0", " ")
+
+
+def _describe_score(score: ScoreRecord | None) -> str:
+    if score is None:
+        return "no score"
     value = format_value(score.best_value)
     if score.ci_low is not None and score.ci_high is not None:
         value += f" (95 % {format_interval(score.ci_low, score.ci_high)})"
-    compared = view.contrast(trial.configuration, chosen, None)
-    verdict = f"; against zero-shot: {compared.verdict}" if compared and compared.verdict else ""
-    name = view.name_trial(trial.id)
-    text = f"best on {chosen} of {len(scores)} trained: {name}, {value}{verdict}".replace("\u00a0", " ")
-    return trial, text
+    return value

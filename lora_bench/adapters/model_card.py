@@ -118,6 +118,8 @@ def _build_card(chosen: ChosenTrial, facts: CardFacts, *, merged: bool) -> Itera
         (f"{what}, trained and scored by lora_bench: trial ", Code(trial.id), " of the run ",
          Code(view.results.name), ".")
     )  # fmt: skip
+    if chosen.reason:
+        yield Paragraph(f"How it was chosen: {clean_text(chosen.reason)}.")
     yield from _build_base(view, facts)
     yield from _build_data(view)
     yield from _build_scores(view, trial)
@@ -156,7 +158,9 @@ def _build_data(view: RunView) -> Iterator[Block]:
         return
     yield Paragraph(
         f"{count_noun(train.n_tracks, 'track')} ({format_duration(train.duration_s)}) of "
-        f"{clean_text(str(dataset.name))}, content hash {dataset.key}; the scores are measured against "
+        f"{clean_text(str(dataset.name))}, content hash {dataset.key}; "
+        + (f"{count_noun(dataset.selection.n_tracks, 'track')} to select by; " if dataset.selection else "")
+        + "the scores are measured against "
         f"{count_noun(held_out.n_tracks, 'track')} ({format_duration(held_out.duration_s)}), held out before slicing."
     )
     if read_section(view.spec, "dataset").get("builtin") is None:

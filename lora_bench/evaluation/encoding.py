@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_bench.artifacts import AudioClip, Embeddings, GeneratedClips, Manifest
+from lora_bench.artifacts import AudioClip, Embeddings, GeneratedClips, Manifest, Split
 from lora_bench.evaluation.codec import identify_codec, mark_recoded, through_codec
 from lora_bench.store import Store, hash_json, read_json, write_json
 
@@ -25,9 +25,14 @@ def load_clips(clips: GeneratedClips) -> Iterator[AudioClip]:
 
 
 def embed_reference(
-    encoder: Encoder, manifest: Manifest, clip_s: float, store: Store, codec: MusicModel | None = None
+    encoder: Encoder,
+    manifest: Manifest,
+    clip_s: float,
+    store: Store,
+    codec: MusicModel | None = None,
+    side: Split = "eval",
 ) -> Embeddings:
-    """Embed the references of every score: excerpts of the held-out tracks.
+    """Embed the references of scores: excerpts of the held-out tracks.
 
     Args:
         encoder: ready to embed.
@@ -35,11 +40,12 @@ def embed_reference(
         clip_s: length of an excerpt.
         store: cache.
         codec: the model whose codec the excerpts pass through first; None leaves them as they are.
+        side: `selection` are the references that searches and choices see.
     """
     from lora_bench.stages.dataset import reference_clips
     from lora_bench.stages.embed import embed_clips
 
-    parts, clips = [manifest.key, "eval", clip_s], reference_clips(manifest, "eval", clip_s)
+    parts, clips = [manifest.key, side, clip_s], reference_clips(manifest, side, clip_s)
     if codec is None:
         return embed_clips(encoder, clips, store, hash_json(parts))
     key = hash_json([*parts, identify_codec(codec)])

@@ -10,13 +10,13 @@ reference_embeddings/<hash>.npz                     held-out recordings, shared 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_bench.artifacts import Embeddings, GeneratedClips, Manifest, Score, Unscored
+from lora_bench.artifacts import Embeddings, GeneratedClips, Manifest, Score, Split, Unscored
 from lora_bench.errors import UnscoredError
 from lora_bench.evaluation.encoding import embed_reference, load_clips, prepare_encoder
 from lora_bench.metrics import Metric, parse_metric
@@ -27,6 +27,7 @@ from lora_bench.slugs import prompt_slugs
 from lora_bench.store import Store, hash_file, hash_json, read_json, write_json
 
 if TYPE_CHECKING:
+    from lora_bench.encoders import Encoder
     from lora_bench.models import MusicModel
 
 GUARDS_VERSION = 1  # raise it when the same clips give other guards
@@ -42,12 +43,30 @@ class EncodedTrial:
         reference: excerpts of the held-out tracks.
         coded_reference: the same after the model's codec; None if no metric is codec-matched.
         texts: one vector per prompt, in their order; None if the encoder knows no texts.
+        selection: the same clips with references of the selection side; None where there is no such side.
     """
 
     generated: Mapping[str, Embeddings]
     reference: Embeddings
     coded_reference: Embeddings | None
     texts: Embeddings | None
+    selection: EncodedTrial | None = None
+
+
+@dataclass
+class ScoreSheet:
+    """Scores against the references of one side, and the cells without a score."""
+
+    scores: list[Score] = field(default_factory=list[Score])
+    unscored: list[Unscored] = field(default_factory=list[Unscored])
+
+    def arrange(self, metrics: Sequence[str]) -> dict[str, object]:
+        """Return the content of a file, in the order of the metrics."""
+        order = {name: place for place, name in enumerate(metrics)}
+        return {
+            "scores": sorted(self.scores, key=lambda score: order[score.metric]),
+            "unscored": sorted(self.unscored, key=lambda gap: order[gap.metric]),
+        }
 
 
 @dataclass(frozen=True)
@@ -72,15 +91,16 @@ class TrialClips:
         """Length of a clip in seconds."""
         return self.trial.generation.clip_s
 
-    def describe(self) -> dict[str, str | int | float]:
-        """Return the provenance of the clips: references, model, sampling and seeds."""
+    def describe(self, side: Split = "eval") -> dict[str, str | int | float]:
+        """Return the provenance of the clips: references of a side, model, sampling and seeds."""
         from lora_bench.stages.generate import read_methods
 
         sampling = self.trial.generation
         codes = {files[0].parent for files in self.code_files.values() if files}
         methods = sorted({method for folder in codes for method in read_methods(folder)})
         return {
-            "reference_hash": hash_json([self.manifest.key, "eval", self.clip_s]),
+            "reference_hash": hash_json([self.manifest.key, side, self.clip_s]),
+            **({"side": side} if side == "selection" else {}),
             "model": self.model.info.name,
             "model_weights_hash": self.model.info.weights_hash,
             "sampling": f"guidance {sampling.guidance:g}, temperature {sampling.temperature:g}, "
@@ -100,7 +120,7 @@ class TrialClips:
         from lora_bench.stages.embed import embed_clips, save_embeddings
 
         encoder = prepare_encoder(name, self.model, self.manifest, self.clip_s, self.store)
-        reference = embed_reference(encoder, self.manifest, self.clip_s, self.store)
+        reference, coded = self._embed_references(encoder, name, "eval")
         place = TrialFolder(self.folder).embeddings(name)
         slugs = prompt_slugs(self.trial.prompts)
         generated: dict[str, Embeddings] = {}
@@ -108,15 +128,27 @@ class TrialClips:
             generated[prompt] = embed_clips(encoder, load_clips(clips), self.store)
             save_embeddings(generated[prompt], place.prompt(slugs[prompt]))
         self._keep_reference(reference, place.reference)
-        coded: Embeddings | None = None
-        if any(m.codec_matched and m.encoder == name for m in map(parse_metric, self.trial.metrics)):
-            coded = embed_reference(encoder, self.manifest, self.clip_s, self.store, self.model)
+        if coded is not None:
             self._keep_reference(coded, place.coded_reference)
         embed_text = getattr(encoder, "embed_text", None)
         texts: Embeddings | None = embed_text(list(self.clips)) if embed_text is not None else None
         if texts is not None:
             save_embeddings(texts, place.texts)
-        return EncodedTrial(generated, reference, coded, texts)
+        selection: EncodedTrial | None = None
+        if self.manifest.has_selection:
+            selection = EncodedTrial(
+                generated, *self._embed_references(encoder, name, "selection"), texts=None
+            )
+        return EncodedTrial(generated, reference, coded, texts, selection)
+
+    def _embed_references(
+        self, encoder: Encoder, name: str, side: Split
+    ) -> tuple[Embeddings, Embeddings | None]:
+        """Return one side's references, as they are and, if a metric asks for them, after the codec."""
+        facts = self.manifest, self.clip_s, self.store
+        is_matched = any(m.codec_matched and m.encoder == name for m in map(parse_metric, self.trial.metrics))
+        coded = embed_reference(encoder, *facts, self.model, side) if is_matched else None
+        return embed_reference(encoder, *facts, side=side), coded
 
     def _keep_reference(self, reference: Embeddings, pointer: Path) -> None:
         """Save references for comparisons, shared by trials, and name their file in `pointer`."""
@@ -132,14 +164,16 @@ class TrialClips:
 def score_clips(made: TrialClips, progress: Progress) -> None:
     """Write `scores.json` and `guards.json`; a metric without weights is unscored, with the reason.
 
+    Scores against the selection side stand apart under `selection`.
+
     Raises:
         ScoreError, AudioFileError: a clip is damaged; names it.
     """
     from lora_bench.metrics.clusters import average_clips
 
     names = dict.fromkeys(parse_metric(name).encoder for name in made.trial.metrics)
-    scores: list[Score] = []
-    unscored: list[Unscored] = []
+    own = made.trial.own_prompts
+    sheet, selection = ScoreSheet(), ScoreSheet()
     means: dict[str, tuple[dict[str, Embeddings], Embeddings]] = {}
     adherence: Mapping[str, np.ndarray] | str | None = None
     progress.start("score", len(made.trial.metrics) * len(made.trial.prompts))
@@ -149,25 +183,24 @@ def score_clips(made: TrialClips, progress: Progress) -> None:
             encoded = made.encode(name)
         except UnscoredError as reason:
             prompts = (*made.trial.prompts, None)
-            unscored += [Unscored(m.name, prompt, str(reason)) for m in metrics for prompt in prompts]
+            gaps = [Unscored(m.name, prompt, str(reason)) for m in metrics for prompt in prompts]
+            sheet.unscored += gaps
+            selection.unscored += [gap for gap in gaps if parse_metric(gap.metric).distance != "text"]
             adherence = str(reason) if name == ADHERENCE_ENCODER else adherence
             progress.advance(len(metrics) * len(made.trial.prompts))
             continue
         for metric in metrics:
-            score_metric(metric, encoded, made.trial.own_prompts, scores, unscored, made.describe())
+            score_metric(metric, encoded, own, sheet, made.describe())
+            if encoded.selection is not None and metric.distance != "text":  # texts have no sides
+                score_metric(metric, encoded.selection, own, selection, made.describe("selection"))
             progress.advance(len(made.trial.prompts), note=metric.name)
         averaged = {prompt: average_clips(one) for prompt, one in encoded.generated.items()}
         means[name] = averaged, average_clips(encoded.reference)
         if name == ADHERENCE_ENCODER:
             adherence = match_prompts(encoded)
-    order = {name: place for place, name in enumerate(made.trial.metrics)}
-    write_json(
-        TrialFolder(made.folder).scores,
-        {
-            "scores": sorted(scores, key=lambda score: order[score.metric]),
-            "unscored": sorted(unscored, key=lambda gap: order[gap.metric]),
-        },
-    )
+    metrics = made.trial.metrics
+    sides = {"selection": selection.arrange(metrics)} if made.manifest.has_selection else {}
+    write_json(TrialFolder(made.folder).scores, {**sheet.arrange(metrics), **sides})
     guard_clips(made, means, adherence, progress)
 
 
@@ -175,8 +208,7 @@ def score_metric(
     metric: Metric,
     encoded: EncodedTrial,
     own_prompts: Sequence[str],
-    scores: list[Score],
-    unscored: list[Unscored],
+    sheet: ScoreSheet,
     about: Mapping[str, str | int | float],
 ) -> None:
     """Score every prompt, and the genre's own together; too few clips leave a cell unscored.
@@ -185,8 +217,7 @@ def score_metric(
         metric: what to compute.
         encoded: the trial's embeddings.
         own_prompts: those of the genre.
-        scores: receives the scores.
-        unscored: receives the cells without one.
+        sheet: receives the scores, and the cells without one.
         about: added to the provenance.
     """
     from lora_bench.stages.score import score_embeddings, score_pooled
@@ -197,25 +228,25 @@ def score_metric(
     if metric.distance == "text":
         if encoded.texts is None:
             reason = f"{metric.name}: the encoder knows no texts"
-            unscored += [Unscored(metric.name, prompt, reason) for prompt in (*encoded.generated, None)]
+            sheet.unscored += [Unscored(metric.name, prompt, reason) for prompt in (*encoded.generated, None)]
             return
         other = encoded.texts
     for place, (prompt, generated) in enumerate(encoded.generated.items()):
         against = take_texts(other, [place]) if metric.distance == "text" else other
         try:
             score = score_embeddings(metric, generated, against, prompt)
-            scores.append(replace(score, provenance={**score.provenance, **about}))
+            sheet.scores.append(replace(score, provenance={**score.provenance, **about}))
         except UnscoredError as reason:
-            unscored.append(Unscored(metric.name, prompt, str(reason)))
+            sheet.unscored.append(Unscored(metric.name, prompt, str(reason)))
     try:
         if metric.distance == "text":
             other = take_texts(
                 other, [place for place, prompt in enumerate(encoded.generated) if prompt in own_prompts]
             )
         score = score_pooled(metric, [encoded.generated[prompt] for prompt in own_prompts], other)
-        scores.append(replace(score, provenance={**score.provenance, **about}))
+        sheet.scores.append(replace(score, provenance={**score.provenance, **about}))
     except UnscoredError as reason:
-        unscored.append(Unscored(metric.name, None, str(reason)))
+        sheet.unscored.append(Unscored(metric.name, None, str(reason)))
 
 
 def take_texts(texts: Embeddings, places: Sequence[int]) -> Embeddings:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from lora_bench.artifacts import AudioFormat
+from lora_bench.metrics.names import TEXT_METRIC_NAMES
 from lora_bench.results.records import (
     Contrast,
     ControlRecord,
@@ -102,8 +103,8 @@ class UnusableScore(Record):
     value: Any = None
 
 
-class ScoresFile(Record):
-    """`scores.json` of a trial."""
+class ScoresSheet(Record):
+    """Scores against the references of one side."""
 
     scores: tuple[Annotated[ScoreRecord | UnusableScore, Field(union_mode="left_to_right")], ...] = ()
     unscored: tuple[WrittenGap, ...] = ()
@@ -112,6 +113,21 @@ class ScoresFile(Record):
     def usable(self) -> list[ScoreRecord]:
         """Scores that are numbers."""
         return [score for score in self.scores if isinstance(score, ScoreRecord)]
+
+
+class ScoresFile(ScoresSheet):
+    """`scores.json` of a trial."""
+
+    selection: ScoresSheet | None = None
+    """The same clips against the selection side; None where the dataset has no such side."""
+
+    def of_choice(self, metric: str) -> list[ScoreRecord]:
+        """Return the scores of a metric that a choice may see: with a selection side, no others than its own.
+
+        A text score has no references, and so no sides.
+        """
+        sheet = self if self.selection is None or metric in TEXT_METRIC_NAMES else self.selection
+        return [score for score in sheet.usable if score.metric == metric]
 
 
 class TrialGuardsFile(Record):

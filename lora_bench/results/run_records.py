@@ -84,6 +84,8 @@ class TrialResult(Record):
     peak_memory_gib: Real | None = None
     scores: tuple[ScoreRecord, ...] = ()
     unscored: tuple[UnscoredCell, ...] = ()
+    selection: tuple[ScoreRecord, ...] = ()
+    """Scores of the same clips against the selection side, for choices alone; empty where there is no such side."""
     zero_shot: str | None = None
     """Id of the base model's trial that this one is compared with."""
 
@@ -202,6 +204,8 @@ class SearchSummary(Record):
     n_candidates: Count
     n_tried: Count
     objective: str
+    side: Literal["selection", "test"] = "test"
+    """Tracks that the objective refers to: those to select by, or those that score."""
     seed: Count | None = None
 
 

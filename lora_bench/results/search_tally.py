@@ -91,7 +91,11 @@ def settle_search(
     optuna = read_section(plan.spec, "search", "optuna")
     counts = {"n_trials": tally.n_trials, "n_candidates": tally.n_candidates, "n_tried": tally.n_tried}
     stated = {name: optuna[name] for name in ("objective", "seed") if name in optuna}
-    return settled, SearchSummary.model_validate(counts | stated)
+    sides = [
+        read_section(trial.dataset, "split").get("selection_frac") for trial in plan.trials if trial.search
+    ]
+    side = {"side": "selection"} if sides and all(sides) else {}
+    return settled, SearchSummary.model_validate(counts | stated | side)
 
 
 def describe_rest(search: SearchSummary | None) -> str:
@@ -104,8 +108,16 @@ def describe_rest(search: SearchSummary | None) -> str:
 def describe_search(search: SearchSummary) -> str:
     """Say what a reader of tables has to know of a search."""
     objective = "held-out loss" if search.objective == "held_out_loss" else search.objective
+    is_sealed = search.side == "selection"
+    where = " on the selection tracks" if is_sealed else ""
+    caveat = (
+        "The scores refer to tracks that the search did not see, but to the same trainings: train the best again with "
+        "other seeds to confirm it."
+        if is_sealed
+        else "The best of many tries looks better than it is; train it again with other seeds to confirm it."
+    )
     return (
-        f"A search (Optuna, by {objective}) tried {search.n_tried} of {search.n_candidates} combinations, more "
+        f"A search (Optuna, by {objective}{where}) tried {search.n_tried} of {search.n_candidates} combinations, more "
         "of those that looked good: effects of axes and differences are those of a chosen sample, not of a balanced "
-        "one, and the best of many tries looks better than it is; train it again with other seeds to confirm it."
+        f"one. {caveat}"
     )

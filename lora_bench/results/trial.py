@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import JsonValue
 
@@ -49,7 +49,12 @@ def gather_trial(
     is_tuned = planned.kind != "zero-shot"
     trained = train or TrainFile()
     name = planned.name or planned.id
-    base = {"zero_shot": zero_shot} if is_tuned else {}
+    optional: dict[str, Any] = {"zero_shot": zero_shot} if is_tuned else {}
+    if written.selection is not None:
+        planned_cells = set(cells)
+        optional["selection"] = tuple(
+            score for score in written.selection.usable if (score.metric, score.prompt) in planned_cells
+        )
     return TrialResult(
         id=planned.id,
         name=name,
@@ -73,7 +78,7 @@ def gather_trial(
         peak_memory_gib=state_file.peak_memory_gib or trained.peak_memory_gib,
         scores=tuple(scores),
         unscored=tuple(unscored),
-        **base,
+        **optional,
     )
 
 

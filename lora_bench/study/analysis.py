@@ -13,8 +13,8 @@ from lora_bench.results.search_tally import UNTRIED, describe_search
 from lora_bench.store import write_json
 from lora_bench.study.choice import choose_best, find_fronts, make_points
 from lora_bench.study.effects import analyse_axes
-from lora_bench.study.fitting import measure_error
-from lora_bench.study.records import Axis, MetricStudy, Study
+from lora_bench.study.fitting import SeedError, measure_error
+from lora_bench.study.records import Axis, Best, MetricStudy, Study
 from lora_bench.study.table import Grid, Row, collect_rows, read_grid
 
 ONE_SEED = (
@@ -73,9 +73,7 @@ def analyse_metric(results: RunResults, metric: str, prompt: str | None = None) 
     tuned = [row for row in rows if row.seed is not None]
     if not tuned:
         return None
-    error = measure_error(
-        [row.configuration for row in tuned], [row.seed for row in tuned], [row.value for row in tuned]
-    )
+    error = _measure_error(tuned)
     higher = metric in METRIC_NAMES and not parse_metric(metric).lower_is_better
     axes, placed, notes = _keep_scored_levels(tuned, whole)
     mains, interactions = analyse_axes(placed, axes, error, higher_is_better=higher)
@@ -104,9 +102,28 @@ def analyse_metric(results: RunResults, metric: str, prompt: str | None = None) 
         interactions=interactions,
         points=points,
         fronts=find_fronts(points, higher_is_better=higher),
-        best=choose_best(points, error, higher_is_better=higher),
+        best=_choose_by_selection(results, whole, metric, prompt)
+        or choose_best(points, error, higher_is_better=higher),
         notes=tuple(notes),
     )
+
+
+def _measure_error(rows: Sequence[Row]) -> SeedError:
+    return measure_error(
+        [row.configuration for row in rows], [row.seed for row in rows], [row.value for row in rows]
+    )
+
+
+def _choose_by_selection(results: RunResults, grid: Grid, metric: str, prompt: str | None) -> Best | None:
+    """Return the choice by the scores on the selection side; None where no configuration has all of these."""
+    rows, _ = collect_rows(results, grid, metric, prompt, "selection")
+    tuned = [row for row in rows if row.seed is not None]
+    if not tuned:
+        return None
+    error = _measure_error(tuned)
+    higher = metric in METRIC_NAMES and not parse_metric(metric).lower_is_better
+    points = make_points(rows, error, results.trials)
+    return choose_best(points, error, higher_is_better=higher, side="selection")
 
 
 def _keep_scored_levels(rows: Sequence[Row], grid: Grid) -> tuple[tuple[Axis, ...], list[Row], list[str]]:

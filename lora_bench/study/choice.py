@@ -6,10 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from lora_bench.metrics.names import TEXT_METRIC_NAMES
 from lora_bench.results.run_records import TrialKind, TrialResult
 from lora_bench.study.fitting import SeedError
 from lora_bench.study.records import COSTS, Best, Cost, ParetoFront, Point
-from lora_bench.study.table import Row
+from lora_bench.study.table import Row, Side
 
 RULE = (
     "the fewest trainable parameters among the fine-tuned configurations that are scored on every planned "
@@ -84,15 +85,25 @@ def find_optimal(points: Sequence[Point], cost: Cost, *, higher_is_better: bool)
     return optimal
 
 
-def choose_best(points: Sequence[Point], error: SeedError, *, higher_is_better: bool) -> Best | None:
-    """Return the configuration that the rule chooses; None if no fine-tuned one is scored on all its seeds."""
+def choose_best(
+    points: Sequence[Point], error: SeedError, *, higher_is_better: bool, side: Side = "test"
+) -> Best | None:
+    """Return the configuration that the rule chooses; None if no fine-tuned one is scored on all its seeds.
+
+    Args:
+        points: configurations with their quality on one side of the tracks.
+        error: variation between seeds there.
+        higher_is_better: of the quality.
+        side: which side that is.
+    """
     candidates = [p for p in points if p.kind == "fine-tuned" and p.n_done == p.n_planned]
     if not candidates:
         return None
     sign = -1.0 if higher_is_better else 1.0
     leader = min(candidates, key=lambda point: sign * point.quality)
     if error.sd is None:
-        return Best(leader.configuration, leader.configuration, None, RULE_ONE_SEED)
+        facts = side, leader.quality, len(candidates)
+        return Best(leader.configuration, leader.configuration, None, RULE_ONE_SEED, *facts)
     near: list[Point] = []
     for point in candidates:
         tolerance = error.sd * math.sqrt(1.0 / point.n_done + 1.0 / leader.n_done)
@@ -100,7 +111,22 @@ def choose_best(points: Sequence[Point], error: SeedError, *, higher_is_better: 
             near.append(point)
     chosen = min(near, key=lambda p: (_size(p), sign * p.quality))
     tolerance = error.sd * math.sqrt(1.0 / chosen.n_done + 1.0 / leader.n_done)
-    return Best(chosen.configuration, leader.configuration, tolerance, RULE)
+    facts = side, chosen.quality, len(candidates)
+    return Best(chosen.configuration, leader.configuration, tolerance, RULE, *facts)
+
+
+def describe_side(metric: str, side: Side) -> str:
+    """Return by what the best one on a metric was chosen."""
+    if side == "selection":
+        return "the selection tracks"
+    return f"the {'clips' if metric in TEXT_METRIC_NAMES else 'tracks'} that score it"
+
+
+def describe_bias(metric: str, side: Side, n_candidates: int) -> str:
+    """Return what the choice does to the score of the chosen one; empty if it does nothing."""
+    if side == "selection" or n_candidates < 2:
+        return ""
+    return f"the score is optimistic, because {describe_side(metric, side)} also chose it"
 
 
 def _size(point: Point) -> float:

@@ -181,12 +181,18 @@ class Best:
         leader: the best mean, which the choice may be a little worse than.
         tolerance: how much worse it may be: one standard error of a difference; None from one seed.
         rule: the rule in words.
+        side: tracks that the rule saw: those to select by, or, for want of these, those that score.
+        quality: mean of the choice there; its mean on the tracks that score is in `MetricStudy.points`.
+        n_candidates: fine-tuned configurations that it was chosen from.
     """
 
     configuration: str
     leader: str
     tolerance: float | None
     rule: str
+    side: Literal["selection", "test"]
+    quality: float
+    n_candidates: int
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,7 @@ from lora_bench.spec.targets import spell_targets
 from lora_bench.study.records import Axis, Level
 
 Estimate = Literal["corrected", "value"]
+Side = Literal["test", "selection"]
 # Sections of a resolved spec that hold the defaults of a trial's fields.
 _DEFAULTS = {"lora": ("defaults", "lora"), "train": ("defaults", "train")}
 
@@ -156,27 +157,31 @@ def _walk(settings: Settings | None, dotted: str) -> JsonValue:
     return read_section(settings, *sections).get(name)
 
 
-def choose_estimate(trials: Iterable[TrialResult], metric: str, prompt: str | None) -> Estimate:
-    """Return `corrected` if every score of the metric has it: only then are numbers of one kind compared."""
-    scores = [score for trial in trials if (score := find_score(trial, metric, prompt))]
+def find_score(
+    trial: TrialResult, metric: str, prompt: str | None, side: Side = "test"
+) -> ScoreRecord | None:
+    """Return the score of one cell, or None."""
+    scores = trial.scores if side == "test" else trial.selection
+    return next((s for s in scores if s.metric == metric and s.prompt == prompt), None)
+
+
+def choose_estimate(scores: Sequence[ScoreRecord]) -> Estimate:
+    """Return `corrected` if every score of a metric has it: only then are numbers of one kind compared."""
     has_all = bool(scores) and all(score.corrected is not None for score in scores)
     return "corrected" if has_all else "value"
 
 
-def find_score(trial: TrialResult, metric: str, prompt: str | None) -> ScoreRecord | None:
-    """Return the score of one cell, or None."""
-    return next((s for s in trial.scores if s.metric == metric and s.prompt == prompt), None)
-
-
 def collect_rows(
-    results: RunResults, grid: Grid, metric: str, prompt: str | None
+    results: RunResults, grid: Grid, metric: str, prompt: str | None, side: Side = "test"
 ) -> tuple[list[Row], Estimate]:
-    """Return every trial with a score, zero-shot ones included, and which of its numbers is taken."""
-    estimate = choose_estimate(results.trials, metric, prompt)
+    """Return every trial with a score of one side, zero-shot ones included, and which of its numbers is taken."""
+    scored = [
+        (trial, score) for trial in results.trials if (score := find_score(trial, metric, prompt, side))
+    ]
+    estimate = choose_estimate([score for _, score in scored])
     rows: list[Row] = []
-    for trial in results.trials:
-        score = find_score(trial, metric, prompt)
-        value = None if score is None else score.corrected if estimate == "corrected" else score.value
+    for trial, score in scored:
+        value = score.corrected if estimate == "corrected" else score.value
         if value is None:
             continue
         is_placed = bool(grid.axes) and not trial.is_zero_shot

@@ -53,6 +53,7 @@ class FakeTrial:
     stage: str | None = None
     rank: int = 4
     base: float = 0.5
+    selection_base: float | None = None
     has_scores: bool = True
     unscored: tuple[Unscored, ...] = ()
 
@@ -204,9 +205,11 @@ class FakeRun:
             )
             write_json(folder / "train.json", result)
         if trial.has_scores:
-            write_json(
-                folder / "scores.json", {"scores": self._scores(trial), "unscored": list(trial.unscored)}
-            )
+            sheet: dict[str, Any] = {"scores": self._scores(trial), "unscored": list(trial.unscored)}
+            if trial.selection_base is not None:
+                seen = dataclasses.replace(trial, base=trial.selection_base)
+                sheet["selection"] = {"scores": self._scores(seen), "unscored": []}
+            write_json(folder / "scores.json", sheet)
         for clip in range(self.n_wavs):
             for prompt in self.prompts:
                 write_tone(

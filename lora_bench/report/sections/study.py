@@ -33,7 +33,8 @@ from lora_bench.report.writers.document import (
     Table,
 )
 from lora_bench.study import MetricStudy, Study, analyse_study
-from lora_bench.study.records import Interaction, InteractionCell, LevelEffect, MainEffect, Point
+from lora_bench.study.choice import describe_bias, describe_side
+from lora_bench.study.records import Best, Interaction, InteractionCell, LevelEffect, MainEffect, Point
 
 MAX_ROWS = 120
 
@@ -104,19 +105,37 @@ def _describe_best(study: MetricStudy) -> tuple[str | Strong, ...]:
         if best.leader != best.configuration and best.tolerance is not None
         else "it has the best mean as well"
     )
+    chosen = f"Chosen from {best.n_candidates} by {describe_side(study.metric, best.side)}"
+    bias = describe_bias(study.metric, best.side, best.n_candidates)
+    sentences = [
+        f"{chosen}: {bias}." if bias else f"{chosen}.",
+        f"The rule: {best.rule}.",
+        *_describe_own_mean(study, best),
+    ]
+    return ("Best configuration: ", Strong(best.configuration), f"; {leader}. {' '.join(sentences)}")
+
+
+def _describe_own_mean(study: MetricStudy, best: Best) -> Iterator[str]:
+    """Yield the mean of the best configuration on the tracks that score, next to that of the base model."""
     base = next((point for point in study.points if point.kind == "zero-shot"), None)
-    own = next(point for point in study.points if point.configuration == best.configuration)
-    against = ""
-    if base is not None:
-        is_worse = (own.quality < base.quality) if study.higher_is_better else (own.quality > base.quality)
-        against = (
-            f" Its mean is {format_value(own.quality)}, that of {base.configuration} "
-            f"{format_value(base.quality)}" + (": it is worse than the base model." if is_worse else ".")
-        )
-    return (
-        "Best configuration: ",
-        Strong(best.configuration),
-        f"; {leader}. The rule: {best.rule}.{against}",
+    own = next((point for point in study.points if point.configuration == best.configuration), None)
+    there = f"{format_value(best.quality)} on the selection tracks" if best.side == "selection" else ""
+    if own is None:
+        yield f"Its mean is {there}; it has no score on the test tracks."
+        return
+    mean = (
+        f"{there} and {format_value(own.quality)} on the sealed test tracks"
+        if there
+        else format_value(own.quality)
+    )
+    if base is None:
+        if there:
+            yield f"Its mean is {mean}."
+        return
+    is_worse = (own.quality < base.quality) if study.higher_is_better else (own.quality > base.quality)
+    yield (
+        f"Its mean is {mean}, that of {base.configuration} {format_value(base.quality)}"
+        + (": it is worse than the base model." if is_worse else ".")
     )
 
 

@@ -122,13 +122,16 @@ def read_outcome(folder: Path, objective: str, prompts: Sequence[str]) -> Outcom
 
 
 def read_objective(folder: Path, objective: str, prompts: Sequence[str]) -> float | None:
-    """The number that a trial is judged by; None if it is not there, or not for every prompt."""
+    """The number that a trial is judged by; None if it is not there, or not for every prompt.
+
+    It is of the selection side wherever the trial has one.
+    """
     values: list[float | None] = []
     if objective == HELD_OUT_LOSS:
         train = read_if_valid(TrialFolder(folder).train, TrainFile)
         values = [train.curve[-1].eval_loss] if train is not None and train.curve else []
     elif (scores := read_if_valid(TrialFolder(folder).scores, ScoresFile)) is not None:
-        found = {item.prompt: item.value for item in scores.usable if item.metric == objective}
+        found = {item.prompt: item.value for item in scores.of_choice(objective)}
         values = [found.get(prompt) for prompt in prompts]
     numbers = [value for value in values if value is not None and math.isfinite(value)]
     return math.fsum(numbers) / len(values) if numbers and len(numbers) == len(values) else None

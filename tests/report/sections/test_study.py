@@ -78,3 +78,46 @@ def test_a_plain_comparison_has_no_such_section(tmp_path: Path) -> None:
     run = FakeRun([zero_shot(), FakeTrial("r4"), FakeTrial("r8", rank=8)]).write(tmp_path)
     text, page, _ = render(run, tmp_path / "reports")
     assert "What the study says" not in text + page
+
+
+def write_sides(folder: Path, *, has_selection: bool) -> Path:
+    """Two variants: the second is better on the selection side, the first on the tracks that score."""
+    values = {"one": (0.2, 0.4), "two": (0.3, 0.1), "zero-shot": (0.9, 0.8)}
+    trials = [
+        FakeTrial(name, base=test, selection_base=selection if has_selection else None)
+        if name != "zero-shot"
+        else FakeTrial(name, kind="zero-shot", seed=None, base=test)
+        for name, (test, selection) in values.items()
+    ]
+    run = FakeRun(trials).write(folder)
+    plan = read_json(run / "plan.json")
+    plan["spec"]["baseline"] = "one"
+    write_json(run / "plan.json", plan)
+    return run
+
+
+def test_the_best_configuration_is_chosen_by_the_selection_side_and_told_with_its_sealed_mean(
+    tmp_path: Path,
+) -> None:
+    text, _, results = render(write_sides(tmp_path, has_selection=True), tmp_path / "reports")
+    study = analyse_study(results)
+    assert study is not None
+    best = study.metrics[0].best
+    assert best is not None
+    assert (best.configuration, best.side, best.n_candidates) == ("two", "selection", 2)
+    assert "Best configuration: **two**" in text
+    assert "Chosen from 2 by the selection tracks. " in text
+    shown = format_value(best.quality), format_value(best.quality + 0.2)  # 0.1 there, 0.3 where it is scored
+    assert f"Its mean is {shown[0]} on the selection tracks and {shown[1]} on the sealed test tracks" in text
+
+
+def test_without_a_selection_side_the_report_says_that_the_best_score_is_optimistic(tmp_path: Path) -> None:
+    text, _, results = render(write_sides(tmp_path, has_selection=False), tmp_path / "reports")
+    study = analyse_study(results)
+    assert study is not None
+    assert study.metrics[0].best is not None
+    assert (study.metrics[0].best.configuration, study.metrics[0].best.side) == ("one", "test")
+    assert (
+        "Chosen from 2 by the tracks that score it: the score is optimistic, because the tracks that score it also "
+        "chose it." in text
+    )

@@ -29,6 +29,11 @@ def plan_searched(root: Path, objective: str, **fields: Any) -> ExperimentPlan:
     return plan_experiment(ExperimentSpec.model_validate({**spec, **changed}))
 
 
+def study_best(root: Path) -> dict[str, Any]:
+    study = json.loads((root / "runs" / NAME / "study.json").read_text(encoding="utf-8"))
+    return study["metrics"][0]["best"]
+
+
 def test_a_searched_experiment_is_complete_with_what_was_tried(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -40,7 +45,16 @@ def test_a_searched_experiment_is_complete_with_what_was_tried(
     assert sorted(states.values()) == ["done", "done", "done", "untried", "untried"]
     untried = [name for name, state in states.items() if state == "untried"]
     report = (tmp_path / "reports" / NAME / "report.md").read_text(encoding="utf-8")
-    assert "A search (Optuna, by encodec) tried 2 of 4 combinations" in report
+    assert "A search (Optuna, by encodec on the selection tracks) tried 2 of 4 combinations" in report
+    assert results["dataset"]["selection"]["n_tracks"] == 1
+    for trial in results["trials"]:
+        sides = [
+            {score["provenance"].get("side") for score in trial.get(key, ())}
+            for key in ("scores", "selection")
+        ]
+        assert sides == ([set(), set()] if trial["state"] == "untried" else [{None}, {"selection"}])
+    best = study_best(tmp_path)
+    assert (best["side"], best["n_candidates"]) == ("selection", 2)
     assert not any(name in report for name in untried)
     assert "What is missing" not in report
     study = json.loads((tmp_path / "runs" / NAME / "study.json").read_text(encoding="utf-8"))
@@ -57,6 +71,7 @@ def test_a_searched_experiment_is_complete_with_what_was_tried(
     assert said.count("not tried: it is not among the 2 that the search chose") == 2
     assert "4 fine-tuned trials (a search tries 2 of 4)" in said
     assert "; 0 to run, 3 done" in said
+    assert "tracks to train on, 1 to select by (" in said
 
 
 def test_a_search_and_early_stopping_go_together(tmp_path: Path) -> None:

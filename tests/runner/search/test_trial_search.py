@@ -251,7 +251,7 @@ def test_a_run_that_is_interrupted_goes_on_with_the_choices_that_it_would_have_m
 
 @needs_optuna
 def test_what_was_trained_before_the_search_counts_and_is_not_trained_again(tmp_path: Path) -> None:
-    plan = plan_grid(None)
+    plan = plan_grid(None, dataset={"builtin": "chiptune", "split": {"selection_frac": 0.1}})
     done = [trial for trial in plan.trials if trial.name in {"r1-all", "r2-all", "r4-all"}]
     keys = {trial.id: inputs_key(trial) for trial in done}
     run_trials(
@@ -355,6 +355,18 @@ def test_the_objective_is_the_last_loss_or_the_mean_over_all_prompts(tmp_path: P
     assert read_objective(tmp_path / "nothing", "held_out_loss", ["a"]) is None
     write_json(tmp_path / "train.json", {"curve": [LossPoint(0, 2.0, None, 1e-4, 0.5)]})
     assert read_objective(tmp_path, "held_out_loss", ["a"]) is None
+
+
+def test_a_search_sees_the_scores_of_the_selection_side_and_no_others(tmp_path: Path) -> None:
+    sealed = [{"metric": "mfcc20", "prompt": p, "value": 1.0} for p in ("a", "b")]
+    seen = [{"metric": "mfcc20", "prompt": p, "value": v} for p, v in (("a", 5.0), ("b", 7.0))]
+    write_json(tmp_path / "scores.json", {"scores": sealed, "selection": {"scores": seen}})
+    assert read_objective(tmp_path, "mfcc20", ["a", "b"]) == 6.0
+    write_json(tmp_path / "scores.json", {"scores": sealed, "selection": {"scores": seen[:1]}})
+    assert read_objective(tmp_path, "mfcc20", ["a", "b"]) is None
+    texts = [{"metric": "clap_score", "prompt": "a", "value": 0.5}]  # which are compared with no tracks
+    write_json(tmp_path / "scores.json", {"scores": texts, "selection": {"scores": []}})
+    assert read_objective(tmp_path, "clap_score", ["a"]) == 0.5
 
 
 def test_a_searched_run_expects_as_many_trials_as_it_will_do() -> None:
