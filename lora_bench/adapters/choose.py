@@ -114,6 +114,13 @@ def _find_best(view: RunView, trained: Sequence[TrialResult], metric: str | None
         parts.append(f"against zero-shot: {compared.verdict}")
     if bias := describe_bias(chosen, side, len(candidates)):
         parts.append(bias)
+    repeated = view.results.repeated_choice
+    if repeated is not None and repeated.metric == chosen:
+        counts = {share.configuration: share.n_chosen for share in repeated.configurations}
+        parts.append(
+            f"it is chosen on {counts.get(trial.configuration, 0)} of {repeated.n_repeats} random halves of the "
+            f"{repeated.n_tracks} tracks"
+        )
     return trial, "; ".join(parts).replace("\u00a0", " ")
 
 

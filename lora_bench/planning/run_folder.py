@@ -131,6 +131,8 @@ class RunFolder(Folder):
     plan = Named("plan.json")
     environment = Named("environment.json")
     contrasts = Named("contrasts.json")
+    choice = Named("choice.json")
+    """The choice of the best configuration, repeated on halves of the tracks."""
     guards = Named("guards.json")
     """Guards compared over the trials; each trial has its own file of this name."""
     results = Named("results.json")

@@ -16,6 +16,7 @@ from lora_bench.results.csv_table import render_csv
 from lora_bench.results.reading import expect_form, read_part, read_results_file, read_run_plan, write_record
 from lora_bench.results.records import Floor, Settings, UnscoredFloor
 from lora_bench.results.run_files import (
+    ChoiceFile,
     ContrastsFile,
     DatasetFile,
     FloorsFile,
@@ -69,6 +70,8 @@ def _gather(run: RunFolder, plan: RunPlan) -> RunResults:
     trials, search = settle_search(trials, plan, run.path)
     ids = {trial.id for trial in trials}
     compared = read_part(run.contrasts, ContrastsFile, problems) or ContrastsFile()
+    choice = read_part(run.choice, ChoiceFile, problems)
+    repeated = {"repeated_choice": choice.choice} if choice is not None and choice.choice is not None else {}
     guarded = read_part(run.guards, GuardsFile, problems) or GuardsFile()
     return RunResults(
         schema=RESULTS_SCHEMA,
@@ -87,6 +90,7 @@ def _gather(run: RunFolder, plan: RunPlan) -> RunResults:
         floors=tuple(floors),
         unscored_floors=tuple(unscored_floors),
         contrasts=compared.contrasts,
+        **repeated,
         guards=tuple(item for item in guarded.guards if item.trial in {*ids, None}),
         control=tuple(item for item in guarded.control if item.trial in ids),
         dataset=datasets[0] if datasets else DatasetSummary(),

@@ -21,7 +21,7 @@ from lora_bench.results.records import (
     Settings,
     UnscoredFloor,
 )
-from lora_bench.results.run_records import ExcludedFile, ModelSummary, RunName, TrialKind
+from lora_bench.results.run_records import ExcludedFile, ModelSummary, RepeatedChoice, RunName, TrialKind
 
 
 class PlannedTrial(Record):
@@ -149,6 +149,13 @@ class ContrastsFile(Record):
 
     key: str | None = None
     contrasts: tuple[Contrast, ...] = ()
+
+
+class ChoiceFile(Record):
+    """`choice.json` of a run."""
+
+    key: str | None = None
+    choice: RepeatedChoice | None = None
 
 
 class WrittenFloor(Record):

@@ -209,6 +209,36 @@ class SearchSummary(Record):
     seed: Count | None = None
 
 
+class ChoiceShare(Record):
+    """How often a configuration was chosen, and its scores on the tracks that did not choose it."""
+
+    configuration: str
+    n_chosen: Count
+    sealed: Real
+    """Mean."""
+    sealed_sd: Real | None = None
+    """Standard deviation; None if it was chosen once."""
+
+
+class RepeatedChoice(Record):
+    """The choice of the best configuration on random halves of the held-out tracks, each scored on the other half."""
+
+    metric: str
+    n_repeats: Count
+    n_tracks: Count
+    seed: Count
+    seen: Real
+    """Mean score of the chosen one on the half that chose it: plug-in distances to half of the tracks."""
+    sealed: Real
+    """The same on the other half."""
+    sealed_sd: Real
+    """Standard deviation over repeats."""
+    zero_shot: Real | None = None
+    """Mean score of the base model on the other half."""
+    configurations: tuple[ChoiceShare, ...]
+    """Those that were chosen, the most frequent first."""
+
+
 class RunResults(Record):
     """All results of a run."""
 
@@ -224,6 +254,8 @@ class RunResults(Record):
     unscored_floors: tuple[UnscoredFloor, ...] = ()
     contrasts: tuple[Contrast, ...] = ()
     """Configurations against zero-shot, and against the baseline that the spec names."""
+    repeated_choice: RepeatedChoice | None = None
+    """None where tracks were set aside to select by, or there is nothing to choose from."""
     guards: tuple[GuardRecord, ...] = ()
     control: tuple[ControlRecord, ...] = ()
     dataset: DatasetSummary = DatasetSummary()

@@ -46,6 +46,7 @@ def run_experiment(
         DatasetError, ModelError, ResourceError: before any trial starts.
     """
     from lora_bench.comparison.pairs import compare_trials
+    from lora_bench.comparison.repeated_choice import write_repeated_choice
     from lora_bench.study import write_study
 
     run_folder = (runs_dir / plan.name).absolute()
@@ -82,6 +83,7 @@ def run_experiment(
                         search=search,
                     )
             compare_trials(plan, run_folder, progress)
+            write_repeated_choice(plan, run_folder)
         except BaseException:
             with suppress(StoreError, OSError):  # what stopped the run is what the user must hear of
                 write_results(run_folder)

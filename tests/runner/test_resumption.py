@@ -206,7 +206,12 @@ def test_a_trial_that_is_behind_is_stopped_marked_and_without_scores(
 ) -> None:
     _, plan = grown
     slow = {"lora.rank": 1, "train.lr": 1e-9}  # its loss stays where it began
+    dataset = to_jsonable(plan.spec.dataset)
     spec = {
+        "dataset": {
+            **dataset,
+            "split": {**dataset["split"], "selection_frac": 0.2},
+        },  # with and without a search
         "search": {"early_stopping": {"grace_steps": 4, "reduction": 2.0}},
         "trials": {"variants": [{"name": "ahead", "train.lr": 1e-2}, {"name": "behind", **slow}]},
     }

@@ -32,11 +32,13 @@ from lora_bench.report.writers.document import (
     Strong,
     Table,
 )
+from lora_bench.results.run_records import RepeatedChoice
 from lora_bench.study import MetricStudy, Study, analyse_study
 from lora_bench.study.choice import describe_bias, describe_side
 from lora_bench.study.records import Best, Interaction, InteractionCell, LevelEffect, MainEffect, Point
 
 MAX_ROWS = 120
+MAX_CHOSEN = 6
 
 
 def build_study(view: RunView) -> Iterator[Block]:
@@ -50,6 +52,27 @@ def build_study(view: RunView) -> Iterator[Block]:
     for index, metric in enumerate(study.metrics):
         yield Heading(3, f"{metric.metric} {arrow(metric.metric)}", f"study-{index + 1}")
         yield from _build_metric(metric)
+        choice = view.results.repeated_choice
+        if choice is not None and choice.metric == metric.metric:
+            yield Paragraph(_describe_repeats(choice))
+
+
+def _describe_repeats(choice: RepeatedChoice) -> str:
+    def show(mean: float, sd: float | None) -> str:
+        return format_value(mean) + (f", SD {format_value(sd)}" if sd is not None else "")
+
+    shares = [
+        f"{item.configuration} {item.n_chosen} times ({show(item.sealed, item.sealed_sd)})"
+        for item in choice.configurations
+    ]
+    names = join_words(shares[:MAX_CHOSEN]) + (", and others" if len(shares) > MAX_CHOSEN else "")
+    base = f"; zero-shot has {format_value(choice.zero_shot)} there" if choice.zero_shot is not None else ""
+    return (
+        f"The choice of the best mean, repeated on {choice.n_repeats} random halves of the {choice.n_tracks} held-out "
+        f"tracks, with the score on the other half: {names}. The chosen one has {format_value(choice.seen)} on the "
+        f"half that chose it and {show(choice.sealed, choice.sealed_sd)} on the other{base}. These are plug-in "
+        "distances to half of the tracks, so they are larger than those of the tables."
+    )
 
 
 def _is_worth_telling(study: Study, view: RunView) -> bool:
