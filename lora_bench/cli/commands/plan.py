@@ -69,6 +69,16 @@ class Options:
     probe: bool = option(
         "--probe", help="measure memory and time of models that no earlier run has measured on this machine"
     )
+    power: Path | None = option(
+        "--power",
+        metavar="RUN",
+        help="smallest difference that a verdict can find, by the variances of an earlier run (folder, spec or report)",
+    )
+    detect: str | None = option(
+        "--detect",
+        metavar="DELTA",
+        help="with --power: what it takes to find this difference, such as 0.5, or 20%% of zero-shot's score",
+    )
     json: bool = json_option()
 
 
@@ -76,10 +86,12 @@ def execute(options: Options) -> int:
     """Print the plan as a table or as JSON.
 
     Raises:
+        UsageError: the earlier run of `--power` is missing or has no differences, or `--detect` is no difference.
         SpecError: after the plan, if an input is missing on this machine, or LoRA targets match no module.
     """
     plan, missing = load_plan(options.spec, options.overrides)
     runs_dir = options.runs_dir.absolute()
+    power = foresee_power(plan, options.power, options.detect, options.runs_dir)
     if options.probe:
         _probe(plan, runs_dir)
     outlooks = _foresee(plan, runs_dir)
@@ -87,11 +99,14 @@ def execute(options: Options) -> int:
     if options.json:
         # Python's own writer takes as long over 10,000 trials as everything else together
         document = make_document(plan, runs_dir / plan.name, outlooks, cache_bytes)
+        if power is not None:
+            document = {**document, "power": power.list_fields()}
         problems = [str(problem) for problem in missing]
         print_json_text(to_json({**document, "problems": problems}, indent=1).decode())
         return _finish(missing)
     print(format_table(HEAD, [_make_row(outlook) for outlook in outlooks], right=NUMBERS))
-    for line in _write_notes(plan, outlooks, runs_dir, cache_bytes):
+    notes = _write_notes(plan, outlooks, runs_dir, cache_bytes)
+    for line in [*notes, *(power.describe() if power is not None else ())]:
         print(line)
     return _finish(missing)
 
