@@ -52,11 +52,11 @@ def _join(names: list[str]) -> str:
 
 def _count_files(trial: TrialPlan) -> str:
     """Return the counts that the files give; empty if they are too few, which is reported with its place elsewhere."""
-    from lora_bench.audio import list_audio_files
+    from lora_bench.audio import list_folder
 
     path = trial.dataset.path
     try:
-        n_tracks = N_TRACKS if path is None else len(list_audio_files(path))
+        n_tracks = N_TRACKS if path is None else len(list_folder(path).files)
         counts = count_sides(n_tracks, trial.dataset.split)
     except DatasetError:
         return ""

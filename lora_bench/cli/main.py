@@ -37,6 +37,7 @@ VERBS = {
     "index": "write an overview page and a leaderboard of a folder of runs",
     "score": "score a folder of audio against a folder of recordings",
     "compare": "compare two runs or two trials, with intervals where they share noise",
+    "calibrate": "measure how often the intervals and verdicts of a run's design are right, on its own features",
     "specs": "list the shipped specs, or print one of them",
     "schema": "print the JSON Schema of a spec, for editors",
     "doctor": "report what this machine can run and what is missing",

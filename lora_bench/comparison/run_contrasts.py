@@ -43,7 +43,7 @@ def contrast_pairs(
     """
     if not pairs:
         return []
-    groups = _make_groups(pairs, plan, run_folder)
+    groups = make_groups(pairs, plan, run_folder)
     metrics = list(plan.spec.metrics)
     if TEXT_METRIC not in metrics and all(_knows_texts(side) for group in groups for side in group.sides):
         metrics.append(TEXT_METRIC)
@@ -67,7 +67,8 @@ def primary_labels(own_prompts: Sequence[str]) -> frozenset[str | None]:
     return frozenset({None, *(own_prompts if len(own_prompts) > 1 else ())})
 
 
-def _make_groups(pairs: Sequence[Pair], plan: ExperimentPlan, run_folder: Path) -> list[Group]:
+def make_groups(pairs: Sequence[Pair], plan: ExperimentPlan, run_folder: Path) -> list[Group]:
+    """Return the configurations with what they are compared with, over their training seeds."""
     run = RunFolder(run_folder)
     sources = list_sources([to_jsonable(trial) for trial in plan.trials])
     source_of = {trial_id: source for source in sources for trial_id in source.trial_ids}

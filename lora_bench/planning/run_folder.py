@@ -133,6 +133,8 @@ class RunFolder(Folder):
     contrasts = Named("contrasts.json")
     choice = Named("choice.json")
     """The choice of the best configuration, repeated on halves of the tracks."""
+    calibration = Named("calibration.json")
+    """How often intervals and verdicts of this design are right."""
     guards = Named("guards.json")
     """Guards compared over the trials; each trial has its own file of this name."""
     results = Named("results.json")

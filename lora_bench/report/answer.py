@@ -225,7 +225,9 @@ class Answer:
             + (f", {count_noun(seeds, 'training seed')} each" if seeds else ""),
         ]
         if dataset.train is not None and dataset.eval is not None:
-            selection = f"{dataset.selection.n_tracks} to select by, " if dataset.selection is not None else ""
+            selection = (
+                f"{dataset.selection.n_tracks} to select by, " if dataset.selection is not None else ""
+            )
             parts.append(
                 f"{count_noun(dataset.train.n_tracks, 'training track')} ({dataset.train.duration_s / 60:.0f} min), "
                 f"{selection}{dataset.eval.n_tracks} held-out"

@@ -32,6 +32,7 @@ from lora_bench.report.sections.study import build_study
 from lora_bench.report.sections.training import build_adapters, build_costs, build_training
 from lora_bench.report.view import RunView
 from lora_bench.report.writers.document import Block, Bullets, Figure, Fold, Heading, Link, Paragraph
+from lora_bench.results.calibration import tell_calibration
 from lora_bench.results.settings import read_section, read_text
 
 HOW_TO_READ = (
@@ -92,7 +93,9 @@ def _build_effects(answer: Answer) -> Iterator[Block]:
         yield overview_table(view)
     is_single = all(row.contrast is None or row.contrast.n_seeds < 2 for row in answer.rows)
     about = ", for these adapters" if is_single else ", and new trainings"
-    yield Paragraph(HOW_TO_READ.format(trainings=about), kind="meta")
+    calibration = tell_calibration(view.folder)
+    words = HOW_TO_READ.format(trainings=about)
+    yield Paragraph(words if calibration is None else f"{words} {calibration}", kind="meta")
 
 
 def _build_study_front(view: RunView) -> Iterator[Block]:

@@ -158,6 +158,30 @@ class ChoiceFile(Record):
     choice: RepeatedChoice | None = None
 
 
+class CalibrationFile(Record):
+    """`calibration.json` of a run: how often intervals and verdicts of its design are right on its own features."""
+
+    key: str | None = None
+    """That of the contrasts it was measured for."""
+    metric: str
+    n_draws: Count
+    """Simulated reports."""
+    seed: Count = 0
+    n_clips: Count
+    """Clips per prompt."""
+    n_tracks: Count | None = None
+    n_differences: Count
+    """Differences of the primary family."""
+    covered: Real | None = None
+    """Share of single 95 % intervals that hold the true difference; None if none is given."""
+    jointly_covered: Real | None = None
+    """Share of reports whose simultaneous intervals all hold it."""
+    false_verdicts: Real
+    """Share of reports with any verdict of better or worse although all clips are zero-shot's."""
+    refused: Real = 0.0
+    """Share of differences without an interval."""
+
+
 class WrittenFloor(Record):
     """A reference level as it is written: its name and its score."""
 
