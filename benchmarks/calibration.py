@@ -1,157 +1,113 @@
-"""Coverage of intervals, false positives and power of tests, on simulated clips.
+"""Coverage of intervals, false verdicts and power on simulated Gaussian clips, with many clips and tracks.
 
-    python benchmarks/calibration.py --out benchmarks/results/calibration --rows ROWS
+    python benchmarks/calibration.py > benchmarks/results/calibration/calibration.md
 
-Every trial draws a base and a tuned generator's clips (paired) and recordings in tracks, all with correlated
-windows, from populations whose distances are known.  Results are appended trial by trial to `coverage.csv`
-and `power.csv` in `--rows`; the same command resumes, then writes `calibration.md`,
-`summary_coverage.csv` and `summary_power.csv`.  The whole takes an hour of one core, most of
-it at D = 200.  False positives on really generated clips: `noop_adapter.py`.
+Base and tuned generators make the same clips; recordings come in tracks; all windows are correlated; the distances are
+known exactly (`populations.py`).  Harder populations: `heavy_tails.py`; a run's own features: `lora-bench calibrate`.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from functools import partial
 
 import numpy as np
-from calibration_report import (
-    COLLAPSE_SPREAD,
-    COVERAGE_COLUMNS,
-    COVERAGE_PROGRESS,
-    DESIGNS,
-    FRECHET,
-    KERNEL,
-    LESS_VARIETY,
-    POWER_COLUMNS,
-    POWER_DIM,
-    POWER_PROGRESS,
-    read_rows,
-    write_report,
-)
+from heavy_tails import FRECHET, KERNEL, Tally, excludes_zero, replicate
 from populations import Design, World
 
-from lora_bench.comparison.paired_test import compare_paired
+from lora_bench.metrics import Metric
+from lora_bench.metrics.contrast import Difference, subtract
 from lora_bench.stages.score import score_embeddings
 
-PARTS = ("power", "coverage")
+DESIGNS = {"50 tracks x 3 clips": Design(), "150 tracks x 1 clip": Design(n_tracks=150, n_track_clips=1)}
+PROGRESS, LESS_VARIETY = 0.3, 0.93
+POWER_DIM = 20
+POWER_PROGRESS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16)
+
+HEAD = """# Calibration on Gaussian data
+
+`python benchmarks/calibration.py --trials {n}`: {design.n_clips} generated clips of {design.n_windows} windows
+({design.clip_share:.0%} of the variance common to a clip, half of that common to base and tuned); recordings in tracks
+({design.track_share:.0%} of the variance common to a track, {design.track_clip_share:.0%} more to a clip). Shares in
+percent, with standard errors, of {n} experiments.
+
+## Coverage of the 95 % intervals
+
+Δ: a generator that went {progress:.0%} of the way to the recordings, less the base; *less variety*: and then shrank by
+the factor {spread:g}.
+
+| D, recordings | FD | ΔFD | ΔFD, less variety | MMD | ΔMMD |
+|:---|---:|---:|---:|---:|---:|"""
+MIDDLE = """
+## Verdicts
+
+D = {dim}, {name}. A verdict without a true change is false; at most 5 % should be.
+
+| true change of FD | verdicts | true change of MMD | verdicts |
+|---:|---:|---:|---:|"""
 
 
-def append_rows(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
-    new = not path.is_file()
-    with path.open("a", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        if new:
-            writer.writerow(columns)
-        for row in rows:
-            writer.writerow([f"{item:.6g}" if isinstance(item, float) else item for item in row])
-
-
-def suffix(trials: range) -> str:
-    """Processes that share the work write files of their own."""
-    return f"-{trials.start}" if trials.start else ""
-
-
-def cover_difference(world: World, design: Design, seeds: list[int]) -> tuple[float, ...]:
-    """Truth, estimate and interval of the paired difference, and the seconds it took."""
-    rng = np.random.default_rng(seeds)
+def differ(world: World, metric: Metric, design: Design, rng: np.random.Generator) -> Difference:
+    """Difference of the tuned generator from the base, in one simulated experiment."""
     base, tuned = world.sample_generators(rng, design)
     recordings = world.sample_recordings(rng, design)
-    start = time.perf_counter()
-    found = compare_paired(FRECHET, base, tuned, recordings, n_permutations=1)
-    spent = time.perf_counter() - start
-    assert found.se is not None
-    assert found.ci_low is not None
-    assert found.ci_high is not None
-    truth = world.frechet(world.tuned) - world.frechet(world.base)
-    return truth, found.delta_plugin, found.delta, found.se, found.ci_low, found.ci_high, spent
+    return subtract([(replicate(metric, [tuned], recordings), replicate(metric, [base], recordings))])
 
 
-def cover_once(worlds: tuple[World, World], dim: int, name: str, trial: int) -> Iterator[tuple[object, ...]]:
-    """One simulated experiment: intervals of the distance, of the paired differences, and of the MMD."""
-    world, collapsed = worlds
-    seeds, design = [dim, trial, 1], DESIGNS[name]
-    rng = np.random.default_rng(seeds)
+def cover_difference(
+    world: World, metric: Metric, design: Design, rng: np.random.Generator, tally: Tally
+) -> None:
+    measure = world.frechet if metric is FRECHET else world.kernel
+    interval = differ(world, metric, design, rng).interval()
+    tally.add(interval.low, interval.high, measure(world.tuned) - measure(world.base))
+
+
+def cover_score(world: World, metric: Metric, design: Design, rng: np.random.Generator, tally: Tally) -> None:
+    measure = world.frechet if metric is FRECHET else world.kernel
     base, _ = world.sample_generators(rng, design)
-    recordings = world.sample_recordings(rng, design)
-    head, start = (dim, name, trial), time.perf_counter()
-    score = score_embeddings(FRECHET, base, recordings)
-    truth, spent = world.frechet(world.base), time.perf_counter() - start
-    yield (*head, "FD", truth, score.value, score.corrected, score.se, score.ci_low, score.ci_high, spent)
-    yield (*head, "delta FD", *cover_difference(world, design, seeds))
-    if name == next(iter(DESIGNS)):
-        yield (*head, LESS_VARIETY, *cover_difference(collapsed, design, seeds))
-    start = time.perf_counter()
-    score = score_embeddings(KERNEL, base, recordings)
-    estimate = (score.value, score.corrected, score.se, score.ci_low, score.ci_high)
-    yield (*head, "MMD", world.kernel(world.base), *estimate, time.perf_counter() - start)
+    score = score_embeddings(metric, base, world.sample_recordings(rng, design))
+    tally.add(score.ci_low, score.ci_high, measure(world.base))
 
 
-def run_coverage(folder: Path, dims: list[int], trials: range, decay: float) -> None:
-    path = folder / f"coverage{suffix(trials)}.csv"
-    done = {(row["dim"], row["design"], row["trial"]) for row in read_rows(folder, "coverage")}
-    for dim in dims:
-        worlds = (
-            World(dim, COVERAGE_PROGRESS, decay=decay),
-            World(dim, COVERAGE_PROGRESS, spread=COLLAPSE_SPREAD, decay=decay),
-        )
-        for design in DESIGNS:
-            for trial in trials:
-                if (str(dim), design, str(trial)) not in done:
-                    append_rows(path, COVERAGE_COLUMNS, list(cover_once(worlds, dim, design, trial)))
+def print_coverage(dim: int, n_trials: int) -> None:
+    """Print a row per design."""
+    moved, poorer = World(dim, PROGRESS), World(dim, PROGRESS, spread=LESS_VARIETY)
+    questions = [
+        partial(cover_score, moved, FRECHET), partial(cover_difference, moved, FRECHET),
+        partial(cover_difference, poorer, FRECHET), partial(cover_score, moved, KERNEL),
+        partial(cover_difference, moved, KERNEL),
+    ]  # fmt: skip
+    for name, design in DESIGNS.items():
+        tallies = [Tally() for _ in questions]
+        for trial in range(n_trials):
+            for ask, tally in zip(questions, tallies, strict=True):
+                ask(design, np.random.default_rng([dim, trial, 1]), tally)
+        print(f"| {dim}, {name} |", " | ".join(map(str, tallies)), "|", flush=True)
 
 
-def run_power(folder: Path, trials: range, n_permutations: int, decay: float) -> None:
-    path = folder / f"power{suffix(trials)}.csv"
-    done = {(row["metric"], float(row["progress"]), row["trial"]) for row in read_rows(folder, "power")}
-    for progress in POWER_PROGRESS:
-        world = World(POWER_DIM, progress, decay=decay)
-        truths = {
-            FRECHET: world.frechet(world.tuned) - world.frechet(world.base),
-            KERNEL: world.kernel(world.tuned) - world.kernel(world.base),
-        }
-        for trial in trials:
-            rng = np.random.default_rng([trial, 2])
-            base, tuned = world.sample_generators(rng, Design())
-            recordings = world.sample_recordings(rng, Design())
-            for metric, truth in truths.items():
-                if (metric.name, progress, str(trial)) in done:
-                    continue
-                found = compare_paired(
-                    metric, base, tuned, recordings, n_permutations=n_permutations, seed=trial
-                )
-                row = (metric.name, progress, trial, truth, found.delta, found.p_value, found.verdict)
-                append_rows(path, POWER_COLUMNS, [row])
+def print_power(progress: float, n_trials: int) -> None:
+    """Print how often a verdict is given; without progress, a false one."""
+    world, cells = World(POWER_DIM, progress), list[str]()
+    for metric, measure in ((FRECHET, world.frechet), (KERNEL, world.kernel)):
+        tally = Tally()
+        for trial in range(n_trials):
+            tally.count(excludes_zero(differ(world, metric, Design(), np.random.default_rng([trial, 2]))))
+        change = measure(world.tuned) / measure(world.base) - 1.0
+        cells += [f"{100 * change:+.1f} %", str(tally)]
+    print("|", " | ".join(cells), "|", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--dims", type=int, nargs="+", default=[20, 128, 200])
-    parser.add_argument("--permutations", type=int, default=199)
-    parser.add_argument("--decay", type=float, default=0.7, help="how fast variances fall with their rank")
-    parser.add_argument(
-        "--rows", type=Path, help="folder of the rows of single trials; default: that of --out"
-    )
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--first-trial", type=int, default=0, help="to divide the work among processes")
+    parser.add_argument("--dims", type=int, nargs="+", default=[20, 128])
     arguments = parser.parse_args()
-    rows = arguments.rows or arguments.out
-    for folder in (arguments.out, rows):
-        folder.mkdir(parents=True, exist_ok=True)
-    trials = range(arguments.first_trial, arguments.trials)
-    if "power" in arguments.parts:
-        run_power(rows, trials, arguments.permutations, arguments.decay)
-    if "coverage" in arguments.parts:
-        run_coverage(rows, arguments.dims, trials, arguments.decay)
-    write_report(arguments.out, rows, arguments.decay)
-    print(arguments.out / "calibration.md")
+    print(HEAD.format(n=arguments.trials, progress=PROGRESS, spread=LESS_VARIETY, design=Design()))
+    for dim in arguments.dims:
+        print_coverage(dim, arguments.trials)
+    print(MIDDLE.format(dim=POWER_DIM, name=next(iter(DESIGNS))))
+    for progress in POWER_PROGRESS:
+        print_power(progress, arguments.trials)
 
 
 if __name__ == "__main__":

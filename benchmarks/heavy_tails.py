@@ -1,6 +1,7 @@
 """Populations that the intervals were not derived from: heavy tails, styles, autocorrelated windows, unequal tracks.
 
     python benchmarks/heavy_tails.py
+    python benchmarks/heavy_tails.py --power --designs 20,40,10
 
 Means and covariances are known, hence the Frechet distances; kernel distances are computed from large samples.
 """
@@ -8,22 +9,25 @@ Means and covariances are known, hence the Frechet distances; kernel distances a
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from scipy import linalg
 
 from lora_bench.artifacts import Embeddings
 from lora_bench.metrics import Metric, parse_metric
-from lora_bench.metrics.contrast import Difference, join_family, subtract
+from lora_bench.metrics.contrast import Cause, Difference, Place, add_seed_errors, join_family, subtract
 from lora_bench.metrics.kernel import KAD_SCALE, squared_distances
+from lora_bench.metrics.replicates import Replicates
+from lora_bench.metrics.verdicts import ALPHA
 from lora_bench.stages.score import replicate_score, score_embeddings
 
 TAIL_FREEDOM = 5.0
 N_STYLES = 3
 WINDOW_MEMORY = 0.6
-N_TRUTH = 6000
+N_TRUTH = 4000
 
 
 @dataclass(frozen=True)
@@ -89,28 +93,31 @@ def make_population(
 
 
 class HeavyWorld:
-    """Recordings, a base generator, and a tuned one.
+    """Recordings and a base generator, which is fine-tuned."""
 
-    `progress` of the way from base to recordings is gone in mean and root.  `reshaped` instead gives the tuned
-    generator the base's mean and covariance with other styles: the Frechet distance is equal, the distribution is not.
-    """
-
-    def __init__(self, dim: int, progress: float, *, reshaped: bool = False, seed: int = 0) -> None:
-        rng = np.random.default_rng([dim, seed])
+    def __init__(self, dim: int) -> None:
+        rng = np.random.default_rng([dim, 0])
         scales = np.arange(1, dim + 1) ** -0.35
         axes = linalg.qr(rng.normal(size=(dim, dim)))[0]
         turned = linalg.qr(axes + 0.45 / np.sqrt(dim) * rng.normal(size=(dim, dim)))[0]
         own = turned * (scales * np.exp(0.3 * rng.normal(size=dim)) * np.sqrt(1.2))
         shift = rng.normal(size=dim)
         shift *= 0.6 / np.linalg.norm(shift)
-        root = axes * scales
-        self.recordings = make_population(rng, np.zeros(dim), root, 0.5, 0.5)
+        self.recordings = make_population(rng, np.zeros(dim), axes * scales, 0.5, 0.5)
         self.base = make_population(rng, shift, own, 0.3, 0.5)
-        if reshaped:
-            self.tuned = make_population(rng, shift, own, 0.9, 0.5)
-        else:
-            mean, moved = (1 - progress) * shift, (1 - progress) * own + progress * root
-            self.tuned = make_population(rng, mean, moved, 0.3, 0.5)
+
+    def tune(self, change: float) -> Population:
+        """Move the base straight (by optimal transport) to where its Frechet distance has changed by a share.
+
+        With no change it has the base's mean and covariance and other styles: an equal distance of another
+        distribution.
+        """
+        left = np.sqrt(1.0 + change)
+        own, goal = self.base.root, self.recordings.root
+        one, _, other = linalg.svd(goal.T @ own)
+        root = left * own + (1.0 - left) * goal @ one @ other
+        rng = np.random.default_rng([len(own), 1])
+        return make_population(rng, left * self.base.mean, root, 0.3 if change else 0.9, 0.5)
 
     def frechet(self, generator: Population) -> float:
         """True squared Frechet distance to the recordings."""
@@ -122,42 +129,40 @@ class HeavyWorld:
         )
 
     @cached_property
-    def _truth(self) -> dict[str, float]:
-        rng = np.random.default_rng(1)
-        ones = np.ones(N_TRUTH, dtype=np.int64)
-        sets = {name: getattr(self, name).draw(rng, ones) for name in ("recordings", "base", "tuned")}
-        gaps = np.sqrt(squared_distances(sets["recordings"], sets["recordings"]))
+    def _truth(self) -> tuple[np.ndarray, float, float]:
+        """Return a large sample of single recordings, the bandwidth, and their mean kernel."""
+        sample = self.recordings.draw(np.random.default_rng(1), np.ones(N_TRUTH, dtype=np.int64))
+        gaps = np.sqrt(squared_distances(sample, sample))
         width = float(np.median(gaps[np.triu_indices(N_TRUTH, 1)]))
+        return sample, width, mean_kernel(sample, sample, width)
 
-        def mean_kernel(one: str, other: str) -> float:
-            kernel = np.exp(squared_distances(sets[one], sets[other]) / (-2.0 * width**2))
-            same = N_TRUTH if one == other else 0
-            return float((kernel.sum() - same) / (N_TRUTH**2 - same))
-
-        own = mean_kernel("recordings", "recordings")
-        return {
-            name: KAD_SCALE * (mean_kernel(name, name) + own - 2.0 * mean_kernel(name, "recordings"))
-            for name in ("base", "tuned")
-        }
-
-    def kernel(self, name: str) -> float:
-        """100 x squared maximum mean discrepancy of `base` or `tuned`, from a sample of `N_TRUTH` vectors."""
-        return self._truth[name]
+    def kernel(self, generator: Population) -> float:
+        """100 x squared maximum mean discrepancy, from samples of `N_TRUTH` vectors."""
+        sample, width, own = self._truth
+        made = generator.draw(np.random.default_rng(2), np.ones(N_TRUTH, dtype=np.int64))
+        return KAD_SCALE * (mean_kernel(made, made, width) + own - 2.0 * mean_kernel(made, sample, width))
 
     def sample_recordings(self, rng: np.random.Generator, n_tracks: int) -> Embeddings:
         """Tracks of 6 to 24 windows."""
         sizes = rng.integers(6, 25, size=n_tracks)
         return _wrap(self.recordings.draw(rng, sizes), sizes)
 
-    def sample_generators(self, rng: np.random.Generator, n_clips: int) -> tuple[Embeddings, Embeddings]:
-        """The same clips by the base and by the tuned generator: half of what a clip's windows share is common."""
-        sizes = np.full(n_clips, 6)
-        dim = len(self.base.mean)
-        first, noise = rng.normal(size=(2, n_clips, dim + 1))
-        second = np.sqrt(0.5) * first + np.sqrt(0.5) * noise
-        return _wrap(self.base.draw(rng, sizes, first), sizes), _wrap(
-            self.tuned.draw(rng, sizes, second), sizes
-        )
+
+def mean_kernel(one: np.ndarray, other: np.ndarray, width: float) -> float:
+    """Mean of the Gaussian kernel over pairs of different vectors."""
+    kernel = np.exp(squared_distances(one, other) / (-2.0 * width**2))
+    same = len(one) if one is other else 0
+    return float((kernel.sum() - same) / (kernel.size - same))
+
+
+def sample_clips(
+    rng: np.random.Generator, generators: Sequence[Population], n_clips: int, common: float = 0.5
+) -> list[Embeddings]:
+    """The same clips by several generators; `common`: share of what a clip's windows share that the noise decides."""
+    sizes = np.full(n_clips, 6)
+    noise = rng.normal(size=(len(generators), n_clips, len(generators[0].mean) + 1))
+    noise[1:] = np.sqrt(common) * noise[0] + np.sqrt(1.0 - common) * noise[1:]
+    return [_wrap(made.draw(rng, sizes, of), sizes) for made, of in zip(generators, noise, strict=True)]
 
 
 def _wrap(values: np.ndarray, sizes: np.ndarray) -> Embeddings:
@@ -173,18 +178,26 @@ def _wrap(values: np.ndarray, sizes: np.ndarray) -> Embeddings:
 
 FRECHET, KERNEL = parse_metric("encodec"), parse_metric("mmd/encodec")
 DESIGNS = (
+    "20,20,4",
     "20,40,4",
     "20,40,10",
     "20,40,16",
     "20,80,16",
     "20,150,8",
-    "20,40,32",
+    "20,150,32",
     "64,40,4",
     "64,40,10",
-    "64,40,32",
+    "64,80,16",
+    "64,80,32",
+    "128,40,8",
     "128,80,16",
+    "128,150,32",
 )
 N_PROMPTS = 5
+CHANGE = -0.3
+POWER_CHANGES = (-0.09, -0.18, -0.34, -0.49)
+SEED_SD = 0.05
+"""Spread of the change over training seeds."""
 
 
 @dataclass
@@ -195,6 +208,12 @@ class Tally:
     given: int = 0
     right: int = 0
 
+    def count(self, is_so: bool) -> None:
+        """Count an event or its absence."""
+        self.n += 1
+        self.given += 1
+        self.right += is_so
+
     def add(self, low: float | None, high: float | None, truth: float) -> None:
         """Count an interval."""
         self.n += 1
@@ -204,82 +223,127 @@ class Tally:
 
     def __str__(self) -> str:
         if not self.given:
-            return "refused"
+            return "refused" if self.n else "-"
         rate = 100.0 * self.right / self.given
         return f"{rate:.1f} ± {100.0 * np.sqrt(max(rate, 1.0) * (101.0 - rate) / 1e4 / self.given):.1f}"
 
 
-def difference(
-    metric: Metric, base: list[Embeddings], tuned: list[Embeddings], recordings: Embeddings
-) -> Difference:
-    """The tuned generator less the base, over some prompts together."""
-    ours, theirs = (replicate_score(metric, sets, recordings)[0] for sets in (tuned, base))
-    return subtract([(ours, theirs)])
+def replicate(metric: Metric, sets: Sequence[Embeddings], recordings: Embeddings) -> Replicates:
+    """The distance of some prompts together, with its leave-one-out values."""
+    return replicate_score(metric, sets, recordings)[0]
 
 
 def has_verdict(metric: Metric, pairs: list[tuple[Embeddings, Embeddings]], recordings: Embeddings) -> bool:
     """Whether any simultaneous interval of the prompts, and of these together, excludes zero."""
     names = [str(place) for place in range(len(pairs))]
-    sets = [[pair] for pair in pairs] + [pairs]
-    labels = [[name] for name in names] + [names]
-    members = [
-        (
-            difference(metric, [base for base, _ in chosen], [tuned for _, tuned in chosen], recordings),
-            {"clips": [(name,) for name in label], "tracks": [("tracks",)]},
+    members: list[tuple[Difference, dict[Cause, list[Place]]]] = []
+    for chosen, label in [
+        *(([pair], [name]) for pair, name in zip(pairs, names, strict=True)),
+        (pairs, names),
+    ]:
+        tuned, base = (replicate(metric, [pair[side] for pair in chosen], recordings) for side in (1, 0))
+        members.append(
+            (subtract([(tuned, base)]), {"clips": [(name,) for name in label], "tracks": [("all",)]})
         )
-        for chosen, label in zip(sets, labels, strict=True)
-    ]
     family = join_family(members)
-    intervals = [found.interval(family.alpha) for found, _ in members]
-    return any(interval.low > 0.0 or interval.high < 0.0 for interval in intervals)
+    return any(excludes_zero(found, family.alpha) for found, _ in members)
+
+
+def excludes_zero(found: Difference, alpha: float = ALPHA) -> bool:
+    """Whether the difference is called better or worse."""
+    interval = found.interval(alpha)
+    return interval.low > 0.0 or interval.high < 0.0
+
+
+@cache
+def know_truth(dim: int) -> tuple[HeavyWorld, list[Population], dict[Metric, list[float]]]:
+    """A world, its base and fine-tuned generators, and their true distances."""
+    world = HeavyWorld(dim)
+    generators = [world.base, world.tune(CHANGE)]
+    measures = (FRECHET, world.frechet), (KERNEL, world.kernel)
+    return world, generators, {metric: [measure(one) for one in generators] for metric, measure in measures}
 
 
 def measure_coverage(dim: int, n_clips: int, n_tracks: int, n_trials: int) -> list[Tally]:
     """Coverage of the 95 % intervals of FD, its difference, MMD and its difference."""
-    world = HeavyWorld(dim, 0.3)
-    truths = {
-        FRECHET: (world.frechet(world.base), world.frechet(world.tuned) - world.frechet(world.base)),
-        KERNEL: (world.kernel("base"), world.kernel("tuned") - world.kernel("base")),
-    }
+    world, generators, truths = know_truth(dim)
     tallies = [Tally() for _ in range(4)]
     for trial in range(n_trials):
         rng = np.random.default_rng([dim, n_clips, n_tracks, trial])
-        base, tuned = world.sample_generators(rng, n_clips)
+        base, tuned = sample_clips(rng, generators, n_clips)
         recordings = world.sample_recordings(rng, n_tracks)
-        for place, (metric, (level, change)) in enumerate(truths.items()):
+        for place, (metric, (before, after)) in enumerate(truths.items()):
             score = score_embeddings(metric, base, recordings)
-            found = difference(metric, [base], [tuned], recordings)
+            tallies[2 * place].add(score.ci_low, score.ci_high, before)
+            found = subtract(
+                [(replicate(metric, [tuned], recordings), replicate(metric, [base], recordings))]
+            )
             interval = None if found.lacking else found.interval()
-            tallies[2 * place].add(score.ci_low, score.ci_high, level)
-            tallies[2 * place + 1].add(interval and interval.low, interval and interval.high, change)
+            tallies[2 * place + 1].add(interval and interval.low, interval and interval.high, after - before)
     return tallies
 
 
 def count_false_verdicts(dim: int, n_clips: int, n_tracks: int, n_trials: int) -> Tally:
     """How often a report over `N_PROMPTS` prompts has a verdict although every true Frechet difference is zero."""
-    world = HeavyWorld(dim, 0.0, reshaped=True)
+    world = HeavyWorld(dim)
+    generators = world.base, world.tune(0.0)
     tally = Tally()
     for trial in range(n_trials):
         rng = np.random.default_rng([dim, n_clips, n_tracks, trial, 1])
         recordings = world.sample_recordings(rng, n_tracks)
-        pairs = [world.sample_generators(rng, n_clips) for _ in range(N_PROMPTS)]
-        tally.n += 1
-        tally.given += 1
-        tally.right += has_verdict(FRECHET, pairs, recordings)
+        pairs = [
+            (base, tuned)
+            for base, tuned in (sample_clips(rng, generators, n_clips) for _ in range(N_PROMPTS))
+        ]
+        tally.count(has_verdict(FRECHET, pairs, recordings))
     return tally
+
+
+def measure_power(sizes: tuple[int, int, int], change: float, n_trials: int) -> list[Tally]:
+    """How often a true change is found: FD, MMD with one adapter; FD with other noise; FD, MMD with three."""
+    dim, n_clips, n_tracks = sizes
+    world = HeavyWorld(dim)
+    tallies = [Tally() for _ in range(5)]
+    for trial in range(n_trials):
+        rng = np.random.default_rng([*sizes, trial, 2])
+        adapters = [world.tune(change), *(world.tune(change + SEED_SD * rng.normal()) for _ in range(3))]
+        recordings = world.sample_recordings(rng, n_tracks)
+        base, *tuned = sample_clips(rng, (world.base, *adapters), n_clips)
+        _, unpaired = sample_clips(rng, (world.base, adapters[0]), n_clips, common=0.0)
+        cases = [(FRECHET, tuned[:1]), (KERNEL, tuned[:1]), (FRECHET, [unpaired])]
+        for place, (metric, seeds) in enumerate([*cases, (FRECHET, tuned[1:]), (KERNEL, tuned[1:])]):
+            before = replicate(metric, [base], recordings)
+            found = subtract([(replicate(metric, [made], recordings), before) for made in seeds])
+            tallies[place].count(excludes_zero(add_seed_errors([found])[0]))
+    return tallies
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--designs", nargs="+", default=DESIGNS, metavar="D,CLIPS,TRACKS")
     parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument(
+        "--reports", type=int, help="of several prompts, for false verdicts; default: --trials"
+    )
+    parser.add_argument("--power", action="store_true", help="how often true changes are found")
     arguments = parser.parse_args()
-    print("| D, clips, tracks | FD | ΔFD | MMD | ΔMMD | any false verdict, equal FD, 5 prompts |")
-    print("|:---|---:|---:|---:|---:|---:|")
+    head = ("FD", "ΔFD", "MMD", "ΔMMD", f"any false verdict, equal FD, {N_PROMPTS} prompts")
+    if arguments.power:
+        head = ("change", "FD", "MMD", "FD, other noise", "FD, 3 seeds", "MMD, 3 seeds")
+    print("| D, clips, tracks |", " | ".join(head), "|")
+    print("|:---|" + "---:|" * len(head))
     for design in arguments.designs:
-        sizes = tuple(int(number) for number in design.split(","))
-        cells = [*measure_coverage(*sizes, arguments.trials), count_false_verdicts(*sizes, arguments.trials)]
-        print(f"| {design.replace(',', ', ')} |", " | ".join(map(str, cells)), "|", flush=True)
+        dim, n_clips, n_tracks = (int(number) for number in design.split(","))
+        sizes = dim, n_clips, n_tracks
+        name = f"| {design.replace(',', ', ')} |"
+        if arguments.power:
+            for change in POWER_CHANGES:
+                cells = measure_power(sizes, change, arguments.trials)
+                print(name, f"{100 * change:+.0f} % |", " | ".join(map(str, cells)), "|", flush=True)
+            continue
+        n_reports = arguments.trials if arguments.reports is None else arguments.reports
+        cells = [*measure_coverage(*sizes, arguments.trials), count_false_verdicts(*sizes, n_reports)]
+        print(name, " | ".join(map(str, cells)), "|", flush=True)
 
 
 if __name__ == "__main__":
