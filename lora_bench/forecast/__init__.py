@@ -11,6 +11,7 @@ cached_data.py   disk of the cache
 outcomes.py      how far earlier forecasts were off
 obstacles.py     a model that no backend here can run
 prediction.py    all of it for one trial, with where each figure comes from
+held_out.py      the number of reference tracks that a plan leads to, and whether it allows a verdict
 power.py         power of the planned verdicts, from the variances of an earlier run
 detectable.py    the smallest difference that a design finds, and designs that find a stated one
 probe.py         a short measurement where there is no earlier trial (it imports torch)

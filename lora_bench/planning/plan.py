@@ -38,7 +38,7 @@ from lora_bench.store import hash_json, read_json, to_jsonable
 # Raised when the same settings give other clips, or when what is hashed changes.
 ID_VERSION = 2
 MANY_TRIALS = 64
-MIN_CLIPS = {"mmd": 3}  # to leave one out; else 2
+MIN_CLIPS = {"mmd": 3}  # to leave one out, as of tracks; else 2
 MAX_SLUG = 60
 _ADAPTER_SECTIONS = frozenset({"lora", "train"})
 

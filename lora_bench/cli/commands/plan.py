@@ -27,6 +27,7 @@ from lora_bench.forecast import (
     read_history,
     read_outcomes,
 )
+from lora_bench.forecast.held_out import describe_few_tracks
 from lora_bench.planning.plan import MANY_TRIALS, ExperimentPlan, TrialPlan
 from lora_bench.planning.run_folder import RunFolder
 from lora_bench.results.search_tally import tally_plan
@@ -292,8 +293,12 @@ def _describe_lora(trial: TrialPlan) -> tuple[str, str, str, str]:
 def _write_notes(
     plan: ExperimentPlan, outlooks: Sequence[Outlook], runs_dir: Path, cache_bytes: int | None
 ) -> list[str]:
-    lines = [*(f"override: {line}" for line in plan.override_effects), *plan.notes]
-    lines += describe_sides(plan, runs_dir / plan.name)
+    lines = [
+        *(f"override: {line}" for line in plan.override_effects),
+        *plan.notes,
+        *describe_few_tracks(plan),
+        *describe_sides(plan, runs_dir / plan.name),
+    ]
     lines += _describe_obstacles(outlooks)
     lines += _describe_origins(outlooks, read_outcomes(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
     n_choices = _count_choices(plan, outlooks)

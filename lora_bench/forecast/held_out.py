@@ -1,0 +1,50 @@
+"""The number of reference tracks that a plan leads to, and whether it allows a verdict."""
+
+from __future__ import annotations
+
+from lora_bench.errors import DatasetError
+from lora_bench.metrics import parse_metric
+from lora_bench.planning.plan import MIN_CLIPS, ExperimentPlan
+from lora_bench.spec.schema import DatasetSpec
+
+FEW_TRACKS = 10
+
+
+def describe_few_tracks(plan: ExperimentPlan) -> list[str]:
+    """Return a line per dataset with too few reference tracks for a verdict, or for a narrow interval."""
+    from lora_bench.stages.dataset.splits import MIN_EVAL_TRACKS, MIN_TRACKS
+
+    metric = plan.spec.primary_metric
+    distance = parse_metric(metric).distance
+    if distance == "text":
+        return []
+    needed = MIN_CLIPS.get(distance, 2)
+    lines: dict[str, None] = {}
+    for dataset in {trial.dataset.model_dump_json(): trial.dataset for trial in plan.trials}.values():
+        n_tracks = _count_tracks(dataset)
+        if n_tracks is None or n_tracks < MIN_TRACKS:  # unknown, or an error of the spec
+            continue
+        n_eval = max(MIN_EVAL_TRACKS, round(dataset.split.eval_frac * n_tracks))
+        about = f"{dataset.path or dataset.builtin}: {n_eval} of at most {n_tracks} tracks are references"
+        mend = "add recordings, or raise dataset.split.eval_frac"
+        if n_eval < needed:
+            lines[
+                f"{about}, which allow no verdict on `{metric}`: an interval needs at least {needed}; {mend}"
+            ] = None
+        elif n_eval < FEW_TRACKS:
+            lines[f"{about}; intervals are rough and wide with fewer than {FEW_TRACKS}: {mend}"] = None
+    return list(lines)
+
+
+def _count_tracks(dataset: DatasetSpec) -> int | None:
+    """Return the number of recordings, some of which may turn out unusable; None if it is not known."""
+    if dataset.path is None:
+        from lora_bench.genres.chiptune import N_TRACKS
+
+        return N_TRACKS
+    from lora_bench.audio import list_folder
+
+    try:
+        return len(list_folder(dataset.path).files)
+    except DatasetError:  # reported with its place elsewhere
+        return None
