@@ -26,10 +26,10 @@ POWER_PROGRESS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16)
 
 HEAD = """# Calibration on Gaussian data
 
-`python benchmarks/calibration.py --trials {n}`: {design.n_clips} generated clips of {design.n_windows} windows
-({design.clip_share:.0%} of the variance common to a clip, half of that common to base and tuned); recordings in tracks
-({design.track_share:.0%} of the variance common to a track, {design.track_clip_share:.0%} more to a clip). Shares in
-percent, with standard errors, of {n} experiments.
+`python benchmarks/calibration.py --trials {n} --dims {dims}`: {design.n_clips} generated clips of
+{design.n_windows} windows ({design.clip_share:.0%} of the variance common to a clip, half of that common to base and
+tuned); recordings in tracks ({design.track_share:.0%} of the variance common to a track,
+{design.track_clip_share:.0%} more to a clip). Shares in percent, with standard errors, of {n} experiments.
 
 ## Coverage of the 95 % intervals
 
@@ -102,7 +102,15 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--dims", type=int, nargs="+", default=[20, 128])
     arguments = parser.parse_args()
-    print(HEAD.format(n=arguments.trials, progress=PROGRESS, spread=LESS_VARIETY, design=Design()))
+    print(
+        HEAD.format(
+            n=arguments.trials,
+            dims=" ".join(map(str, arguments.dims)),
+            progress=PROGRESS,
+            spread=LESS_VARIETY,
+            design=Design(),
+        )
+    )
     for dim in arguments.dims:
         print_coverage(dim, arguments.trials)
     print(MIDDLE.format(dim=POWER_DIM, name=next(iter(DESIGNS))))

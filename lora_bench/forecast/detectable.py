@@ -17,7 +17,7 @@ from lora_bench.metrics.t_distribution import detectable_difference
 POWER = 0.8
 MAX_UNITS = 100_000
 MAX_SEEDS = 20
-MAX_CLIPS_FACTOR = 10
+MAX_CLIPS_FACTOR = 4
 """More tracks are asked for where even so many times the planned clips would not do."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ def draw(rng: np.random.Generator, design: Design, effect: float = 0.0) -> Diffe
     return Difference(delta, delta, by_seed, errors, {})  # pyright: ignore[reportArgumentType]
 
 
+@cache
 def make_earlier(n: int = 400, design: Design = EARLIER) -> RunResults:
     """An earlier run with many configurations, so that its variances are known well."""
     rng = np.random.default_rng(0)
@@ -95,7 +97,7 @@ def forecast(design: Design, detect: str | None = None) -> PowerForecast:
 def test_the_forecast_difference_is_found_in_four_of_five_simulated_runs(design: Design) -> None:
     expected = forecast(design).detectable
     rng = np.random.default_rng(1)
-    runs = [draw(rng, design, expected).interval() for _ in range(2000)]
+    runs = [draw(rng, design, expected).interval() for _ in range(800)]
     found = np.mean([run.low > 0.0 or run.high < 0.0 for run in runs])
     assert found == pytest.approx(0.8, abs=0.05)
 
