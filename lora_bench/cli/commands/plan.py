@@ -15,6 +15,7 @@ from lora_bench.cli.commands.validate import describe_plan
 from lora_bench.cli.dataset_sides import describe_sides
 from lora_bench.cli.inputs import load_plan
 from lora_bench.cli.options import json_option, option, overrides_option, runs_dir_option, spec_option
+from lora_bench.cli.planned_power import foresee_power
 from lora_bench.cli.tables import format_table, print_json_text
 from lora_bench.errors import EXIT_OK, Problem, SpecError
 from lora_bench.forecast import (
