@@ -31,7 +31,7 @@ def test_the_best_is_chosen_by_the_selection_side_and_told_with_its_sealed_score
     chosen = choose_trial(sealed_run, "best")
     assert chosen.plan.name == "dora"
     assert chosen.reason == (
-        "best on mfcc20 of 2 trained, by the selection tracks: dora, 0.3000 there, 0.5000 (95 % 0.4800 to 0.5200) on "
+        "best on mfcc20 of 2 trained, by the selection tracks: dora, 0.3000 there, 0.5000 (95 % 0.480 to 0.520) on "
         "the sealed test tracks"
     )
 
@@ -40,7 +40,7 @@ def test_without_a_selection_side_the_reason_says_that_the_score_is_optimistic(t
     chosen = choose_trial(tiny_run.folder, "best")
     assert chosen.plan.name == "plain"
     assert chosen.reason == (
-        "best on mfcc20 of 2 trained, by the tracks that score it: plain, 0.4000 (95 % 0.3800 to 0.4200); the score is "
+        "best on mfcc20 of 2 trained, by the tracks that score it: plain, 0.4000 (95 % 0.380 to 0.420); the score is "
         "optimistic, because the tracks that score it also chose it"
     )
 

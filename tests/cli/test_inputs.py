@@ -166,3 +166,53 @@ def test_a_missing_parent_is_said_with_its_place(place: Path, capsys: pytest.Cap
     parent, folder = list_problems(capsys, "run", spec)
     assert parent.startswith("t.yaml:5:10: parent `none.yaml` cannot be opened")
     assert "/one`, which does not exist" in folder
+
+
+SEARCHED = (
+    "trials: {grid: {axes: {lora.rank: [2, 8], lora.targets: [attention, all]}}}\n"
+    "search: {optuna: {n_trials: 2}}\n"
+)
+
+
+def test_too_few_recordings_for_three_sides_are_said_before_anything_runs(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_songs(place / "music")
+    spec = str(write_spec(f"dataset: {{path: music, {CAPTIONS}}}\n{SEARCHED}"))
+    expected = (
+        f"t.yaml:5:17: `{place}/music`: dataset.split: of 3 usable tracks, eval_frac 0.2 holds out 2 to score by and "
+        "selection_frac 0.1 takes 1 to select by, which leaves 0 to train on; expected at least 1 to train on, 1 to "
+        "select by and 2 to score by, so add recordings, lower the fractions, or set selection_frac to 0 to select by "
+        "the tracks that score"
+    )
+    for verb in ("validate", "plan", "run"):
+        assert list_problems(capsys, verb, spec) == [expected]
+    spec = str(write_spec(f"dataset: {{path: music, {CAPTIONS}, split: {{selection_frac: 0}}}}\n{SEARCHED}"))
+    assert main(["validate", spec]) == 0
+
+
+def test_a_split_that_leaves_nothing_to_train_on_is_said_before_anything_runs(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_songs(place / "music", 4)
+    spec = str(write_spec(f"dataset: {{path: music, {CAPTIONS}, split: {{eval_frac: 0.9}}}}\n"))
+    (problem,) = list_problems(capsys, "validate", spec)
+    assert "dataset.split.eval_frac: 0.9 of 4 usable tracks holds out 4 and leaves 0 to train on" in problem
+    spec = str(write_spec("dataset: {builtin: chiptune, split: {eval_frac: 0.999}}\n"))
+    (problem,) = list_problems(capsys, "validate", spec)
+    assert "`chiptune`: dataset.split.eval_frac: 0.999 of 40 usable tracks holds out 40" in problem
+
+
+def test_plan_counts_the_recordings_of_each_side_before_they_are_prepared(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_songs(place / "music", 10)
+    spec = str(write_spec(f"dataset: {{path: music, {CAPTIONS}}}\n{SEARCHED}"))
+    assert main(["plan", spec]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "music: of 10 recordings, 7 to train on, 1 to select by and 2 to score by, if all are usable" in said
+    )
+    spec = str(write_spec(f"dataset: {{path: music, {CAPTIONS}}}\n"))
+    assert main(["plan", spec]) == 0
+    assert "to select by" not in capsys.readouterr().out

@@ -44,7 +44,8 @@ def test_a_searched_experiment_is_complete_with_what_was_tried(
     assert states["zero-shot"] == states["r1-0.001"] == "done"
     assert sorted(states.values()) == ["done", "done", "done", "untried", "untried"]
     untried = [name for name, state in states.items() if state == "untried"]
-    report = (tmp_path / "reports" / NAME / "report.md").read_text(encoding="utf-8")
+    files = [tmp_path / "reports" / NAME / name for name in ("report.md", "details.md")]
+    report = "".join(file.read_text(encoding="utf-8") for file in files)
     assert "A search (Optuna, by encodec on the selection tracks) tried 2 of 4 combinations" in report
     assert results["dataset"]["selection"]["n_tracks"] == 1
     for trial in results["trials"]:

@@ -306,6 +306,7 @@ def test_what_was_not_tried_is_neither_missing_nor_in_tables(
     assert results.complete is True
     assert results.search.model_dump() == {
         "n_trials": 4, "n_candidates": 18, "n_tried": 4, "objective": "held_out_loss", "seed": 0,
+        "side": "selection",
     }  # fmt: skip
     untried = [trial for trial in results.trials if trial.state == "untried"]
     assert len(untried) == 14
@@ -313,8 +314,9 @@ def test_what_was_not_tried_is_neither_missing_nor_in_tables(
     assert {trial.reason for trial in untried} == {"not tried: it is not among the 4 that the search chose"}
     assert not any(trial.name in (run / "results.csv").read_text(encoding="utf-8") for trial in untried)
     render_report(run, tmp_path / "reports")
-    report = (tmp_path / "reports" / "t" / "report.md").read_text(encoding="utf-8")
-    assert "by held-out loss) tried 4 of 18 combinations" in report
+    files = [tmp_path / "reports" / "t" / name for name in ("report.md", "details.md")]
+    report = "".join(file.read_text(encoding="utf-8") for file in files)
+    assert "by held-out loss on the selection tracks) tried 4 of 18 combinations" in report
     assert not any(trial.name in report for trial in untried)
     assert status.execute(status.Options(run, tmp_path, json=False)) == 0
     said = capsys.readouterr().out
