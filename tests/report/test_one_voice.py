@@ -79,5 +79,7 @@ def test_a_study_has_one_verdict_per_contrast_in_all_its_tables(tmp_path: Path) 
         for metric in ("mfcc20", "encodec")
         for prompt in (*PLAIN_PROMPTS, None)
     ]
-    run = FakeRun(trials=[zero_shot(), *trials], metrics=["mfcc20", "encodec"], contrasts=told).write(tmp_path)
+    run = FakeRun(trials=[zero_shot(), *trials], metrics=["mfcc20", "encodec"], contrasts=told).write(
+        tmp_path
+    )
     check_voice(gather_results(run), run)
