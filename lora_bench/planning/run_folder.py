@@ -140,6 +140,11 @@ class RunFolder(Folder):
     results = Named("results.json")
     results_csv = Named("results.csv")
     study = Named("study.json")
+    listening = Named("listening.json")
+    """What raters preferred."""
+    listening_key = Named("listening_key.json")
+    """The pairs behind the opaque ids of listening pages."""
+    listening_page = Named("listening.html")
     trials = Named("trials")
     sources = Named("data")
     """Folders of all sources but the first."""

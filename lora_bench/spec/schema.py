@@ -282,6 +282,27 @@ class ResourcesSpec(Section):
         return value
 
 
+class ListeningSpec(Section):
+    """The listening test that `lora-bench listen` writes."""
+
+    questions: Annotated[list[Literal["preference", "fits_prompt", "fits_genre"]], Field(min_length=1)] = [
+        "preference", "fits_prompt", "fits_genre",
+    ]  # fmt: skip
+    """Questions about a pair: which is preferred, fits the prompt better, sounds more like the held-out recordings.
+    Attention checks look at the first."""
+    n_pairs: Annotated[int, Field(ge=2, le=200)] = 20
+    """Pairs that a listener hears, in addition to attention checks."""
+    seed: Seed = 0
+    """Seed of the choice of pairs."""
+
+    @field_validator("questions")
+    @classmethod
+    def _asked_once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"questions {value} repeats a question; each may appear once")
+        return value
+
+
 class ReportSpec(Section):
     """The report of the run, which is always written as Markdown, HTML, CSV and JSON."""
 
@@ -289,3 +310,5 @@ class ReportSpec(Section):
     """Heading of the report; null is the spec's name."""
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = []
     """Trackers that receive curves and scores during the run: event files in the run's folder, or a service."""
+    listening: ListeningSpec = ListeningSpec()
+    """The listening test of the run."""
