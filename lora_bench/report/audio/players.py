@@ -115,7 +115,12 @@ def _make(data: bytes) -> EmbeddedClip | None:
     picture = spectrogram.draw_spectrogram(audio, rate_hz)
     power = float(np.mean(np.square(audio, dtype=np.float64)))
     level_db = max(10.0 * np.log10(max(power, 1e-30)), SILENT_DB)
-    return EmbeddedClip(_embed(*_compress(audio, rate_hz)), _embed("image/png", picture), float(level_db))
+    return EmbeddedClip(embed_sound(audio, rate_hz), _embed("image/png", picture), float(level_db))
+
+
+def embed_sound(audio: NDArray[np.float32], rate_hz: int) -> str:
+    """Return the data URI of compressed sound [S, C]."""
+    return _embed(*_compress(audio, rate_hz))
 
 
 def _compress(audio: NDArray[np.float32], rate_hz: int) -> tuple[str, bytes]:
