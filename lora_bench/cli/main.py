@@ -35,6 +35,7 @@ VERBS = {
     "export": "write an adapter or merged weights, with a model card",
     "convert": "convert a model or an adapter between transformers and audiocraft",
     "index": "write an overview page and a leaderboard of a folder of runs",
+    "listen": "write the page of a listening test, or evaluate the answers that people saved",
     "score": "score a folder of audio against a folder of recordings",
     "compare": "compare two runs or two trials, with intervals where they share noise",
     "calibrate": "measure how often the intervals and verdicts of a run's design are right, on its own features",

@@ -28,6 +28,8 @@ from lora_bench.adapters import choose, export, render
 from lora_bench.cli import main as cli
 from lora_bench.cli.commands import doctor
 from lora_bench.evaluation import folder_scores
+from lora_bench.listening import preferences
+from lora_bench.results.listening import ListeningResults
 from lora_bench.runner import experiment
 from lora_bench.models.bridges import conversion
 
@@ -42,6 +44,7 @@ def score_folders(*_):
     return SimpleNamespace(to_json=lambda: {"scores": [], "unscored": [{"metric": TEXT, "reason": TEXT}]})
 
 chosen = SimpleNamespace(plan=SimpleNamespace(name="t", model=SimpleNamespace(id="pocket")), adapter=None, reason=TEXT)
+preferences.import_answers = lambda *_: ListeningResults(preferences=[{"question": TEXT, "configuration": TEXT}])
 experiment.run_experiment = run_experiment
 folder_scores.score_folders = score_folders
 choose.choose_trial = lambda *_: chosen
@@ -70,6 +73,7 @@ def test_every_verb_prints_where_the_terminal_has_few_letters(encoding: str, tmp
     calls = [
         ["run", spec], ["validate", spec], ["plan", spec], ["plan", spec, "--json"], ["status", spec],
         ["status", spec, "--json"], ["clean"], ["clean", "--json"], ["report", spec], ["index", "runs"],
+        ["listen", spec, "--import", "答え.json"], ["listen", spec, "--import", "答え.json", "--json"],
         ["compare", spec, spec], ["compare", spec, spec, "--json"], ["schema"], ["specs"], ["doctor"], ["doctor", "--json"],
         ["score", "--reference", "audio", "--generated", "audio", "--metric", "mfcc20"],
         ["score", "--reference", "audio", "--generated", "audio", "--metric", "mfcc20", "--json"],
