@@ -21,6 +21,7 @@ from lora_bench.planning.run_folder import RunFolder
 from lora_bench.report.audio.players import embed_sound
 from lora_bench.report.view import RunView
 from lora_bench.results.gather import gather_results
+from lora_bench.results.reading import expect_form
 from lora_bench.results.settings import read_section
 from lora_bench.spec.schema import ListeningSpec
 from lora_bench.store import write_text
@@ -93,8 +94,13 @@ def write_study(run: Path, wishes: Wishes, path: Path | None = None) -> WrittenP
 
 
 def read_spec(view: RunView) -> ListeningSpec:
-    """Return the section of the run's spec; the defaults for a run from before there was one."""
-    return ListeningSpec.model_validate(dict(read_section(view.spec, "report", "listening")))
+    """Return the section of the run's spec; the defaults for a run from before there was one.
+
+    Raises:
+        StoreError: the section of the stored spec does not fit.
+    """
+    with expect_form(view.folder.plan):
+        return ListeningSpec.model_validate(dict(read_section(view.spec, "report", "listening")))
 
 
 @dataclass
