@@ -144,7 +144,7 @@ def describe_results(results: ListeningResults, view: RunView) -> Iterator[str]:
 def _format_preferences(records: Sequence[PreferenceRecord], view: RunView) -> str:
     metric = view.primary_metric or "metric"
     head = [records[0].question, "share", "95 % interval", "strength", "raters", "answers"]
-    head += [metric, "95 % interval", "verdict"]
+    head += [f"{metric} change", "95 % interval", "verdict"]
     rows = [[*_format_preference(record), *_format_contrast(record, view)] for record in records]
     notes = [f"{record.configuration}: {record.note}" for record in records if record.note]
     return "\n".join([format_table(head, rows, right=(1, 3, 4, 5, 6)), *notes])
