@@ -11,6 +11,7 @@ ogg.py        the links of a chained file
 ffmpeg.py     decoding with FFmpeg
 window.py     a part of a file that decoders read as a file
 samples.py    resample, change channels, save
+loudness.py   loudness by ITU-R BS.1770
 """
 
 from __future__ import annotations

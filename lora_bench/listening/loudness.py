@@ -1,17 +1,13 @@
-"""Equal loudness of the two sides of a pair, by ITU-R BS.1770-4, and the damage of attention checks.
-
-torchaudio's loudness reads -3.28 LUFS where the recommendation says -3.01 (a full-scale sine of 997 Hz in one channel),
-and loading it takes seconds; the recommendation's filters and gates are these few lines.
-"""
+"""Equal loudness of the two sides of a pair, and the damage of attention checks."""
 
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.signal import lfilter
+
+from lora_bench.audio.loudness import measure_loudness
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,61 +15,6 @@ if TYPE_CHECKING:
 TARGET_LUFS = -23.0  # EBU R 128
 MIN_LUFS = -40.0  # a clip with a single loud click does not make its pair inaudible
 PEAK = 10 ** (-1 / 20)
-BLOCK_S, STEP_S = 0.4, 0.1
-_SILENCE_LUFS, _RELATIVE_LU = -70.0, -10.0
-
-
-@cache
-def _design_filters(rate_hz: int) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Return both filters of the K-weighting: at 48 kHz, those of the recommendation.
-
-    The parameters are those of B. De Man, "Evaluation of implementations of the EBU R128 loudness measurement" (2018).
-    """
-    filters: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
-    gain, band = 10 ** (3.999843853973347 / 20), 10 ** (3.999843853973347 * 0.4996667741545416 / 20)
-    for corner_hz, quality, (high, middle, low) in (
-        (1681.974450955533, 0.7071752369554196, (gain, band, 1.0)),
-        (38.13547087602444, 0.5003270373238773, (1.0, 0.0, 0.0)),
-    ):
-        k = math.tan(math.pi * corner_hz / rate_hz)
-        a = np.array([1 + k / quality + k * k, 2 * (k * k - 1), 1 - k / quality + k * k])
-        b = np.array(
-            [
-                high + middle * k / quality + low * k * k,
-                2 * (low * k * k - high),
-                high - middle * k / quality + low * k * k,
-            ]
-        )
-        # the standard leaves the gain of the high-pass's numerator at 1
-        filters.append((b / a[0] if low else b, a / a[0]))
-    return filters
-
-
-def measure_loudness(audio: NDArray[np.float32], rate_hz: int) -> float:
-    """Return the integrated loudness in LUFS; minus infinity for silence.
-
-    Args:
-        audio: samples [S, C] of one or two channels; a sound shorter than one block of 0.4 s is repeated.
-        rate_hz: sample rate.
-    """
-    block, step = round(BLOCK_S * rate_hz), round(STEP_S * rate_hz)
-    if len(audio) == 0:
-        return -math.inf
-    sound = np.tile(audio, (math.ceil(block / len(audio)), 1)).astype(np.float64)
-    for b, a in _design_filters(rate_hz):
-        sound = lfilter(b, a, sound, axis=0)
-    sums = np.concatenate([[0.0], np.cumsum(np.sum(np.square(sound), axis=1))])
-    starts = np.arange(0, len(sound) - block + 1, step)
-    power = (sums[starts + block] - sums[starts]) / block
-    heard = power[power > _to_power(_SILENCE_LUFS)]
-    if len(heard) == 0:
-        return -math.inf
-    heard = heard[heard > np.mean(heard) * 10 ** (_RELATIVE_LU / 10)]
-    return -0.691 + 10 * math.log10(float(np.mean(heard)))
-
-
-def _to_power(lufs: float) -> float:
-    return 10 ** ((lufs + 0.691) / 10)
 
 
 def choose_gains(sounds: list[NDArray[np.float32]], rate_hz: int) -> list[float]:

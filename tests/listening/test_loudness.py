@@ -11,7 +11,8 @@ import torch
 import torchaudio
 from numpy.typing import NDArray
 
-from lora_bench.listening.loudness import PEAK, choose_gains, damage_sound, measure_loudness
+from lora_bench.audio.loudness import measure_loudness
+from lora_bench.listening.loudness import PEAK, choose_gains, damage_sound
 
 MakeTone = Callable[..., NDArray[np.float32]]
 

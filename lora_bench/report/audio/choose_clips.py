@@ -22,7 +22,7 @@ MAX_FINE_TUNED = 3
 N_INDICES = 2
 BUDGET_BYTES = 11_000_000  # of text in the page; the rest of its 15 MB is for tables and plots
 QUIET_SHARE = 0.1  # clips that stay below the common loudness: a page can lower a clip, not raise it
-AUDIBLE_DB = -60.0
+AUDIBLE_LUFS = -60.0
 REFERENCE, CODED = "reference", "reference after the codec"
 
 
@@ -32,16 +32,16 @@ class Sounds:
 
     cache: SoundCache
     left: int = field(default_factory=lambda: BUDGET_BYTES)
-    levels_db: dict[str, float] = field(default_factory=dict[str, float])
+    levels_lufs: dict[str, float] = field(default_factory=dict[str, float])
     """Loudness by sound."""
 
     def gain(self, sound: str) -> float:
         """Return the factor that lowers a sound to the loudness that most of them reach."""
-        audible = sorted(level for level in self.levels_db.values() if level > AUDIBLE_DB)
+        audible = sorted(level for level in self.levels_lufs.values() if level > AUDIBLE_LUFS)
         if not audible:
             return 1.0
         target = audible[int(QUIET_SHARE * (len(audible) - 1))]
-        return round(min(1.0, 10.0 ** ((target - self.levels_db[sound]) / 20.0)), 3)
+        return round(min(1.0, 10.0 ** ((target - self.levels_lufs[sound]) / 20.0)), 3)
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _make_clip(label: str, path: Path, report_folder: Path, sounds: Sounds) -> C
     if not embedded.sound or embedded.n_bytes > sounds.left:
         return Clip(label, href, None, None)
     sounds.left -= embedded.n_bytes
-    sounds.levels_db[embedded.sound] = embedded.level_db
+    sounds.levels_lufs[embedded.sound] = embedded.level_lufs
     return Clip(label, href, embedded.sound, embedded.picture)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FOLDER = ".players"
 VERSION = 2  # raise it when the same clip gives another player or picture
-SILENT_DB = -100.0
+SILENT_LUFS = -100.0
 # MPEG audio is defined at these rates only; other clips are embedded as wav.
 MP3_RATES_HZ = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
 
@@ -38,12 +38,12 @@ class EmbeddedClip:
     Attributes:
         sound: data URI; empty if the clip holds no sample.
         picture: data URI of its spectrogram.
-        level_db: mean power relative to full scale, in dB.
+        level_lufs: loudness by ITU-R BS.1770.
     """
 
     sound: str
     picture: str
-    level_db: float
+    level_lufs: float
 
     @property
     def n_bytes(self) -> int:
@@ -105,17 +105,18 @@ def _read_kept(path: Path) -> EmbeddedClip | None:
 
 
 def _make(data: bytes) -> EmbeddedClip | None:
+    from lora_bench.audio.loudness import measure_loudness
+
     try:
         samples, rate_hz = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError:
         return None
     audio = np.asarray(samples, dtype=np.float32)  # [S, C]
     if len(audio) == 0:
-        return EmbeddedClip("", "", SILENT_DB)
+        return EmbeddedClip("", "", SILENT_LUFS)
     picture = spectrogram.draw_spectrogram(audio, rate_hz)
-    power = float(np.mean(np.square(audio, dtype=np.float64)))
-    level_db = max(10.0 * np.log10(max(power, 1e-30)), SILENT_DB)
-    return EmbeddedClip(embed_sound(audio, rate_hz), _embed("image/png", picture), float(level_db))
+    level = max(measure_loudness(audio, rate_hz), SILENT_LUFS)
+    return EmbeddedClip(embed_sound(audio, rate_hz), _embed("image/png", picture), level)
 
 
 def embed_sound(audio: NDArray[np.float32], rate_hz: int) -> str:
