@@ -22,7 +22,7 @@ from lora_bench.stages.score import score_embeddings
 DESIGNS = {"50 tracks x 3 clips": Design(), "150 tracks x 1 clip": Design(n_tracks=150, n_track_clips=1)}
 PROGRESS, LESS_VARIETY = 0.3, 0.93
 POWER_DIM = 20
-POWER_PROGRESS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16)
+POWER_PROGRESS = (0.0, 0.04, 0.08, 0.16)
 
 HEAD = """# Calibration on Gaussian data
 

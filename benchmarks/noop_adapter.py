@@ -165,11 +165,11 @@ def main() -> None:
     parser.add_argument(
         "--prompt", default="chiptune, 8-bit game loop, square lead, triangle bass, noise drums"
     )
-    parser.add_argument("--clips", type=int, default=400, help="of each side")
+    parser.add_argument("--clips", type=int, default=300, help="of each side")
     parser.add_argument("--clip-s", type=float, default=2.0)
     parser.add_argument("--pairs", type=int, default=40)
     parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--metrics", nargs="+", default=["mfcc20", "mmd/mfcc20", "encodec", "mmd/encodec"])
+    parser.add_argument("--metrics", nargs="+", default=["mfcc20-seed", "mfcc20", "encodec"])
     arguments = parser.parse_args()
     begin = time.monotonic()
     made, manifest, facts = make_sides(arguments)

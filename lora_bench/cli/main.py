@@ -59,7 +59,7 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"lora-bench {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"lora-bench {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, text in VERBS.items():
         of_verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")

@@ -94,6 +94,7 @@ for (const matrix of document.querySelectorAll(".matrix")) {
 }
 for (const key of document.querySelectorAll(".lb-plot .lb-key")) {
   const plot = key.closest("svg");
+  plot.setAttribute("role", "group");  // an image must not hold buttons
   key.setAttribute("role", "button");
   key.setAttribute("tabindex", "0");
   const flip = () => {

@@ -200,7 +200,7 @@ def test_tables_have_captions_scoped_headers_and_sort_keys(tmp_path: Path) -> No
     assert len(outline.all("caption")) == n_tables
     assert {attrs.get("scope") for attrs in outline.all("th")} == {"col", "row"}
     assert 'data-order="0.5"' in html
-    regions = [attrs for attrs in outline.all("div") if attrs.get("role") == "region"]
+    regions = [attrs for attrs in outline.all("div") if attrs.get("role") == "group"]
     assert all(attrs["aria-label"] and attrs["tabindex"] == "0" for attrs in regions)
 
 
