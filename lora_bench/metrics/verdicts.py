@@ -30,6 +30,6 @@ def judge(low: float, high: float, margin: float | None, *, lower_is_better: boo
     """
     if low > 0.0 or high < 0.0:
         return Verdict.BETTER if (high < 0.0) == lower_is_better else Verdict.WORSE
-    if margin is not None and -margin < low and high < margin:
+    if low == high == 0.0 or (margin is not None and -margin < low and high < margin):
         return Verdict.EQUIVALENT
     return Verdict.INCONCLUSIVE

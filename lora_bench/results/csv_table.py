@@ -6,6 +6,8 @@ import csv
 import io
 from collections.abc import Iterator, Mapping
 
+from pydantic import JsonValue
+
 from lora_bench.metrics.provenance import describe_windowing
 from lora_bench.results.records import Contrast, Settings
 from lora_bench.results.run_records import RunResults, TrialResult
@@ -25,14 +27,21 @@ CSV_COLUMNS: tuple[str, ...] = (
 def render_csv(results: RunResults) -> str:
     """Return one row per cell, scored or not, with its contrasts and its provenance in short."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, CSV_COLUMNS, lineterminator="\n", extrasaction="ignore", restval="")
+    writer = csv.DictWriter(
+        stream, list_columns(results), lineterminator="\n", extrasaction="ignore", restval=""
+    )
     writer.writeheader()
     writer.writerows(list_cells(results))
     return stream.getvalue()
 
 
+def list_columns(results: RunResults) -> tuple[str, ...]:
+    """Return the columns: the fixed ones, then every field in which trials differ, by its dotted name."""
+    return (*CSV_COLUMNS, *dict.fromkeys(field for trial in results.trials for field in trial.changes))
+
+
 def list_cells(results: RunResults) -> Iterator[Row]:
-    """Yield one row per cell with the fields of `CSV_COLUMNS` that it has, and perhaps others."""
+    """Yield one row per cell with the fields of `list_columns` that it has, and perhaps others."""
     zero_shot, baseline = (
         {
             (item.configuration, item.metric, item.prompt): item
@@ -96,6 +105,7 @@ def _list_trial_columns(trial: TrialResult) -> Row:
     lora = trial.lora or {}
     targets = lora.get("targets")
     return {
+        **{field: _write_value(value) for field, value in trial.changes.items()},
         "trial_id": trial.id,
         "trial": trial.name,
         "kind": trial.kind,
@@ -103,6 +113,11 @@ def _list_trial_columns(trial: TrialResult) -> Row:
         "state": trial.state,
         "rank": lora.get("rank"),
         "alpha": lora.get("alpha"),
-        "targets": " ".join(map(str, targets)) if isinstance(targets, list) else targets,
+        "targets": _write_value(targets),
         "trainable_params": trial.trainable_params,
     }
+
+
+def _write_value(value: JsonValue) -> JsonValue:
+    """Return a value of a setting for one field of a table."""
+    return " ".join(map(str, value)) if isinstance(value, list) else value

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lora_bench.results.csv_table import CSV_COLUMNS, list_cells
+from lora_bench.results.csv_table import CSV_COLUMNS, list_cells, list_columns
 from lora_bench.results.run_records import RunResults
 
 _INTEGERS = frozenset(
@@ -26,8 +26,11 @@ def render_parquet(results: RunResults) -> bytes:
     A cell that was not scored has null values and its reason in `unscored`; `prompt` null is all prompts.
     """
     rows = list(list_cells(results))
-    schema = pa.schema([(name, _type_of(name)) for name in CSV_COLUMNS])
-    columns = [_make_array([row.get(name) for row in rows], _type_of(name)) for name in CSV_COLUMNS]
+    names = list_columns(results)
+    values = {name: [row.get(name) for row in rows] for name in names}
+    kinds = {name: _type_of(name) if name in CSV_COLUMNS else _find_type(values[name]) for name in names}
+    schema = pa.schema(list(kinds.items()))
+    columns = [_make_array(values[name], kind) for name, kind in kinds.items()]
     stream = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(columns, schema=schema), stream, compression="zstd")
     return stream.getvalue()
@@ -37,6 +40,14 @@ def _type_of(name: str) -> pa.DataType:
     if name in _INTEGERS:
         return pa.int64()
     return pa.float64() if name in _REALS or name.endswith(_REAL_ENDINGS) else pa.string()
+
+
+def _find_type(values: Sequence[Any]) -> pa.DataType:
+    """Return the type of a setting that trials differ in: numbers if all known values are."""
+    known = [value for value in values if value is not None]
+    if known and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
+        return pa.int64() if all(isinstance(value, int) for value in known) else pa.float64()
+    return pa.string()
 
 
 def _make_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

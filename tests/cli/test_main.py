@@ -525,8 +525,9 @@ def test_compare_puts_cells_side_by_side_and_warns_of_what_differs(
     assert document["warnings"] == ["the runs differ in generation.seed; their scores are not paired"]
     assert cli.main(["compare", str(first), str(second)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2].split() == ["small", "mfcc20", "p", "1.0000", "1.5000", "0.5000"]
-    assert lines[3].split() == ["small", "mfcc20", "(all)", "2.0000", "-", "-"]
+    assert lines[:2] == ["A a", "B b"]
+    assert lines[4].split() == ["small", "mfcc20", "p", "1.000", "1.500", "+0.5000"]
+    assert lines[5].split() == ["small", "mfcc20", "(all)", "2.000", "-", "-"]
 
 
 def test_compare_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

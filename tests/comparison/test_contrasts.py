@@ -139,6 +139,7 @@ def test_a_difference_within_the_margin_is_equivalent_and_one_beyond_inconclusiv
         (-1.0, 1.0, 1.0, "inconclusive"),
         (-1.0, 1.0, None, "inconclusive"),
         (0.0, 1.0, None, "inconclusive"),
+        (0.0, 0.0, None, "equivalent"),
     ],
 )
 def test_verdict_follows_from_interval_and_margin(low, high, margin, verdict):

@@ -61,6 +61,19 @@ def test_a_missing_value_is_null_and_numbers_are_numbers(results: RunResults) ->
     assert render_parquet(results) == render_parquet(results)
 
 
+def test_fields_in_which_trials_differ_are_columns(results: RunResults) -> None:
+    changes = ({}, {"train.steps": 10, "lora.targets": ["a", "b"]}, {"train.steps": 20})
+    trials = tuple(
+        trial.model_copy(update={"changes": change})
+        for trial, change in zip(results.trials, changes, strict=True)
+    )
+    table = pq.read_table(io.BytesIO(render_parquet(results.model_copy(update={"trials": trials}))))
+    assert table.column_names[len(CSV_COLUMNS) :] == ["train.steps", "lora.targets"]
+    assert str(table.schema.field("train.steps").type) == "int64"
+    assert set(table.column("train.steps").to_pylist()) == {None, 10, 20}
+    assert set(table.column("lora.targets").to_pylist()) == {None, "a b"}
+
+
 def test_a_run_without_trials_gives_empty_columns() -> None:
     empty = pq.read_table(io.BytesIO(render_parquet(RunResults(trials=()))))
     assert (empty.num_rows, empty.column_names) == (0, list(CSV_COLUMNS))

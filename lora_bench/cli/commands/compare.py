@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lora_bench.cli.options import json_option, option, runs_dir_option
 from lora_bench.cli.run_places import resolve_run
-from lora_bench.cli.tables import format_number, format_table, print_json
+from lora_bench.cli.tables import format_table, print_json
 from lora_bench.comparison.side_by_side import (
     CellPair,
     Resources,
@@ -21,15 +21,15 @@ from lora_bench.comparison.side_by_side import (
 )
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
+from lora_bench.report.cells import DESCRIPTIVE
+from lora_bench.report.formatting import format_difference, format_interval, format_value
 from lora_bench.results.gather import gather_results
 from lora_bench.results.reading import read_results_file
-from lora_bench.results.records import Contrast
 from lora_bench.results.run_records import RunResults
 from lora_bench.spec.words import suggest
 
 SCHEMA = 1
-MAX_PROMPT = 40
-DESCRIPTIVE = "descriptive"
+MAX_NAME, MAX_PROMPT = 16, 20  # so that a table fits 100 columns
 MAX_CHANGES = 6
 _SIDES = ("first", "second")
 _FORMS = {"params": "{:,.0f}", "train_s": "{:.0f} s", "total_s": "{:.0f} s", "memory_gib": "{:.2f} GiB"}
@@ -76,7 +76,8 @@ def execute(options: Options) -> int:
         }  # fmt: skip
         print_json(document)
         return EXIT_OK
-    print(_format_cells(cells, first.label, second.label))
+    print(f"A {first.label}\nB {second.label}")
+    print(_format_cells(cells))
     if any(side != Resources() for row in resources for side in row[1:]):
         print()
         print(_format_resources(resources))
@@ -84,9 +85,11 @@ def execute(options: Options) -> int:
         more = f" and {len(listed) - MAX_CHANGES} more" if len(listed) > MAX_CHANGES else ""
         print(f"{name}: {', '.join(listed[:MAX_CHANGES])}{more}")
     for reason, names in untested.items():
-        print(f"not tested in pairs ({_name_some(names)}): {reason}")
+        print(f"no interval ({_name_some(names)}): {reason}")
     for warning in warnings:
         print(f"warning: {warning}")
+    for line in _conclude(cells):
+        print(line)
     return EXIT_OK
 
 
@@ -134,25 +137,53 @@ def read_results(run: Path) -> RunResults:
     return gather_results(run)
 
 
-def _format_cells(cells: Sequence[CellPair], first: str, second: str) -> str:
-    head = ["trial", "metric", "prompt", f"A {first}", f"B {second}", "B - A"]
-    is_tested = any(cell.test for cell in cells)
-    if is_tested:
-        head += ["corrected", "95 % interval", "detectable", "B is"]
-    rows: list[list[str]] = []
+def _format_cells(cells: Sequence[CellPair]) -> str:
+    """Format a row per cell; the difference is corrected for bias where it has an interval."""
+    is_compared = any(cell.test for cell in cells)
+    head = [
+        "trial",
+        "metric",
+        "prompt",
+        "A",
+        "B",
+        "B - A",
+        *(["95 % interval", "B is"] if is_compared else []),
+    ]
+    rows = [
+        [
+            _shorten(cell.trial, MAX_NAME),
+            cell.metric,
+            "(all)" if cell.prompt is None else _shorten(cell.prompt, MAX_PROMPT),
+            *(_format_value(value) for value in (cell.first, cell.second)),
+            *_format_difference(cell),
+        ][: len(head)]
+        for cell in cells
+    ]
+    return format_table(head, rows, right=(3, 4, 5, 6))
+
+
+def _format_difference(cell: CellPair) -> list[str]:
+    if cell.test is None:
+        return ["-" if cell.delta is None else format_difference(cell.delta), "-", "-"]
+    interval = format_interval(cell.test.ci_low, cell.test.ci_high, signed=True).replace("\u00a0", " ")
+    change = format_difference(cell.test.delta, error=cell.test.se)
+    return [change, interval, cell.test.verdict or DESCRIPTIVE]
+
+
+def _format_value(value: float | None) -> str:
+    return "-" if value is None else format_value(value)
+
+
+def _conclude(cells: Sequence[CellPair]) -> list[str]:
+    """Return the answer on the primary metric over all prompts, by trial; empty without a verdict."""
+    parts: list[str] = []
     for cell in cells:
-        numbers = [format_number(value) for value in (cell.first, cell.second, cell.delta)]
-        row = [cell.trial, cell.metric, _shorten(cell.prompt), *numbers]
-        rows.append(row + (_format_test(cell.test) if is_tested else []))
-    return format_table(head, rows, right=(3, 4, 5, 6, 7, 8))
-
-
-def _format_test(test: Contrast | None) -> list[str]:
-    if test is None:
-        return ["-", "-", "-", "-"]
-    low, high = test.ci_low, test.ci_high
-    interval = "-" if low is None or high is None else f"{low:+.4f} to {high:+.4f}"
-    return [f"{test.delta:+.4f}", interval, _format(test.detectable, "{:.4f}"), test.verdict or DESCRIPTIVE]
+        test = cell.test
+        if test is not None and test.verdict is not None and cell.prompt is None:
+            change = format_difference(test.delta, error=test.se)
+            interval = format_interval(test.ci_low, test.ci_high, signed=True).replace("\u00a0", " ")
+            parts.append(f"{cell.trial}: B is {test.verdict} on {cell.metric} ({change}, 95 % {interval})")
+    return parts[:MAX_CHANGES]
 
 
 def _list_taken(row: Taken) -> Mapping[str, object]:
@@ -182,7 +213,5 @@ def _name_some(names: Sequence[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def _shorten(prompt: str | None) -> str:
-    if prompt is None:
-        return "(all)"
-    return prompt if len(prompt) <= MAX_PROMPT else f"{prompt[: MAX_PROMPT - 3]}..."
+def _shorten(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
