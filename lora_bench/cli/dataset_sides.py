@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lora_bench.errors import DatasetError
-from lora_bench.genres.chiptune import N_TRACKS
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
 from lora_bench.planning.run_folder import RunFolder, SourceFolder
 from lora_bench.planning.sources import list_sources
 from lora_bench.results.run_files import DatasetFile
 from lora_bench.results.trial_files import read_if_valid
 from lora_bench.runner.freshness import source_key
-from lora_bench.stages.dataset.splits import count_sides
+from lora_bench.spec.sides import BUILTIN_TRACKS, count_sides
 from lora_bench.store import to_jsonable
 
 MAX_NAMED = 8
@@ -56,7 +55,11 @@ def _count_files(trial: TrialPlan) -> str:
 
     path = trial.dataset.path
     try:
-        n_tracks = N_TRACKS if path is None else len(list_folder(path).files)
+        n_tracks = (
+            BUILTIN_TRACKS[trial.dataset.builtin or "chiptune"]
+            if path is None
+            else len(list_folder(path).files)
+        )
         counts = count_sides(n_tracks, trial.dataset.split)
     except DatasetError:
         return ""

@@ -16,6 +16,7 @@ from lora_bench.planning.plan import ExperimentPlan
 from lora_bench.spec import LoadedSpec
 from lora_bench.spec.paths import find_missing_paths, find_stated
 from lora_bench.spec.schema import DatasetSpec, ModelSpec
+from lora_bench.spec.sides import BUILTIN_TRACKS, MIN_TRACKS, count_sides
 
 MODEL_FILES = ("config.json", "state_dict.bin", "checkpoint.th")
 
@@ -65,7 +66,6 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
     """Report the problems of a folder of recordings: no audio, too little of it, no captions."""
     from lora_bench.audio import list_folder
     from lora_bench.stages.dataset.captions import find_captions, read_metadata, search_captions
-    from lora_bench.stages.dataset.splits import MIN_TRACKS, count_sides
 
     place, captions = find_stated(loaded.tree, folder.as_posix())
     try:
@@ -101,11 +101,8 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
 
 def _check_builtin(spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:
     """Report a split of a rendered genre that leaves nothing to train on."""
-    from lora_bench.genres.chiptune import N_TRACKS
-    from lora_bench.stages.dataset.splits import count_sides
-
     try:
-        count_sides(N_TRACKS, spec.split)
+        count_sides(BUILTIN_TRACKS[spec.builtin or "chiptune"], spec.split)
     except DatasetError as error:
         place, _ = find_stated(loaded.tree, spec.builtin or "")
         yield Problem(place, "dataset.split", f"`{spec.builtin}`: {error}")

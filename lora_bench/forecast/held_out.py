@@ -6,14 +6,13 @@ from lora_bench.errors import DatasetError
 from lora_bench.metrics import parse_metric
 from lora_bench.planning.plan import MIN_CLIPS, ExperimentPlan
 from lora_bench.spec.schema import DatasetSpec
+from lora_bench.spec.sides import BUILTIN_TRACKS, count_sides
 
 FEW_TRACKS = 10
 
 
 def describe_few_tracks(plan: ExperimentPlan) -> list[str]:
     """Return a line per dataset with too few reference tracks for a verdict, or for a narrow interval."""
-    from lora_bench.stages.dataset.splits import MIN_EVAL_TRACKS, MIN_TRACKS
-
     metric = plan.spec.primary_metric
     distance = parse_metric(metric).distance
     if distance == "text":
@@ -22,9 +21,12 @@ def describe_few_tracks(plan: ExperimentPlan) -> list[str]:
     lines: dict[str, None] = {}
     for dataset in {trial.dataset.model_dump_json(): trial.dataset for trial in plan.trials}.values():
         n_tracks = _count_tracks(dataset)
-        if n_tracks is None or n_tracks < MIN_TRACKS:  # unknown, or an error of the spec
+        try:
+            n_eval = count_sides(n_tracks, dataset.split).eval if n_tracks is not None else None
+        except DatasetError:  # reported with its place elsewhere
+            n_eval = None
+        if n_eval is None:
             continue
-        n_eval = max(MIN_EVAL_TRACKS, round(dataset.split.eval_frac * n_tracks))
         about = f"{dataset.path or dataset.builtin}: {n_eval} of at most {n_tracks} tracks are references"
         mend = "add recordings, or raise dataset.split.eval_frac"
         if n_eval < needed:
@@ -39,9 +41,7 @@ def describe_few_tracks(plan: ExperimentPlan) -> list[str]:
 def _count_tracks(dataset: DatasetSpec) -> int | None:
     """Return the number of recordings, some of which may turn out unusable; None if it is not known."""
     if dataset.path is None:
-        from lora_bench.genres.chiptune import N_TRACKS
-
-        return N_TRACKS
+        return BUILTIN_TRACKS[dataset.builtin or "chiptune"]
     from lora_bench.audio import list_folder
 
     try:

@@ -9,7 +9,7 @@ from support.provenance_gaps import find_gaps
 from support.tiny_experiment import SPEC, results, run
 
 from lora_bench.cli.main import main
-from lora_bench.report.formatting import format_value
+from lora_bench.report.formatting import format_with_error
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,9 @@ def test_every_number_of_a_run_says_where_it_comes_from(finished: Path) -> None:
         for score in scores
         for key in ("reference_hash", "sampling", "generation_seed", "train_seed", "model_weights_hash")
     )
-    assert found["comparisons"]
-    for compared in found["comparisons"]:
-        assert find_gaps(compared, ("n_pairs", "n_reference", "dim")) == []
+    assert found["contrasts"]
+    for compared in found["contrasts"]:
+        assert find_gaps(compared, ("n_pairs", "n_tracks", "dim")) == []
     for guard in (*found["guards"], *found["control"]):
         assert guard["provenance"]["interval"]
         assert guard.get("n_clips") or guard.get("n_pairs")
@@ -99,17 +99,17 @@ def test_a_run_guards_every_trial_and_prompt_beside_a_control(finished: Path) ->
     assert {(item["trial"], item["encoder"]) for item in found["control"]} == {
         (ids[1], encoder) for encoder in ("mfcc20-seed", "mfcc20", "encodec")
     }
-    text = (finished / "reports" / "tiny" / "report.md").read_text(encoding="utf-8")
+    text = (finished / "reports" / "tiny" / "details.md").read_text(encoding="utf-8")
     for words in ("## Guards", "held-out recordings", "Is text control kept?", "Copies of the training set"):
         assert words in text
 
 
 def test_the_report_holds_the_table_of_the_results(finished: Path) -> None:
-    text = (finished / "reports" / "tiny" / "report.md").read_text(encoding="utf-8")
+    text = (finished / "reports" / "tiny" / "details.md").read_text(encoding="utf-8")
     assert "chiptune game loop" in text
     for trial in results(finished)["trials"]:
         for score in trial["scores"]:
-            assert format_value(score["value"]) in text
+            assert format_with_error(score["value"], score.get("se")).split("\u00a0")[0] in text
 
 
 def test_a_second_run_does_no_work(finished: Path) -> None:

@@ -229,7 +229,7 @@ def test_a_trial_that_is_behind_is_stopped_marked_and_without_scores(
     assert {gap["cause"] for gap in found["behind"]["unscored"]} == {"stated"}
     assert not any("behind" in json.dumps(item) for item in results["contrasts"])
     assert not list((tmp_path / "runs" / NAME / "trials").glob("behind-*/checkpoint"))
-    report = (tmp_path / "reports" / NAME / "report.md").read_text(encoding="utf-8")
+    report = (tmp_path / "reports" / NAME / "details.md").read_text(encoding="utf-8")
     assert "stopped early at step 4 of 12" in report
     assert live(tested, tmp_path) == 0
     assert executions.take() == {}  # a stopped trial is not taken up again

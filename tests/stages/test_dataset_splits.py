@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from lora_bench.artifacts import Track
 from lora_bench.errors import DatasetError
+from lora_bench.genres.chiptune import N_TRACKS
 from lora_bench.spec.schema import SplitSpec
-from lora_bench.stages.dataset.splits import assign_sides, count_sides, cut_slices
+from lora_bench.spec.sides import BUILTIN_TRACKS, count_sides
+from lora_bench.stages.dataset.splits import assign_sides, cut_slices
 
 RATE_HZ = 1000
 
@@ -128,3 +130,7 @@ def test_a_tail_of_a_second_is_kept_with_its_valid_length_and_a_shorter_one_is_n
 def test_a_track_shorter_than_a_slice_is_one_padded_slice():
     (only,) = cut(600, 10.0)
     assert (only.n_samples, only.n_valid) == (10_000, 600)
+
+
+def test_the_spec_knows_how_many_tracks_the_built_in_genre_has() -> None:
+    assert BUILTIN_TRACKS == {"chiptune": N_TRACKS}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_bench.cli import shared_options
+from lora_bench.cli.options import json_option, option, run_option, runs_dir_option
 from lora_bench.cli.run_places import resolve_run
 from lora_bench.cli.tables import format_table, print_json
 from lora_bench.errors import EXIT_OK, UsageError
@@ -27,45 +26,40 @@ _PAGE_OPTIONS = {
 class Options:
     """Options of `lora-bench listen`."""
 
-    run: Path
-    runs_dir: Path
-    pairs: int | None
-    seed: int | None
-    configurations: list[str]
-    prompts: list[str]
-    to: Path | None
-    answers: list[Path]
-    json: bool
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of the verb."""
-    shared_options.add_run(parser)
-    parser.add_argument(
-        "--pairs", type=int, metavar="N", help="pairs that a listener hears; default: that of the spec (20)"
+    run: Path = run_option()
+    runs_dir: Path = runs_dir_option()
+    pairs: int | None = option(
+        "--pairs", metavar="N", help="pairs that a listener hears; default: that of the spec (20)"
     )
-    parser.add_argument(
-        "--seed", type=int, metavar="N", help="seed of the choice of pairs; default: that of the spec (0)"
+    seed: int | None = option(
+        "--seed", metavar="N", help="seed of the choice of pairs; default: that of the spec (0)"
     )
-    parser.add_argument(
-        "--configuration", action="append", default=[], dest="configurations", metavar="NAME",
+    configurations: Sequence[str] = option(
+        "--configuration",
+        action="append",
+        default=[],
+        metavar="NAME",
         help="compare this configuration; can be repeated; default: all, or five from the best to the worst",
-    )  # fmt: skip
-    parser.add_argument(
-        "--prompt", action="append", default=[], dest="prompts", metavar="TEXT",
-        help="use clips of this prompt; can be repeated; default: all prompts but the off-genre ones",
-    )  # fmt: skip
-    parser.add_argument(
-        "--to",
-        type=Path,
-        metavar="FILE",
-        help="file of the page; default: listening.html in the run's folder",
     )
-    parser.add_argument(
-        "--import", nargs="+", type=Path, default=[], dest="answers", metavar="FILE",
+    prompts: Sequence[str] = option(
+        "--prompt",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="use clips of this prompt; can be repeated; default: all prompts but the off-genre ones",
+    )
+    to: Path | None = option(
+        "--to", metavar="FILE", help="file of the page; default: listening.html in the run's folder"
+    )
+    answers: Sequence[Path] = option(
+        "--import",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
         help="evaluate files of answers instead; writes listening.json into the run's folder",
-    )  # fmt: skip
-    shared_options.add_json(parser)
+    )
+    json: bool = json_option()
 
 
 def execute(options: Options) -> int:

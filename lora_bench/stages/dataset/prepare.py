@@ -16,10 +16,11 @@ from lora_bench.folder_walk import spell_path
 from lora_bench.genres import render_genre
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import DatasetSpec
+from lora_bench.spec.sides import MIN_TRACKS
 from lora_bench.stages.dataset.captions import find_captions, list_unmatched, read_metadata
 from lora_bench.stages.dataset.metadata import Line
 from lora_bench.stages.dataset.recordings import Recording, prepare_recording
-from lora_bench.stages.dataset.splits import MIN_TRACKS, assign_sides, cut_slices
+from lora_bench.stages.dataset.splits import assign_sides, cut_slices
 from lora_bench.store import Store, hash_json
 
 MANIFEST_VERSION = 1

@@ -112,7 +112,7 @@ def test_two_runs_are_compared_trial_by_trial_and_a_table_says_it(
     assert "95 % interval" in shown
     assert [line for line in shown.splitlines() if len(line) > 100] == []
     assert "memory A" in shown
-    assert shown.splitlines()[-1].startswith("x: B is worse on mfcc20 (+")
+    assert shown.splitlines()[-1].startswith("x: B is worse on mfcc20-seed (+")
 
 
 @pytest.mark.parametrize(

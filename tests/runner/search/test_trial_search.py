@@ -337,7 +337,8 @@ def test_while_a_search_goes_on_the_run_is_incomplete_and_says_how_far_it_is(tmp
     assert describe_gaps(run)[0] == "incomplete: the search has tried 2 of 4 trials"
     assert not any("not chosen" in line for line in describe_gaps(run))
     render_report(run, tmp_path / "reports")
-    report = (tmp_path / "reports" / "t" / "report.md").read_text(encoding="utf-8")
+    place = tmp_path / "reports" / "t"
+    report = "\n".join((place / name).read_text(encoding="utf-8") for name in ("report.md", "details.md"))
     assert "This run is incomplete: the search has tried 2 of 4 trials, " in report
     assert "- The search has tried 2 of 4 trials" in report
     assert plan.trials[-1].name not in report
