@@ -19,7 +19,7 @@ from lora_bench.results.reading import read_part, read_record, write_record
 from lora_bench.results.run_files import ContrastsFile, GuardsFile, StateFile
 from lora_bench.store import hash_file, hash_json, to_jsonable
 
-VERSION = 3  # raise it when the same embeddings give another comparison
+VERSION = 4  # raise it when the same embeddings give another comparison
 
 Pair = tuple[TrialPlan, TrialPlan]
 

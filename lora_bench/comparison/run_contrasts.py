@@ -99,9 +99,8 @@ def make_groups(pairs: Sequence[Pair], plan: ExperimentPlan, run_folder: Path) -
 def _read_margins(run: RunFolder, folder: Path, plan: ExperimentPlan) -> dict[str, float]:
     """Return the largest difference that counts as none, by metric: as stated, else a share of real-vs-real."""
     floors = read_part(run.source(folder).floors, FloorsFile, []) or FloorsFile()
-    levels = {
-        item.score.metric: item.score.best_value for item in floors.floors if item.floor == "real-vs-real"
-    }
+    real = [item.score for item in floors.floors if item.floor == "real-vs-real"]
+    levels = {score.metric: score.best_value if score.best_value > 0.0 else score.value for score in real}
     margins = {name: MARGIN_SHARE * level for name, level in levels.items() if level > 0.0}
     stated = plan.spec.verdict.margin
     return margins if stated is None else {**margins, plan.spec.primary_metric: stated}

@@ -138,10 +138,9 @@ class Answer:
         if n == 1:
             return f"Fine-tuning moved {subject} {change} {direction}"
         most = "" if len(rows) == 1 else " most"
-        return (
-            f"{len(rows)} of {n} configurations moved {subject} {direction}: {first.configuration.name}{most}, "
-            f"by {change}"
-        )
+        whole = "both configurations" if n == 2 else f"all {n} configurations"
+        who = whole.capitalize() if len(rows) == n else f"{len(rows)} of {n} configurations"
+        return f"{who} moved {subject} {direction}: {first.configuration.name}{most}, by {change}"
 
     def _say_retention(self, row: AnswerRow) -> str:
         if row.retention is None:
@@ -208,7 +207,9 @@ class Answer:
             "codec alone": self.floor("codec"),
         }
         parts = [
-            f"{name} {format_value(value, digits=3)}" for name, value in known.items() if value is not None
+            f"{name} {format_value(value, digits=3) if value > 0.0 else 0}"  # below 0 by chance: an unbiased estimate
+            for name, value in known.items()
+            if value is not None
         ]
         return f"Levels of {self.metric}: {', '.join(parts)}." if parts else ""
 

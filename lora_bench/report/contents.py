@@ -75,7 +75,7 @@ def build_report(view: RunView, heard: Heard) -> Report:
         *_build_training_front(view),
         *_link_details(),
     ]
-    return Report(tuple(front), tuple(_list_details(view)))
+    return Report(tuple(front), tuple(_list_details(view, heard)))
 
 
 def _build_effects(answer: Answer) -> Iterator[Block]:
@@ -130,12 +130,13 @@ def _link_details() -> Iterator[Block]:
     )
 
 
-def _list_details(view: RunView) -> Iterator[Fold]:
+def _list_details(view: RunView, heard: Heard) -> Iterator[Fold]:
     missing = tuple(build_missing(view))
     if missing:
         yield Fold("What is missing", "missing", missing)
     yield from build_metric_folds(view)
     yield from build_long_prompts(view)
+    yield from _build_memorisation(heard)
     for section in (
         build_study,
         build_guards,
@@ -172,20 +173,22 @@ def choose_title(view: RunView) -> str:
 
 
 def _build_listening(heard: Heard) -> Iterator[Block]:
-    if not heard.matrices and not heard.pairs:
+    if not heard.matrices:
         return
     yield Heading(2, "Listen", "listen")
-    if heard.matrices:
-        yield Paragraph(
-            "The same prompt, clip index and noise through the base model and each configuration: only the adapter "
-            "differs. Choose a clip; left and right change the voice at the same place, space pauses.",
-            only_in="page",
-        )
-        yield from heard.matrices
+    yield Paragraph(
+        "The same prompt, clip index and noise through the base model and each configuration: only the adapter "
+        "differs. Choose a clip; left and right change the voice at the same place, space pauses.",
+        only_in="page",
+    )
+    yield Paragraph(
+        ("The clips are in ", Link(ReportFolder.page, ReportFolder.page), "."), only_in="markdown"
+    )
+    yield from heard.matrices
+
+
+def _build_memorisation(heard: Heard) -> Iterator[Fold]:
     if heard.pairs:
-        yield Heading(3, "Memorisation to listen to", "memorisation")
-        yield Paragraph(
-            "The generated clips that resemble the training set most, each with the passage that it resembles:"
-        )
-        yield Bullets(tuple(pair.title for pair in heard.pairs))
-        yield from heard.pairs
+        words = "The generated clips that resemble the training set most, each with the passage that it resembles:"
+        titles = Bullets(tuple(pair.title for pair in heard.pairs))
+        yield Fold("Memorisation to listen to", "memorisation", (Paragraph(words), titles, *heard.pairs))

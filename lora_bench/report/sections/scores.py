@@ -76,9 +76,19 @@ def metric_table(view: RunView, metric: str) -> Table:
 
 
 def _comparable_floors(view: RunView, metric: str) -> list[Floor]:
-    """Return reference levels that were measured with as many clips as some row has."""
-    counts = {n for prompt in (*view.prompts, None) for n in view.clip_counts(metric, prompt)}
-    return [floor for floor in view.floors(metric) if floor.n_generated in counts]
+    """Return reference levels that were measured with about as many clips as some row has."""
+    prompts = (*view.prompts, None)
+    return [
+        floor
+        for floor in view.floors(metric)
+        if any(_is_comparable(view, floor, prompt) for prompt in prompts)
+    ]
+
+
+def _is_comparable(view: RunView, floor: Floor, prompt: str | None) -> bool:
+    """Return whether a level has within 10 % as many clips as a row: a distance depends on their number."""
+    n = floor.n_generated or 0
+    return any(abs(n - count) <= 0.1 * count for count in view.clip_counts(floor.metric, prompt))
 
 
 def score_cell(value: CellValue, configuration: Configuration) -> Cell:
@@ -101,8 +111,8 @@ def score_cell(value: CellValue, configuration: Configuration) -> Cell:
 
 
 def _floor_cell(view: RunView, floor: Floor, prompt: str | None) -> Cell:
-    """Return a reference level for the rows with as many clips; a distance depends on their number."""
-    if floor.n_generated not in view.clip_counts(floor.metric, prompt):
+    """Return a reference level for the rows with about as many clips."""
+    if not _is_comparable(view, floor, prompt):
         return Cell("")
     text = format_with_error(floor.value, floor.se)
     return Cell(text.split("\u00a0")[0], order=floor.value, hint=text)

@@ -45,7 +45,7 @@ def write_run(folder: Path, *, has_audio: bool = True) -> Path:
 
 def section_of(folder: Path) -> str:
     html = (folder / "reports" / "invented" / "report.html").read_text(encoding="utf-8")
-    return html.split('id="memorisation"')[1].split("<h2")[0]
+    return html.split('id="memorisation"')[1].split("</details>")[0]
 
 
 def test_a_pair_holds_the_clip_and_the_passage_around_what_it_resembles(tmp_path: Path) -> None:
