@@ -100,6 +100,7 @@ class ContrastReader:
         self._load: Callable[[EmbeddedTrial, str, str], Embeddings] = lru_cache(N_LOADED)(
             lambda trial, encoder, prompt: trial.load_clips(encoder, prompt)
         )
+        self._share = lru_cache(1)(_share_references)  # a group's rows come one after the other
 
     def measure(self, group: Group, metric: Metric, prompt: str | None, prompts: tuple[str, ...]) -> Cell:
         """Measure the difference of a group over some prompts.
@@ -115,7 +116,7 @@ class ContrastReader:
             ScoreError: values that are not finite, different dimensions, encoders or weights.
         """
         sides = group.sides
-        references = _share_references(metric, sides)
+        references = self._share(metric, tuple(sides))
         kept, n_lost = self._find_common(sides, metric.encoder, prompts)
         found = {side: self._replicate(side, metric, prompts, kept, references) for side in sides}
         difference = subtract([(found[one.trial][0], found[one.against][0]) for one in group.trainings])
@@ -184,7 +185,7 @@ class ContrastReader:
         return self._replicates[key]
 
 
-def _share_references(metric: Metric, sides: Sequence[EmbeddedTrial]) -> Embeddings:
+def _share_references(metric: Metric, sides: tuple[EmbeddedTrial, ...]) -> Embeddings:
     """Return the references that all trials were scored against.
 
     Raises:
@@ -192,7 +193,7 @@ def _share_references(metric: Metric, sides: Sequence[EmbeddedTrial]) -> Embeddi
     """
     import numpy as np
 
-    found = [side.load_references(metric) for side in dict.fromkeys(sides)]
+    found = [side.load_references(metric) for side in sides]
     first = found[0]
     is_same = all(
         item.clip_names == first.clip_names and np.array_equal(item.values, first.values)
@@ -230,7 +231,7 @@ def contrast_groups(
     reader = ContrastReader()
     cells: list[Cell] = []
     for metric in metrics:
-        of_metric: dict[tuple[str, str | None], list[Cell]] = {}
+        rows: dict[object, list[Cell]] = {}
         for group in groups:
             for label, over in prompts.items():
                 try:
@@ -238,9 +239,12 @@ def contrast_groups(
                 except UnscoredError as reason:
                     told(metric, group, label, reason)
                     continue
-                of_metric.setdefault((group.source, label), []).append(cell)
+                seeds = tuple(
+                    one.train_seed for one in group.trainings
+                )  # only equal ones have shifts in common
+                rows.setdefault((group.source, label, seeds), []).append(cell)
             done()
-        for row in of_metric.values():
+        for row in rows.values():
             differences = add_seed_errors([cell.difference for cell in row])
             cells += [replace(cell, difference=item) for cell, item in zip(row, differences, strict=True)]
     name, labels = primary
@@ -250,7 +254,12 @@ def contrast_groups(
         if cell.metric.name == name and cell.prompt in labels and not cell.difference.lacking
     }
     family = join_family(list(members.values())) if members else None
-    return [_record(cell, family if id(cell) in members else None) for cell in cells]
+    return [
+        _record(cell, family if id(cell) in members else None).model_copy(
+            update={"primary": cell.metric.name == name and cell.prompt in labels}
+        )
+        for cell in cells
+    ]
 
 
 def _record(cell: Cell, family: Family | None) -> Contrast:
@@ -261,7 +270,6 @@ def _record(cell: Cell, family: Family | None) -> Contrast:
         prompt=cell.prompt,
         configuration=group.configuration,
         against=group.against,
-        primary=family is not None,
         delta=found.plugin if found.lacking else found.delta,
         delta_plugin=found.plugin,
         margin=margin,

@@ -6,16 +6,13 @@ policy with the hashes of the page's own style and script is the second defence.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lora_bench.listening.study import Study
+from lora_bench.report.writers.html import load_templates
 
 ANSWERS_SCHEMA = 1
 QUESTIONS: Mapping[str, str] = {
@@ -51,7 +48,7 @@ def write_page(
         ],
     }
     return (
-        _load_templates()
+        load_templates(_TEMPLATES)
         .get_template("page.html.j2")
         .render(
             content=content,
@@ -63,22 +60,3 @@ def write_page(
             script=Markup((_TEMPLATES / "page.js").read_text(encoding="utf-8")),
         )
     )
-
-
-@cache
-def _load_templates() -> Environment:
-    templates = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    templates.filters["hash_source"] = _hash_source
-    return templates
-
-
-def _hash_source(text: str) -> str:
-    """Return the policy's source expression that allows exactly this inline text."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -7,9 +7,9 @@ clips   a clip is left out of every trial at once (the trials of a contrast shar
 tracks  a reference track is left out of every trial at once
 seeds   the spread of the difference over training seeds
 
-The sum counts what clips and seeds do together twice and is therefore a little too large, never too small.  Degrees of
-freedom are Welch's.  Verdicts come from simultaneous intervals over a family of contrasts: the largest of their
-standardised errors is simulated with the correlations that shared clips, tracks and seeds give them.
+The sum counts twice what two causes do together, so it errs on the large side.  Degrees of freedom are Welch's.
+Verdicts come from simultaneous intervals over a family of contrasts: the largest of their standardised errors is
+simulated with the correlations that shared clips, tracks and seeds give them.
 """
 
 from __future__ import annotations

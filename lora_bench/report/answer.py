@@ -16,12 +16,9 @@ from lora_bench.report.formatting import (
     format_change,
     format_difference,
     format_value,
-    join_words,
 )
 from lora_bench.report.view import Configuration, RunView, is_higher_better
 from lora_bench.results.records import Contrast
-
-MIN_PERCENT_LEVEL = 1e-9
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,8 @@ class Answer:
         groups = {verdict: [r for r in self.compared if r.verdict == verdict] for verdict in Verdict}
         better, worse = groups[Verdict.BETTER], groups[Verdict.WORSE]
         if better:
-            return f"{self._say_move(better, better=True)}{self._say_retention(better[0])}."
+            farther = f"; {len(worse)} moved it farther" if worse else ""
+            return f"{self._say_move(better, better=True)}{farther}{self._say_retention(better[0])}."
         if worse:
             return f"{self._say_move(worse[::-1], better=False)}."
         if len(groups[Verdict.EQUIVALENT]) == len(self.compared):
@@ -127,7 +125,7 @@ class Answer:
             return (
                 "Whether fine-tuning helps is not known: there are too few clips or tracks for an interval."
             )
-        largest = f"the largest change is {best.change}, and this design finds {best.detectable} and more"
+        largest = f"the best change is {best.change}, and this design finds {best.detectable} and more"
         return f"Whether fine-tuning helps is not settled: {largest}."
 
     def _say_move(self, rows: Sequence[AnswerRow], *, better: bool) -> str:
@@ -153,7 +151,7 @@ class Answer:
         contrast = self.view.contrast(item.name, self.metric, None)
         level = self.level(self.view.base_of(item))
         share = None
-        if contrast is not None and level is not None and level > MIN_PERCENT_LEVEL and self.lower_is_better:
+        if contrast is not None and level is not None and level > 0.0 and self.lower_is_better:
             share = contrast.delta / level
         n_copies, n_clips = self._count_copies(item)
         trials = item.trials
@@ -269,9 +267,3 @@ class Answer:
                     f"{parts[cause] / total:.0%} of the variance."
                 )
         return said
-
-
-def name_some(names: Sequence[str], n: int = 3) -> str:
-    """Return the first names, and how many more there are."""
-    shown = list(names[:n])
-    return join_words(shown + [f"{len(names) - n} more"] * (len(names) > n))

@@ -223,5 +223,25 @@ def test_too_few_tracks_leave_the_difference_without_interval_and_verdict(tmp_pa
     base = make_base()
     lone = wrap(REFERENCE.values[:WINDOWS])
     found = contrast(tmp_path, [base], [move(base, 0.8)], reference=lone)[None]
-    assert (found.se, found.ci_low, found.verdict, found.primary) == (None, None, None, False)
+    assert (found.se, found.ci_low, found.verdict, found.primary) == (None, None, None, True)
     assert "no interval: too few reference clips to leave one out" in found.note
+
+
+def test_configurations_with_other_training_seeds_are_not_pooled(tmp_path):
+    base = make_base()
+    sides = [write_trial(tmp_path, "base", {"p": base}, REFERENCE)]
+    sides += [
+        write_trial(tmp_path, f"t{place}", {"p": move(base, towards, seed=place)}, REFERENCE)
+        for place, towards in enumerate((0.3, 0.9, 0.4, 0.5))
+    ]
+    one, other = (make_group(name, pair, sides[0]) for name, pair in (("a", sides[1:3]), ("b", sides[3:])))
+    later = replace(
+        other, trainings=tuple(replace(item, train_seed=item.train_seed + 5) for item in other.trainings)
+    )
+
+    def seeds(*groups):
+        found = contrast_groups(groups, [FRECHET], {None: ("p",)}, (FRECHET.name, ALL))
+        return [item.variance.seeds for item in found]
+
+    assert seeds(one, later) == [*seeds(one), *seeds(later)]
+    assert seeds(one, other) != seeds(one, later)

@@ -27,7 +27,7 @@ def write_page(title: str, blocks: Iterable[Block]) -> str:
     """Return the whole HTML document."""
     shown = [block for block in blocks if not (isinstance(block, Paragraph) and block.only_in == "markdown")]
     return (
-        _load_templates()
+        load_templates(_TEMPLATES)
         .get_template("page.html.j2")
         .render(
             title=title,
@@ -40,9 +40,10 @@ def write_page(title: str, blocks: Iterable[Block]) -> str:
 
 
 @cache
-def _load_templates() -> Environment:
+def load_templates(folder: Path) -> Environment:
+    """Return the templates of a folder: values that are not Markup are escaped, and absent ones are errors."""
     templates = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_clean,

@@ -168,6 +168,11 @@ def test_verdicts_stand_in_the_headline_the_answer_and_the_table_of_differences(
             (-0.5, -0.2, 0.0),
             "2 of 3 configurations moved the music closer to the genre: a most, by 45 %.",
         ),
+        (
+            "bwi",
+            (-0.5, 0.5, 0.0),
+            "1 of 3 configurations moved the music closer to the genre: a, by 45 %; 1 moved it farther.",
+        ),
         ("wi", (0.5, 0.1), "1 of 2 configurations moved the music farther from the genre: a, by 45 %."),
         ("w", (0.5,), "Fine-tuning moved the music 45 % farther from the genre."),
         (
@@ -178,7 +183,7 @@ def test_verdicts_stand_in_the_headline_the_answer_and_the_table_of_differences(
         (
             "ii",
             (-0.11, 0.1),
-            "Whether fine-tuning helps is not settled: the largest change is −10 %, and this design finds 13 % and more.",
+            "Whether fine-tuning helps is not settled: the best change is −10 %, and this design finds 13 % and more.",
         ),
     ],
 )
