@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numba
+import numpy as np
 import pytest
 
 from lora_bench.models.audiocraft_library import require_audiocraft
@@ -67,3 +68,20 @@ def test_importing_audiocraft_does_not_move_the_cache(monkeypatch: pytest.Monkey
     monkeypatch.delenv("NUMBA_CACHE_DIR")
     require_audiocraft()
     assert "NUMBA_CACHE_DIR" not in os.environ
+
+
+def test_sums_are_in_the_order_of_the_source_so_that_no_compilation_changes_their_bits() -> None:
+    @compiler.compiled()
+    def add_up(values: np.ndarray, factors: np.ndarray) -> np.float32:
+        total = np.float32(0.0)
+        for i in range(len(values)):
+            total += values[i] * factors[i]
+        return total
+
+    rng = np.random.default_rng(0)
+    for n in (7, 64, 1000):
+        values, factors = rng.normal(size=(2, n)).astype(np.float32)
+        in_order = np.float32(0.0)
+        for value, factor in zip(values, factors, strict=True):
+            in_order += value * factor
+        assert np.float32(add_up(values, factors)) == in_order

@@ -15,7 +15,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _PARTS = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
 # Only explicit `prange` loops are parallel; analysing the rest takes long.
 _LOOPS = {"prange": True, **dict.fromkeys(_PARTS, False)}
-_FAST = {"reassoc", "contract", "nsz"}  # sums in any order, but correct NaN and infinity
 _DIGEST_CHARS = 12
 
 
@@ -24,12 +23,14 @@ def compiled(*, parallel: bool = False) -> Callable[[Function], Function]:
 
     A compiled function contains the functions that it calls, but numba's cache checks only the function's own file.
     Entries are therefore named after all sources in the function's folder, so that a change of any invalidates them.
+
+    Sums are in the order of the source (no fast math): a function that was compiled just now and one from the cache may
+    be inlined in different ways, and must still give the same bits.
     """
 
     def decorate(function: Function) -> Function:
         options: dict[str, Any] = {
             "parallel": _LOOPS if parallel else False,
-            "fastmath": _FAST,
             "nogil": True,
             "error_model": "numpy",
         }
