@@ -13,7 +13,7 @@ from lora_bench.report.formatting import (
     write_setting,
 )
 from lora_bench.report.view import RunView
-from lora_bench.report.writers.document import Block, Bullets, Cell, Code, Heading, Paragraph, Table
+from lora_bench.report.writers.document import Block, Bullets, Cell, Code, Heading, Paragraph, Strong, Table
 from lora_bench.results.records import ControlRecord, GuardRecord
 
 MAX_ROWS = 240
@@ -64,8 +64,13 @@ def _choose_rows(records: Sequence[Measured]) -> Sequence[Measured]:
 
 def _first_cells(view: RunView, record: GuardRecord) -> tuple[Cell, Cell, Cell]:
     name = "held-out recordings" if record.trial is None else view.name_trial(record.trial)
-    prompt = Cell("") if record.trial is None else prompt_cell(view, record.prompt)
+    prompt = Cell("") if record.trial is None else _name_prompt(view, record.prompt)
     return Cell(name), prompt, number_cell(record.n_clips, "{:,}".format)
+
+
+def _name_prompt(view: RunView, prompt: str | None) -> Cell:
+    """Return the cell of a prompt; these measures are pooled over all prompts, off-genre ones included."""
+    return prompt_cell(view, prompt) if prompt is not None else Cell((Strong("all prompts"),))
 
 
 def _pick_measures(records: Sequence[GuardRecord], measures: dict[str, str]) -> list[str]:
@@ -180,7 +185,7 @@ def _control_table(view: RunView, encoder: str, records: Sequence[ControlRecord]
     rows = tuple(
         (
             Cell(view.name_trial(item.trial)),
-            prompt_cell(view, item.prompt),
+            _name_prompt(view, item.prompt),
             Cell("" if item.prompt is None else _KINDS[item.off_genre]),
             _before_after(item.separation_base, item.separation),
             _change_cell(
