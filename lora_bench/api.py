@@ -12,8 +12,8 @@ from lora_bench import spec as specs
 from lora_bench.errors import EXIT_OK, InterruptedRunError, LoraBenchError, StoreError, UsageError
 from lora_bench.planning import plan as plans
 from lora_bench.planning.run_folder import ReportFolder
-from lora_bench.process_environment import choose_waiting
 from lora_bench.progress import Progress, SilentProgress
+from lora_bench.runner.process_environment import choose_waiting
 
 if TYPE_CHECKING:
     from lora_bench.evaluation.folder_scores import FolderScores, ScoreOptions

@@ -8,6 +8,7 @@ too long) is kept apart by eight digits of a hash.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -67,6 +68,11 @@ def clean_name(text: str) -> str:
     if _RESERVED.fullmatch(name):
         name = name.replace(".", "-")
     return name if is_whole else f"{name[: MAX_NAME - 9].strip('-')}-{_hash(text)}"
+
+
+def spell_path(path: str | os.PathLike[str]) -> str:
+    r"""Return a path as printable UTF-8, with `/`: bytes of a name that are not UTF-8 become `\xf3`."""
+    return os.fsencode(os.fspath(path)).decode("utf-8", "backslashreplace").replace(os.sep, "/")
 
 
 def _keeps_letters(text: str) -> bool:

@@ -22,8 +22,7 @@ from typing import Any, TypeAlias
 
 from filelock import FileLock
 
-from lora_bench.errors import StoreError
-from lora_bench.file_errors import FULL_DISK, KEPT, describe_os_error
+from lora_bench.errors import FULL_DISK, KEPT, StoreError, describe_os_error
 
 JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 JsonObject: TypeAlias = Mapping[str, JsonValue]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_bench.audio.content import looks_like_audio
+from lora_bench.audio.folder_walk import is_regular, walk_folder
 from lora_bench.errors import DatasetError
-from lora_bench.folder_walk import is_regular, spell_path, walk_folder
+from lora_bench.slugs import spell_path
 
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".mp3", ".m4a", ".aac"}

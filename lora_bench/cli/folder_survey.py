@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lora_bench.audio import AudioHeader, Listing, list_folder, read_header
 from lora_bench.errors import AudioFileError, DatasetError, UsageError
-from lora_bench.folder_walk import spell_path
+from lora_bench.slugs import spell_path
 from lora_bench.spec.schema import CaptionSpec
 from lora_bench.stages.dataset.captions import read_metadata, search_captions
 

@@ -21,7 +21,7 @@ from lora_bench import __version__
 from lora_bench.cli.messages import call_command, print_legibly
 from lora_bench.cli.options import add_options
 from lora_bench.errors import EXIT_FAILURE
-from lora_bench.process_environment import choose_waiting, set_defaults
+from lora_bench.runner.process_environment import choose_waiting, set_defaults
 
 VERBS = {
     "run": "run or resume an experiment, and write its report",

@@ -10,8 +10,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
-from lora_bench.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, LoraBenchError, SpecError
-from lora_bench.file_errors import describe_os_error
+from lora_bench.errors import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    LoraBenchError,
+    SpecError,
+    describe_os_error,
+)
 
 PLAIN = {
     "→": "->", "±": "+-", "×": "x", "≤": "<=", "≥": ">=", "…": "...", "–": "-", "—": "-", "−": "-", "•": "*",

@@ -11,8 +11,8 @@ from pathlib import Path, PurePath
 from lora_bench.artifacts import AudioClip
 from lora_bench.audio import AUDIO_SUFFIXES, identify, list_folder, load_audio
 from lora_bench.errors import AudioFileError, DatasetError
-from lora_bench.folder_walk import spell_path
 from lora_bench.progress import Progress, track
+from lora_bench.slugs import spell_path
 from lora_bench.store import hash_file, hash_json
 
 

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from lora_bench.folder_walk import spell_path
-from lora_bench.slugs import slugify
+from lora_bench.slugs import slugify, spell_path
 from lora_bench.store import JsonObject, hash_json
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from lora_bench.audio.folder_walk import walk_folder
 from lora_bench.errors import StoreError
-from lora_bench.folder_walk import walk_folder
 from lora_bench.metrics import parse_metric
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.planning.run_folder import RunFolder, TrialFolder

@@ -15,7 +15,7 @@ import pytest
 
 from lora_bench.cli import main as cli
 from lora_bench.cli.commands import schema, validate
-from lora_bench.file_errors import _REASONS, describe_os_error
+from lora_bench.errors import _REASONS, describe_os_error
 from lora_bench.store import write_json
 
 COMMAND = [sys.executable, "-m", "lora_bench"]

@@ -19,8 +19,8 @@ from lora_bench.cli.options import json_option, option
 from lora_bench.cli.tables import print_json
 from lora_bench.errors import EXIT_FAILURE, EXIT_OK, LoraBenchError, ModelError
 from lora_bench.forecast.shapes import hub_cache
-from lora_bench.process_environment import is_writable
 from lora_bench.runner.environment import count_cpus, cpu_name, gpu_names, memory_gib, package_versions
+from lora_bench.runner.process_environment import is_writable
 
 SCHEMA = 1
 MODEL_ENCODERS = ("mfcc20", "encodec")  # use the music model, so they run where it runs

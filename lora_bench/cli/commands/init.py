@@ -13,8 +13,7 @@ from lora_bench import api
 from lora_bench.cli.folder_survey import Survey, describe_survey, list_left_out, survey_folder
 from lora_bench.cli.options import option
 from lora_bench.errors import EXIT_OK, UsageError
-from lora_bench.folder_walk import spell_path
-from lora_bench.slugs import clean_name
+from lora_bench.slugs import clean_name, spell_path
 from lora_bench.store import write_text
 
 CLIP_LENGTHS_S = (30, 20, 15, 10, 8, 5, 4, 3, 2, 1)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from lora_bench.errors import StoreError
-from lora_bench.file_errors import describe_error
+from lora_bench.errors import StoreError, describe_error
 from lora_bench.planning.plan import name_report
 from lora_bench.planning.run_folder import ReportFolder, RunFolder
 from lora_bench.report.cells import number_columns, text_columns, verdict_cell

@@ -15,7 +15,7 @@ from typing import Protocol
 from filelock import FileLock, Timeout
 
 from lora_bench import errors
-from lora_bench.file_errors import KEPT, describe_error
+from lora_bench.errors import KEPT, describe_error
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress

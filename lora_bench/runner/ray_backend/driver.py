@@ -14,12 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lora_bench.errors import InterruptedRunError, LoraBenchError, ResourceError, StoreError
-from lora_bench.file_errors import describe_error
-from lora_bench.process_environment import choose_waiting, set_defaults
+from lora_bench.errors import InterruptedRunError, LoraBenchError, ResourceError, StoreError, describe_error
 from lora_bench.progress import SilentProgress
 from lora_bench.runner.jobs.child_process import Tell
 from lora_bench.runner.jobs.job import run_guarded
+from lora_bench.runner.process_environment import choose_waiting, set_defaults
 from lora_bench.runner.ray_backend.cluster import (
     RoomWatch,
     check_nodes,

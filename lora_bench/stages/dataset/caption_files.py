@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import DatasetError
-from lora_bench.folder_walk import spell_path
+from lora_bench.slugs import spell_path
 from lora_bench.store import JsonValue
 
 BOMS = (  # UTF-32 before UTF-16, whose mark it begins with

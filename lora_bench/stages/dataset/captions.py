@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_bench.errors import DatasetError
-from lora_bench.folder_walk import spell_path
+from lora_bench.slugs import spell_path
 from lora_bench.spec.schema import CaptionSpec
 from lora_bench.stages.dataset.caption_files import read_json_text, read_text
 from lora_bench.stages.dataset.metadata import (

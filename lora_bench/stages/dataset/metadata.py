@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_bench.audio.folder_walk import is_regular, walk_folder
 from lora_bench.errors import DatasetError
-from lora_bench.folder_walk import is_regular, spell_path, walk_folder
+from lora_bench.slugs import spell_path
 from lora_bench.spec.schema import CaptionSpec
 from lora_bench.stages.dataset.caption_files import read_json_text, read_text, split_lines
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from lora_bench.artifacts import AudioFormat, Excluded, Manifest, Track
 from lora_bench.audio import RESAMPLER, Listing, list_folder
 from lora_bench.errors import DatasetError
-from lora_bench.folder_walk import spell_path
 from lora_bench.genres import render_genre
 from lora_bench.progress import Progress
+from lora_bench.slugs import spell_path
 from lora_bench.spec.schema import DatasetSpec
 from lora_bench.spec.sides import MIN_TRACKS
 from lora_bench.stages.dataset.captions import find_captions, list_unmatched, read_metadata

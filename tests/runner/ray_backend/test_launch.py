@@ -14,9 +14,9 @@ from support import TESTS
 from support.fake_trials import Recorder, execute_fake, plan_named
 
 from lora_bench.errors import ResourceError
-from lora_bench.process_environment import WAIT_SETTINGS
 from lora_bench.results.trial_files import read_state
 from lora_bench.runner.executor import run_trials
+from lora_bench.runner.process_environment import WAIT_SETTINGS
 from lora_bench.spec.schema import ResourcesSpec
 
 # A busy machine takes a minute for what an idle one does in ten seconds.

@@ -42,11 +42,6 @@ def is_regular(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode)
 
 
-def spell_path(path: str | os.PathLike[str]) -> str:
-    r"""Return a path as printable UTF-8, with `/`: bytes of a name that are not UTF-8 become `\xf3`."""
-    return os.fsencode(os.fspath(path)).decode("utf-8", "backslashreplace").replace(os.sep, "/")
-
-
 def _walk_real(place: Path, folder: Path, root: str, walk: FolderWalk) -> Iterator[Path]:
     """Walk a folder and the real folders below it; yields links to folders."""
     real = os.path.realpath(place)

@@ -14,7 +14,7 @@ import pytest
 
 import lora_bench
 from lora_bench.errors import UsageError
-from lora_bench.process_environment import WAIT_SETTINGS, choose_waiting, set_defaults
+from lora_bench.runner.process_environment import WAIT_SETTINGS, choose_waiting, set_defaults
 
 START = """
 import os, sys
@@ -103,7 +103,7 @@ def test_torch_takes_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     code = (
         "import psutil; psutil.cpu_percent = lambda seconds: 100.0\n"
-        "from lora_bench.process_environment import choose_waiting; choose_waiting(); import torch"
+        "from lora_bench.runner.process_environment import choose_waiting; choose_waiting(); import torch"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

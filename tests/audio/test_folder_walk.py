@@ -11,8 +11,8 @@ import pytest
 from lora_bench.audio import list_folder
 from lora_bench.errors import AudioFileError, DatasetError
 from lora_bench.evaluation.audio_folder import open_folder
-from lora_bench.folder_walk import spell_path
 from lora_bench.runner.freshness import dataset_fingerprint
+from lora_bench.slugs import spell_path
 from lora_bench.spec.schema import CaptionSpec, DatasetSpec
 
 NOT_UTF8 = os.fsdecode(b"canci\xf3n.wav")
