@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lora_bench.comparison.looks import plan_rest
 from lora_bench.forecast import Forecaster, Prediction, read_history
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
 from lora_bench.planning.run_folder import RunFolder
@@ -33,6 +34,7 @@ class Outlook:
 def foresee_trials(plan: ExperimentPlan, runs_dir: Path) -> list[Outlook]:
     """Return every trial of a plan with its reason and its prediction; finished trials take no time."""
     run_folder = runs_dir / plan.name
+    plan = plan_rest(plan, run_folder)
     history, tally = RunHistory(run_folder), tally_plan(run_folder, plan)
     forecaster = Forecaster(read_history(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
     outlooks: list[Outlook] = []

@@ -212,6 +212,7 @@ def contrast_groups(
     prompts: Mapping[str | None, tuple[str, ...]],
     primary: tuple[str, frozenset[str | None]],
     *,
+    alpha: float = ALPHA,
     told: Callable[[Metric, Group, str | None, UnscoredError], None] = lambda *_: None,
     done: Callable[[], None] = lambda: None,
 ) -> list[Contrast]:
@@ -222,6 +223,7 @@ def contrast_groups(
         metrics: what is compared.
         prompts: by the prompt that labels a row (None: the genre's own prompts together), what it is computed over.
         primary: name of the primary metric, and the labels whose rows form the family with it.
+        alpha: share of reports with any false verdict; less than 5 % where there are other looks at the same trials.
         told: told about a row that cannot be compared.
         done: called after every metric and group.
 
@@ -253,7 +255,7 @@ def contrast_groups(
         for cell in cells
         if cell.metric.name == name and cell.prompt in labels and not cell.difference.lacking
     }
-    family = join_family(list(members.values())) if members else None
+    family = join_family(list(members.values()), alpha) if members else None
     return [
         _record(cell, family if id(cell) in members else None).model_copy(
             update={"primary": cell.metric.name == name and cell.prompt in labels}
@@ -287,6 +289,7 @@ def _record(cell: Cell, family: Family | None) -> Contrast:
             **METHOD,
             "confidence": SINGLE if family is None else SIMULTANEOUS,
             **({} if family is None else {"family_size": family.n, "family_alpha": family.alpha}),
+            **({} if family is None or family.level == ALPHA else {"look_alpha": family.level}),
         },
     )
     if found.lacking:

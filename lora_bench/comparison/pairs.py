@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lora_bench.comparison.looks import Look, read_decisions, settle_look
+from lora_bench.metrics.verdicts import ALPHA
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.planning.sources import list_sources
@@ -32,10 +34,18 @@ def find_pairs(plan: ExperimentPlan) -> tuple[list[Pair], list[Pair]]:
     return with_zero_shot, with_baseline
 
 
-def compare_trials(plan: ExperimentPlan, run_folder: Path, progress: Progress) -> None:
+def compare_trials(
+    plan: ExperimentPlan, run_folder: Path, progress: Progress, look: Look | None = None
+) -> None:
     """Write `contrasts.json` and `guards.json`: every configuration, metric and prompt that is done.
 
     What was compared before under the same scores and guards is not compared again.
+
+    Args:
+        plan: the experiment, with the clips of this look.
+        run_folder: holds the files of the trials.
+        progress: told about every metric of every configuration.
+        look: None is the only one.
     """
     run = RunFolder(run_folder)
     done = {trial.id: trial for trial in plan.trials if _is_done(run.trial(trial.id))}
@@ -48,9 +58,10 @@ def compare_trials(plan: ExperimentPlan, run_folder: Path, progress: Progress) -
     files = [hash_file(path) for trial in trials for path in (trial.scores, trial.guards)]
     files += [hash_file(path) for path in floors if path.is_file()]
     pairs = [[trial.id for trial in pair] for pair in (*zero_shot, *baseline)]
-    key = hash_json(
-        [VERSION, files, pairs, plan.baseline, plan.spec.prompt_sets, to_jsonable(plan.spec.verdict)]
-    )
+    verdict = plan.spec.verdict.model_dump(exclude={"looks"})
+    facts = [VERSION, files, pairs, plan.baseline, plan.spec.prompt_sets, verdict]
+    before = None if look is None else read_decisions(plan, run_folder).before(look.n_clips)
+    key = hash_json(facts if before is None else [*facts, to_jsonable(look), before.configurations])
     written = read_part(run.contrasts, ContrastsFile, []), read_part(run.guards, GuardsFile, [])
     if all(file is not None and file.key == key for file in written):
         return
@@ -60,11 +71,16 @@ def compare_trials(plan: ExperimentPlan, run_folder: Path, progress: Progress) -
         len({(a.configuration, b.configuration) for a, b in pairs}) for pairs in (zero_shot, baseline)
     ]
     progress.start("compare", sum(n_groups) * len(plan.spec.metrics))
+    alpha = ALPHA if look is None else look.alpha
     contrasts = [
-        *contrast_pairs(zero_shot, "zero-shot", plan, run_folder, progress),
-        *contrast_pairs(baseline, "baseline", plan, run_folder, progress),
+        *contrast_pairs(zero_shot, "zero-shot", plan, run_folder, progress, alpha),
+        *contrast_pairs(baseline, "baseline", plan, run_folder, progress, alpha),
     ]
-    write_record(run.contrasts, ContrastsFile(key=key, contrasts=tuple(contrasts)))
+    decisions = None
+    if look is not None and before is not None:
+        earlier = written[0].contrasts if written[0] is not None else ()
+        contrasts, decisions = settle_look(contrasts, earlier, look, before)
+    write_record(run.contrasts, ContrastsFile(key=key, contrasts=tuple(contrasts), decisions=decisions))
     guards = GuardsFile(
         key=key,
         guards=tuple(join_guards(done, run_folder)),

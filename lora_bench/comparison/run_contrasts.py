@@ -13,6 +13,7 @@ from lora_bench.comparison.embedded_trial import EmbeddedTrial
 from lora_bench.comparison.text_control import compare_control
 from lora_bench.errors import UnscoredError
 from lora_bench.metrics import parse_metric
+from lora_bench.metrics.verdicts import ALPHA
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
 from lora_bench.planning.run_folder import RunFolder
 from lora_bench.planning.sources import list_sources
@@ -30,7 +31,12 @@ Pair = tuple[TrialPlan, TrialPlan]
 
 
 def contrast_pairs(
-    pairs: Sequence[Pair], kind: str, plan: ExperimentPlan, run_folder: Path, progress: Progress
+    pairs: Sequence[Pair],
+    kind: str,
+    plan: ExperimentPlan,
+    run_folder: Path,
+    progress: Progress,
+    alpha: float = ALPHA,
 ) -> list[Contrast]:
     """Compare configurations with their partners on all metrics and prompts.
 
@@ -40,6 +46,7 @@ def contrast_pairs(
         plan: the experiment.
         run_folder: holds the files of the trials.
         progress: told about every metric of every configuration.
+        alpha: share of reports with any false verdict.
     """
     if not pairs:
         return []
@@ -52,6 +59,7 @@ def contrast_pairs(
         [parse_metric(name) for name in metrics],
         label_prompts(pairs[0][0].prompts, pairs[0][0].own_prompts),
         (plan.spec.primary_metric, primary_labels(pairs[0][0].own_prompts)),
+        alpha=alpha,
         done=progress.advance,
     )
     return [item.model_copy(update={"kind": kind}) for item in found]

@@ -161,7 +161,8 @@ class Family:
     """Simultaneous inference over several contrasts.
 
     Attributes:
-        alpha: level of the single intervals at which all of them hold together with a confidence of 95 %.
+        alpha: level of the single intervals at which all of them hold together with a confidence of `1 - level`.
+        level: 5 %, or the part of it that a look spends.
         largest: [N_DRAWS] simulated largest standardised errors, ascending.
         n: number of contrasts.
     """
@@ -169,20 +170,30 @@ class Family:
     alpha: float
     largest: NDArray[np.float64]
     n: int
+    level: float = ALPHA
 
     def adjust(self, p_value: float) -> float:
-        """Return the probability that any contrast of the family reaches `p_value` if none has a difference."""
+        """Return the probability that any contrast of the family reaches `p_value` if none has a difference.
+
+        Where this look spends a part of the 5 % alone, it is scaled to be compared with 5 %.
+        """
         reached = special.ndtri(1.0 - max(p_value, 1e-300) / 2.0)
-        above = len(self.largest) - int(np.searchsorted(self.largest, reached))
-        return float(np.clip((above + 1) / (len(self.largest) + 1), p_value, min(self.n * p_value, 1.0)))
+        above = 1.0 - np.interp(
+            reached, self.largest, np.linspace(0.0, 1.0, len(self.largest))
+        )  # as `np.quantile`
+        joint = np.clip(max(above, 1.0 / (len(self.largest) + 1)), p_value, min(self.n * p_value, 1.0))
+        return float(min(joint * ALPHA / self.level, 1.0))
 
 
-def join_family(members: Sequence[tuple[Difference, Mapping[Cause, Sequence[Place]]]]) -> Family:
+def join_family(
+    members: Sequence[tuple[Difference, Mapping[Cause, Sequence[Place]]]], level: float = ALPHA
+) -> Family:
     """Find the level at which the members' intervals hold simultaneously.
 
     Args:
         members: differences with an interval; and by cause, the name of every stratum: equal names are the same
             clips, tracks or seeds.
+        level: share of families in which any interval may miss.
     """
     rows = [
         {
@@ -197,7 +208,8 @@ def join_family(members: Sequence[tuple[Difference, Mapping[Cause, Sequence[Plac
     matrix = matrix[lengths > 0.0] / lengths[lengths > 0.0, None]
     n = len(matrix)
     if n < 2:
-        return Family(ALPHA, np.sort(np.abs(np.random.default_rng(0).standard_normal(N_DRAWS))), max(n, 1))
+        draws = np.random.default_rng(0).standard_normal(N_DRAWS)
+        return Family(level, np.sort(np.abs(draws)), max(n, 1), level)
     values, vectors = np.linalg.eigh(matrix @ matrix.T)
     root = vectors[:, values > 1e-12] * np.sqrt(values[values > 1e-12])
     rng = np.random.default_rng(0)
@@ -209,5 +221,5 @@ def join_family(members: Sequence[tuple[Difference, Mapping[Cause, Sequence[Plac
             ]
         )
     )
-    alpha = 2.0 * special.ndtr(-np.quantile(largest, 1.0 - ALPHA))
-    return Family(float(np.clip(alpha, ALPHA / n, ALPHA)), largest, n)
+    alpha = 2.0 * special.ndtr(-np.quantile(largest, 1.0 - level))
+    return Family(float(np.clip(alpha, level / n, level)), largest, n, level)

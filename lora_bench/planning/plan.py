@@ -93,6 +93,15 @@ class TrialPlan(Section):
     """When training is given up; never for zero-shot and the baseline."""
     search: SearchPlace | None = None
     """What a search chooses it by; None if it runs in any case."""
+    n_clips_so_far: int | None = None
+    """Clips per prompt that verdicts have needed so far, where the spec looks at them early; None for all."""
+
+    @property
+    def sampling(self) -> GenerationSpec:
+        """Sampling of the clips that are wanted now."""
+        if self.n_clips_so_far is None:
+            return self.generation
+        return self.generation.model_copy(update={"n_clips": self.n_clips_so_far})
 
     @property
     def own_prompts(self) -> tuple[str, ...]:

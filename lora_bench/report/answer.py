@@ -19,6 +19,7 @@ from lora_bench.report.formatting import (
 )
 from lora_bench.report.view import Configuration, RunView, is_higher_better
 from lora_bench.results.records import Contrast
+from lora_bench.results.settings import read_section
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,7 @@ class Answer:
     @property
     def advice(self) -> list[str]:
         """What limits the answer, and what to do next."""
-        said: list[str] = []
+        said = self._describe_looks()
         found = [row.contrast for row in self.compared if row.contrast is not None]
         if found and max(item.n_seeds for item in found) == 1:
             trained = [row.total_s for row in self.rows if row.total_s is not None]
@@ -267,3 +268,16 @@ class Answer:
                     f"{parts[cause] / total:.0%} of the variance."
                 )
         return said
+
+    def _describe_looks(self) -> list[str]:
+        """Return which configurations needed fewer clips than planned."""
+        decided = self.view.results.decided
+        if decided is None:
+            return []
+        looks = read_section(self.view.spec, "verdict").get("looks") or []
+        after = ", ".join(f"{name} after {n}" for name, n in decided.items() if n in looks)
+        counts = ", ".join(str(n) for n in looks)
+        return [
+            f"Verdicts were looked at after {counts} clips per prompt, and intervals hold over all looks. "
+            + (f"Fewer clips were enough for {after}." if after else "None was reached early.")
+        ]

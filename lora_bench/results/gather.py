@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lora_bench.planning.run_folder import RunFolder
 from lora_bench.planning.sources import Source, list_sources
@@ -71,7 +72,10 @@ def _gather(run: RunFolder, plan: RunPlan) -> RunResults:
     ids = {trial.id for trial in trials}
     compared = read_part(run.contrasts, ContrastsFile, problems) or ContrastsFile()
     choice = read_part(run.choice, ChoiceFile, problems)
-    repeated = {"repeated_choice": choice.choice} if choice is not None and choice.choice is not None else {}
+    optional: dict[str, Any] = {  # absent rather than null in runs that have none
+        "decided": None if compared.decisions is None else compared.decisions.configurations,
+        "repeated_choice": None if choice is None else choice.choice,
+    }
     guarded = read_part(run.guards, GuardsFile, problems) or GuardsFile()
     return RunResults(
         schema=RESULTS_SCHEMA,
@@ -90,7 +94,7 @@ def _gather(run: RunFolder, plan: RunPlan) -> RunResults:
         floors=tuple(floors),
         unscored_floors=tuple(unscored_floors),
         contrasts=compared.contrasts,
-        **repeated,
+        **{name: value for name, value in optional.items() if value is not None},
         guards=tuple(item for item in guarded.guards if item.trial in {*ids, None}),
         control=tuple(item for item in guarded.control if item.trial in ids),
         dataset=datasets[0] if datasets else DatasetSummary(),

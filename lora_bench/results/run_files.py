@@ -144,11 +144,29 @@ class GuardsFile(Record):
     control: tuple[ControlRecord, ...] = ()
 
 
+class Decisions(Record):
+    """What looks before the last clips have decided."""
+
+    key: str
+    """Hash of the question: trials, prompts, metrics, and the verdict's settings."""
+    n_clips: Count = 0
+    """Clips per prompt at the last look; 0 before the first."""
+    configurations: Mapping[str, Count] = {}
+    """Clips per prompt at the look that decided, by configuration."""
+
+    def before(self, n_clips: int) -> Decisions:
+        """Return what was decided with fewer clips."""
+        kept = {name: n for name, n in self.configurations.items() if n < n_clips}
+        return self.model_copy(update={"configurations": kept})
+
+
 class ContrastsFile(Record):
     """`contrasts.json` of a run."""
 
     key: str | None = None
     contrasts: tuple[Contrast, ...] = ()
+    decisions: Decisions | None = None
+    """None where the spec asks for no looks before the last clips."""
 
 
 class ChoiceFile(Record):

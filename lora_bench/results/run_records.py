@@ -254,6 +254,9 @@ class RunResults(Record):
     unscored_floors: tuple[UnscoredFloor, ...] = ()
     contrasts: tuple[Contrast, ...] = ()
     """Configurations against zero-shot, and against the baseline that the spec names."""
+    decided: Mapping[str, Count] | None = None
+    """Clips per prompt after which a configuration had its verdict and made no more; None where the spec asks for no
+    looks before the last clips."""
     repeated_choice: RepeatedChoice | None = None
     """None where tracks were set aside to select by, or there is nothing to choose from."""
     guards: tuple[GuardRecord, ...] = ()

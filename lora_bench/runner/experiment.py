@@ -7,9 +7,11 @@ where they are used: `plan` and `status` ask this module what is finished.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from lora_bench.comparison.looks import is_decided, left_looks, plan_look
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, StoreError
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
 from lora_bench.planning.run_folder import CACHE, RunFolder
@@ -50,39 +52,25 @@ def run_experiment(
     from lora_bench.study import write_study
 
     run_folder = (runs_dir / plan.name).absolute()
-    run = RunFolder(run_folder)
     store_root = (runs_dir / CACHE).absolute()
     with hold_run(run_folder, store_root):
         remove_drafts(reports_dir / plan.report_name)
-        pending, search = list_pending(plan, run_folder)
+        failed: set[str] = set()
         try:
-            write_json(run.plan, plan)
-            if pending or not run.environment.is_file():
-                write_json(run.environment, describe_environment())
-            if pending and ray_address is None:
-                check_gpus(plan.spec.resources)  # before the data is prepared for trials that cannot run
-            elif pending and ray_address is not None:
-                check_address(ray_address)
-            _prepare(plan, run_folder, store_root, progress)
-            if pending:
-                from lora_bench.runner.trackers import track_trials
-
-                settings = {
-                    trial.id: to_jsonable({"lora": trial.lora, "train": trial.train}) for trial in pending
-                }
-                with track_trials(plan.spec.report.trackers, run_folder, settings, progress):
-                    run_trials(
-                        pending,
-                        run_folder,
-                        store_root,
-                        progress,
-                        executor=executor,
-                        resources=plan.spec.resources,
-                        ray_address=ray_address,
-                        inputs={trial.id: inputs_key(trial) for trial in pending},
-                        search=search,
-                    )
-            compare_trials(plan, run_folder, progress)
+            for look in left_looks(plan, run_folder):
+                current = plan_look(plan, look, run_folder)
+                failed |= _run_missing(
+                    current,
+                    run_folder,
+                    store_root,
+                    progress,
+                    executor=executor,
+                    ray_address=ray_address,
+                    left_out=failed,
+                )
+                compare_trials(current, run_folder, progress, look if plan.spec.verdict.looks else None)
+                if is_decided(plan, run_folder):
+                    break
             write_repeated_choice(plan, run_folder)
         except BaseException:
             with suppress(StoreError, OSError):  # what stopped the run is what the user must hear of
@@ -94,6 +82,47 @@ def run_experiment(
 
         render_report(run_folder, reports_dir)
     return EXIT_OK if results.complete else EXIT_INCOMPLETE
+
+
+def _run_missing(
+    plan: ExperimentPlan,
+    run_folder: Path,
+    store_root: Path,
+    progress: Progress,
+    *,
+    executor: str,
+    ray_address: str | None,
+    left_out: Collection[str],
+) -> set[str]:
+    """Prepare the data and run the trials that are missing, without those of `left_out`; return those that failed."""
+    run = RunFolder(run_folder)
+    pending, search = list_pending(plan, run_folder)
+    pending = [trial for trial in pending if trial.id not in left_out]
+    write_json(run.plan, plan)
+    if pending or not run.environment.is_file():
+        write_json(run.environment, describe_environment())
+    if pending and ray_address is None:
+        check_gpus(plan.spec.resources)  # before the data is prepared for trials that cannot run
+    elif pending and ray_address is not None:
+        check_address(ray_address)
+    _prepare(plan, run_folder, store_root, progress)
+    if pending:
+        from lora_bench.runner.trackers import track_trials
+
+        settings = {trial.id: to_jsonable({"lora": trial.lora, "train": trial.train}) for trial in pending}
+        with track_trials(plan.spec.report.trackers, run_folder, settings, progress):
+            run_trials(
+                pending,
+                run_folder,
+                store_root,
+                progress,
+                executor=executor,
+                resources=plan.spec.resources,
+                ray_address=ray_address,
+                inputs={trial.id: inputs_key(trial) for trial in pending},
+                search=search,
+            )
+    return {trial.id for trial in pending if not is_finished(trial, run.trial(trial.id).path)}
 
 
 def list_pending(plan: ExperimentPlan, run_folder: Path) -> tuple[list[TrialPlan], SearchPlan | None]:

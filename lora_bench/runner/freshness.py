@@ -82,7 +82,7 @@ class RunHistory:
             for name in ("prompts", "metrics")
             if (new := set(now[name]) - set(before.get(name) or []))
         ]
-        n_before, n_now = before["generation"]["n_clips"], now["generation"]["n_clips"]
+        n_before, n_now = (one.get("n_clips_so_far") or one["generation"]["n_clips"] for one in (before, now))
         if n_before != n_now:
             added.append(f"n_clips {n_before} -> {n_now}")
         return ", ".join(added) or "its data or settings are checked again"
@@ -168,6 +168,8 @@ def inputs_key(trial: TrialPlan) -> str:
         del plan["early_stopping"]
     if not plan["off_genre"]:
         del plan["off_genre"]
+    if plan["n_clips_so_far"] is None:
+        del plan["n_clips_so_far"]
     for name in ("search", "zero_shot", "baseline_trial"):  # who chose a trial, and what it is compared with
         plan.pop(name, None)
     facts: dict[str, object] = {"trial": plan, "data": dataset_fingerprint(trial.dataset)}

@@ -160,12 +160,12 @@ def _generate(
     write_text(mark, keys[0])
     slugs = prompt_slugs(trial.prompts)
     write_json(files.clips_prompts, {slugs[prompt]: prompt for prompt in trial.prompts})
-    decoder = Decoder(model, trial.generation)
+    decoder = Decoder(model, trial.sampling)
     made = {
         prompt: generate_clips(
             model,
             prompt,
-            trial.generation,
+            trial.sampling,
             place / slug,
             progress,
             codes_folder=codes / slug,

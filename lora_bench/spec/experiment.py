@@ -119,6 +119,16 @@ class VerdictSpec(Section):
     """The primary metric; null is the first of `metrics`."""
     margin: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Largest change of the primary metric that counts as none; null is half the real-vs-real level."""
+    looks: list[Annotated[int, Field(ge=4)]] = Field(default_factory=list[int], max_length=10)
+    """Clips per prompt after which verdicts are looked at early, ascending, such as `[40, 80]` of 150; a configuration
+    with a verdict over the genre's own prompts makes no more clips. Error control holds over all looks."""
+
+    @field_validator("looks")
+    @classmethod
+    def _ascending(cls, value: list[int]) -> list[int]:
+        if value != sorted(set(value)):
+            raise ValueError(f"looks are {value}; expected ascending numbers of clips, each once")
+        return value
 
 
 class ExperimentSpec(Section):
@@ -202,6 +212,21 @@ class ExperimentSpec(Section):
             text for name, texts in self.prompt_sets.items() if OFF_GENRE_SET.match(name) for text in texts
         }
         return tuple(prompt for prompt in self.prompts if prompt in stated)
+
+    @model_validator(mode="after")
+    def _looks_before_the_end(self) -> ExperimentSpec:
+        looks = self.verdict.looks
+        if looks and looks[-1] >= self.generation.n_clips:
+            raise ValueError(
+                f"verdict.looks ends at {looks[-1]} clips, but generation.n_clips is {self.generation.n_clips}; "
+                "expected early looks only, the last one is at all clips"
+            )
+        if looks and (self.search.optuna is not None or self.search.early_stopping is not None):
+            raise ValueError(
+                "verdict.looks and search both decide what is left out, and error rates hold for looks alone; "
+                "remove one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _no_choice_among_seeds(self) -> ExperimentSpec:

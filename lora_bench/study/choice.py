@@ -14,8 +14,8 @@ from lora_bench.study.table import Row, Side
 
 RULE = (
     "the fewest trainable parameters among the fine-tuned configurations that are scored on every planned "
-    "training seed and whose mean is worse than the best mean by at most one standard error of a difference "
-    "between two configurations"
+    "training seed and whose mean is worse than the best mean by at most one standard error, over training "
+    "seeds, of a difference between two configurations"
 )
 RULE_ONE_SEED = (
     "the best value among the fine-tuned configurations; with a single training seed the variation between "

@@ -181,3 +181,28 @@ def test_a_run_that_another_process_holds_is_refused(
     with FileLock(folder / ".lock", is_singleton=False):
         assert run(tmp_path) == 1
     assert "another process" in capsys.readouterr().err
+
+
+def test_a_configuration_that_is_decided_early_makes_no_more_clips(tmp_path: Path) -> None:
+    spec = SPEC.replace("n_clips: 3", "n_clips: 9").replace("[mfcc20-seed, mfcc20, encodec]", "[mfcc20]")
+    early = spec + "verdict: {looks: [4, 6], margin: 1.0e+6}\n"  # every interval is within this margin
+    assert run(tmp_path, spec=early) == 0
+    found = results(tmp_path)
+    assert found["decided"] == {"r2": 4}
+    assert found["complete"] is True
+    [contrast] = [item for item in found["contrasts"] if item["primary"]]
+    assert (contrast["verdict"], contrast["n_pairs"]) == ("equivalent", 4)
+    made = [len(list(place.glob("clips/*/*.wav"))) for place in (tmp_path / "runs/tiny/trials").iterdir()]
+    assert made == [4, 4]
+    report = (tmp_path / "reports" / "tiny" / "report.md").read_text(encoding="utf-8")
+    assert "Fewer clips were enough for r2 after 4." in report
+
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "runs/tiny/trials").rglob("*.wav")}
+    assert run(tmp_path, spec=early) == 0  # nothing is left to do
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "runs/tiny/trials").rglob("*.wav")} == files
+    assert results(tmp_path)["decided"] == {"r2": 4}
+
+    assert run(tmp_path, spec=spec) == 0  # all clips, without looks
+    assert "decided" not in results(tmp_path)
+    made = [len(list(place.glob("clips/*/*.wav"))) for place in (tmp_path / "runs/tiny/trials").iterdir()]
+    assert made == [9, 9]
