@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_bench.errors import LoraBenchError
-from lora_bench.metrics import METRIC_NAMES, parse_metric
+from lora_bench.metrics import parse_metric
+from lora_bench.metrics.names import is_metric
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.results.reading import read_record
 from lora_bench.results.records import Contrast
@@ -52,12 +53,16 @@ def compare_pair(
     group = Group(tuned.id, base.id, "", (Trained(tuned, base, second.plan.train_seed),), {})
     prompts = [prompt for prompt in base.prompts if prompt in tuned.prompts]
     own = [prompt for prompt in prompts if prompt not in first.plan.off_genre] or prompts
-    reasons = [f"{name}: not a metric of this version" for name in metrics if name not in METRIC_NAMES]
+    reasons = [
+        f"{name}: neither a metric of this version nor of an installed package"
+        for name in metrics
+        if not is_metric(name)
+    ]
     found: list[Contrast] = []
     try:
         found = contrast_groups(
             [group],
-            [parse_metric(name) for name in metrics if name in METRIC_NAMES],
+            [parse_metric(name) for name in metrics if is_metric(name)],
             label_prompts(prompts, own),
             (primary, primary_labels(own)),
             told=lambda metric, _, __, reason: reasons.append(f"{metric.name}: {reason}"),

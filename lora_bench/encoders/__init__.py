@@ -9,6 +9,8 @@
     pretrained.py vggish, pann, pann-32k, encodec-24k: frechet-audio-distance's networks
     clap.py       clap, and the texts of the CLAP score
     checkpoints.py   find weights, or say how to get them
+    musical.py    tempo, pulse, onsets, loudness, brightness, tonality: musical measures
+    plugin.py     encoders of other packages; command.py those that are commands
     mel.py        log-mel features for the guards
 
 If an encoder's weights are not on this machine, `get_encoder` raises `UnscoredError`, which says how to get them.
@@ -17,11 +19,14 @@ Nothing is downloaded.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
 
 from lora_bench.encoders.protocol import Encoder
 from lora_bench.errors import ScoreError
+from lora_bench.metrics.names import COMMAND
+from lora_bench.metrics.plugins import EncoderSource, list_plugins
 
 if TYPE_CHECKING:
     from lora_bench.models.base import MusicModel
@@ -36,7 +41,8 @@ _WITH_WEIGHTS = {
     "encodec-24k": ("pretrained", "Encodec24Encoder"),
 }
 """Module and class of encoders with a network of their own; a module is imported when it is asked for."""
-ENCODER_NAMES = ("mfcc20-seed", "mfcc20", "encodec", *_WITH_WEIGHTS)
+MUSICAL = ("tempo", "pulse", "onsets", "loudness", "brightness", "tonality")
+ENCODER_NAMES = ("mfcc20-seed", "mfcc20", "encodec", *_WITH_WEIGHTS, *MUSICAL)
 
 
 def get_encoder(
@@ -44,19 +50,22 @@ def get_encoder(
     *,
     music_model: MusicModel | None = None,
     device: str = "auto",
+    settings: Mapping[str, Any] | None = None,
 ) -> Encoder:
     """Return the encoder of that name.
 
     Args:
-        name: one of `ENCODER_NAMES`.
+        name: one of `ENCODER_NAMES`, of an installed plug-in, or `command.NAME`.
         music_model: the model under test; `encodec` uses its codec and `mfcc20` its rate.
         device: `auto`, `cpu` or `cuda`, for encoders with a network of their own.
+        settings: of a plug-in or a command.
 
     Before its first use, `mfcc20` needs recordings of the genre: `encoder.fit_scale(clips)`.
 
     Raises:
         ScoreError: there is no such encoder, or the music model that it needs is missing.
-        UnscoredError: its weights are not on this machine; says how to get them.
+        SpecError: the settings are not those of the plug-in or of a command.
+        UnscoredError: its weights are not on this machine; says how to get them.  Or a plug-in does not work.
     """
     if name == "mfcc20-seed":
         from lora_bench.encoders.mfcc import SeedMfccEncoder
@@ -70,10 +79,28 @@ def get_encoder(
         from lora_bench.encoders.encodec import EncodecEncoder
 
         return EncodecEncoder(_need_model(name, music_model))
+    source = _find_source(name)
+    if source is not None:
+        from lora_bench.encoders.plugin import PluginEncoder
+
+        return PluginEncoder(name, source, settings or {}, device=device)
     if name not in _WITH_WEIGHTS:
         raise ScoreError(f"{name!r} is not an encoder; expected one of {', '.join(ENCODER_NAMES)}")
     module, kind = _WITH_WEIGHTS[name]
     return getattr(import_module(f"lora_bench.encoders.{module}"), kind)(name, device=device)
+
+
+def _find_source(name: str) -> EncoderSource | None:
+    """Return who offers an encoder that keeps the contract of plug-ins; None for others."""
+    if name in MUSICAL:
+        from lora_bench.encoders.musical import make_measure
+
+        return EncoderSource(f"lora_bench {metadata.version('lora-bench')}", lambda: make_measure(name))
+    if COMMAND.fullmatch(name):
+        from lora_bench.encoders.command import CommandPlugin
+
+        return EncoderSource("the spec", lambda: CommandPlugin)
+    return list_plugins().get(name)
 
 
 def _need_model(name: str, music_model: MusicModel | None) -> MusicModel:

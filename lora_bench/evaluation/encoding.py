@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lora_bench.artifacts import AudioClip, Embeddings, GeneratedClips, Manifest, Split
 from lora_bench.evaluation.codec import identify_codec, mark_recoded, through_codec
@@ -52,7 +52,14 @@ def embed_reference(
     return mark_recoded(embed_clips(encoder, through_codec(codec, clips), store, key), codec)
 
 
-def prepare_encoder(name: str, model: MusicModel, manifest: Manifest, clip_s: float, store: Store) -> Encoder:
+def prepare_encoder(
+    name: str,
+    model: MusicModel,
+    manifest: Manifest,
+    clip_s: float,
+    store: Store,
+    settings: Mapping[str, Any] | None = None,
+) -> Encoder:
     """Return an encoder ready to embed; the scale of `mfcc20` is fitted once, on the training side.
 
     Raises:
@@ -62,7 +69,7 @@ def prepare_encoder(name: str, model: MusicModel, manifest: Manifest, clip_s: fl
     from lora_bench.encoders.mfcc import MfccEncoder, MfccScale
     from lora_bench.stages.dataset import reference_clips
 
-    encoder = get_encoder(name, music_model=model)
+    encoder = get_encoder(name, music_model=model, settings=settings)
     if isinstance(encoder, MfccEncoder):
 
         def fit(draft: Path) -> None:

@@ -73,7 +73,9 @@ def measure_floors(
             unscored.append(Unscored(metric.name, None, NO_TEXT_FLOOR))
             continue
         try:
-            encoder: Encoder = prepare_encoder(metric.encoder, model, manifest, clip_s, store)
+            encoder: Encoder = prepare_encoder(
+                metric.encoder, model, manifest, clip_s, store, trial.encoders.get(metric.encoder)
+            )
             codec = model if metric.codec_matched else None
             reference = embed_reference(encoder, manifest, clip_s, store, codec)
         except UnscoredError as reason:

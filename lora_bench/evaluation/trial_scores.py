@@ -119,7 +119,9 @@ class TrialClips:
         """
         from lora_bench.stages.embed import embed_clips, save_embeddings
 
-        encoder = prepare_encoder(name, self.model, self.manifest, self.clip_s, self.store)
+        encoder = prepare_encoder(
+            name, self.model, self.manifest, self.clip_s, self.store, self.trial.encoders.get(name)
+        )
         reference, coded = self._embed_references(encoder, name, "eval")
         place = TrialFolder(self.folder).embeddings(name)
         slugs = prompt_slugs(self.trial.prompts)

@@ -3,14 +3,18 @@
 A metric is an encoder and a distance.  A bare encoder name (`mfcc20`) and `fad/<encoder>` are the Frechet distance,
 `mmd/<encoder>` is the kernel distance (KAD), and `clap_score` tells how well a clip fits its prompt's text.  With
 `@codec` at its end, a distance is codec-matched: its references are the recordings after the music model's codec.
+An encoder is built in, offered by another installed package, or `command.NAME`, which the spec describes.
 This module imports no numerics, so that a spec can be checked without numpy.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import Literal
+
+from lora_bench.metrics.plugins import list_plugins
 
 Distance = Literal["frechet", "mmd", "text"]
 
@@ -23,9 +27,17 @@ ENCODER_NAMES: tuple[str, ...] = (
     "pann",
     "clap",
     "encodec-24k",
+    "tempo",
+    "pulse",
+    "onsets",
+    "loudness",
+    "brightness",
+    "tonality",
 )
 TEXT_METRIC_NAMES: tuple[str, ...] = ("clap_score",)
 CODEC_MATCHED = "@codec"
+COMMAND = re.compile(r"command\.[a-z0-9][a-z0-9-]{0,30}")
+"""Encoders that are commands; a spec's `encoders` says how to call them."""
 DISTANCE_NAMES: tuple[str, ...] = tuple(
     f"{distance}{name}" for distance in ("", "fad/", "mmd/") for name in ENCODER_NAMES
 )
@@ -64,13 +76,28 @@ def parse_metric(name: str) -> Metric:
     Raises:
         ValueError: there is no such metric; the text names the nearest ones.
     """
-    if name not in METRIC_NAMES:
-        raise ValueError(_describe_unknown(name))
     if name == "clap_score":
         return Metric(name, "clap", "text")
     plain = name.removesuffix(CODEC_MATCHED)
     distance: Distance = "mmd" if plain.startswith("mmd/") else "frechet"
-    return Metric(name, plain.removeprefix("mmd/").removeprefix("fad/"), distance, plain != name)
+    encoder = re.sub("^(mmd|fad)/", "", plain)
+    if encoder not in ENCODER_NAMES and not is_described(encoder):
+        raise ValueError(_describe_unknown(name))
+    return Metric(name, encoder, distance, plain != name)
+
+
+def is_described(encoder: str) -> bool:
+    """Return whether an encoder is a plug-in or a command, which a spec's `encoders` may describe."""
+    return COMMAND.fullmatch(encoder) is not None or encoder in list_plugins()
+
+
+def is_metric(name: str) -> bool:
+    """Return whether this version, with the packages that are installed, knows a metric."""
+    try:
+        parse_metric(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _describe_unknown(name: str) -> str:
@@ -83,8 +110,9 @@ def _describe_unknown(name: str) -> str:
     candidates = {known.replace("_", "-"): known for known in METRIC_NAMES}
     near = [candidates[key] for key in difflib.get_close_matches(wanted, candidates, n=2, cutoff=0.6)]
     hint = f"did you mean {' or '.join(f'`{guess}`' for guess in near)}? " if near else ""
+    plugins = f", the plug-ins {', '.join(list_plugins())}" if list_plugins() else ""
     return (
-        f"unknown metric `{name}`; {hint}known are the encoders {', '.join(ENCODER_NAMES)} "
+        f"unknown metric `{name}`; {hint}known are the encoders {', '.join(ENCODER_NAMES)}{plugins} "
         f"(the Frechet distance, also as fad/<encoder>), mmd/<encoder>, each of them with {CODEC_MATCHED} at its end, "
         f"and {', '.join(TEXT_METRIC_NAMES)}"
     )

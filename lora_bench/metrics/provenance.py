@@ -10,7 +10,7 @@ Provenance = dict[str, str | int | float]
 
 # Vectors of different encoders or weights lie in different spaces.  Weights are equal if their contents are; name and
 # path decide only where there is no hash.
-MUST_AGREE = ("encoder", "weights", "weights_hash", "scale")
+MUST_AGREE = ("encoder", "weights", "weights_hash", "scale", "settings")
 _WINDOW_KEYS = ("window_samples", "window_s", "hop_samples", "window_hop_s", "frame_rate_hz")
 
 

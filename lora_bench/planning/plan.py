@@ -79,6 +79,8 @@ class TrialPlan(Section):
     """What is generated from."""
     metrics: tuple[str, ...]
     """What is measured."""
+    encoders: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of plug-ins and commands that measure."""
     off_genre: tuple[str, ...] = ()
     """Prompts that are not meant to be of the genre; they enter no pooled score."""
     changes: dict[str, Any] = Field(default_factory=dict)
@@ -316,6 +318,7 @@ def _plan_trial(
         generation=settings.generation,
         prompts=tuple(spec.prompts),
         metrics=tuple(spec.metrics),
+        encoders=spec.encoders,
         off_genre=spec.off_genre,
         changes=to_jsonable(item.changes) if trained else {},
         aliases=tuple(item.aliases) if trained else (),

@@ -274,10 +274,10 @@ class Answer:
         decided = self.view.results.decided
         if decided is None:
             return []
-        looks = read_section(self.view.spec, "verdict").get("looks") or []
-        after = ", ".join(f"{name} after {n}" for name, n in decided.items() if n in looks)
-        counts = ", ".join(str(n) for n in looks)
+        looks = read_section(self.view.spec, "verdict").get("looks")
+        counts = [str(n) for n in looks] if isinstance(looks, list) else []
+        after = ", ".join(f"{name} after {n}" for name, n in decided.items() if str(n) in counts)
         return [
-            f"Verdicts were looked at after {counts} clips per prompt, and intervals hold over all looks. "
+            f"Verdicts were looked at after {', '.join(counts)} clips per prompt, and intervals hold over all looks. "
             + (f"Fewer clips were enough for {after}." if after else "None was reached early.")
         ]

@@ -20,7 +20,12 @@ _ENCODERS = {
     "pann": "2048-dimensional Cnn14 vectors",
     "clap": "512-dimensional LAION CLAP vectors",
     "encodec-24k": "the latents of the 24 kHz EnCodec before quantisation",
-    "mert": "768-dimensional MERT vectors",
+    "tempo": "octaves from 120 beats per minute, one value per clip",
+    "pulse": "clarity of the beat from 0 to 1, one value per clip",
+    "onsets": "onsets per second, one value per clip",
+    "loudness": "integrated loudness in LUFS, one value per clip",
+    "brightness": "octaves of the spectral centroid above 1 kHz, one value per clip",
+    "tonality": "12 chroma values per clip, turned to one key",
 }
 _OTHERS = {
     "clap_score": "cosine similarity of the clip's and the prompt's CLAP embeddings",

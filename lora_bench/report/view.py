@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lora_bench.metrics import METRIC_NAMES, parse_metric
+from lora_bench.metrics.names import TEXT_METRIC_NAMES
 from lora_bench.planning.run_folder import RunFolder, SourceFolder
 from lora_bench.report.formatting import text_width
 from lora_bench.results.reading import read_part
@@ -249,7 +249,7 @@ class RunView:
 
 def is_higher_better(metric: str) -> bool:
     """Return whether a larger value is the better one; distances are better when small."""
-    return metric in METRIC_NAMES and not parse_metric(metric).lower_is_better
+    return metric in TEXT_METRIC_NAMES
 
 
 def name_floor(floor: Floor) -> str:

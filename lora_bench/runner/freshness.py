@@ -157,6 +157,7 @@ def source_key(trial: TrialPlan) -> str:
             "clip_s": trial.generation.clip_s,
             "n_clips": trial.generation.n_clips,
             "metrics": trial.metrics,
+            **({"encoders": trial.encoders} if trial.encoders else {}),
         }
     )
 
@@ -168,8 +169,9 @@ def inputs_key(trial: TrialPlan) -> str:
         del plan["early_stopping"]
     if not plan["off_genre"]:
         del plan["off_genre"]
-    if plan["n_clips_so_far"] is None:
-        del plan["n_clips_so_far"]
+    for name, default in (("n_clips_so_far", None), ("encoders", {})):
+        if plan[name] == default:
+            del plan[name]
     for name in ("search", "zero_shot", "baseline_trial"):  # who chose a trial, and what it is compared with
         plan.pop(name, None)
     facts: dict[str, object] = {"trial": plan, "data": dataset_fingerprint(trial.dataset)}

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from lora_bench.metrics.names import COMMAND, is_described, is_metric, parse_metric
 from lora_bench.spec.changes import Changes, flatten_mapping
+from lora_bench.spec.commands import CommandSpec
 from lora_bench.spec.schema import (
     DatasetSpec,
     DefaultsSpec,
@@ -156,6 +158,8 @@ class ExperimentSpec(Section):
     """What verdicts are given on."""
     metrics: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: list(DEFAULT_METRICS))
     """Metrics: an encoder's name, `fad/<encoder>` or `mmd/<encoder>`, each also with `@codec`; or `clap_score`."""
+    encoders: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of encoders from other packages, and of commands (`command.NAME`), by the name in `metrics`."""
     defaults: DefaultsSpec = DefaultsSpec()
     """Settings that trials start from."""
     baseline: Name | None = None
@@ -198,6 +202,31 @@ class ExperimentSpec(Section):
         if self.primary_metric not in self.metrics:
             known = ", ".join(f"`{name}`" for name in self.metrics)
             raise ValueError(f"verdict.metric is `{self.primary_metric}`; expected one of `metrics`: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _encoders_are_used(self) -> ExperimentSpec:
+        used = {parse_metric(name).encoder for name in self.metrics if is_metric(name)}
+        for name in self.encoders:
+            if not is_described(name) or name not in used:
+                raise ValueError(
+                    f"encoders.{name} describes no plug-in or command that `metrics` names; add `{name}` to `metrics`, "
+                    "or remove its settings"
+                )
+        for name in filter(COMMAND.fullmatch, used):
+            if name in self.encoders:
+                try:
+                    CommandSpec.model_validate(self.encoders[name])
+                except ValidationError as error:
+                    told = (
+                        f"{'.'.join(map(str, item['loc']))}: {item['msg'].lower()}" for item in error.errors()
+                    )
+                    raise ValueError(f"encoders.{name}: {'; '.join(told)}") from None
+            else:
+                raise ValueError(
+                    f"metrics has `{name}`, but nothing says how to call it; add `encoders: {{{name}: {{run: ..., "
+                    "dim: ..., sample_rate_hz: ...}}}`"
+                )
         return self
 
     @property

@@ -7,6 +7,8 @@ Written to `schema.json` beside this file; a test keeps the two equal.  To write
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,20 @@ from typing import Any
 from pydantic.json_schema import JsonSchemaValue
 
 from lora_bench.metrics import METRIC_NAMES
+from lora_bench.metrics.names import CODEC_MATCHED, COMMAND
+from lora_bench.spec.commands import CommandSpec
 from lora_bench.spec.experiment import ExperimentSpec, TrialSettings
 from lora_bench.spec.fields import dotted_fields
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def build_json_schema() -> JsonSchemaValue:
-    """JSON Schema (2020-12) of a spec file."""
+def build_json_schema(plugins: Mapping[str, JsonSchemaValue] = {}) -> JsonSchemaValue:
+    """JSON Schema (2020-12) of a spec file.
+
+    Args:
+        plugins: by the name of an installed plug-in, the schema of its settings.
+    """
     schema = ExperimentSpec.model_json_schema(by_alias=True)
     settings = TrialSettings.model_json_schema(by_alias=True)
     definitions: JsonSchemaValue = {**settings["$defs"], **schema["$defs"]}
@@ -37,7 +45,18 @@ def build_json_schema() -> JsonSchemaValue:
     properties["prompts"] = _with_files(properties["prompts"], prompt_file)
     groups: JsonSchemaValue = properties["prompt_sets"]["patternProperties"]
     groups |= {pattern: _with_files(listed, prompt_file) for pattern, listed in groups.items()}
-    properties["metrics"]["items"] = {"enum": list(METRIC_NAMES)}
+    names = "|".join(re.escape(name) for name in (*plugins, "command.")).replace(
+        r"command\.", COMMAND.pattern
+    )
+    pattern = f"^((fad|mmd)/)?({names})({CODEC_MATCHED})?$"
+    properties["metrics"]["items"] = {
+        "anyOf": [{"enum": list(METRIC_NAMES)}, {"type": "string", "pattern": pattern}]
+    }
+    properties["encoders"] |= {
+        "properties": dict(plugins),
+        "patternProperties": {f"^{COMMAND.pattern}$": CommandSpec.model_json_schema()},
+        "additionalProperties": False,
+    }
     changes = _changes_schema(settings)
     ablations: JsonSchemaValue = properties["ablations"]["patternProperties"]
     ablations |= {pattern: {**changes, "minProperties": 1, "maxProperties": 1} for pattern in ablations}

@@ -76,6 +76,11 @@ def score_pooled(
             "n_clusters_generated": ours.n_clusters,
             "n_clusters_reference": theirs.n_clusters,
         }
+        if ours.vectors.shape[1] == 1:  # a measure with a unit, whose means say more than their distance
+            provenance |= {
+                "mean_generated": float(ours.vectors.mean()),
+                "mean_reference": float(theirs.vectors.mean()),
+            }
     return Score(
         metric=metric.name,
         prompt=prompt,

@@ -1,4 +1,4 @@
-"""`lora-bench schema`: print the JSON Schema of a spec, or of `results.json`."""
+"""`lora-bench schema`: print the JSON Schema of a spec, with the plug-ins that are installed, or of `results.json`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from importlib import resources
 
 from lora_bench.cli.options import option
-from lora_bench.cli.tables import print_json_text
+from lora_bench.cli.tables import print_json, print_json_text
 from lora_bench.errors import EXIT_OK
+from lora_bench.metrics.plugins import list_plugins
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,12 @@ class Options:
 
 def execute(options: Options) -> int:
     """Print the schema."""
+    if not options.results and list_plugins():
+        from lora_bench.encoders.plugin import describe_settings
+        from lora_bench.spec.json_schema import build_json_schema
+
+        print_json(build_json_schema(describe_settings()))
+        return EXIT_OK
     place = ("results", "results.schema.json") if options.results else ("spec", "schema.json")
     text = resources.files("lora_bench").joinpath(*place).read_text(encoding="utf-8")
     print_json_text(text.removesuffix("\n"))
