@@ -63,3 +63,8 @@ def _measure_bfloat16() -> float:
                 torch.mm(side, side)
                 best_s[dtype] = min(best_s[dtype], time.perf_counter() - begin_s)
     return best_s[torch.bfloat16] / best_s[torch.float32]
+
+
+def is_gpu(device: torch.device) -> bool:
+    """Return whether a device is a GPU."""
+    return device.type == "cuda"

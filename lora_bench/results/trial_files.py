@@ -32,6 +32,7 @@ class StateRecord(TypedDict, total=False):
         cause: kind of a failure, in a word or two.
         reason: why it failed or stopped.
         attempt_s: seconds of the last attempt.
+        notes: what made it slower than it could be, in sentences.
     """
 
     __pydantic_config__ = ConfigDict(extra="allow")  # pyright: ignore[reportGeneralTypeIssues]
@@ -50,6 +51,7 @@ class StateRecord(TypedDict, total=False):
     cause: str
     reason: str | None
     attempt_s: float
+    notes: list[str]
 
 
 def read_state(folder: Path) -> StateRecord:

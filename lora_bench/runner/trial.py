@@ -58,13 +58,14 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
             result = _train(trial, model, manifest, folder, store, progress)
         model.load_adapter(result.adapter)
     with clock.stage("generate"):
-        clips, codes = _generate(trial, model, folder, progress)
+        clips, codes, notes = _generate(trial, model, folder, progress)
     with clock.stage("score"):
         score_clips(TrialClips(trial, model, manifest, clips, codes, folder, store), progress)
     return {
         "wall_s": clock.wall_s,
         "model": to_jsonable(model.info),
         "dataset_key": manifest.key,
+        "notes": notes,
     }
 
 
@@ -146,8 +147,8 @@ def _clips_keys(trial: TrialPlan, model: MusicModel, folder: Path) -> list[str]:
 
 def _generate(
     trial: TrialPlan, model: MusicModel, folder: Path, progress: Progress
-) -> tuple[dict[str, GeneratedClips], dict[str, tuple[Path, ...]]]:
-    """Clips of every prompt and their code files; those of other weights or settings are removed first."""
+) -> tuple[dict[str, GeneratedClips], dict[str, tuple[Path, ...]], list[str]]:
+    """Clips of every prompt, their code files, and notes; those of other weights or settings are removed first."""
     from lora_bench.models.decoding.decoder import Decoder
     from lora_bench.stages.generate import generate_clips
 
@@ -177,4 +178,4 @@ def _generate(
         prompt: tuple(codes / slugs[prompt] / f"{file.stem}.npy" for file in clips.files)
         for prompt, clips in made.items()
     }
-    return made, code_files
+    return made, code_files, [] if decoder.problem is None else [decoder.problem]

@@ -23,7 +23,9 @@ import torch
 from torch import Tensor
 
 from lora_bench.errors import ModelError, ResourceError
+from lora_bench.models import device as devices
 from lora_bench.models.base import MusicModel
+from lora_bench.models.decoding.graphs import GraphRecorder
 from lora_bench.models.decoding.kernels import choose_kernel, has_exact_int8
 from lora_bench.models.decoding.kv_cache import KeyValueCache
 from lora_bench.models.decoding.loop import BUCKET, EagerSteps, FixedSteps, Sampling, Steps, round_up
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
 
 MAX_BATCH = {"cpu": 16, "cuda": 256}
 MEMORY_FRAC = 0.5  # share of the free memory; the rest stays free
+MAX_PADDING = 2
+"""Rows computed per clip at most, to use the graphs of a larger batch."""
+TEXT_UNIT = 64
+"""Tokens by which the text's memory grows on a GPU; a multiple of 8, as `BUCKET` is."""
 REPORT_STEPS = 25
 
 
@@ -102,6 +108,7 @@ def generate_batches(
     size = decoder.choose_batch_size(n_frames) if asked is None else asked
     if asked is None and left:
         size = math.ceil(len(left) / math.ceil(len(left) / size))  # equal batches, no small last one
+    known_problem = decoder.problem
     while left:
         batch = _choose_batch(left, size, decoder.block)
         try:
@@ -119,6 +126,9 @@ def generate_batches(
             progress.log(f"out of memory while generating {size} clips at once; continuing with {half}")
             size = half
             continue
+        if decoder.problem is not None and known_problem is None:
+            known_problem = decoder.problem
+            progress.log(known_problem)
         yield CodeBatch(batch, codes)
         left = left[len(batch) :]
 
@@ -142,6 +152,9 @@ class Decoder:
         model: its weights are read; it does not change.
         generation: sampling, and whether weights are rounded.
 
+    Attributes:
+        problem: why steps were slower than they could be; None if they were not.
+
     Raises:
         ResourceError: this machine cannot decode with the requested rounding.
     """
@@ -154,6 +167,7 @@ class Decoder:
         self._kernel = choose_kernel(
             model.device, model.dtype, generation.quantization, generation.batch_size
         )
+        self.problem: str | None = None
         self._prompt = ""
         self._text = torch.empty(0)
         self._step: DecoderStep | StreamedStep | None = None
@@ -195,7 +209,8 @@ class Decoder:
     def _prepare_step(self, n_clips: int) -> DecoderStep | StreamedStep:
         weights, info, guidance = self._weights, self._info, self._generation.guidance
         if not self._is_streamed:
-            return DecoderStep(weights, info, n_clips, guidance, self._kernel)
+            text_unit = TEXT_UNIT if devices.is_gpu(self._device) else None
+            return DecoderStep(weights, info, n_clips, guidance, self._kernel, text_unit)
         from lora_bench.models.decoding.small_batch_step import StreamedStep
 
         return StreamedStep(weights, info, n_clips, guidance, is_int8=self._kernel.name == "int8")
@@ -206,10 +221,15 @@ class Decoder:
             (text,) = self._model.encode_text([prompt])
             self._prompt, self._text = prompt, text
 
+    def _count_positions(self, n_frames: int) -> int:
+        """Return the number of positions that the cache is allocated for."""
+        n_positions = n_frames + max(self._info.delays)
+        return round_up(n_positions, BUCKET) if devices.is_gpu(self._device) else n_positions
+
     def choose_batch_size(self, n_frames: int) -> int:
         """Return the number of clips that take half of the free memory, at most `MAX_BATCH`."""
         weights, info, dtype = self._weights, self._info, self._model.dtype
-        n_positions = n_frames + max(info.delays)
+        n_positions = self._count_positions(n_frames)
         halves = 2 if self._generation.guidance > 1.0 else 1
         item = torch.finfo(dtype).bits // 8
         past_item = torch.finfo(self._kernel.past_dtype(dtype)).bits // 8
@@ -231,13 +251,11 @@ class Decoder:
             n_frames: length of every clip.
             progress: advances by codec frames.
         """
-        if self.block is None:
-            places, rows = list(range(len(clip_ids))), list(clip_ids)
-        else:
-            places = [clip % self.block for clip in clip_ids]
-            rows = [clip_ids[0]] * self.block  # unused places may hold any clip
-            for place, clip in zip(places, clip_ids, strict=True):
-                rows[place] = clip
+        n_rows = self._count_rows(len(clip_ids), n_frames)
+        places = [clip % n_rows if self.block else place for place, clip in enumerate(clip_ids)]
+        rows = [clip_ids[0]] * n_rows  # unused places may hold any clip
+        for place, clip in zip(places, clip_ids, strict=True):
+            rows[place] = clip
         noise = draw_noise(self._generation.seed, self._prompt, rows, n_frames, self._info.delays)
         steps = self._make_steps(len(rows), n_frames)
         steps.begin(self._text, torch.from_numpy(noise).to(self._device))
@@ -246,7 +264,18 @@ class Decoder:
             steps.advance()
             if done % REPORT_STEPS == 0 or done == clock.n_positions:
                 clock.report(done, steps.finite)
+        self.problem = self.problem or steps.problem
         return undelay_codes(steps.delayed, self._info.delays)[places].cpu()
+
+    def _count_rows(self, n_clips: int, n_frames: int) -> int:
+        """Return the number of clips to compute: on a GPU a smaller batch fills the graphs of the last one."""
+        if self.block is not None:
+            return self.block
+        if self._made is not None and devices.is_gpu(self._device):
+            made, made_frames, _ = self._made
+            if made_frames == n_frames and n_clips <= made <= n_clips * MAX_PADDING:
+                return made
+        return n_clips
 
     def release(self) -> None:
         """Release weights and caches of the last batch; the next one prepares its own."""
@@ -263,21 +292,19 @@ class Decoder:
             self._step = self._prepare_step(n_clips)
         step = self._step
         sampling = Sampling(
-            delays=torch.tensor(info.delays, device=self._device),
+            delays=info.delays,
             n_frames=n_frames,
             start_id=info.codebook_size,
             temperature=generation.temperature,
             top_k=generation.top_k,
+            device=self._device,
         )
+        n_positions = self._count_positions(n_frames)
         dtype = self._kernel.past_dtype(self._model.dtype)
-        if self._device.type == "cuda":
-            n_positions = round_up(sampling.n_positions, BUCKET)
-            cache = KeyValueCache.allocate(self._weights, step.n_rows, n_positions, dtype)
-            if not isinstance(step, DecoderStep):
-                raise TypeError(f"{type(step).__name__} cannot be captured; steps are streamed on a CPU only")
-            steps: Steps = FixedSteps(step, cache, sampling, is_captured=True)
+        cache = KeyValueCache.allocate(self._weights, step.n_rows, n_positions, dtype)
+        if devices.is_gpu(self._device) and isinstance(step, DecoderStep):
+            steps: Steps = FixedSteps(step, cache, sampling, GraphRecorder(self._device))
         else:
-            cache = KeyValueCache.allocate(self._weights, step.n_rows, sampling.n_positions, dtype)
             steps = EagerSteps(step, cache, sampling)
         self._made = (n_clips, n_frames, steps)
         return steps

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from lora_bench.errors import ModelError, ResourceError
+from lora_bench.models import device as devices
 from lora_bench.models.linears import PackedLinear
 
 Product = Callable[[Tensor], Tensor]
@@ -91,7 +92,7 @@ def choose_kernel(
         _check_int8(device, dtype)
         is_small = batch_size is not None and batch_size <= SMALL_INT8_BATCH
         return Kernel("int8", BLOCK, is_small or not has_exact_int8())
-    if device.type != "cpu":
+    if devices.is_gpu(device):
         return Kernel("plain")
     return Kernel("plain", BLOCK, dtype == torch.float32)
 

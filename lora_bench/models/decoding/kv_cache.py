@@ -62,19 +62,25 @@ class FixedPast:
     Args:
         cache: keys and values.
         position: int64 [1], on the cache's device; read at the start of a step.
+
+    Attributes:
         n_attended: greater than every position of its use.
     """
 
-    def __init__(self, cache: KeyValueCache, position: Tensor, n_attended: int) -> None:
+    def __init__(self, cache: KeyValueCache, position: Tensor) -> None:
         self._cache = cache
         self._position = position
-        self._n_attended = n_attended
-        self._places = torch.arange(n_attended, device=position.device)
-        self._mask: Tensor | None = None
+        self.n_attended = cache.keys.shape[3]
+        # added to attention's scores, in their type: torch would convert a mask of booleans in every layer
+        self._mask = cache.keys.new_full((self.n_attended,), -torch.inf)
+
+    def reset(self) -> None:
+        """Forget the positions of earlier clips."""
+        self._mask.fill_(-torch.inf)
 
     def begin_step(self) -> None:
         """Read the position."""
-        self._mask = (self._places <= self._position)[None, None, None]
+        self._mask.index_fill_(0, self._position, 0.0)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `GrowingPast.attend`."""
@@ -83,12 +89,17 @@ class FixedPast:
         values.index_copy_(2, self._position, value[:, :, None].to(keys.dtype))
         out = F.scaled_dot_product_attention(
             query[:, :, None].to(keys.dtype),
-            keys[:, :, : self._n_attended],
-            values[:, :, : self._n_attended],
-            attn_mask=self._mask,
+            keys[:, :, : self.n_attended],
+            values[:, :, : self.n_attended],
+            attn_mask=self._mask[: self.n_attended].view(1, 1, 1, -1),
         )
         return out.reshape(len(query), -1).to(query.dtype)
 
 
 Past = GrowingPast | FixedPast
 """The past that a layer's self-attention reads."""
+
+
+def round_up(number: int, unit: int) -> int:
+    """Round up to a multiple of `unit`."""
+    return -(-number // unit) * unit

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lora_bench.models.decoding.kernels import Kernel, Product
-from lora_bench.models.decoding.kv_cache import Past
+from lora_bench.models.decoding.kv_cache import Past, round_up
 from lora_bench.models.records import (
     DecoderLayerWeights,
     DecoderWeights,
@@ -73,7 +73,11 @@ class TextReader:
         return n_clips == self.n_clips
 
     def read_text(self, state: TextState) -> bool:
-        """Compute keys and values [1, heads, L, D / heads] of a prompt's state [L, D]; False if it did so before."""
+        """Compute keys and values [1, heads, L, D / heads] of a prompt's state [L, D].
+
+        Returns:
+            Whether they lie at new addresses.
+        """
         if self._state is not None and torch.equal(self._state, state):
             return False
         states = state.to(self._embeddings.device)
@@ -103,12 +107,22 @@ class DecoderStep(TextReader):
         n_clips: see `TextReader`.
         guidance: see `TextReader`.
         kernel: method of multiplication.
+        text_unit: keep the text's keys and values in place from prompt to prompt, padded to a multiple of this length;
+            only a longer text moves them.  None keeps each prompt's own.
     """
 
     def __init__(
-        self, weights: DecoderWeights, info: ModelInfo, n_clips: int, guidance: float, kernel: Kernel
+        self,
+        weights: DecoderWeights,
+        info: ModelInfo,
+        n_clips: int,
+        guidance: float,
+        kernel: Kernel,
+        text_unit: int | None = None,
     ) -> None:
         super().__init__(weights, info, n_clips, guidance)
+        self._text_unit = text_unit
+        self._text_mask: Tensor | None = None
         self._norm = weights.norm
         self._activation = weights.activation
         self._layers = [self._prepare(layer, kernel) for layer in weights.layers]
@@ -126,6 +140,30 @@ class DecoderStep(TextReader):
             ffn_in=kernel.prepare(layer.ffn_in),
             ffn_out=kernel.prepare(layer.ffn_out),
         )
+
+    def read_text(self, state: TextState) -> bool:
+        """See `TextReader.read_text`."""
+        held = self.text
+        is_new = super().read_text(state)
+        return self._hold_text(held, self._text_unit) if is_new and self._text_unit is not None else is_new
+
+    def _hold_text(self, held: list[tuple[Tensor, Tensor]], unit: int) -> bool:
+        """Write the text into the memory of the last one, masked beyond its end; True if that was too short."""
+        length = self.text[0][0].shape[2]
+        is_moved = self._text_mask is None or self._text_mask.shape[-1] < length
+        if self._text_mask is None or is_moved:
+            missing = round_up(length, unit) - length
+            held = [
+                (F.pad(key, (0, 0, 0, missing)), F.pad(value, (0, 0, 0, missing))) for key, value in self.text
+            ]
+            self._text_mask = held[0][0].new_empty(1, 1, 1, length + missing)
+        for places, parts in zip(held, self.text, strict=True):
+            for place, part in zip(places, parts, strict=True):
+                place[:, :, :length] = part
+        self._text_mask.fill_(-torch.inf)
+        self._text_mask[..., :length] = 0.0
+        self.text = held
+        return is_moved
 
     def __call__(self, tokens: Tensor, position: Tensor, past: Past) -> Tensor:
         """Read tokens and return logits float32 [N, K, V].
@@ -156,7 +194,7 @@ class DecoderStep(TextReader):
     def _attend_to_text(self, layer: PreparedLayer, x: Tensor, index: int) -> Tensor:
         # all clips share the prompt: they are the queries of one attention [1, heads, N, D / heads]
         query = layer.cross_q(x).view(1, len(x), self._n_heads, -1).transpose(1, 2)
-        out = F.scaled_dot_product_attention(query, *self.text[index])
+        out = F.scaled_dot_product_attention(query, *self.text[index], attn_mask=self._text_mask)
         return layer.cross_out(out.transpose(1, 2).reshape(len(x), -1))
 
 

@@ -9,7 +9,8 @@ from lora_bench.models.decoding import decoder as decoding
 from lora_bench.models.decoding.decoder import Decoder, generate_codes
 from lora_bench.models.decoding.kernels import choose_kernel
 from lora_bench.models.decoding.kv_cache import FixedPast, GrowingPast, KeyValueCache
-from lora_bench.models.decoding.loop import BUCKET, EagerSteps, FixedSteps, Sampling, round_up
+from lora_bench.models.decoding.loop import BUCKET, FixedSteps, Sampling, round_up
+from lora_bench.models.decoding.step import DecoderStep
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import GenerationSpec, LoraSpec
@@ -18,18 +19,13 @@ PROMPTS = ("a song with drums", "calm")
 N_FRAMES = 2 * BUCKET + 9
 
 
-class FixedOnCpu(EagerSteps):
-    """Takes the place of `EagerSteps`: the same arguments, another way."""
-
-    def __new__(cls, step, cache, sampling):  # type: ignore[no-untyped-def]
-        n_positions = round_up(sampling.n_positions, BUCKET)
-        larger = KeyValueCache(
-            *(
-                part.new_zeros(*part.shape[:3], n_positions, part.shape[4])
-                for part in (cache.keys, cache.values)
-            )
-        )
-        return FixedSteps(step, larger, sampling, is_captured=False)
+def make_fixed_steps(step: DecoderStep, cache: KeyValueCache, sampling: Sampling) -> FixedSteps:
+    """Takes the place of `EagerSteps`."""
+    n_positions = round_up(sampling.n_positions, BUCKET)
+    larger = KeyValueCache(
+        *(part.new_zeros(*part.shape[:3], n_positions, part.shape[4]) for part in (cache.keys, cache.values))
+    )
+    return FixedSteps(step, larger, sampling, None)
 
 
 @pytest.mark.usefixtures("by_library")
@@ -41,7 +37,7 @@ def test_fixed_shapes_give_the_codes_of_growing_ones(
     generation = GenerationSpec(guidance=guidance, top_k=top_k, batch_size=5)
     clips = range(8)  # two batches, the second one smaller
     grown = [generate_codes(tiny, text, clips, N_FRAMES, generation, SilentProgress()) for text in PROMPTS]
-    monkeypatch.setattr(decoding, "EagerSteps", FixedOnCpu)
+    monkeypatch.setattr(decoding, "EagerSteps", make_fixed_steps)
     decoder = Decoder(tiny, generation)
     for text, expected in zip(PROMPTS, grown, strict=True):
         batches = decoding.generate_batches(
@@ -93,7 +89,7 @@ def test_both_pasts_attend_alike_and_ignore_what_is_not_yet_written() -> None:
     growing = GrowingPast(KeyValueCache(torch.zeros(shape), torch.zeros(shape)))
     stale = KeyValueCache(torch.full(shape, 9.0), torch.full(shape, -9.0))  # of an earlier batch
     position = torch.zeros(1, dtype=torch.int64)
-    fixed = FixedPast(stale, position, BUCKET)
+    fixed = FixedPast(stale, position)
     for step in range(10):
         growing.position = step
         position.fill_(step)
@@ -138,7 +134,7 @@ def test_logits_of_eight_bits_are_close(tiny: TransformersMusicGen) -> None:
 
 
 def test_a_clip_is_over_when_its_last_codebook_is() -> None:
-    sampling = Sampling(torch.tensor([0, 1, 2]), 4, 64, 1.0, 1)
+    sampling = Sampling((0, 1, 2), 4, 64, 1.0, 1)
     assert sampling.n_positions == 6
     logits = torch.zeros(1, 3, 64)
     logits[..., 9] = 1.0
