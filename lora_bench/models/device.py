@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 
+from lora_bench import gpus
 from lora_bench.errors import ResourceError
 
 _SIZE, _N_ROUNDS = 384, 5
@@ -16,24 +17,55 @@ _FASTER = 0.8
 
 
 def choose_device(device: str) -> torch.device:
-    """Return the device of a name; `auto` is a GPU if there is one.
+    """Return the device of a name; `auto` is what `limit_gpus` says, or a GPU if there is one.
+
+    The first GPU fixes its arithmetic for the process: see `_fix_arithmetic`.
 
     Raises:
         ResourceError: there is no such device.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise ResourceError(f"device {device!r} is unknown, expected auto, cpu, cuda or cuda:<n>") from error
-    if place.type == "cuda":
-        n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (place.index or 0) >= n_gpus:
+        place = _choose_automatically()
+    else:
+        try:
+            place = torch.device(device)
+        except RuntimeError as error:
             raise ResourceError(
-                f"device {device!r}: this machine has {n_gpus} usable GPUs; choose another or use cpu"
-            )
+                f"device {device!r} is unknown, expected auto, cpu, cuda or cuda:<n>"
+            ) from error
+        if is_gpu(place):
+            found = gpus.usable_gpus()
+            if (place.index or 0) not in found.names:
+                why = "" if found.problem is None else f" ({found.problem})"
+                n = len(found.names)
+                raise ResourceError(
+                    f"device {device!r}: this machine has {n} usable GPUs{why}; choose another or use cpu"
+                )
+    if is_gpu(place):
+        _fix_arithmetic()
     return place
+
+
+def _choose_automatically() -> torch.device:
+    n = gpus.limit()
+    if n == 0:
+        return torch.device("cpu")
+    names = (gpus.usable_gpus() if n is None else gpus.require_gpus(n)).names
+    if not names:
+        return torch.device("cpu")
+    first = min(names)
+    return torch.device("cuda") if first == 0 else torch.device("cuda", first)
+
+
+def _fix_arithmetic() -> None:
+    """Let float32 be float32 on a GPU, and attention choose among kernels that were tested.
+
+    torch would run the codec's and the encoders' convolutions in TF32 (10 bits), so that cached codes and embeddings
+    would depend on the device; they take seconds either way.  On some cards it would also prefer cuDNN's attention.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

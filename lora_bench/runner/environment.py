@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from lora_bench.gpus import usable_gpus
 from lora_bench.results.run_records import Environment
 
 PACKAGES = (
@@ -48,21 +49,14 @@ def memory_gib() -> float:
     return round(psutil.virtual_memory().total / 2**30, 1)
 
 
-def gpu_names() -> tuple[str, ...]:
-    """Return the names of the CUDA devices that torch sees."""
-    import torch
-
-    return tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-
-
 def describe_environment() -> Environment:
-    """Describe versions, processor, memory and GPUs of this machine."""
+    """Describe versions, processor, memory and usable GPUs of this machine."""
     return Environment(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         cpu=cpu_name(),
         n_cpu=count_cpus(),
         memory_gib=memory_gib(),
-        gpus=gpu_names(),
+        gpus=tuple(usable_gpus().names.values()),
         packages=package_versions(),
     )

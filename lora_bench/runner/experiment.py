@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lora_bench.comparison.looks import is_decided, left_looks, plan_look
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, StoreError
+from lora_bench.gpus import limit_gpus, require_gpus
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
 from lora_bench.planning.run_folder import CACHE, RunFolder
 from lora_bench.planning.sources import list_sources
@@ -22,7 +23,6 @@ from lora_bench.runner.environment import describe_environment
 from lora_bench.runner.executor import run_trials
 from lora_bench.runner.freshness import inputs_key, is_finished, source_key
 from lora_bench.runner.jobs.locks import hold_run
-from lora_bench.runner.local import check_gpus
 from lora_bench.runner.ray_backend.cluster import check_address
 from lora_bench.runner.search.optuna import require_optuna
 from lora_bench.runner.search.trial_search import SearchPlan, plan_search
@@ -102,10 +102,13 @@ def _run_missing(
     if pending or not run.environment.is_file():
         write_json(run.environment, describe_environment())
     if pending and ray_address is None:
-        check_gpus(plan.spec.resources)  # before the data is prepared for trials that cannot run
+        require_gpus(plan.spec.resources.gpu)  # before the data is prepared for trials that cannot run
     elif pending and ray_address is not None:
         check_address(ray_address)
-    _prepare(plan, run_folder, store_root, progress)
+    # with a GPU, Ray's workers need all of its memory; on a cluster this machine may have none
+    uses_gpu = plan.spec.resources.gpu > 0
+    with limit_gpus(None if uses_gpu else 0.0):
+        _prepare(plan, run_folder, store_root, progress, apart=uses_gpu and executor == "ray")
     if pending:
         from lora_bench.runner.trackers import track_trials
 
@@ -142,8 +145,18 @@ def list_pending(plan: ExperimentPlan, run_folder: Path) -> tuple[list[TrialPlan
     return [trial for trial in pending if trial.search is None or trial.id in search.begun], None
 
 
-def _prepare(plan: ExperimentPlan, run_folder: Path, store_root: Path, progress: Progress) -> None:
-    """Data, floors and reference excerpts of every source, unless the files say that they are there."""
+def _prepare(
+    plan: ExperimentPlan, run_folder: Path, store_root: Path, progress: Progress, *, apart: bool
+) -> None:
+    """Prepare data, floors and reference excerpts of every source, unless the files say that they are there.
+
+    Args:
+        plan: of the run.
+        run_folder: of the run.
+        store_root: cache shared with trials.
+        progress: told about stages.
+        apart: do it in a process of its own.
+    """
     by_id = {trial.id: trial for trial in plan.trials}
     for source in list_sources(to_jsonable(plan.trials)):
         trial = by_id[source.trial_ids[0]]
@@ -151,8 +164,11 @@ def _prepare(plan: ExperimentPlan, run_folder: Path, store_root: Path, progress:
         folder = RunFolder(run_folder).source(source.folder)
         if folder.dataset.is_file() and read_json(folder.dataset).get("prepared_for") == key:
             continue
-        from lora_bench.runner.preparation import prepare_source
+        from lora_bench.runner.preparation import prepare_source, prepare_source_apart
 
+        if apart:
+            prepare_source_apart(trial, key, folder, store_root, progress)
+            continue
         store = Store(store_root, folder.cache_uses)
         prepare_source(trial, key, folder, store, progress)
         store.settle_uses()

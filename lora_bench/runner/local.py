@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lora_bench.errors import InterruptedRunError, ResourceError
+from lora_bench.errors import InterruptedRunError
+from lora_bench.gpus import limit_gpus, require_gpus
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import read_state
 from lora_bench.runner.jobs.job import TrialJob, run_guarded
@@ -16,7 +17,6 @@ from lora_bench.runner.search.trial_search import (
     read_outcome,
 )
 from lora_bench.runner.work import Work
-from lora_bench.spec.schema import ResourcesSpec
 
 
 def run_local(work: Work, progress: Progress) -> None:
@@ -27,14 +27,15 @@ def run_local(work: Work, progress: Progress) -> None:
         StoreError: the disk is full, or another process holds a trial.
         InterruptedRunError: the run was stopped; finished trials are kept.
     """
-    check_gpus(work.resources)
+    require_gpus(work.resources.gpu)
     n_done, n_expected = 0, count_expected(work.jobs, work.search)
     for number, job in enumerate(
         work.jobs if work.search is None else _choose_jobs(work.jobs, work.search), 1
     ):
         label = f"{job.trial.name} ({number}/{n_expected})"
         try:
-            state = run_guarded(job, LabelledProgress(progress, label), work.execute)
+            with limit_gpus(work.resources.gpu):
+                state = run_guarded(job, LabelledProgress(progress, label), work.execute)
         except (KeyboardInterrupt, SystemExit, InterruptedRunError) as error:
             raise InterruptedRunError(
                 f"stopped in trial {job.trial.name}; {n_done} of {n_expected} trials are done and kept; resume "
@@ -65,24 +66,6 @@ def _choose_jobs(jobs: Sequence[TrialJob], search: SearchPlan) -> Iterator[Trial
 
 def _read(job: TrialJob, search: SearchPlan) -> Outcome:
     return read_outcome(job.folder, search.spec.objective, job.trial.prompts)
-
-
-def check_gpus(resources: ResourcesSpec) -> None:
-    """Refuse GPUs that this machine does not have.
-
-    Raises:
-        ResourceError: there are fewer GPUs than one trial takes.
-    """
-    if resources.gpu <= 0:
-        return
-    import torch
-
-    n_gpus = torch.cuda.device_count()
-    if n_gpus < resources.gpu:
-        raise ResourceError(
-            f"resources.gpu is {resources.gpu:g}, but torch sees {n_gpus} GPUs on this machine; run on a machine "
-            "with enough GPUs, or on the CPU with `-o resources.gpu=0`"
-        )
 
 
 class LabelledProgress:

@@ -8,17 +8,20 @@ sides of *real against real* pass through the codec, and there is no *codec* lev
 
 from __future__ import annotations
 
+import json
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_bench.artifacts import AudioClip, Manifest, Split
 from lora_bench.audio import save_wav
-from lora_bench.errors import DatasetError
+from lora_bench.errors import DatasetError, ResourceError
 from lora_bench.evaluation.codec import through_codec
 from lora_bench.evaluation.floors import measure_floors
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.planning.run_folder import SourceFolder
 from lora_bench.progress import Progress
+from lora_bench.runner.jobs.child_process import Tell, call_apart
 from lora_bench.stages.dataset import (
     check_folder,
     n_reference_clips,
@@ -66,6 +69,60 @@ def prepare_source(
         folder.dataset,
         {"prepared_for": key, "n_reference_clips": n_references, "model": model.info, "manifest": manifest},
     )
+
+
+def prepare_source_apart(
+    trial: TrialPlan, key: str, folder: SourceFolder, store_root: Path, progress: Progress
+) -> None:
+    """Call `prepare_source` in a process of its own, whose end gives back the GPU that it used.
+
+    Raises:
+        DatasetError: see `prepare_source`.
+        ResourceError: the process died.
+    """
+
+    def hear(note: str) -> None:
+        method, arguments, options = json.loads(note)
+        getattr(progress, method)(*arguments, **options)
+
+    answer = call_apart(_prepare_for_caller, trial, key, folder, store_root, hear=hear)
+    if answer.raised is not None:
+        raise answer.raised
+    if answer.died is not None:
+        raise ResourceError(
+            f"the process that prepared the data ended with {answer.died}; run again, and if memory is short lower "
+            "generation.n_clips"
+        )
+
+
+def _prepare_for_caller(
+    tell: Tell, trial: TrialPlan, key: str, folder: SourceFolder, store_root: Path
+) -> None:
+    store = Store(store_root, folder.cache_uses)
+    prepare_source(trial, key, folder, store, _ToldProgress(tell))
+    store.settle_uses()
+
+
+class _ToldProgress:
+    """Sends progress to the process that called."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def _send(self, method: str, *arguments: object, **options: object) -> None:
+        self._tell(json.dumps([method, arguments, options]))
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """A stage begins."""
+        self._send("start", stage, total)
+
+    def advance(self, n: int = 1, *, note: str = "") -> None:
+        """Steps are done."""
+        self._send("advance", n, note=note)
+
+    def log(self, message: str) -> None:
+        """One line."""
+        self._send("log", message)
 
 
 def _count_excerpts(manifest: Manifest, side: Split, clip_s: float) -> int:

@@ -544,7 +544,7 @@ def test_doctor_names_what_is_missing_with_the_mend(
     (tmp_path / "models--facebook--musicgen-large" / "snapshots").mkdir(parents=True)
     versions = {"torch": "2.0", "audiocraft": None}
     monkeypatch.setattr(doctor, "package_versions", lambda: versions)
-    monkeypatch.setattr(doctor, "gpu_names", list)
+    monkeypatch.setattr(doctor, "usable_gpus", lambda: doctor.Gpus({}))
     monkeypatch.setattr(doctor, "look_at_encoders", list)
     assert doctor.execute(doctor.Options(model=None, json=True)) == 0
     findings = {item["name"]: item for item in json.loads(capsys.readouterr().out)["findings"]}

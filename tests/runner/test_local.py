@@ -13,6 +13,7 @@ import pytest
 from support import TESTS
 from support.fake_trials import Recorder, execute_fake, plan_named, wait_for
 
+from lora_bench import gpus
 from lora_bench.errors import InterruptedRunError, ResourceError, UsageError
 from lora_bench.results.trial_files import read_state
 from lora_bench.runner.executor import run_trials
@@ -60,9 +61,7 @@ def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -
 def test_a_gpu_that_does_not_exist_is_refused_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(gpus, "usable_gpus", lambda: gpus.Gpus({0: "H100"}))
     trials = plan_named("good").trials
     with pytest.raises(
         ResourceError, match=r"resources\.gpu is 2, but torch sees 1 GPUs .*`-o resources\.gpu=0`"
@@ -87,6 +86,7 @@ from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
 sys.path.insert(0, {folder!r})
 from support.fake_trials import Recorder, execute_fake, plan_named
+from lora_bench import gpus
 from lora_bench.errors import InterruptedRunError
 from lora_bench.runner.executor import run_trials
 from lora_bench.spec.schema import ResourcesSpec
@@ -122,3 +122,21 @@ def test_a_killed_run_can_be_taken_over_at_once(tmp_path: Path) -> None:
     trials = [trial for trial in plan_named("slow", "good").trials if trial.name == "slow"]
     run_trials(trials, tmp_path, tmp_path, Recorder(), resources=CPU, execute=lambda *_: {})
     assert (read_state(folder)["state"], read_state(folder)["n_attempts"]) == ("done", 2)
+
+
+def note_limit(trial: object, folder: Path, store: object, progress: object) -> None:
+    """A trial that writes what it may use."""
+    (folder / "limit").write_text(str(gpus.limit()), encoding="utf-8")
+
+
+@pytest.mark.parametrize("n_gpus", [0.0, 0.5])
+def test_a_trial_may_use_the_gpus_of_its_resources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_gpus: float
+) -> None:
+    monkeypatch.setattr(gpus, "usable_gpus", lambda: gpus.Gpus({0: "H100"}))
+    (trial, *_) = plan_named("good").trials
+    run_trials(
+        [trial], tmp_path, tmp_path, Recorder(), resources=ResourcesSpec(gpu=n_gpus), execute=note_limit
+    )
+    assert (tmp_path / "trials" / trial.id / "limit").read_text(encoding="utf-8") == str(n_gpus)
+    assert gpus.limit() is None

@@ -63,3 +63,10 @@ def leave_and_die(tell: Any, notes: Path) -> None:
 
 def leave_and_wait(tell: Any, notes: Path) -> None:
     leave_a_child(tell, notes, then="wait")
+
+
+def count_aloud(tell: Any, n: int) -> int:
+    """Tells every number."""
+    for number in range(n):
+        tell(str(number))
+    return n

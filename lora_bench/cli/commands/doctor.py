@@ -19,8 +19,9 @@ from lora_bench.cli.options import json_option, option
 from lora_bench.cli.tables import print_json
 from lora_bench.errors import EXIT_FAILURE, EXIT_OK, LoraBenchError, ModelError
 from lora_bench.forecast.shapes import hub_cache
+from lora_bench.gpus import Gpus, usable_gpus
 from lora_bench.metrics.plugins import list_plugins
-from lora_bench.runner.environment import count_cpus, cpu_name, gpu_names, memory_gib, package_versions
+from lora_bench.runner.environment import count_cpus, cpu_name, memory_gib, package_versions
 from lora_bench.runner.process_environment import is_writable
 
 SCHEMA = 1
@@ -86,12 +87,19 @@ def look_at_machine() -> Iterator[Finding]:
     numba = Path(os.environ.get("NUMBA_CACHE_DIR", "")).absolute()
     mend = "set NUMBA_CACHE_DIR to a writable folder"
     yield Finding("machine", "numba's cache", is_writable(numba), str(numba), mend)
+    yield look_at_gpus()
+
+
+def look_at_gpus() -> Finding:
+    """Report the GPUs that torch can use, or why it cannot."""
     try:
-        names = gpu_names()
+        found = usable_gpus()
     except ImportError:
-        names = []
+        found = Gpus({})
+    names = ", ".join(found.names.values()) or "none that torch can use"
+    detail = names if found.problem is None else f"{names}: {found.problem}"
     mend = "musicgen-small needs a CUDA GPU; the pocket model runs on the CPU"
-    yield Finding("machine", "GPUs", bool(names), ", ".join(names) or "none that torch can use", mend)
+    return Finding("machine", "GPUs", bool(found.names), detail, mend)
 
 
 def look_at_packages() -> Iterator[Finding]:

@@ -49,13 +49,16 @@ class Answer:
     last_note: str = ""
 
 
-def call_apart(function: Callable[..., Any], *arguments: Any, log: Path | None = None) -> Answer:
+def call_apart(
+    function: Callable[..., Any], *arguments: Any, log: Path | None = None, hear: Tell | None = None
+) -> Answer:
     """Call `function(tell, *arguments)` in a fresh process and wait for it.
 
     Args:
         function: importable by name; `tell` sends a note to the caller.
         arguments: anything that can be pickled.
         log: file for the output of the process and its descendants; None leaves it on the screen.
+        hear: called here with every note.
 
     Returns:
         The outcome.  All processes that the call started have ended.
@@ -70,7 +73,7 @@ def call_apart(function: Callable[..., Any], *arguments: Any, log: Path | None =
         process.start()
     theirs.close()
     try:
-        answer = _listen(ours, process)
+        answer = _listen(ours, process, hear=hear)
         process.join(END_PATIENCE_S)
     except (KeyboardInterrupt, SystemExit):
         if process.pid is not None and process.is_alive():
@@ -84,7 +87,9 @@ def call_apart(function: Callable[..., Any], *arguments: Any, log: Path | None =
     return answer
 
 
-def _listen(answers: Connection, process: SpawnProcess, limit_s: float | None = None) -> Answer:
+def _listen(
+    answers: Connection, process: SpawnProcess, limit_s: float | None = None, hear: Tell | None = None
+) -> Answer:
     """Wait for the answer, or for the end of the process."""
     note = ""
     while wait([answers, process.sentinel], limit_s):
@@ -97,6 +102,8 @@ def _listen(answers: Connection, process: SpawnProcess, limit_s: float | None = 
         if word is None:
             return Answer(died=_describe_end(process), last_note=note)
         note = word
+        if hear is not None:
+            hear(note)
     return Answer(died="no answer", last_note=note)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import InterruptedRunError, LoraBenchError, ResourceError, StoreError, describe_error
+from lora_bench.gpus import limit_gpus
 from lora_bench.progress import SilentProgress
 from lora_bench.runner.jobs.child_process import Tell
 from lora_bench.runner.jobs.job import run_guarded
@@ -162,7 +163,8 @@ def _make_trainable(work: Work) -> Callable[[Mapping[str, str]], Mapping[str, st
         if work.resources.gpu == 0:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it alone, and the trial would see every GPU
         try:
-            state = run_guarded(job, SilentProgress(), work.execute)
+            with limit_gpus(work.resources.gpu):
+                state = run_guarded(job, SilentProgress(), work.execute)
             if search is None or state != "done":
                 return {"state": state}
             value = read_objective(job.folder, search.spec.objective, job.trial.prompts)

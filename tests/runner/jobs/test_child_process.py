@@ -104,3 +104,9 @@ def test_an_interrupted_caller_lets_the_function_tidy_up_first(tmp_path: Path) -
     assert caller.wait(timeout=60) == 3
     assert (tmp_path / "tidied").is_file()
     assert not any(map(is_alive, read_pids(tmp_path / "pids")))
+
+
+def test_every_note_is_heard_in_order() -> None:
+    heard: list[str] = []
+    assert call_apart(child_calls.count_aloud, 3, hear=heard.append).value == 3
+    assert heard == ["0", "1", "2"]
