@@ -13,6 +13,7 @@ from lora_bench.errors import ScoreError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    import torch
     from numpy.typing import NDArray
 
     from lora_bench.artifacts import AudioClip
@@ -88,8 +89,9 @@ def embed_pieces(
     provenance: Mapping[str, str | int | float],
     *,
     max_samples: int,
+    device: torch.device | None = None,
 ) -> Embeddings:
-    """Embed clips in batches of pieces of equal shape.
+    """Embed clips in batches of pieces of equal shape; batches are halved if memory runs out.
 
     Args:
         clips: read one at a time.
@@ -97,10 +99,21 @@ def embed_pieces(
         run: maps stacked pieces [B, ...] to vectors [B, M, D].
         provenance: of the encoder.
         max_samples: see `batch_equal_lengths`.
+        device: where `run` computes; None is the CPU.
 
     Raises:
         ScoreError: as `prepare_clip` and `join_vectors`.
+        OutOfMemoryError: not even one piece fits.
     """
+    import torch
+
+    from lora_bench.models.memory import Halving
+
+    halving = Halving(
+        device or torch.device("cpu"),
+        f"embedding a piece of a clip ({provenance.get('encoder')})",
+        "use shorter clips, or leave the metric out",
+    )
     names: list[tuple[str, str]] = []
     vectors: list[list[NDArray[np.float32]]] = []
 
@@ -112,8 +125,13 @@ def embed_pieces(
                 yield index, piece
 
     for indices, batch in batch_equal_lengths(pieces(), max_samples=max_samples):
-        for index, rows in zip(indices, run(batch), strict=True):
-            vectors[index].append(np.asarray(rows, dtype=np.float32))
+        left, places = batch, iter(indices)
+        while len(left):
+            part = left
+            done = halving.run(len(part), lambda size, part=part: run(part[:size]))
+            for rows in done:
+                vectors[next(places)].append(np.asarray(rows, dtype=np.float32))
+            left = left[len(done) :]
     return join_vectors(names, [np.concatenate(rows) for rows in vectors], provenance)
 
 

@@ -63,7 +63,12 @@ class EncodecEncoder:
     def embed(self, clips: Iterable[AudioClip]) -> Embeddings:
         """One vector per codec frame; see `Encoder.embed`."""
         return embed_pieces(
-            clips, self._cut, self.model.audio_latents, self.provenance, max_samples=self._batch_samples
+            clips,
+            self._cut,
+            self.model.audio_latents,
+            self.provenance,
+            max_samples=self._batch_samples,
+            device=self.model.device,
         )
 
     def _cut(self, clip: AudioClip) -> list[NDArray[np.float32]]:

@@ -144,7 +144,12 @@ class MusicnnEncoder:
     def embed_and_tag(self, clips: Iterable[AudioClip]) -> tuple[Embeddings, NDArray[np.float32]]:
         """Return vectors, and each clip's mean probability of each of `tags` over its windows, [N, 50]."""
         both = embed_pieces(
-            clips, self._cut, self._run, self.provenance, max_samples=BATCH_WINDOWS * WINDOW_FRAMES * N_MELS
+            clips,
+            self._cut,
+            self._run,
+            self.provenance,
+            max_samples=BATCH_WINDOWS * WINDOW_FRAMES * N_MELS,
+            device=self.device,
         )
         vectors, tags = both.values[:, : self.dim], both.values[:, self.dim :]
         n_clips = len(both.clip_names)

@@ -96,7 +96,7 @@ class NetworkEncoder:
         seconds = self.cpu_batch_s if self.device.type == "cpu" else BATCH_S
         budget = int(seconds * self.sample_rate_hz)
         run = torch.inference_mode()(self.forward_batch)
-        return embed_pieces(clips, self._cut, run, self.provenance, max_samples=budget)
+        return embed_pieces(clips, self._cut, run, self.provenance, max_samples=budget, device=self.device)
 
     def _cut(self, clip: AudioClip) -> list[NDArray[np.float32]]:
         audio = prepare_clip(

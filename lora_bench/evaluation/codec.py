@@ -23,12 +23,19 @@ MIN_S = 0.1
 
 def through_codec(model: MusicModel, clips: Iterable[AudioClip]) -> Iterator[AudioClip]:
     """Encode clips of equal length, at the model's rate and channels, and decode the codes; the length stays."""
+    from lora_bench.models.memory import Halving
+
     iterator = iter(clips)
+    halving = Halving(model.device, "coding one clip", "lower generation.clip_s")
     while batch := tuple(itertools.islice(iterator, BATCH)):
-        audio = np.stack([clip.audio for clip in batch])
-        decoded = model.decode_audio(model.encode_audio(audio))[..., : audio.shape[-1]]
-        for clip, samples in zip(batch, decoded, strict=True):
-            yield replace(clip, audio=samples)
+        while batch:
+            audio = np.stack([clip.audio for clip in batch])
+            coded = halving.run(
+                len(audio), lambda size, audio=audio: model.decode_audio(model.encode_audio(audio[:size]))
+            )
+            for clip, samples in zip(batch, coded[..., : audio.shape[-1]], strict=False):
+                yield replace(clip, audio=samples)
+            batch = batch[len(coded) :]
 
 
 def recode(model: MusicModel, clips: Iterable[AudioClip]) -> Iterator[AudioClip]:

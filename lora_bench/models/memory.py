@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import resource
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import torch
@@ -12,17 +15,20 @@ import torch
 from lora_bench.errors import OutOfMemoryError
 
 GIB = 1024**3
-CPU_MESSAGES = ("can't allocate memory", "not enough memory", "cannot allocate memory")
+Result = TypeVar("Result")
+_MESSAGES = re.compile(
+    # of torch; of the system; of CUDA's libraries, whose handles need memory too
+    r"out of memory|(can't|cannot) allocate memory|not enough memory|"
+    r"(cublas|cudnn|cufft|cusolver|cusparse)\w*_alloc|cublas_status_not_initialized",
+    re.IGNORECASE,
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory ran out, on a GPU or not."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or any(message in text for message in CPU_MESSAGES)
-    )
+    return isinstance(error, RuntimeError) and _MESSAGES.search(str(error)) is not None
 
 
 def release_cached(device: torch.device) -> None:
@@ -31,21 +37,58 @@ def release_cached(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def halve_batch(size: int, error: Exception, device: torch.device, what: str, mend: str) -> int:
-    """Return half of a batch that did not fit into memory.
+class Halving:
+    """Runs work on batches, and halves them when memory runs out.
 
-    Raises:
-        Exception: `error`, which does not mean that memory ran out.
-        OutOfMemoryError: the batch was one; says `what` did not fit, and the mend.
+    Memory is freed after the error is gone: its traceback holds what the failed work had allocated.
+
+    Args:
+        device: where the work runs.
+        what: a batch of one, for the error.
+        mend: for the error.
+        limit: largest batch; None leaves it to the work.
+        tell: called with the batch that did not fit, and its half.
+        free: called before memory is returned.
     """
-    if not is_out_of_memory(error):
-        raise error
-    release_cached(device)
-    if size == 1:
-        raise OutOfMemoryError(
-            f"{what} did not fit into the memory of {device} ({total_gib(device):.1f} GiB); {mend}"
-        ) from error
-    return size // 2
+
+    def __init__(
+        self,
+        device: torch.device,
+        what: str,
+        mend: str,
+        *,
+        limit: int | None = None,
+        tell: Callable[[int, int], None] | None = None,
+        free: Callable[[], None] | None = None,
+    ) -> None:
+        self._device, self._what, self._mend = device, what, mend
+        self._tell, self._free = tell, free
+        self.limit = limit
+
+    def run(self, n: int, work: Callable[[int], Result]) -> Result:
+        """Return `work(size)` for the largest size up to `n` that fits.
+
+        Raises:
+            OutOfMemoryError: not even a batch of one fits.
+        """
+        while True:
+            size = n if self.limit is None else min(n, self.limit)
+            try:
+                return work(size)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise OutOfMemoryError(
+                        f"{self._what} did not fit into the memory of {self._device} "
+                        f"({total_gib(self._device):.1f} GiB); {self._mend}"
+                    ) from error
+            if self._free is not None:
+                self._free()
+            release_cached(self._device)
+            self.limit = size // 2
+            if self._tell is not None:
+                self._tell(size, self.limit)
 
 
 def available_bytes(device: torch.device) -> int:

@@ -15,7 +15,7 @@ from lora_bench.audio import load_audio
 from lora_bench.errors import AudioFileError
 from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding.decoder import Decoder, generate_batches
-from lora_bench.models.memory import halve_batch
+from lora_bench.models.memory import Halving
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import GenerationSpec
 from lora_bench.stages.wav_writer import WavWriter
@@ -122,13 +122,11 @@ def save_codes(codes: Tensor, files: Sequence[Path]) -> None:
 
 def _decode(model: MusicModel, codes: Tensor) -> Iterator[NDArray[np.float32]]:
     """Yield the audio [C, S] of codes [N, K, F], clip by clip; if memory runs out, the batch is halved."""
-    size, begin = SOUND_BATCH[model.device.type], 0
-    while begin < len(codes):
-        try:
-            batch = model.decode_audio(codes[begin : begin + size])
-        except (RuntimeError, MemoryError) as error:
-            what = f"decoding one clip of {codes.shape[-1]} frames"
-            size = halve_batch(size, error, model.device, what, "lower generation.clip_s")
-            continue
+    what = f"decoding one clip of {codes.shape[-1]} frames"
+    halving = Halving(model.device, what, "lower generation.clip_s", limit=SOUND_BATCH[model.device.type])
+    left = codes
+    while len(left):
+        part = left
+        batch = halving.run(len(part), lambda size, part=part: model.decode_audio(part[:size]))
         yield from batch
-        begin += len(batch)
+        left = left[len(batch) :]

@@ -14,7 +14,7 @@ import numpy as np
 from lora_bench.artifacts import Manifest, Slice, Track
 from lora_bench.errors import DatasetError, StoreError
 from lora_bench.models.base import MusicModel
-from lora_bench.models.memory import halve_batch
+from lora_bench.models.memory import Halving
 from lora_bench.models.records import ModelInfo
 from lora_bench.models.token_set import TokenSet, load_tokens, save_tokens
 from lora_bench.progress import Progress
@@ -22,6 +22,7 @@ from lora_bench.store import Store, hash_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
 FORMAT = 1  # raise it when what is stored changes
 BATCH_S = 32.0  # seconds of audio per pass through the codec
@@ -102,23 +103,26 @@ def _encode_slices(
     info = model.info
     longest = info.count_frames(max(piece.n_samples for piece in pieces))
     codes = np.zeros((len(pieces), info.n_codebooks, longest), dtype=np.int16)
+
+    def encode(batch: Sequence[int]) -> tuple[Sequence[int], Tensor]:
+        audio = np.stack([read_slice(pieces[i], tracks[pieces[i].track_id]) for i in batch])
+        return batch, model.encode_audio(audio)
+
+    def tell(size: int, half: int) -> None:
+        progress.log(f"out of memory while encoding {size} slices at once; going on with {half}")
+
+    halving = Halving(model.device, "encoding one slice", "lower dataset.clip_s", tell=tell)
     order = sorted(range(len(pieces)), key=lambda i: pieces[i].n_samples)
     for n_samples, group in itertools.groupby(order, key=lambda i: pieces[i].n_samples):
         rows = list(group)
         size = max(1, int(BATCH_S * info.audio_format.sample_rate_hz / n_samples))
+        halving.limit = size
         while rows:
-            batch = rows[:size]
-            audio = np.stack([read_slice(pieces[i], tracks[pieces[i].track_id]) for i in batch])
-            try:
-                encoded = model.encode_audio(audio)
-            except (RuntimeError, MemoryError) as error:
-                half = halve_batch(size, error, model.device, "encoding one slice", "lower dataset.clip_s")
-                progress.log(f"out of memory while encoding {size} slices at once; going on with {half}")
-                size = half
-                continue
+            part = rows
+            batch, encoded = halving.run(len(part), lambda size, part=part: encode(part[:size]))
             codes[batch, :, : encoded.shape[-1]] = encoded.numpy()
             progress.advance(len(batch))
-            rows = rows[size:]
+            rows = rows[len(batch) :]
     return codes
 
 

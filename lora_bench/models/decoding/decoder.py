@@ -32,7 +32,7 @@ from lora_bench.models.decoding.loop import BUCKET, EagerSteps, FixedSteps, Samp
 from lora_bench.models.decoding.noise import draw_noise
 from lora_bench.models.decoding.step import DecoderStep
 from lora_bench.models.delay_pattern import undelay_codes
-from lora_bench.models.memory import available_bytes, halve_batch
+from lora_bench.models.memory import Halving, available_bytes
 from lora_bench.models.records import DecoderWeights, ModelInfo
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import GenerationSpec
@@ -108,29 +108,33 @@ def generate_batches(
     size = decoder.choose_batch_size(n_frames) if asked is None else asked
     if asked is None and left:
         size = math.ceil(len(left) / math.ceil(len(left) / size))  # equal batches, no small last one
+
+    def tell(size: int, half: int) -> None:
+        progress.log(f"out of memory while generating {size} clips at once; continuing with {half}")
+
+    block = decoder.block
+    halving = Halving(
+        model.device,
+        f"generating {'one clip' if block is None else f'a block of {block} clips'}",
+        "lower generation.clip_s or choose a smaller model",
+        tell=tell,
+        free=decoder.release,
+    )
     known_problem = decoder.problem
     while left:
-        batch = _choose_batch(left, size, decoder.block)
-        try:
-            codes = decoder.decode(batch, n_frames, progress)
-        except (RuntimeError, MemoryError) as error:
-            decoder.release()
-            what = "one clip" if decoder.block is None else f"a block of {decoder.block} clips"
-            half = halve_batch(
-                1 if decoder.block else size,  # a smaller batch would be computed in a block of the same size
-                error,
-                model.device,
-                f"generating {what}",
-                "lower generation.clip_s or choose a smaller model",
-            )
-            progress.log(f"out of memory while generating {size} clips at once; continuing with {half}")
-            size = half
-            continue
+        rest = left
+
+        def decode(size: int, rest: Sequence[int] = rest) -> CodeBatch:
+            batch = _choose_batch(rest, size, block)
+            return CodeBatch(batch, decoder.decode(batch, n_frames, progress))
+
+        # a smaller batch would be computed in a block of the same size
+        done = halving.run(size, decode) if block is None else halving.run(1, lambda _: decode(size))
         if decoder.problem is not None and known_problem is None:
             known_problem = decoder.problem
             progress.log(known_problem)
-        yield CodeBatch(batch, codes)
-        left = left[len(batch) :]
+        yield done
+        left = left[len(done.clip_ids) :]
 
 
 def _choose_batch(clips: Sequence[int], size: int, block: int | None) -> tuple[int, ...]:
