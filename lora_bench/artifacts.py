@@ -42,6 +42,7 @@ class Track:
         caption: training text.
         split: `train`, `selection`, or `eval` for the reference side.
         duration_s: length in seconds.
+        caption_origins: where the caption's fields come from, such as `captions.csv:3` or `tag TCON`, by field.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Track:
     caption: str
     split: Split
     duration_s: float
+    caption_origins: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)

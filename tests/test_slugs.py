@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from lora_bench.slugs import clean_name, prompt_slug, prompt_slugs, series_slugs, slugify
-from lora_bench.spec.schema import Name
+from lora_bench.spec.section import Name
 
 
 def test_a_plain_prompt_is_its_own_folder_name() -> None:

@@ -48,7 +48,8 @@ def load_plan(
 
 def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Problem]:
     """Return the problems of every dataset and every model that a planned trial needs."""
-    used = {str(trial.dataset.path) for trial in plan.trials} | {trial.model.id for trial in plan.trials}
+    used = {trial.model.id for trial in plan.trials}
+    used |= {str(path) for trial in plan.trials for path in (trial.dataset.path, trial.dataset.captions.file)}
     problems = find_missing_paths(loaded.tree, used)  # not those of named datasets that no trial takes
     datasets = {trial.dataset.model_dump_json(): trial.dataset for trial in plan.trials}
     for dataset in datasets.values():
@@ -66,6 +67,7 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
     """Report the problems of a folder of recordings: no audio, too little of it, no captions."""
     from lora_bench.audio import list_folder
     from lora_bench.stages.dataset.captions import find_captions, read_metadata, search_captions
+    from lora_bench.stages.dataset.track_captions import check_written_fields
 
     place, captions = find_stated(loaded.tree, folder.as_posix())
     try:
@@ -89,8 +91,13 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
     if not files:
         return
     try:
+        if spec.captions.file is not None and not spec.captions.file.is_file():
+            return  # listed among the missing paths
         metadata = read_metadata(folder, spec.captions)
         paths = {path.relative_to(folder).as_posix(): path for path in files}
+        if spec.captions.resolved_template is not None:
+            check_written_fields(folder, paths, spec.captions, metadata)
+            return
         found = search_captions(folder, paths, spec.captions, metadata)
         lacking = [name for name in paths if name in found.missing or name in found.unusable]
         if any(_is_recording(paths[name], files, spec.min_track_s) for name in lacking):

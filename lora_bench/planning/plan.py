@@ -30,9 +30,10 @@ from lora_bench.spec.configurations import (
 from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.spec.grid import find_value, show_value
 from lora_bench.spec.loading import LoadedSpec
-from lora_bench.spec.schema import DatasetSpec, GenerationSpec, LoraSpec, ModelSpec, Section, TrainSpec
+from lora_bench.spec.schema import DatasetSpec, GenerationSpec, LoraSpec, ModelSpec, TrainSpec
 from lora_bench.spec.search import EarlyStoppingSpec
 from lora_bench.spec.search_problems import find_search_problems
+from lora_bench.spec.section import Section
 from lora_bench.store import hash_json, read_json, to_jsonable
 
 # Raised when the same settings give other clips, or when what is hashed changes.

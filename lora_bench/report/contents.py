@@ -12,6 +12,7 @@ from lora_bench.report.plots.forest import draw_forest
 from lora_bench.report.plots.scores import draw_losses, draw_scores
 from lora_bench.report.plots.study import build_study_plots
 from lora_bench.report.sections.answer import build_answer
+from lora_bench.report.sections.captions import build_captions
 from lora_bench.report.sections.guards import build_guards
 from lora_bench.report.sections.missing import build_missing
 from lora_bench.report.sections.run import (
@@ -141,6 +142,7 @@ def _list_details(view: RunView, heard: Heard) -> Iterator[Fold]:
         build_study,
         build_guards,
         build_dataset,
+        build_captions,
         build_model,
         build_adapters,
         build_training,

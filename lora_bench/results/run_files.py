@@ -228,6 +228,9 @@ class TrackEntry(Record):
     audio: str | None = None
     split: str | None = None
     duration_s: Real | None = None
+    caption: str | None = None
+    caption_origins: Mapping[str, str] = Field(default_factory=dict[str, str])
+    """Where the caption's fields come from, by field; empty in runs from before they were recorded."""
 
 
 class SliceEntry(Record):

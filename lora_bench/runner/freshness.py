@@ -144,6 +144,10 @@ def dataset_fingerprint(dataset: DatasetSpec) -> str:
         for path, status in walk.files
     ]
     files.extend((name, -1, -1) for name in walk.dropped)
+    captions = dataset.captions.file
+    if captions is not None and captions.is_file():
+        status = captions.stat()
+        files.append((captions.as_posix(), status.st_size, status.st_mtime_ns))
     return hash_json(files)
 
 

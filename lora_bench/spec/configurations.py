@@ -16,8 +16,9 @@ from lora_bench.spec.changes import Changes, apply_changes, flatten_mapping
 from lora_bench.spec.experiment import ExperimentSpec, TrialSettings
 from lora_bench.spec.grid import expand_grid, find_value, name_combination, show_value
 from lora_bench.spec.problems import field_name
-from lora_bench.spec.schema import DatasetSpec, LoraSpec, Section
+from lora_bench.spec.schema import DatasetSpec, LoraSpec
 from lora_bench.spec.search import DEFAULT_SELECTION_FRAC
+from lora_bench.spec.section import Section
 from lora_bench.spec.targets import spell_targets
 from lora_bench.spec.words import suggest
 

@@ -20,15 +20,13 @@ from lora_bench.spec.schema import (
     GenerationSpec,
     LoraSpec,
     ModelSpec,
-    Name,
-    Prompt,
     RepeatsSpec,
     ReportSpec,
     ResourcesSpec,
-    Section,
     TrainSpec,
 )
 from lora_bench.spec.search import SearchSpec
+from lora_bench.spec.section import Name, Prompt, Section
 
 MAX_GRID = 100_000
 DEFAULT_METRICS = ("mfcc20-seed", "mfcc20", "encodec")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from lora_bench.spec.schema import Section
+from lora_bench.spec.section import Section
 
 _UNIONS = (Union, types.UnionType)
 

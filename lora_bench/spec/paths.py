@@ -13,7 +13,7 @@ _LOCAL_MODEL = ("./", "../", "/", "~/")
 
 
 def resolve_paths(node: Node, trail: tuple[str, ...] = ()) -> Node:
-    """The document with absolute paths for datasets, prompt files and models in local folders.
+    """The document with absolute paths for datasets, files of prompts and captions, and models in local folders.
 
     Keys may be dotted and values may be lists, as in axes; numbers and other wrong values stay as they
     are, for the models to refuse.
@@ -27,7 +27,8 @@ def resolve_paths(node: Node, trail: tuple[str, ...] = ()) -> Node:
         return node
     if trail[-2:] == ("dataset", "path") or (trail[:1] == ("datasets",) and trail[2:] == ("path",)):
         return replace(node, value=resolve_path(node.value, node.place.folder).as_posix())
-    if trail[-1:] == ("file",) and trail[:1] in {("prompts",), ("prompt_sets",)}:
+    is_captions = trail[-2:] == ("captions", "file")
+    if is_captions or (trail[-1:] == ("file",) and trail[:1] in {("prompts",), ("prompt_sets",)}):
         return replace(node, value=resolve_path(node.value, node.place.folder).as_posix())
     if trail[-2:] == ("model", "id"):
         return replace(node, value=_resolve_model(node.value, node.place.folder))
@@ -55,7 +56,7 @@ def _resolve_model(stated: str, folder: Path) -> str:
 
 
 def find_missing_paths(tree: Node, used: Collection[str] | None = None) -> list[Problem]:
-    """Problems of folders of recordings and local models that are not there, each at its place.
+    """Problems of folders of recordings, files of captions and local models that are not there, each at its place.
 
     Args:
         tree: a document with absolute paths.
@@ -72,6 +73,9 @@ def find_missing_paths(tree: Node, used: Collection[str] | None = None) -> list[
                 "expected a folder of recordings of the genre (wav, flac, ogg, opus, mp3 or m4a, at any depth); put "
                 "them there or change dataset.path"
             )
+        elif field == "dataset.captions.file" and not path.is_file():
+            found = "is a folder" if path.is_dir() else "does not exist"
+            mend = "expected a csv or jsonl file; write one with `lora-bench captions`, or change dataset.captions.file"
         elif field == "model.id" and not path.exists():
             found = "does not exist"
             mend = "expected a folder with a MusicGen model, `pocket`, or a hub id such as facebook/musicgen-small"
@@ -105,5 +109,7 @@ def _list_paths(node: Node, trail: tuple[str, ...] = ()) -> Iterator[tuple[str, 
     if isinstance(node.value, str) and node.value.startswith("/") and "\0" not in node.value:
         if trail[-2:] == ("dataset", "path") or (trail[:1] == ("datasets",) and trail[2:] == ("path",)):
             yield "dataset.path", node
+        elif trail[-2:] == ("captions", "file"):
+            yield "dataset.captions.file", node
         elif trail[-2:] == ("model", "id"):
             yield "model.id", node

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from lora_bench.errors import Problem
 from lora_bench.spec.fields import describe_type, dotted_fields, find_annotation, named_fields, section_at
 from lora_bench.spec.reading import shorten
-from lora_bench.spec.schema import Section
+from lora_bench.spec.section import Section
 from lora_bench.spec.tree import Node, Trail, find_node
 from lora_bench.spec.words import find_near
 

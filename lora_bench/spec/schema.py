@@ -12,25 +12,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from lora_bench.spec.captions import CaptionSpec
+from lora_bench.spec.section import Section, Seed, is_none
 from lora_bench.spec.words import suggest
 
 # published by Meta beside MusicGen, and conditioned on more than text or not autoregressive
 UNSUPPORTED_MODEL = re.compile(r"facebook/(musicgen-(stereo-)?(melody|style)|magnet|audiogen|jasco)")
 TARGET_WORDS = ("self_attention", "cross_attention", "attention", "ffn", "heads", "conditioning", "all")
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
-Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values are immutable and not coerced."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
 
 
 class ModelSpec(Section):
@@ -57,30 +47,6 @@ class ModelSpec(Section):
         return value
 
 
-class CaptionSpec(Section):
-    """The source of the training captions."""
-
-    text: Prompt | None = None
-    """One fixed caption for every track."""
-    source: Literal["text", "sidecar", "metadata"] | None = None
-    """`sidecar`: `song.txt` or `song.json` next to `song.wav`; `metadata`: one `metadata.jsonl` with
-    `file_name` and `caption` (or `text`, `description`) per line. Null is `text` if it is given, else
-    any of the two that exists."""
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> CaptionSpec:
-        if self.text is not None and self.source in {"sidecar", "metadata"}:
-            raise ValueError(
-                f"`text` is given, but `source` is `{self.source}`, so the text would not be used; remove one "
-                "of them"
-            )
-        return self
-
-
-def _is_none(value: object) -> bool:
-    return value is None
-
-
 class SplitSpec(Section):
     """The split of the tracks into training, selection and reference tracks, before slicing."""
 
@@ -88,7 +54,7 @@ class SplitSpec(Section):
     """Whole tracks are on one side, so no reference clip is trained on."""
     eval_frac: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     """Fraction of the tracks that is held out as references (at least two tracks)."""
-    selection_frac: Annotated[float | None, Field(ge=0.0, lt=1.0, exclude_if=_is_none)] = (
+    selection_frac: Annotated[float | None, Field(ge=0.0, lt=1.0, exclude_if=is_none)] = (
         None  # finished runs from before it are still found
     )
     """Fraction of the tracks (at least one) that is taken from the training side to select by: held-out loss, early

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from lora_bench.spec.schema import Section
+from lora_bench.spec.section import Section
 
 HELD_OUT_LOSS = "held_out_loss"
 DEFAULT_SELECTION_FRAC = 0.1  # half of the default share of references

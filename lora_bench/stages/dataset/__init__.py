@@ -1,9 +1,15 @@
 """Stage `dataset`: a folder of recordings becomes a manifest of tracks and slices.
 
 recordings.py     one file: hash, decode, resample once into the store, or a reason to leave it out
-captions.py       the training text of each file
-metadata.py       lines of metadata.jsonl, and the file that each means
+captions.py       the training text of each file as it is written: one text, tables, sidecars
+metadata.py       lines of metadata.jsonl and csv files, and the file that each means
+caption_tables.py rows of csv files
+sidecars.py       text and JSON files next to the recordings
 caption_files.py  text and JSON in the encodings that people use
+composing.py      captions by a template over the fields of each track; the sources of fields are field_names.py,
+                  file_tags.py, caption_command.py and measured.py
+track_captions.py the caption of each track and where it comes from
+caption_export.py captions and fields as a file to edit and read back
 splits.py         tracks to sides, tracks to slices
 manifest.py       a manifest from JSON; excerpts of its tracks as reference clips
 prepare.py        all of it, in order

@@ -1,42 +1,32 @@
-"""The training text of each file: one fixed text, `metadata.jsonl`, or sidecar files."""
+"""The training text of each file: one fixed text, lines of tables, or sidecar files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_bench.errors import DatasetError
 from lora_bench.slugs import spell_path
-from lora_bench.spec.schema import CaptionSpec
-from lora_bench.stages.dataset.caption_files import read_json_text, read_text
+from lora_bench.spec.captions import CaptionSpec
 from lora_bench.stages.dataset.metadata import (
     METADATA_NAME,
-    Line,
+    Metadata,
     choose_source,
-    fold_name,
     list_unmatched,
     match_lines,
-    read_caption,
     read_metadata,
     shorten,
 )
+from lora_bench.stages.dataset.sidecars import CaptionFileError, NoCaptionError, Sidecars
 
 __all__ = ["CaptionSearch", "find_captions", "list_unmatched", "read_metadata", "search_captions"]
 
 HOW_TO_CAPTION = (
     "give each a `song.txt` or `song.json` beside `song.wav`, or a line "
-    '{"file_name": "song.wav", "caption": "..."} in metadata.jsonl, or one text for all in '
-    "dataset.captions.text"
+    '{"file_name": "song.wav", "caption": "..."} in metadata.jsonl, or a row in captions.csv (columns `file` and '
+    "`caption`), or one text for all in dataset.captions.text"
 )
-
-
-class NoCaptionError(Exception):
-    """One file has no caption; the message says what was looked for."""
-
-
-class CaptionFileError(NoCaptionError):
-    """One file's caption is there, but cannot be used."""
 
 
 @dataclass
@@ -45,12 +35,14 @@ class CaptionSearch:
 
     Attributes:
         captions: by path relative to the folder.
+        origins: where each was found, by path relative to the folder.
         missing: files without a caption, with what was looked for.
         unusable: files whose caption cannot be used, with the reason.
-        unmatched: lines of `metadata.jsonl` that fit no file.
+        unmatched: lines of metadata that fit no file, and tables that are not used.
     """
 
     captions: dict[str, str] = field(default_factory=dict[str, str])
+    origins: dict[str, str] = field(default_factory=dict[str, str])
     missing: dict[str, str] = field(default_factory=dict[str, str])
     unusable: dict[str, str] = field(default_factory=dict[str, str])
     unmatched: list[str] = field(default_factory=list[str])
@@ -60,7 +52,7 @@ def find_captions(
     folder: Path,
     sources: Iterable[str],
     spec: CaptionSpec,
-    metadata: Mapping[str, Line],
+    metadata: Metadata,
     others: Iterable[str] = (),
 ) -> dict[str, str]:
     """Return the caption of every source (path relative to `folder`).
@@ -78,7 +70,15 @@ def find_captions(
         DatasetError: files without a caption; up to 10 are listed, each with what was looked for, after the
             lines of metadata that fit no file.
     """
-    found = search_captions(folder, sources, spec, metadata, others)
+    return check_captions(folder, search_captions(folder, sources, spec, metadata, others)).captions
+
+
+def check_captions(folder: Path, found: CaptionSearch) -> CaptionSearch:
+    """Return what was found if every file has a caption.
+
+    Raises:
+        DatasetError: as `find_captions`.
+    """
     problems = [
         f"  {spell_path(name)}: {error}" for name, error in sorted((found.missing | found.unusable).items())
     ]
@@ -89,14 +89,14 @@ def find_captions(
             f"{spell_path(folder)}: {len(problems)} of {n_files} files have no caption; {HOW_TO_CAPTION}\n"
             + "\n".join([*shorten(unmatched), *shorten(problems)])
         )
-    return found.captions
+    return found
 
 
 def search_captions(
     folder: Path,
     sources: Iterable[str],
     spec: CaptionSpec,
-    metadata: Mapping[str, Line],
+    metadata: Metadata,
     others: Iterable[str] = (),
 ) -> CaptionSearch:
     """Look for the captions of files; arguments as of `find_captions`.
@@ -104,21 +104,25 @@ def search_captions(
     Raises:
         DatasetError: two lines of metadata have different captions for one file.
     """
-    found = CaptionSearch()
+    found = CaptionSearch(unmatched=list(metadata.unused))
     names = list(sources)
     by_name = match_lines(metadata, [*names, *others], found.unmatched)
-    sidecars = _Sidecars()
+    sidecars = Sidecars()
     wanted = choose_source(spec)
     for name in names:
         try:
             if wanted == "text" and spec.text is not None:
-                found.captions[name] = spec.text
-            elif name in by_name:
-                found.captions[name] = by_name[name].caption
+                caption, origin = spec.text, "dataset.captions.text"
+            elif name in by_name and (written := by_name[name].caption) is not None:
+                caption, origin = written, by_name[name].origin
             elif wanted == "metadata":
                 found.missing[name] = f"no line of {METADATA_NAME} has this file_name"
+                continue
             else:
-                found.captions[name] = sidecars.read(folder / name)
+                sidecar = sidecars.read(folder / name)
+                caption, origin = str(sidecar.value), sidecar.origin
+            found.captions[name] = add_trigger(caption, spec.trigger)
+            found.origins[name] = origin
         except CaptionFileError as error:
             found.unusable[name] = str(error)
         except NoCaptionError as error:
@@ -126,49 +130,8 @@ def search_captions(
     return found
 
 
-class _Sidecars:
-    """`song.txt` or `song.json` next to `song.wav`; folders are listed once, if exact names are not there."""
-
-    def __init__(self) -> None:
-        self._listed: dict[Path, dict[str, list[Path]]] = {}
-
-    def read(self, audio: Path) -> str:
-        """Return the caption of an audio file.
-
-        Raises:
-            NoCaptionError: there is none.
-        """
-        text, document = audio.with_suffix(".txt"), audio.with_suffix(".json")
-        for wanted, parse in ((text, _parse_text), (document, _parse_document)):
-            path = self._find(wanted)
-            if path is None:
-                continue
-            try:
-                caption = parse(read_text(path))
-            except DatasetError as error:  # has the file's name
-                raise CaptionFileError(str(error)) from error
-            except ValueError as error:
-                raise CaptionFileError(f"{spell_path(path.name)}: {error}") from error
-            if not caption:
-                raise CaptionFileError(f"{spell_path(path.name)} is empty")
-            return caption
-        raise NoCaptionError(f"no {spell_path(text.name)} or {spell_path(document.name)}")
-
-    def _find(self, wanted: Path) -> Path | None:
-        if wanted.is_file():
-            return wanted
-        if wanted.parent not in self._listed:
-            listed = self._listed[wanted.parent] = {}
-            for path in wanted.parent.iterdir() if wanted.parent.is_dir() else ():
-                if path.suffix.lower() in {".txt", ".json"} and path.is_file():
-                    listed.setdefault(fold_name(path.name), []).append(path)
-        near = self._listed[wanted.parent].get(fold_name(wanted.name), [])
-        return near[0] if len(near) == 1 else None
-
-
-def _parse_text(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _parse_document(text: str) -> str:
-    return read_caption(read_json_text(text))
+def add_trigger(caption: str, trigger: str | None) -> str:
+    """Return a caption that begins with the trigger word, unless it holds the word already."""
+    if trigger is None or trigger.casefold() in caption.casefold():
+        return caption
+    return f"{trigger}, {caption}"

@@ -17,10 +17,10 @@ from lora_bench.progress import Progress
 from lora_bench.slugs import spell_path
 from lora_bench.spec.schema import DatasetSpec
 from lora_bench.spec.sides import MIN_TRACKS
-from lora_bench.stages.dataset.captions import find_captions, list_unmatched, read_metadata
-from lora_bench.stages.dataset.metadata import Line
+from lora_bench.stages.dataset.metadata import Metadata, list_unmatched, read_metadata
 from lora_bench.stages.dataset.recordings import Recording, prepare_recording
 from lora_bench.stages.dataset.splits import assign_sides, cut_slices
+from lora_bench.stages.dataset.track_captions import Caption, caption_tracks
 from lora_bench.store import Store, hash_json
 
 MANIFEST_VERSION = 1
@@ -58,7 +58,7 @@ def prepare_dataset(
                 progress.log(f"left out: {item.source} {item.reason}")
             progress.advance(note=item.source)
     _check_enough(folder, n_files, len(recordings), excluded)
-    captions = _caption(listing, recordings, spec, metadata, progress)
+    captions = _caption(listing, recordings, spec, metadata, store, progress)
     return _make_manifest(name, recordings, captions, excluded, spec, audio_format, store)
 
 
@@ -66,17 +66,19 @@ def _caption(
     listing: Listing,
     recordings: Mapping[str, Recording],
     spec: DatasetSpec,
-    metadata: Mapping[str, Line],
+    metadata: Metadata,
+    store: Store,
     progress: Progress,
-) -> dict[str, str]:
+) -> dict[str, Caption]:
     """Captions of the recordings by `Recording.source`; lines of metadata without a file are logged."""
     paths = {listing.name(path): path.relative_to(listing.folder).as_posix() for path in listing.files}
     others = [*paths.values(), *listing.dropped]
-    wanted = {paths[recording.source]: recording.source for recording in recordings.values()}
-    captions = find_captions(listing.folder, wanted, spec.captions, metadata, others)
+    wanted = {paths[recording.source]: recording for recording in recordings.values()}
+    hashes = {path: recording.content_hash for path, recording in wanted.items()}
+    captions = caption_tracks(listing.folder, hashes, spec.captions, metadata, others, store, progress)
     for text in list_unmatched(metadata, others):
         progress.log(text)
-    return {wanted[path]: caption for path, caption in captions.items()}
+    return {wanted[path].source: caption for path, caption in captions.items()}
 
 
 def _locate(
@@ -151,7 +153,7 @@ def _check_enough(folder: Path, n_files: int, n_usable: int, excluded: Sequence[
 def _make_manifest(
     name: str,
     recordings: dict[str, Recording],
-    captions: dict[str, str],
+    captions: dict[str, Caption],
     excluded: Sequence[Excluded],
     spec: DatasetSpec,
     audio_format: AudioFormat,
@@ -166,9 +168,10 @@ def _make_manifest(
             id=recording.content_hash[:ID_LENGTH],
             source=recording.source,
             audio=recording.audio,
-            caption=captions[recording.source],
+            caption=captions[recording.source].text,
             split=sides[recording.content_hash],
             duration_s=recording.n_samples / rate_hz,
+            caption_origins=captions[recording.source].origins,
         )
         for recording in ordered
     )

@@ -1,0 +1,97 @@
+"""The section `dataset.captions`."""
+
+from __future__ import annotations
+
+import operator
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from lora_bench.spec.caption_template import parse_template
+from lora_bench.spec.section import Prompt, Section, is_none
+
+Measured = Literal["bpm", "key", "tags"]
+MEASURED: tuple[Measured, ...] = ("bpm", "key", "tags")
+FieldName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,39}$")]
+# fields are excluded where they say nothing, so that finished runs from before them are still found
+
+
+def _is_everything(value: object) -> bool:
+    return value == list(MEASURED)
+
+
+class CaptionSpec(Section):
+    """The source of the training captions."""
+
+    text: Prompt | None = None
+    """One fixed caption for every track."""
+    source: Literal["text", "sidecar", "metadata"] | None = None
+    """`sidecar`: `song.txt` or `song.json` next to `song.wav`; `metadata`: csv files (`captions.csv`, with columns
+    `file` and `caption`) and `metadata.jsonl` (`file_name` and `caption`, `text` or `description` per line) in any
+    subfolder. Null is `text` if it is given, else any of the two that exists."""
+    file: Annotated[Path | None, Field(strict=False, exclude_if=is_none)] = None
+    """A csv or jsonl file of captions outside of the dataset's folder, such as one that `lora-bench captions` wrote; it
+    is used instead of those in the folder. Its file names are relative to the dataset's folder."""
+    template: Annotated[Prompt | None, Field(exclude_if=is_none)] = None
+    """Text with fields, such as `{genre}, {mood}, {bpm:.0f} bpm, {key}, {instruments}`. A field comes from the first of
+    these that has it: csv and metadata.jsonl, `song.json` and `song.txt`, `command`, tags in the file, folder names,
+    measurements of the audio. A part between commas whose field is missing is left out; brackets limit what is left
+    out, as in `{bpm:.0f} bpm[ in {key}]`."""
+    trigger: Annotated[Prompt | None, Field(exclude_if=is_none)] = None
+    """A word in front of every caption, to call the trained style by. The field `{trigger}` puts it elsewhere."""
+    folders: Annotated[list[FieldName], Field(exclude_if=operator.not_)] = []
+    """Fields that the names of the folders give, the outermost first: with `[artist, album]`, `Ann/First/song.wav`
+    has artist Ann and album First. `{folder}` is always the name of the innermost folder."""
+    command: Annotated[Prompt | None, Field(exclude_if=is_none)] = None
+    """A program that describes a track: `{path}` stands for the file (at the end if it is left out). It prints a
+    caption, or a JSON object of fields. It runs once per track and command, without a shell."""
+    measure: Annotated[list[Measured], Field(exclude_if=_is_everything)] = list(MEASURED)
+    """Fields of the template that are measured where nothing else gives them: bpm and key (librosa), and tags, genre,
+    mood and instruments (musicnn)."""
+
+    @field_validator("template")
+    @classmethod
+    def _can_be_parsed(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_template(value)
+        return value
+
+    @field_validator("command")
+    @classmethod
+    def _can_be_split(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                shlex.split(value)
+            except ValueError as error:
+                raise ValueError(
+                    f"`{value}` cannot be split into words ({error}); check its quotes"
+                ) from None
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> CaptionSpec:
+        if self.text is not None and self.source in {"sidecar", "metadata"}:
+            raise ValueError(
+                f"`text` is given, but `source` is `{self.source}`, so the text would not be used; remove one "
+                "of them"
+            )
+        for name in ("file", "template", "command"):
+            if self.text is not None and getattr(self, name) is not None:
+                raise ValueError(
+                    f"`text` is given, so `{name}` would not be used; remove one of them"
+                    + (", or write the text into the template" if name == "template" else "")
+                )
+        if self.file is not None and self.source == "sidecar":
+            raise ValueError("`file` is given, but `source` is `sidecar`; remove one of them")
+        if self.folders and self.template is None:
+            raise ValueError(
+                "`folders` gives fields to `template`, which is missing; add it, or remove `folders`"
+            )
+        return self
+
+    @property
+    def resolved_template(self) -> str | None:
+        """The template; that of a command alone is its caption. None if captions are taken as they are written."""
+        return self.template if self.template is not None or self.command is None else "{caption}"
