@@ -26,6 +26,7 @@ from lora_bench.runner.process_environment import choose_waiting, set_defaults
 VERBS = {
     "run": "run or resume an experiment, and write its report",
     "init": "inspect a folder of audio and write a commented spec for it",
+    "inspect": "look for faults in a folder of recordings and in its captions",
     "captions": "write the captions of a folder, and where they come from, to a file to edit and read back",
     "validate": "check specs and the files that they name, and list every problem with its place",
     "plan": "list the trials of a spec, why each one runs, and the time, memory and disk space it takes",

@@ -80,7 +80,7 @@ def test_every_verb_prints_where_the_terminal_has_few_letters(encoding: str, tmp
         ["score", "--reference", "audio", "--generated", "audio", "--metric", "mfcc20", "--json"],
         ["generate", spec, "--prompt", "音楽"], ["export", spec, "--to", "出力"],
         ["convert", "pocket", "--to", "出力"], ["init", "音楽"],
-        ["captions", "音楽", "--template", "音楽, {name}"], ["validate", "無い.yaml"],
+        ["captions", "音楽", "--template", "音楽, {name}"], ["inspect", "音楽"], ["validate", "無い.yaml"],
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "LC_ALL": "C", "TERM": "dumb", "COLUMNS": "20"}
     found = subprocess.run(
@@ -93,8 +93,8 @@ def test_every_verb_prints_where_the_terminal_has_few_letters(encoding: str, tmp
     codes = [line.split()[1:] for line in shown.splitlines() if line.startswith("VERB ")]
     assert [verb for verb, _ in codes] == [call[0] for call in calls]
     assert {verb for verb, _ in codes} == set(VERBS)
-    assert [code for _, code in codes][-3:] == ["2", "2", "2"]
-    assert {code for verb, code in codes[:-3] if verb not in {"status", "score", "doctor", "calibrate"}} == {
+    assert [code for _, code in codes][-4:] == ["2", "2", "2", "2"]
+    assert {code for verb, code in codes[:-4] if verb not in {"status", "score", "doctor", "calibrate"}} == {
         "0"
     }
     parts = shown.split("VERB ")

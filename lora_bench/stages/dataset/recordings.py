@@ -67,7 +67,7 @@ def prepare_recording(
         return Excluded(source, error.reason)
     facts = read_json(place / "facts.json")
     n_samples, peak = int(facts["n_samples"]), float(facts["peak"])
-    reason = _find_fault(n_samples / audio_format.sample_rate_hz, peak, min_track_s)
+    reason = find_fault(n_samples / audio_format.sample_rate_hz, peak, min_track_s)
     if reason is not None:
         return Excluded(source, reason)
     return Recording(source, content_hash, place / "audio.npy", n_samples)
@@ -98,7 +98,8 @@ def _save_npy(path: Path, audio: NDArray[np.float32]) -> None:
         stream.write(np.ascontiguousarray(audio).data)
 
 
-def _find_fault(duration_s: float, peak: float, min_track_s: float) -> str | None:
+def find_fault(duration_s: float, peak: float, min_track_s: float) -> str | None:
+    """Return why a recording is left out, in words; None if it is used."""
     if peak < SILENCE_PEAK:
         level = f"peak {20.0 * np.log10(peak):.0f} dBFS" if peak > 0.0 else "every sample is zero"
         return f"is silent ({level}; expected above {SILENCE_PEAK_DBFS:.0f} dBFS)"

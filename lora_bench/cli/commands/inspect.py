@@ -1,0 +1,88 @@
+"""`lora-bench inspect`: look for faults of recordings and captions before training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora_bench import api
+from lora_bench.cli.options import json_option, option, overrides_option, quiet_option, runs_dir_option
+from lora_bench.cli.progress_display import open_display
+from lora_bench.cli.tables import format_table, print_json
+from lora_bench.errors import EXIT_OK, UsageError
+from lora_bench.slugs import spell_path
+from lora_bench.spec.schema import DatasetSpec
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `lora-bench inspect`."""
+
+    source: Path = option(metavar="FOLDER|SPEC", help="a folder of recordings, or a spec with a dataset")
+    html: Path | None = option("--html", metavar="FILE", help="write a page with players")
+    overrides: Sequence[str] = overrides_option()
+    runs_dir: Path = runs_dir_option()
+    quiet: bool = quiet_option()
+    json: bool = json_option()
+
+
+def execute(options: Options) -> int:
+    """Decode every file, and print what is odd.
+
+    Raises:
+        UsageError: no such folder or spec, or a page inside of the folder.
+        DatasetError: the folder cannot be read.
+    """
+    folder, spec = _read_source(options)
+    if options.html is not None and options.html.absolute().resolve().is_relative_to(folder.resolve()):
+        raise UsageError(
+            f"--html {spell_path(options.html)}: lies in the folder of recordings, which lora_bench never writes to; "
+            "choose a place outside of it"
+        )
+    from lora_bench.stages.dataset.inspection import inspect_folder
+    from lora_bench.store import Store, to_jsonable, write_text
+
+    with open_display(quiet=options.quiet) as progress:
+        found = inspect_folder(folder, spec, Store(options.runs_dir / ".cache"), progress)
+    if options.html is not None:
+        from lora_bench.cli.inspection_page import write_inspection_page
+
+        write_text(options.html, write_inspection_page(found))
+    if options.json:
+        print_json({"summary": found.summarise(), "notes": found.notes, "tracks": to_jsonable(found.tracks)})
+        return EXIT_OK
+    for name, value in found.summarise().items():
+        print(f"{name}: {value}")
+    rows = [
+        (track.source, what)
+        for track in found.tracks
+        for what in (
+            *([f"left out: {track.left_out}"] if track.left_out else []),
+            *track.faults,
+            *([f"caption: {track.caption_fault}"] if track.caption_fault and not track.left_out else []),
+        )
+    ]
+    if rows:
+        print(format_table(("file", "what"), rows))
+    for note in found.notes:
+        print(note)
+    if options.html is not None:
+        print(f"page: {spell_path(options.html)}")
+    return EXIT_OK
+
+
+def _read_source(options: Options) -> tuple[Path, DatasetSpec]:
+    """Return the folder, and the dataset's section with its captions and shortest length."""
+    if options.source.is_dir():
+        if options.overrides:
+            raise UsageError(f"-o {options.overrides[0]}: overrides a spec, but {options.source} is a folder")
+        return options.source, DatasetSpec(path=options.source)
+    spec = api.load_spec(options.source, options.overrides, with_paths=True).spec.dataset
+    if spec.path is None:
+        raise UsageError(
+            f"{options.source}: its dataset is rendered (`{spec.builtin}`); expected a dataset with a path"
+        )
+    if not spec.path.is_dir():
+        raise UsageError(f"{spell_path(spec.path)}: is not a folder; expected a folder of recordings")
+    return spec.path, spec

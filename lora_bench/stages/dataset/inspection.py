@@ -1,0 +1,187 @@
+"""Inspection of a folder before training: facts and faults of each track, duplicates, captions that say nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pydantic import TypeAdapter
+
+from lora_bench.audio import Listing, list_folder
+from lora_bench.errors import AudioFileError, DatasetError
+from lora_bench.progress import Progress
+from lora_bench.spec.caption_template import parse_template
+from lora_bench.spec.captions import CaptionSpec
+from lora_bench.spec.schema import DatasetSpec
+from lora_bench.stages.dataset.captions import search_captions
+from lora_bench.stages.dataset.composing import Fields, compose
+from lora_bench.stages.dataset.metadata import match_lines, read_metadata
+from lora_bench.stages.dataset.track_facts import FACTS_VERSION, TrackFacts, measure_track
+from lora_bench.store import Store, hash_file, hash_json, read_json, write_json
+
+MAX_WORKERS = 4  # each holds one whole track
+_EMPTY_WORDS = re.compile(
+    r"(?i)(un)?(titled|known|named)|n/?a|none|null|todo|tbd|test|music|song|audio|track|sound|\W*|\d+|(track|song|audio)[\s_]*\d+"
+)
+
+
+@dataclass(frozen=True)
+class InspectedTrack:
+    """A file with what was found about it.
+
+    Attributes:
+        source: printable path relative to the folder.
+        facts: None if the file cannot be decoded.
+        left_out: why a run does not use it; None if it does.
+        faults: what is odd about the sound.
+        caption: None if there is none.
+        caption_fault: why the caption says nothing; None if it does, or if captions are composed from measurements.
+    """
+
+    source: str
+    facts: TrackFacts | None
+    left_out: str | None
+    faults: tuple[str, ...]
+    caption: str | None
+    caption_fault: str | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in a folder; `notes` are about captions as a whole."""
+
+    folder: Path
+    tracks: tuple[InspectedTrack, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def used(self) -> tuple[InspectedTrack, ...]:
+        """Return the tracks that a run uses."""
+        return tuple(track for track in self.tracks if track.left_out is None)
+
+    def summarise(self) -> dict[str, str]:
+        """Return totals and ranges of the used tracks, in words."""
+        facts = [track.facts for track in self.used if track.facts is not None]
+        if not facts:
+            return {"tracks": f"0 used, {len(self.tracks)} left out"}
+        durations = [fact.duration_s for fact in facts]
+        loud = sorted(fact.loudness_lufs for fact in facts if fact.loudness_lufs is not None)
+        return {
+            "tracks": f"{len(facts)} used, {len(self.tracks) - len(facts)} left out",
+            "minutes": f"{sum(durations) / 60:.1f}",
+            "durations": f"{min(durations):.1f} to {max(durations):.1f} s, median {statistics.median(durations):.1f} s",
+            "rates": _count(f"{fact.sample_rate_hz} Hz" for fact in facts),
+            "channels": _count(
+                {1: "mono", 2: "stereo"}.get(fact.channels, str(fact.channels)) for fact in facts
+            ),
+            "loudness": f"{loud[0]:.1f} to {loud[-1]:.1f} LUFS, median {statistics.median(loud):.1f}"
+            if loud
+            else "-",
+            "odd sound": f"{sum(bool(track.faults) for track in self.used)} tracks",
+            "captions that say nothing": f"{sum(track.caption_fault is not None for track in self.used)} tracks",
+        }
+
+
+def inspect_folder(folder: Path, spec: DatasetSpec, store: Store, progress: Progress) -> Inspection:
+    """Decode and judge every file of a folder; what was measured once is taken from the store.
+
+    Raises:
+        DatasetError: the folder cannot be read, or two captions contradict each other.
+        StoreError: the disk is full.
+    """
+    listing = list_folder(folder)
+    progress.start("inspect", len(listing.files))
+
+    def inspect(path: Path) -> tuple[str, TrackFacts | str]:
+        try:
+            return hash_file(path), _measure(path, store)
+        except AudioFileError as error:
+            return "", error.reason
+        except OSError as error:
+            return "", f"cannot be read ({error.strerror})"
+
+    found: dict[Path, tuple[str, TrackFacts | str]] = {}
+    pool = ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1))
+    try:
+        for path, result in zip(listing.files, pool.map(inspect, listing.files), strict=True):
+            found[path] = result
+            progress.advance(note=listing.name(path))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    captions, notes = _read_captions(listing, spec.captions)
+    counts = Counter(captions.values())
+    firsts: dict[str, str] = {}
+    tracks = [InspectedTrack(name, None, reason, (), None, None) for name, reason in listing.dropped.items()]
+    for path, (content_hash, facts) in found.items():
+        name = listing.name(path)
+        caption = captions.get(path.relative_to(listing.folder).as_posix())
+        fault = None if caption is None and notes else judge_caption(caption, name, counts, spec.captions)
+        if isinstance(facts, str):
+            tracks.append(InspectedTrack(name, None, facts, (), caption, None))
+            continue
+        first = firsts.setdefault(content_hash, name)
+        reason = (
+            f"has the same content as {first}" if first != name else facts.find_exclusion(spec.min_track_s)
+        )
+        faults = tuple(facts.list_faults()) if reason is None else ()
+        tracks.append(InspectedTrack(name, facts, reason, faults, caption, fault))
+    return Inspection(folder, tuple(tracks), tuple(notes))
+
+
+def _measure(path: Path, store: Store) -> TrackFacts:
+    key = hash_json({"version": FACTS_VERSION, "content": hash_file(path)}, length=32)
+    place = store.get_or_make(
+        "facts", key, lambda draft: write_json(draft / "facts.json", measure_track(path))
+    )
+    return TypeAdapter(TrackFacts).validate_python(read_json(place / "facts.json"))
+
+
+def _read_captions(listing: Listing, spec: CaptionSpec) -> tuple[dict[str, str], list[str]]:
+    """Return captions by path, and notes; a template is filled with what is written down, not with measurements."""
+    paths = [path.relative_to(listing.folder).as_posix() for path in listing.files]
+    try:
+        metadata = read_metadata(listing.folder, spec)
+        if spec.resolved_template is None:
+            found = search_captions(listing.folder, paths, spec, metadata, listing.dropped)
+            return found.captions, found.unmatched
+        template = parse_template(spec.resolved_template)
+        fields = Fields(listing.folder, spec, match_lines(metadata, paths, []))
+        composed = {track.path: compose(template, track)[0] for track in fields.gather(paths, ())}
+    except DatasetError as error:
+        return {}, [f"captions cannot be read: {error}"]
+    notes = [
+        "captions are composed by a template; measured fields are left out here (see `lora-bench captions`)"
+    ]
+    return {path: text for path, text in composed.items() if text}, [*notes, *fields.notes]
+
+
+def judge_caption(caption: str | None, name: str, counts: Mapping[str, int], spec: CaptionSpec) -> str | None:
+    """Return why a caption says nothing about its track; None if it says something."""
+    if caption is None:
+        return "no caption"
+    if spec.text is not None:
+        return None  # one text for all is a choice
+    if _EMPTY_WORDS.fullmatch(caption.strip()):
+        return "says nothing"
+    if _letters(caption) == _letters(PurePosixPath(name).stem):
+        return "is the file's name"
+    if re.search(r"https?://|</?\w+[^>]*>", caption):
+        return "holds a link or markup"
+    if 1 < counts[caption] == sum(counts.values()):
+        return "is the same for all tracks"
+    return None
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text.casefold())
+
+
+def _count(values: Iterable[str]) -> str:
+    counts = Counter(values)
+    return ", ".join(f"{value} ({n})" if len(counts) > 1 else value for value, n in counts.most_common(5))

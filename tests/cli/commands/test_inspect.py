@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from lora_bench.cli.main import main
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, save_sound):
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 48_000)).astype(np.float32)
+    songs = tmp_path / "songs"
+    for name, audio in {
+        "good.wav": noise, "mono.wav": noise[[0, 0]] * 0.9, "short.wav": noise[:, :9000], "silent.wav": noise * 0,
+        f"{EVIL[:12]}.wav": noise * 0.8,
+    }.items():  # fmt: skip
+        save_sound(songs / name, audio)
+    shutil.copy(songs / "good.wav", songs / "good copy.wav")
+    (songs / "broken.mp3").write_bytes(b"<!DOCTYPE html>")
+    for name, text in {"good": "warm and slow", "mono": "untitled", EVIL[:12]: f"a {EVIL}"}.items():
+        (songs / f"{name}.txt").write_text(text)
+    return songs
+
+
+def test_faults_are_listed_with_their_files_and_nothing_is_written_to_the_folder(folder, capsys):
+    before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+    assert main(["inspect", "songs", "--quiet"]) == 0
+    lines = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert "tracks: 3 used, 4 left out" in lines
+    assert "mono.wav mono in 2 channels" in lines
+    assert "mono.wav caption: says nothing" in lines
+    assert "good.wav left out: has the same content as good copy.wav" in lines
+    assert any(line.startswith("silent.wav left out: is silent") for line in lines)
+    assert any(line.startswith("short.wav left out: is too short (0.56 s") for line in lines)
+    assert any(line.startswith("broken.mp3 left out: ") for line in lines)
+    assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
+
+
+def test_json_holds_every_figure(folder, capsys):
+    assert main(["inspect", "songs", "--quiet", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    tracks = {track["source"]: track for track in found["tracks"]}
+    assert tracks["mono.wav"]["facts"]["is_false_stereo"] is True
+    assert tracks["silent.wav"]["facts"]["loudness_lufs"] is None
+    assert tracks["broken.mp3"]["facts"] is None
+    assert tracks["good copy.wav"]["caption_fault"] == "no caption"
+
+
+def test_the_page_has_a_player_for_each_track_and_escapes_names_and_captions(folder, capsys):
+    assert main(["inspect", "songs", "--quiet", "--html", "page.html"]) == 0
+    page = (folder.parent / "page.html").read_text(encoding="utf-8")
+    assert page.count("<audio ") == 3
+    assert EVIL not in page
+    assert EVIL[:12] + ".wav" not in page
+    assert "mono in 2 channels" in page
+
+
+def test_a_spec_gives_captions_and_the_shortest_length(folder, capsys):
+    spec = (
+        "schema: 1\ndataset: {path: songs, captions: {text: one for all}, min_track_s: 0.5}\nprompts: [x]\n"
+    )
+    (folder.parent / "spec.yaml").write_text(spec)
+    assert main(["inspect", "spec.yaml", "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    assert "tracks: 4 used, 3 left out" in shown
+    assert "captions that say nothing: 0 tracks" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["songs", "--html", "songs/page.html"],
+            "lies in the folder of recordings, which lora_bench never writes to",
+        ),
+        (["songs", "-o", "a=b"], "overrides a spec, but songs is a folder"),
+        (["quickstart"], "its dataset is rendered (`chiptune`)"),
+    ],
+)
+def test_wrong_places_are_refused(folder, capsys, words, message):
+    assert main(["inspect", *words]) == 2
+    assert message in capsys.readouterr().err
