@@ -51,7 +51,7 @@ class Track:
     caption: str
     split: Split
     duration_s: float
-    caption_origins: Mapping[str, str] = field(default_factory=dict[str, str])
+    caption_origins: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
 
 @dataclass(frozen=True)
