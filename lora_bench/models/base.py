@@ -285,6 +285,10 @@ class MusicModel(ABC):
             losses.append(F.cross_entropy(self._network.decoder.lm_heads[codebook](states).float(), wanted))
         return torch.stack(losses).mean()
 
+    def drop_text(self, state: TextState) -> TextState | None:  # noqa: ARG002
+        """Return the condition that replaces a caption's state when training drops the caption."""
+        return None
+
     def _batch_text(self, text_states: Sequence[TextState | None]) -> tuple[Tensor, Tensor | None]:
         """Return projected states [B, L, D] and a mask [B, L] (None if no state is padded)."""
         given = [state for state in text_states if state is not None]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
-from lora_bench.models.linears import pack_linears
+from lora_bench.models.linears import PackedLinear, pack_linears
 from lora_bench.models.lora import read_linear
 from lora_bench.models.records import DecoderLayerWeights, DecoderWeights, LayerNormWeights
 
@@ -22,19 +22,30 @@ def _read_norm(norm: nn.LayerNorm) -> LayerNormWeights:
 
 
 def _read_layer(layer: Any) -> DecoderLayerWeights:
-    own, text = layer.self_attn, layer.encoder_attn
+    own = layer.self_attn
     return DecoderLayerWeights(
         self_norm=_read_norm(layer.self_attn_layer_norm),
         self_qkv=pack_linears([read_linear(part) for part in (own.q_proj, own.k_proj, own.v_proj)]),
         self_out=pack_linears([read_linear(own.out_proj)]),
-        cross_norm=_read_norm(layer.encoder_attn_layer_norm),
-        cross_q=pack_linears([read_linear(text.q_proj)]),
-        cross_kv=pack_linears([read_linear(text.k_proj), read_linear(text.v_proj)]),
-        cross_out=pack_linears([read_linear(text.out_proj)]),
+        **_read_cross_attention(layer),
         ffn_norm=_read_norm(layer.final_layer_norm),
         ffn_in=pack_linears([read_linear(layer.fc1)]),
         ffn_out=pack_linears([read_linear(layer.fc2)]),
     )
+
+
+def _read_cross_attention(layer: Any) -> dict[str, Any]:
+    if not hasattr(layer, "encoder_attn"):
+        nothing = PackedLinear(layer.fc1.weight.new_empty(0, layer.embed_dim))
+        norm = _read_norm(layer.final_layer_norm)
+        return {"cross_norm": norm, "cross_q": nothing, "cross_kv": nothing, "cross_out": nothing}
+    text = layer.encoder_attn
+    return {
+        "cross_norm": _read_norm(layer.encoder_attn_layer_norm),
+        "cross_q": pack_linears([read_linear(text.q_proj)]),
+        "cross_kv": pack_linears([read_linear(text.k_proj), read_linear(text.v_proj)]),
+        "cross_out": pack_linears([read_linear(text.out_proj)]),
+    }
 
 
 class _LayersOnDemand(Sequence[DecoderLayerWeights]):

@@ -44,6 +44,7 @@ _SETTINGS = {
     "decoder": (
         "num_attention_heads", "activation_function", "scale_embedding", "audio_channels", "num_codebooks",
     ),
+    "melody": ("num_chroma", "chroma_length"),
 }  # fmt: skip
 
 
@@ -77,6 +78,8 @@ def identify_folder(folder: Path, name: str, network: Any = None) -> ModelIdenti
             state = cast("nn.Module", whole).state_dict()
             kept = {name: tensor for name, tensor in state.items() if name.startswith(group)}
             yield part, getattr(whole.config, part), drop_identity(kept)
+            if part == "decoder" and hasattr(whole.config, "chroma_length"):
+                yield "melody", whole.config, {}
 
     return _identify(key, (key, hash_all_weights(folder)), read_parts())
 

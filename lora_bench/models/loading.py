@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from lora_bench.models.audiocraft_library import require_audiocraft
 from lora_bench.models.base import MusicModel
@@ -11,6 +12,7 @@ from lora_bench.models.identity import identify_folder
 from lora_bench.models.model_files import find_model_folder, hash_weights
 from lora_bench.models.model_info import describe_network, is_trained, set_token_ids
 from lora_bench.models.network_parts import load_encoder, load_without_encoders
+from lora_bench.models.transformers_melody import TransformersMelody
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.spec.schema import ModelSpec
 
@@ -43,7 +45,8 @@ def load_model(spec: ModelSpec, *, device: str = "auto") -> MusicModel:
         codec_hash=identity.codec,
         trained=is_trained(folder.path),
     )
-    return TransformersMusicGen(
+    kind: Any = TransformersMelody if network.config.model_type == "musicgen_melody" else TransformersMusicGen
+    return kind(
         network,
         tokenizer,
         info,

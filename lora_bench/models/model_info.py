@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from transformers import MusicgenConfig, MusicgenForConditionalGeneration
+from transformers import MusicgenConfig, MusicgenMelodyConfig, PreTrainedModel
 
 from lora_bench.artifacts import AudioFormat
 from lora_bench.errors import ModelError
@@ -14,7 +14,7 @@ from lora_bench.models.delay_pattern import find_delays
 from lora_bench.models.records import ModelInfo
 
 
-def set_token_ids(network: MusicgenForConditionalGeneration) -> None:
+def set_token_ids(network: PreTrainedModel) -> None:
     """Set token ids that transformers 5 drops when it loads a config, but reads later."""
     decoder = cast("Any", network.config).decoder
     start_id = decoder.vocab_size if decoder.pad_token_id is None else decoder.pad_token_id
@@ -27,7 +27,7 @@ def set_token_ids(network: MusicgenForConditionalGeneration) -> None:
 
 
 def describe_network(
-    config: MusicgenConfig,
+    config: MusicgenConfig | MusicgenMelodyConfig,
     *,
     name: str,
     weights_hash: str,
@@ -53,6 +53,8 @@ def describe_network(
             f"codes, {decoder.vocab_size}"
         )
     delays = find_delays(decoder.num_codebooks, channels)
+    # a melody model's input begins with the states of the melody
+    n_before = config.chroma_length if isinstance(config, MusicgenMelodyConfig) else 0
     return ModelInfo(
         name=name,
         weights_hash=weights_hash,
@@ -61,7 +63,7 @@ def describe_network(
         n_codebooks=int(decoder.num_codebooks),
         codebook_size=int(decoder.vocab_size),
         delays=delays,
-        max_frames=int(decoder.max_position_embeddings) - max(delays),
+        max_frames=int(decoder.max_position_embeddings) - max(delays) - n_before,
         trained=trained,
         codec_hash=codec_hash,
     )

@@ -1,4 +1,4 @@
-"""Load a transformers MusicGen whole, or without text encoder and codec until they are needed.
+"""Load a transformers MusicGen (or MusicGen Melody) whole, or without text encoder and codec until they are needed.
 
 Training needs neither: codes and text states are cached.  In published MusicGen small they are 0.6 of 2.2 GiB, which
 stay free on a GPU.  On a CPU the gain is smaller: safetensors maps its files, and unused weights stay on the disk.
@@ -17,27 +17,34 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoTokenizer, MusicgenConfig, MusicgenForConditionalGeneration
+from transformers import (
+    AutoTokenizer,
+    MusicgenConfig,
+    MusicgenForConditionalGeneration,
+    MusicgenMelodyConfig,
+    MusicgenMelodyForConditionalGeneration,
+)
 
 from lora_bench.errors import ModelError
 from lora_bench.models.model_files import find_weight_files, hash_weights
 from lora_bench.models.quiet import quiet_transformers
 
 ENCODERS = ("text_encoder", "audio_encoder")
-PARTS = (*ENCODERS, "decoder", "enc_to_dec_proj")
+PARTS = (*ENCODERS, "decoder", "enc_to_dec_proj", "audio_enc_to_dec_proj")
+Network = MusicgenForConditionalGeneration | MusicgenMelodyForConditionalGeneration
 
 
-class _PartialMusicgen(MusicgenForConditionalGeneration):
-    """A MusicGen on torch's meta device, where it takes no memory; only its kept parts are filled.
+class _Partial:
+    """A model on torch's meta device, where it takes no memory; only its kept parts are filled.
 
     Args:
         config: of the whole model.
         kept: names of the parts; the others are None.
     """
 
-    def __init__(self, config: MusicgenConfig, *, kept: Collection[str]) -> None:
-        super().__init__(config)
+    def __init__(self, config: MusicgenConfig | MusicgenMelodyConfig, *, kept: Collection[str]) -> None:
         whole = cast("Any", self)
+        cast("Any", super()).__init__(config)
         self.tied = dict(whole.all_tied_weights_keys)
         names: list[str] = list(whole.state_dict())
         self.left_out = [name for name in names if _part_of(name) not in kept]
@@ -49,11 +56,24 @@ class _PartialMusicgen(MusicgenForConditionalGeneration):
         }
 
 
+class _PartialMusicgen(_Partial, MusicgenForConditionalGeneration): ...
+
+
+class _PartialMelody(_Partial, MusicgenMelodyForConditionalGeneration): ...
+
+
+# config, class while parts are read, class afterwards
+_KINDS: dict[str, tuple[Any, Any, Any]] = {
+    "musicgen": (MusicgenConfig, _PartialMusicgen, MusicgenForConditionalGeneration),
+    "musicgen_melody": (MusicgenMelodyConfig, _PartialMelody, MusicgenMelodyForConditionalGeneration),
+}
+
+
 def _part_of(name: str) -> str:
     return name.partition(".")[0]
 
 
-def load_network(folder: Path, name: str) -> tuple[MusicgenForConditionalGeneration, Any]:
+def load_network(folder: Path, name: str) -> tuple[Network, Any]:
     """Load a whole transformers MusicGen in float32 and its tokenizer.
 
     Raises:
@@ -62,7 +82,7 @@ def load_network(folder: Path, name: str) -> tuple[MusicgenForConditionalGenerat
     return read_network(folder, name, PARTS)[0], _read_tokenizer(folder, name)
 
 
-def load_without_encoders(folder: Path, name: str) -> tuple[MusicgenForConditionalGeneration, Any]:
+def load_without_encoders(folder: Path, name: str) -> tuple[Network, Any]:
     """Load a MusicGen whose `text_encoder` and `audio_encoder` are None; check that their weights exist.
 
     Raises:
@@ -103,9 +123,7 @@ def load_encoder(folder: Path, name: str, weights_hash: str, part: str) -> nn.Mo
     return cast("nn.Module", getattr(read_network(folder, name, [part])[0], part))
 
 
-def read_network(
-    folder: Path, name: str, kept: Collection[str]
-) -> tuple[MusicgenForConditionalGeneration, list[str]]:
+def read_network(folder: Path, name: str, kept: Collection[str]) -> tuple[Network, list[str]]:
     """Read a network with some parts, and list tensors of the other parts that the files seem to lack.
 
     Raises:
@@ -114,13 +132,14 @@ def read_network(
     with quiet_transformers():
         try:
             kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-            if kind != MusicgenConfig.model_type:
-                raise ModelError(f"model.id: {name}: a model of type {kind!r}, expected 'musicgen'")
-            config = MusicgenConfig.from_pretrained(folder, local_files_only=True)
+            if kind not in _KINDS:
+                expected = " or ".join(repr(each) for each in _KINDS)
+                raise ModelError(f"model.id: {name}: a model of type {kind!r}, expected {expected}")
+            config_class, partial_class, whole_class = _KINDS[kind]
             # a pair with `output_loading_info`, which the annotation does not say
-            loaded: Any = _PartialMusicgen.from_pretrained(
+            loaded: Any = partial_class.from_pretrained(
                 folder,
-                config=config,
+                config=config_class.from_pretrained(folder, local_files_only=True),
                 kept=kept,
                 **find_weight_files(folder).options,
                 dtype=torch.float32,
@@ -142,7 +161,7 @@ def read_network(
     absent = sorted({*network.left_out} - {*notes["unexpected_keys"]} - tied)
     network.all_tied_weights_keys = network.tied
     del network.tied, network.left_out
-    network.__class__ = MusicgenForConditionalGeneration  # PEFT writes the class's name next to an adapter
+    network.__class__ = whole_class  # PEFT writes the class's name next to an adapter
     return network, absent
 
 

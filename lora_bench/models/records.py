@@ -79,7 +79,8 @@ class DecoderLayerWeights:
 
     Attributes:
         self_qkv: [3 D, D], queries, keys and values in this order.
-        cross_kv: [2 D, D], keys and values from the projected text.
+        cross_kv: [2 D, D], keys and values from the projected text.  All cross-attention is empty, [0, D], in a model
+            that reads the text before the codes.
     """
 
     self_norm: LayerNormWeights
@@ -106,6 +107,8 @@ class DecoderWeights:
         heads: [K * codebook_size, D], without bias, so that guidance may be applied before them.
         activation: of the feed-forward part.
         start_id: token of codebooks before their first and after their last frame.
+        melody: states of the melody, before those of the text, in a model that reads both before the codes; None in
+            one with cross-attention.
     """
 
     embeddings: Tensor
@@ -117,6 +120,7 @@ class DecoderWeights:
     n_heads: int
     activation: Callable[[Tensor], Tensor]
     start_id: int
+    melody: Tensor | None = None
 
     @property
     def width(self) -> int:

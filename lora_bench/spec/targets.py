@@ -68,6 +68,12 @@ def spell_targets(targets: Any) -> Any:
 def explain_unmatched(term: str, names: Sequence[str], groups: Sequence[str] = ()) -> str:
     """What may have been meant by a target that matches none of `names`; begins with `; ` or is empty."""
     pattern = term.removeprefix(PATTERN_PREFIX)
+    is_cross = term == "cross_attention" or "encoder_attn" in term
+    if is_cross and not any("encoder_attn" in name for name in names):
+        return (
+            "; a melody model has no cross-attention, because its text is part of the decoder's input: use "
+            "`self_attention`"
+        )
     try:
         compiled = re.compile(pattern)
     except re.error:

@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,6 +30,7 @@ from lora_bench.models.decoding.kernels import choose_kernel, has_exact_int8
 from lora_bench.models.decoding.kv_cache import KeyValueCache
 from lora_bench.models.decoding.loop import BUCKET, EagerSteps, FixedSteps, Sampling, Steps, round_up
 from lora_bench.models.decoding.noise import draw_noise
+from lora_bench.models.decoding.prefixed_steps import PrefixedSteps
 from lora_bench.models.decoding.step import DecoderStep
 from lora_bench.models.delay_pattern import undelay_codes
 from lora_bench.models.memory import Halving, available_bytes
@@ -234,6 +235,8 @@ class Decoder:
         """Return the number of clips that take half of the free memory, at most `MAX_BATCH`."""
         weights, info, dtype = self._weights, self._info, self._model.dtype
         n_positions = self._count_positions(n_frames)
+        if weights.melody is not None:
+            n_positions += len(weights.melody) + len(self._text)
         halves = 2 if self._generation.guidance > 1.0 else 1
         item = torch.finfo(dtype).bits // 8
         past_item = torch.finfo(self._kernel.past_dtype(dtype)).bits // 8
@@ -305,10 +308,14 @@ class Decoder:
         )
         n_positions = self._count_positions(n_frames)
         dtype = self._kernel.past_dtype(self._model.dtype)
-        cache = KeyValueCache.allocate(self._weights, step.n_rows, n_positions, dtype)
-        if devices.is_gpu(self._device) and isinstance(step, DecoderStep):
-            steps: Steps = FixedSteps(step, cache, sampling, GraphRecorder(self._device))
+        if step.prefix is not None:
+            allocate = partial(KeyValueCache.allocate, self._weights, step.n_rows, dtype=dtype)
+            steps: Steps = PrefixedSteps(step, step.prefix, allocate, sampling)
+        elif devices.is_gpu(self._device) and isinstance(step, DecoderStep):
+            cache = KeyValueCache.allocate(self._weights, step.n_rows, n_positions, dtype)
+            steps = FixedSteps(step, cache, sampling, GraphRecorder(self._device))
         else:
+            cache = KeyValueCache.allocate(self._weights, step.n_rows, n_positions, dtype)
             steps = EagerSteps(step, cache, sampling)
         self._made = (n_clips, n_frames, steps)
         return steps

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from lora_bench.models.decoding.kernels import Kernel, Product
 from lora_bench.models.decoding.kv_cache import Past, round_up
+from lora_bench.models.decoding.prefix import Prefix
+from lora_bench.models.decoding.prefix import normalize as _normalize
 from lora_bench.models.records import (
     DecoderLayerWeights,
     DecoderWeights,
@@ -50,6 +52,11 @@ class TextReader:
         self.guidance = guidance
         self.codebooks = (info.n_codebooks, info.codebook_size)
         self.text: list[tuple[Tensor, Tensor]] = []
+        self.prefix: Prefix | None = None
+        if weights.melody is not None:
+            self.prefix = Prefix(weights, weights.melody, is_guided=self.is_guided)
+            nothing = weights.melody.new_empty(1, weights.n_heads, 0, weights.width // weights.n_heads)
+            self.text = [(nothing, nothing)] * len(weights.layers)
         self._n_heads = weights.n_heads
         self._embeddings = weights.embeddings.flatten(0, 1)
         self._offsets = torch.arange(info.n_codebooks, device=self._embeddings.device) * (
@@ -78,6 +85,8 @@ class TextReader:
         Returns:
             Whether they lie at new addresses.
         """
+        if self.prefix is not None:
+            return self.prefix.read(state)
         if self._state is not None and torch.equal(self._state, state):
             return False
         states = state.to(self._embeddings.device)
@@ -145,7 +154,9 @@ class DecoderStep(TextReader):
         """See `TextReader.read_text`."""
         held = self.text
         is_new = super().read_text(state)
-        return self._hold_text(held, self._text_unit) if is_new and self._text_unit is not None else is_new
+        if not is_new or self._text_unit is None or self.prefix is not None:
+            return is_new
+        return self._hold_text(held, self._text_unit)
 
     def _hold_text(self, held: list[tuple[Tensor, Tensor]], unit: int) -> bool:
         """Write the text into the memory of the last one, masked beyond its end; True if that was too short."""
@@ -177,9 +188,10 @@ class DecoderStep(TextReader):
         x = self.embed(tokens, position)
         for index, layer in enumerate(self._layers):
             x = x + self._attend_to_past(layer, _normalize(x, layer.self_norm), index, past)
-            captioned = x[:n_clips]
-            # the null half's cross-attention is zero: no bias, zero states
-            captioned += self._attend_to_text(layer, _normalize(captioned, layer.cross_norm), index)
+            if self.prefix is None:
+                captioned = x[:n_clips]
+                # the null half's cross-attention is zero: no bias, zero states
+                captioned += self._attend_to_text(layer, _normalize(captioned, layer.cross_norm), index)
             x = x + layer.ffn_out(self._activation(layer.ffn_in(_normalize(x, layer.ffn_norm))))
         x = _normalize(x, self._norm)
         if self.is_guided:
@@ -196,7 +208,3 @@ class DecoderStep(TextReader):
         query = layer.cross_q(x).view(1, len(x), self._n_heads, -1).transpose(1, 2)
         out = F.scaled_dot_product_attention(query, *self.text[index], attn_mask=self._text_mask)
         return layer.cross_out(out.transpose(1, 2).reshape(len(x), -1))
-
-
-def _normalize(x: Tensor, norm: LayerNormWeights) -> Tensor:
-    return F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps)

@@ -109,7 +109,10 @@ def _accumulate_gradient(run: TrainingRun) -> float:
     total = 0.0
     for part, cut in enumerate(_divide_into_passes(train, run.pass_size)):
         codes, valid_frames, texts = run.tokens.take(rows[cut])
-        conditions = [None if drop else text for text, drop in zip(texts, dropped[cut], strict=True)]
+        conditions = [
+            run.model.drop_text(text) if drop else text
+            for text, drop in zip(texts, dropped[cut], strict=True)
+        ]
         torch.manual_seed(noise_seed(run.seed, step, part))
         with autocast_steps(run.model, train):
             loss = run.model.training_loss(codes, valid_frames, conditions)
