@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import yaml
 
 from lora_bench.adapters.choose import ChosenTrial
+from lora_bench.forecast.shapes import find_shape
 from lora_bench.report.cells import DESCRIPTIVE, number_columns, text_columns
 from lora_bench.report.formatting import (
     MISSING,
@@ -37,6 +38,7 @@ from lora_bench.report.writers.markdown import write_markdown
 from lora_bench.results.records import Contrast, ScoreRecord
 from lora_bench.results.run_records import TrialResult
 from lora_bench.results.settings import read_section
+from lora_bench.spec.schema import ModelSpec
 
 MAX_PROMPTS = 40
 
@@ -124,7 +126,7 @@ def _build_card(chosen: ChosenTrial, facts: CardFacts, *, merged: bool) -> Itera
     yield from _build_data(view)
     yield from _build_scores(view, trial)
     yield from _build_training(trial)
-    yield from _build_loading(trial, facts, merged=merged)
+    yield from _build_loading(trial, facts, _name_class(chosen.plan.model), merged=merged)
 
 
 def _find_trial(chosen: ChosenTrial) -> TrialResult:
@@ -236,12 +238,19 @@ def _build_training(trial: TrialResult) -> Iterator[Block]:
     yield Bullets(tuple(facts))
 
 
-def _build_loading(trial: TrialResult, facts: CardFacts, *, merged: bool) -> Iterator[Block]:
+def _name_class(model: ModelSpec) -> str:
+    """Return the name of transformers' class for a model."""
+    shape = find_shape(model)
+    is_melody = shape is not None and shape.decoder.melody is not None
+    return "MusicgenMelodyForConditionalGeneration" if is_melody else "MusicgenForConditionalGeneration"
+
+
+def _build_loading(trial: TrialResult, facts: CardFacts, class_name: str, *, merged: bool) -> Iterator[Block]:
     yield Heading(2, "How to load", "load")
     if merged:
         code = (
-            "from transformers import AutoTokenizer, MusicgenForConditionalGeneration\n\n"
-            f'model = MusicgenForConditionalGeneration.from_pretrained("{facts.name}")\n'
+            f"from transformers import AutoTokenizer, {class_name}\n\n"
+            f'model = {class_name}.from_pretrained("{facts.name}")\n'
             f'tokenizer = AutoTokenizer.from_pretrained("{facts.name}")\n'
         )
     else:
@@ -252,9 +261,9 @@ def _build_loading(trial: TrialResult, facts: CardFacts, *, merged: bool) -> Ite
         if facts.base_name == "pocket":
             base = "from lora_bench.models.pocket import pocket_folder\n\nbase = pocket_folder()"
         code = (
-            "from peft import PeftModel\nfrom transformers import AutoTokenizer, MusicgenForConditionalGeneration\n"
+            f"from peft import PeftModel\nfrom transformers import AutoTokenizer, {class_name}\n"
             f"{base}\n"
-            "model = MusicgenForConditionalGeneration.from_pretrained(base)\n"
+            f"model = {class_name}.from_pretrained(base)\n"
             f'model = PeftModel.from_pretrained(model, "{facts.name}").eval()\n'
             "tokenizer = AutoTokenizer.from_pretrained(base)\n"
         )

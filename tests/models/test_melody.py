@@ -16,8 +16,10 @@ from support.melody_model import CHROMA_LENGTH, save_random_melody
 from transformers import MusicgenMelodyForConditionalGeneration
 
 from benchmarks.random_model import TINY, TINY_STEREO
+from lora_bench.cli.model_rehearsal import rehearse_model
 from lora_bench.errors import ModelError, NoModulesMatchedError
 from lora_bench.models import load_model
+from lora_bench.models.bridges.conversion import convert
 from lora_bench.models.decoding.decoder import Decoder, generate_batches, generate_codes
 from lora_bench.models.delay_pattern import delay_codes
 from lora_bench.models.identity import identify_folder
@@ -274,3 +276,36 @@ def test_a_saved_adapter_loads_in_plain_peft(
     assert not torch.allclose(before, expected, atol=1e-3)
     melody.load_adapter(tmp_path / "adapter")
     assert torch.equal(melody.network(**ids, decoder_input_ids=codes[0]).logits, expected)
+
+
+def test_an_adapter_folds_into_weights_that_plain_transformers_loads(
+    mono: TransformersMelody, mono_folder: Path, add_adapter: AddAdapter, tmp_path: Path
+) -> None:
+    add_adapter(mono, LoraSpec(rank=4, targets="all", dropout=0.0))
+    mono.save_adapter(tmp_path / "adapter")
+    source = Path(shutil.copytree(mono_folder, tmp_path / "source"))
+    (source / "preprocessor_config.json").write_text("{}")  # the melody's, which is kept as it is
+    merged = tmp_path / "merged"
+    convert(str(source), merged, library="transformers", adapter=tmp_path / "adapter", base=None)
+    assert (merged / "preprocessor_config.json").read_text() == "{}"
+    with quiet_transformers():
+        plain = MusicgenMelodyForConditionalGeneration.from_pretrained(merged)
+    codes, ids = make_codes(mono, 1, 12), mono._tokenizer([PROMPT], return_tensors="pt")
+    expected = mono.network(**ids, decoder_input_ids=codes[0]).logits
+    found = plain(**ids, decoder_input_ids=codes[0]).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_audiocrafts_form_is_refused(mono_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="a melody model, expected a text-to-music MusicGen"):
+        convert(str(mono_folder), tmp_path / "export", library="audiocraft", adapter=None, base=None)
+    assert not (tmp_path / "export").exists()
+    pytest.importorskip("audiocraft", reason="the audiocraft extra is not installed")
+    with pytest.raises(ModelError, match=r"leave out model\.backend audiocraft"):
+        load_model(ModelSpec(id=str(mono_folder), backend="audiocraft"), device="cpu")
+
+
+def test_doctor_loads_and_describes_it(mono_folder: Path) -> None:
+    found = {finding.name: finding.detail for finding in rehearse_model(str(mono_folder))}
+    assert found["identity"] == identify_folder(mono_folder, "melody").weights
+    assert found["loading"] == "loads offline, as in a run"

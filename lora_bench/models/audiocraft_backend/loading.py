@@ -11,7 +11,7 @@ import torch
 from lora_bench.models.audiocraft_backend.musicgen import AudiocraftMusicGen
 from lora_bench.models.audiocraft_backend.networks import build_codec
 from lora_bench.models.bridges.exports import find_audiocraft_files, read_parts
-from lora_bench.models.bridges.parts import MusicGenParts, take_apart
+from lora_bench.models.bridges.parts import MusicGenParts, require_cross_attention, take_apart
 from lora_bench.models.device import choose_dtype
 from lora_bench.models.identity import identify_folder, identify_parts
 from lora_bench.models.model_files import find_model_folder, hash_weights
@@ -36,7 +36,7 @@ def load_audiocraft_model(spec: ModelSpec, device: torch.device) -> AudiocraftMu
     if files is None:
         folder = find_model_folder(spec)
         network, tokenizer = load_network(folder.path, spec.id)
-        parts = take_apart(network, tokenizer)
+        parts = take_apart(require_cross_attention(network, spec.id), tokenizer)
         place, hub_id, files_hash = folder.path, folder.hub_id, hash_weights(folder.path)
         identity = identify_folder(place, spec.id, network)
         # not all of `parts`, which would keep the encoders in memory

@@ -18,18 +18,20 @@ from transformers import (
 from lora_bench.errors import UsageError
 from lora_bench.models.bridges.adapters import Library, is_adapter, is_audiocraft_adapter, rename_adapter
 from lora_bench.models.bridges.exports import find_audiocraft_files, read_parts, write_export
-from lora_bench.models.bridges.parts import put_together, take_apart
+from lora_bench.models.bridges.parts import put_together, require_cross_attention, take_apart
 from lora_bench.models.identity import identify_folder, identify_parts
 from lora_bench.models.lora import check_adapter, load_adapter
 from lora_bench.models.model_files import find_model_folder
 from lora_bench.models.model_info import set_token_ids
-from lora_bench.models.network_parts import load_network
+from lora_bench.models.network_parts import Network, load_network
 from lora_bench.models.quiet import quiet_transformers
 from lora_bench.spec.schema import ModelSpec
 from lora_bench.store import make_folder
 
 # as Meta published them for MusicGen
 SAMPLING = {"do_sample": True, "top_k": 250, "guidance_scale": 3.0}
+# they need torchaudio to be read or made
+MELODY_PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 NOTES = "pocket.json"  # says whether the weights are trained
 
 
@@ -92,8 +94,9 @@ def write_merged(model: ModelSpec, adapter: Path, folder: Path) -> None:
 class _OpenModel:
     """A model in memory, its folder, and the library whose form the folder has."""
 
-    network: MusicgenForConditionalGeneration
+    network: Network
     tokenizer: PreTrainedTokenizerBase
+    name: str
     place: Path
     form: Library
 
@@ -112,16 +115,19 @@ def _open_model(spec: ModelSpec, adapter: Path | None) -> _OpenModel:
     if adapter is not None:
         check_adapter(adapter, model_name=spec.id, weights_hash=identity.weights)
         network = _fold_in(network, adapter)
-    return _OpenModel(network, tokenizer, place, "transformers" if files is None else "audiocraft")
+    form: Library = "transformers" if files is None else "audiocraft"
+    return _OpenModel(network, tokenizer, spec.id, place, form)
 
 
 def _write_model(model: _OpenModel, library: Library, folder: Path) -> None:
     if library == "audiocraft":
-        write_export(take_apart(model.network, model.tokenizer), folder)
+        write_export(take_apart(require_cross_attention(model.network, model.name), model.tokenizer), folder)
+        copied = (NOTES,)
     else:
-        _write_transformers(model.network, model.tokenizer, folder)
-    if (model.place / NOTES).is_file():
-        shutil.copyfile(model.place / NOTES, folder / NOTES)
+        copied = (NOTES, *_write_transformers(model.network, model.tokenizer, folder))
+    for name in copied:
+        if (model.place / name).is_file():
+            shutil.copyfile(model.place / name, folder / name)
 
 
 def _hash_model(source: str) -> str:
@@ -132,7 +138,7 @@ def _hash_model(source: str) -> str:
     return identify_parts(*read_parts(files)).weights
 
 
-def _fold_in(network: MusicgenForConditionalGeneration, adapter: Path) -> MusicgenForConditionalGeneration:
+def _fold_in(network: Network, adapter: Path) -> Network:
     """Fold an adapter, under either library's names, into the network's weights."""
     with tempfile.TemporaryDirectory() as parent, quiet_transformers():
         if is_audiocraft_adapter(adapter):
@@ -142,8 +148,9 @@ def _fold_in(network: MusicgenForConditionalGeneration, adapter: Path) -> Musicg
 
 
 def _write_transformers(
-    network: MusicgenForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, folder: Path
-) -> None:
+    network: Network, tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> tuple[str, ...]:
+    """Write a model, and return names of files that the source's folder has more to give."""
     generation: Any = network.generation_config
     for name, value in SAMPLING.items():
         if getattr(generation, name, None) in (None, False, 1.0, 50):  # transformers' own defaults
@@ -157,5 +164,8 @@ def _write_transformers(
     with quiet_transformers():
         network.save_pretrained(folder)
         tokenizer.save_pretrained(str(folder))
+        if not isinstance(network, MusicgenForConditionalGeneration):
+            return MELODY_PROCESSOR
         extractor.save_pretrained(folder)
         MusicgenProcessor(feature_extractor=extractor, tokenizer=tokenizer).save_pretrained(folder)
+    return ()

@@ -11,6 +11,7 @@ from transformers import MusicgenConfig, MusicgenForConditionalGeneration
 
 from lora_bench.errors import ModelError
 from lora_bench.models.bridges.tensors import NOT_STORED, is_identity
+from lora_bench.models.network_parts import Network
 from lora_bench.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -39,6 +40,20 @@ class MusicGenParts:
     def has_projection(self) -> bool:
         """Whether text states are projected."""
         return f"{PROJECTION}.weight" in self.decoder_state
+
+
+def require_cross_attention(network: Network, name: str) -> MusicgenForConditionalGeneration:
+    """Return a network that has a form on audiocraft's classes here.
+
+    Raises:
+        ModelError: it is a melody model.
+    """
+    if isinstance(network, MusicgenForConditionalGeneration):
+        return network
+    raise ModelError(
+        f"model.id: {name}: a melody model, expected a text-to-music MusicGen: melody models run in transformers' "
+        "form only; leave out model.backend audiocraft, or convert with --form transformers"
+    )
 
 
 def take_apart(

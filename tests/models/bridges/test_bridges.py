@@ -195,9 +195,12 @@ def test_what_is_not_supported_is_named(change: dict[str, Any], message: str) ->
         decoder_config_from_audiocraft(config, 50.0, "some model")
 
 
-def test_melody_models_are_refused_when_the_spec_is_read() -> None:
-    with pytest.raises(ValueError, match="not a text-to-music MusicGen"):
+def test_melody_models_are_refused_on_audiocraft_when_the_spec_is_read() -> None:
+    with pytest.raises(ValueError, match="is a melody model, and backend is `audiocraft`"):
         ModelSpec(id="facebook/musicgen-stereo-melody-large", backend="audiocraft")
+    with pytest.raises(ValueError, match="not a text-to-music MusicGen"):
+        ModelSpec(id="facebook/musicgen-style")
+    ModelSpec(id="facebook/musicgen-stereo-melody-large")
     ModelSpec(id="facebook/musicgen-stereo-large", backend="audiocraft")
 
 
