@@ -137,7 +137,8 @@ def estimate_training(
     sizes = shape.decoder
     n_frames = -(-round(clip_s * shape.sample_rate_hz) // shape.hop_samples)
     delay = sizes.n_codebooks // shape.channels - 1  # the last codebook's, see models/delay_pattern.py
-    n_positions = train.batch_size * (n_frames + delay)
+    n_before = 0 if sizes.melody is None else sizes.melody.chroma_length + CAPTION_TOKENS
+    n_positions = train.batch_size * (n_before + n_frames + delay)
     n_codes = train.batch_size * n_frames
     adapter = size_adapter(shape, lora)
     adapted, _ = match_targets(lora.targets, shape.linears)
@@ -167,7 +168,7 @@ def count_decoder(shape: ModelShape) -> int:
     sizes = shape.decoder
     linears = sum(linear.n_in * linear.n_out for linear in shape.linears if linear.group != "conditioning")
     embeddings = sizes.n_codebooks * (sizes.codebook_size + 1) + sizes.max_positions
-    norms = 2 * (3 * sizes.n_layers + 1)
+    norms = 2 * ((2 if sizes.melody else 3) * sizes.n_layers + 1)
     return linears + (embeddings + norms) * sizes.width
 
 
@@ -216,12 +217,15 @@ class _Pass:
 
     def _keep_layer(self, adapted: Sequence[Linear]) -> int:
         sizes, product = self.sizes, self.arithmetic.product
-        # three norms keep their inputs, means and deviations
-        per_position = 3 * (sizes.width * self._stream + 2 * FLOAT32)
+        is_melody = sizes.melody is not None
+        # three norms keep their inputs, means and deviations; two without attention to the text
+        per_position = (2 if is_melody else 3) * (sizes.width * self._stream + 2 * FLOAT32)
         # flash attention keeps queries, keys, values, output and one log-sum per head: of itself, then of the text
         per_position += 4 * sizes.width * product + sizes.n_heads * FLOAT32
-        per_position += 2 * sizes.width * product + sizes.n_heads * FLOAT32
-        per_text = 2 * sizes.width * product
+        per_text = 0
+        if not is_melody:
+            per_position += 2 * sizes.width * product + sizes.n_heads * FLOAT32
+            per_text = 2 * sizes.width * product
         per_position += sizes.ffn_width * product  # GELU keeps its input
         kept: set[str] = set()
         for linear in adapted:
@@ -234,7 +238,8 @@ class _Pass:
         constant = 0
         if self.arithmetic.is_autocast:
             # frozen weights are rounded anew in each call, and the rounded ones are kept; adapters' once
-            constant += HALF * (8 * sizes.width**2 + 2 * sizes.width * sizes.ffn_width)
+            n_products = 4 if is_melody else 8
+            constant += HALF * (n_products * sizes.width**2 + 2 * sizes.width * sizes.ffn_width)
             constant += HALF * sum(self.lora.rank * (linear.n_in + linear.n_out) for linear in adapted)
         if self.lora.use_dora:
             constant += sum(FLOAT32 * linear.n_in * linear.n_out for linear in adapted)

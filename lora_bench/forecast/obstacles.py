@@ -10,7 +10,7 @@ from lora_bench.errors import ModelError
 from lora_bench.forecast.shapes import config_files
 from lora_bench.spec.schema import ModelSpec
 
-SUPPORTED_TYPE = "musicgen"
+SUPPORTED_TYPES = ("musicgen", "musicgen_melody")
 
 
 def find_obstacle(model: ModelSpec) -> str | None:
@@ -24,10 +24,11 @@ def find_obstacle(model: ModelSpec) -> str | None:
         )
     for place in config_files(model):
         kind = _read_type(place)
+        if kind == "musicgen_melody" and model.backend == "audiocraft":
+            return "it is a melody model, which runs in transformers' form only; leave out model.backend audiocraft"
         if kind is not None:
-            return (
-                None if kind == SUPPORTED_TYPE else f"it is of type {kind!r}, and only MusicGen is supported"
-            )
+            is_known = kind in SUPPORTED_TYPES
+            return None if is_known else f"it is of type {kind!r}, and only MusicGen is supported"
     return _find_obstacle_in_export(model)
 
 

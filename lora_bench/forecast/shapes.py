@@ -43,6 +43,14 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class MelodySizes:
+    """Sizes of a melody model's first states, with the defaults of its config: their number, and pitch classes."""
+
+    chroma_length: int = 235
+    num_chroma: int = 12
+
+
+@dataclass(frozen=True)
 class DecoderSizes:
     """Sizes of the decoder, and of the states that it reads the text from."""
 
@@ -54,6 +62,8 @@ class DecoderSizes:
     n_codebooks: int
     codebook_size: int
     max_positions: int = MAX_POSITIONS
+    melody: MelodySizes | None = None
+    """None in a model that attends to the text instead of reading it before the codes."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +100,11 @@ def find_shape(model: ModelSpec) -> ModelShape | None:
             return shape
     owner, _, name = model.id.partition("/")
     size = name.removeprefix("musicgen-").removeprefix("stereo-")
+    melody = MelodySizes() if size.startswith("melody") else None
+    if melody is not None:
+        size = size.removeprefix("melody").removeprefix("-") or "medium"
     if owner == "facebook" and name.startswith("musicgen-") and size in _PUBLISHED:
-        return _published_shape(size, is_stereo=name.startswith("musicgen-stereo-"))
+        return _published_shape(size, is_stereo=name.startswith("musicgen-stereo-"), melody=melody)
     return None
 
 
@@ -138,10 +151,12 @@ class _CodecConfig(CodecSizes):
 class _Config:
     """Sizes in a MusicGen's config.json."""
 
-    model_type: Literal["musicgen"]
+    model_type: Literal["musicgen", "musicgen_melody"]
     decoder: _DecoderConfig
     audio_encoder: _CodecConfig
     text_encoder: TextEncoderSizes
+    chroma_length: int = MelodySizes.chroma_length
+    num_chroma: int = MelodySizes.num_chroma
 
 
 @cache
@@ -165,12 +180,17 @@ def _read_config(place: Path) -> ModelShape | None:
         n_codebooks=decoder.num_codebooks,
         codebook_size=decoder.vocab_size,
         max_positions=decoder.max_position_embeddings,
+        melody=MelodySizes(config.chroma_length, config.num_chroma)
+        if config.model_type == "musicgen_melody"
+        else None,
     )
     channels = decoder.audio_channels
     return ModelShape(
         linears=_list_linears(sizes),
         decoder=sizes,
-        n_frozen=count_text_encoder(text) + count_codec(codec, sizes.n_codebooks // channels),
+        n_frozen=count_text_encoder(text)
+        + count_codec(codec, sizes.n_codebooks // channels)
+        + _count_melody(sizes),
         sample_rate_hz=codec.sampling_rate,
         channels=channels,
         hop_samples=math.prod(codec.upsampling_ratios),
@@ -178,7 +198,14 @@ def _read_config(place: Path) -> ModelShape | None:
     )
 
 
-def _published_shape(size: str, *, is_stereo: bool) -> ModelShape:
+def _count_melody(sizes: DecoderSizes) -> int:
+    """Return the numbers in the projection of the melody's states."""
+    if sizes.melody is None or sizes.melody.num_chroma == sizes.width:
+        return 0
+    return (sizes.melody.num_chroma + 1) * sizes.width
+
+
+def _published_shape(size: str, *, is_stereo: bool, melody: MelodySizes | None) -> ModelShape:
     n_layers, width, ffn_width, n_heads = _PUBLISHED[size]
     channels = 2 if is_stereo else 1
     sizes = DecoderSizes(
@@ -189,8 +216,9 @@ def _published_shape(size: str, *, is_stereo: bool) -> ModelShape:
         text_width=TextEncoderSizes().d_model,
         n_codebooks=4 * channels,
         codebook_size=2048,
+        melody=melody,
     )
-    n_frozen = count_text_encoder(TextEncoderSizes()) + count_codec(ENCODEC_32KHZ, 4)
+    n_frozen = count_text_encoder(TextEncoderSizes()) + count_codec(ENCODEC_32KHZ, 4) + _count_melody(sizes)
     return ModelShape(_list_linears(sizes), sizes, n_frozen, 32_000, channels, 640, "published sizes")
 
 
@@ -198,9 +226,12 @@ def _list_linears(sizes: DecoderSizes) -> tuple[Linear, ...]:
     """The layers under the names that they have in transformers."""
     width, ffn_width = sizes.width, sizes.ffn_width
     found: list[Linear] = []
+    attentions = [("self_attn", "self_attention"), ("encoder_attn", "cross_attention")]
+    if sizes.melody is not None:
+        del attentions[1]
     for layer in range(sizes.n_layers):
         stem = f"decoder.model.decoder.layers.{layer}"
-        for attention, group in (("self_attn", "self_attention"), ("encoder_attn", "cross_attention")):
+        for attention, group in attentions:
             found += [
                 Linear(f"{stem}.{attention}.{part}", group, width, width)
                 for part in ("k_proj", "v_proj", "q_proj", "out_proj")

@@ -19,7 +19,8 @@ from lora_bench.spec.section import Section, Seed, is_none
 from lora_bench.spec.words import suggest
 
 # published by Meta beside MusicGen, and conditioned on more than text or not autoregressive
-UNSUPPORTED_MODEL = re.compile(r"facebook/(musicgen-(stereo-)?(melody|style)|magnet|audiogen|jasco)")
+UNSUPPORTED_MODEL = re.compile(r"facebook/(musicgen-style|magnet|audiogen|jasco)")
+MELODY_MODEL = re.compile(r"facebook/musicgen-(stereo-)?melody")
 TARGET_WORDS = ("self_attention", "cross_attention", "attention", "ffn", "heads", "conditioning", "all")
 
 
@@ -40,11 +41,20 @@ class ModelSpec(Section):
     def _text_to_music(cls, value: str) -> str:
         if UNSUPPORTED_MODEL.match(value):
             raise ValueError(
-                f"`{value}` is not a text-to-music MusicGen (melody and style models also take audio as a "
-                "prompt), and no backend supports it; use facebook/musicgen-small, -medium, -large or their "
-                "stereo versions"
+                f"`{value}` is not a text-to-music MusicGen (style models also take audio as a prompt), and no "
+                "backend supports it; use facebook/musicgen-small, -medium, -large, -melody or their stereo "
+                "versions"
             )
         return value
+
+    @model_validator(mode="after")
+    def _melody_on_transformers(self) -> ModelSpec:
+        if self.backend == "audiocraft" and MELODY_MODEL.match(self.id):
+            raise ValueError(
+                f"`{self.id}` is a melody model, and backend is `audiocraft`, which does not support it here; use "
+                "backend `transformers`"
+            )
+        return self
 
 
 class SplitSpec(Section):

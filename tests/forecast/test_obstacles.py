@@ -66,8 +66,19 @@ def test_nothing_speaks_against_models_that_are_supported_or_not_here(
     assert find_obstacle(ModelSpec(id=str(export_folder), backend="audiocraft")) is None
 
 
-def test_a_melody_model_of_transformers_is_named(tmp_path: Path) -> None:
-    assert "is of type 'musicgen_melody'" in str(find_obstacle(save_config(tmp_path, "musicgen_melody")))
+def test_a_melody_model_is_refused_on_audiocraft_only(tmp_path: Path) -> None:
+    pytest.importorskip("audiocraft", reason="the audiocraft extra is not installed")
+    model = save_config(tmp_path, "musicgen_melody")
+    assert find_obstacle(model) is None
+    found = find_obstacle(model.model_copy(update={"backend": "audiocraft"}))
+    assert (
+        found
+        == "it is a melody model, which runs in transformers' form only; leave out model.backend audiocraft"
+    )
+
+
+def test_a_model_of_another_kind_is_named(tmp_path: Path) -> None:
+    assert "is of type 't5'" in str(find_obstacle(save_config(tmp_path, "t5")))
 
 
 def test_audiocrafts_form_on_the_other_backend_is_named(export_folder: Path) -> None:
