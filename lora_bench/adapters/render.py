@@ -15,6 +15,7 @@ from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding.decoder import generate_codes
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.progress import Progress
+from lora_bench.spec.kinds import LOW_RANK
 
 MAGNITUDE, UP = ".lora_magnitude_vector.", ".lora_B."
 
@@ -87,7 +88,12 @@ def _set_adapter(model: MusicModel, adapter: Path, trial: TrialPlan, scale: floa
     if scale == 0.0:
         model.remove_adapter()
         return
-    magnitudes = _base_magnitudes(model, trial) if scale != 1.0 and trial.lora and trial.lora.use_dora else {}
+    kind = "lora" if trial.lora is None else trial.lora.kind
+    if scale != 1.0 and kind not in LOW_RANK:
+        raise UsageError(
+            f"--scale {scale:g}: the update of kind {kind} has no strength between; expected 0 (the base model) or 1"
+        )
+    magnitudes = _base_magnitudes(model, trial) if scale != 1.0 and trial.lora and trial.lora.is_dora else {}
     model.load_adapter(adapter)
     if scale != 1.0:
         scale_adapter(model, scale, magnitudes)

@@ -14,6 +14,7 @@ from lora_bench.forecast import Outcome, describe_accuracy, find_obstacle, read_
 from lora_bench.forecast.held_out import describe_few_tracks
 from lora_bench.planning.plan import MANY_TRIALS, ExperimentPlan, TrialPlan
 from lora_bench.runner.search.optuna import INSTALL
+from lora_bench.spec.kinds import has_setting
 
 HEAD = (
     "trial", "rank", "alpha", "targets", "steps", "seed", "modules", "params", "adapter", "memory", "disk",
@@ -59,7 +60,10 @@ def _describe_lora(trial: TrialPlan) -> tuple[str, str, str, str]:
     if trial.lora is None or trial.train is None:
         return ("-", "-", "-", "-")
     targets = trial.lora.targets if isinstance(trial.lora.targets, str) else " ".join(trial.lora.targets)
-    return (str(trial.lora.rank), f"{trial.lora.resolved_alpha:g}", targets, str(trial.train.steps))
+    kind = trial.lora.kind
+    rank = str(trial.lora.rank) if has_setting(kind, "rank") else "-"
+    alpha = f"{trial.lora.resolved_alpha:g}" if has_setting(kind, "alpha") else "-"
+    return (rank, alpha, targets, str(trial.train.steps))
 
 
 def write_notes(

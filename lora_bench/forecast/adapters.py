@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lora_bench.forecast.kinds import count_shared, find_misfits, list_weighted_parts, size_layer
 from lora_bench.forecast.shapes import Linear, ModelShape
 from lora_bench.spec.schema import LoraSpec
 from lora_bench.spec.targets import explain_unmatched, match_term, split_targets
@@ -32,16 +33,21 @@ class AdapterSize:
 
 def size_adapter(shape: ModelShape, lora: LoraSpec) -> AdapterSize:
     """Return the size of an adapter on a model."""
-    matched, problem = match_targets(lora.targets, shape.linears)
+    matched, problem = match_targets(lora.targets, list_trainable(shape, lora))
     counts: dict[str, int] = {}
     for linear in matched:
         counts[linear.group] = counts.get(linear.group, 0) + 1
-    n_params = sum(lora.rank * (linear.n_in + linear.n_out) for linear in matched)
-    if lora.use_dora:
-        n_params += sum(linear.n_out for linear in matched)
-    n_tensors = len(matched) * (3 if lora.use_dora else 2)
-    n_bytes = BYTES_PER_PARAMETER * n_params + HEADER_BYTES_PER_TENSOR * n_tensors
-    return AdapterSize(counts, n_params, n_bytes, problem)
+    sizes = [size_layer(lora, linear) for linear in matched]
+    shared = count_shared(lora, matched)
+    n_tensors = sum(size.n_tensors for size in sizes) + (2 if shared else 0)
+    n_saved = sum(size.saved for size in sizes) + shared
+    n_bytes = BYTES_PER_PARAMETER * n_saved + HEADER_BYTES_PER_TENSOR * n_tensors
+    return AdapterSize(counts, sum(size.trained for size in sizes), n_bytes, problem)
+
+
+def list_trainable(shape: ModelShape, lora: LoraSpec) -> tuple[Linear, ...]:
+    """List the modules that the targets of a kind choose from."""
+    return list_weighted_parts(shape) if lora.kind == "full" else shape.linears
 
 
 def match_targets(targets: str | Sequence[str], linears: Sequence[Linear]) -> tuple[list[Linear], str | None]:
@@ -63,15 +69,19 @@ def match_targets(targets: str | Sequence[str], linears: Sequence[Linear]) -> tu
 
 
 def list_problems(lora: LoraSpec, shape: ModelShape) -> list[str]:
-    """List targets that match no layer of a model, and what exists; a trial with one would fail."""
+    """List targets that match no layer of a model, and what exists; then what the kind cannot adapt.
+
+    A trial with one would fail.
+    """
+    known = list_trainable(shape, lora)
     terms = split_targets(lora.targets)
-    found = [problem for term in terms if (problem := match_targets([term], shape.linears)[1])]
+    found = [problem for term in terms if (problem := match_targets([term], known)[1])]
     if not found:
-        return []
-    groups = ", ".join(dict.fromkeys(linear.group for linear in shape.linears))
-    leaves = ", ".join(dict.fromkeys(_name_kind(linear.name) for linear in shape.linears))
-    known = f"; its groups are {groups}; its modules {leaves}"
-    return [problem if ";" in problem else problem + known for problem in found]
+        return list(find_misfits(lora, match_targets(lora.targets, known)[0]))
+    groups = ", ".join(dict.fromkeys(linear.group for linear in known))
+    leaves = ", ".join(dict.fromkeys(_name_kind(linear.name) for linear in known))
+    there = f"; its groups are {groups}; its modules {leaves}"
+    return [problem if ";" in problem else problem + there for problem in found]
 
 
 def _name_kind(name: str) -> str:

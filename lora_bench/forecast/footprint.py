@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lora_bench.forecast.adapters import match_targets, size_adapter
+from lora_bench.forecast.adapters import list_trainable, match_targets, size_adapter
+from lora_bench.forecast.kinds import size_layer
 from lora_bench.forecast.shapes import DecoderSizes, Linear, ModelShape
+from lora_bench.spec.kinds import has_setting
 from lora_bench.spec.schema import LoraSpec, ModelSpec, TrainSpec
 
 GIB = 1024**3
@@ -30,6 +32,8 @@ CPU_HELD_RATIO = 1.8
 """What training adds to resident memory over the tensors that are counted here: 1.7 and 1.8 with the pocket model
 (8 slices of 8 s, 4 of 4 s), 1.8 with MusicGen small (4 of 8 s), by `benchmarks/train_step.py`.  It is glibc's
 allocator: with MALLOC_MMAP_THRESHOLD_=262144 the ratio was 1.0."""
+_WEIGHT_COPIES = {"loha": 3, "lokr": 1, "miss": 1}
+"""Matrices of the weight's size that a layer of a kind keeps for the backward pass."""
 _LAYER = re.compile(r"\.layers\.(\d+)\.(.+)$")
 _TEXT_PARTS = frozenset({"encoder_attn.k_proj", "encoder_attn.v_proj"})
 
@@ -141,7 +145,7 @@ def estimate_training(
     n_positions = train.batch_size * (n_before + n_frames + delay)
     n_codes = train.batch_size * n_frames
     adapter = size_adapter(shape, lora)
-    adapted, _ = match_targets(lora.targets, shape.linears)
+    adapted, _ = match_targets(lora.targets, list_trainable(shape, lora))
     n_decoder = count_decoder(shape)
     n_projection = sum(linear.n_in * linear.n_out + linear.n_out for linear in _find(shape, "conditioning"))
     frozen = FLOAT32 * (shape.n_frozen + n_projection)
@@ -240,9 +244,9 @@ class _Pass:
             # frozen weights are rounded anew in each call, and the rounded ones are kept; adapters' once
             n_products = 4 if is_melody else 8
             constant += HALF * (n_products * sizes.width**2 + 2 * sizes.width * sizes.ffn_width)
-            constant += HALF * sum(self.lora.rank * (linear.n_in + linear.n_out) for linear in adapted)
-        if self.lora.use_dora:
-            constant += sum(FLOAT32 * linear.n_in * linear.n_out for linear in adapted)
+            constant += HALF * sum(size_layer(self.lora, linear).trained for linear in adapted)
+        n_copies = 1 if self.lora.is_dora else _WEIGHT_COPIES.get(self.lora.kind, 0)
+        constant += n_copies * sum(FLOAT32 * linear.n_in * linear.n_out for linear in adapted)
         return constant + per_position * self.n_positions + per_text * self.n_texts
 
     def _is_kept(self, part: str, kept: set[str]) -> bool:
@@ -250,7 +254,7 @@ class _Pass:
 
         In float32 and without dropout only: elsewhere every adapter has a copy of its own.
         """
-        if self.lora.dropout or self.arithmetic.product != FLOAT32:
+        if self.lora.has_dropout or self.arithmetic.product != FLOAT32:
             return False
         block, _, leaf = part.rpartition(".")
         source = f"{block}.{leaf}" if leaf == "q_proj" and block == "encoder_attn" else block or leaf
@@ -264,8 +268,10 @@ class _Pass:
         """
         arithmetic = self.arithmetic
         n_bytes = 0 if is_kept else linear.n_in * arithmetic.adapter_input
-        if self.lora.dropout:
+        if self.lora.has_dropout:
             n_bytes += linear.n_in * arithmetic.noise
-        if self.lora.use_dora:
+        if self.lora.is_dora:
             n_bytes += 3 * linear.n_out * FLOAT32
+        if not has_setting(self.lora.kind, "rank"):
+            return n_bytes
         return n_bytes + self.lora.rank * arithmetic.adapter_input

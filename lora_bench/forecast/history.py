@@ -19,6 +19,7 @@ from lora_bench.planning.run_folder import CACHE, RunFolder, TrialFolder
 from lora_bench.results.reading import read_if_valid
 from lora_bench.results.run_files import TrainFile
 from lora_bench.results.trial_files import read_state
+from lora_bench.spec.kinds import LOW_RANK
 from lora_bench.spec.schema import ModelSpec, TrainSpec
 from lora_bench.spec.targets import spell_targets
 
@@ -153,8 +154,15 @@ def list_training_facts(trial: TrialPlan) -> Facts:
     train, lora = trial.train, trial.lora
     if train is None or lora is None:
         return ()
-    adapter = (str(spell_targets(lora.targets)), lora.rank, lora.use_dora, lora.dropout > 0)
-    return (name_mode(train), (train.batch_size, trial.dataset.clip_s), *adapter, train.grad_accumulation)
+    layer = "lora" if lora.kind in LOW_RANK else lora.kind  # the kinds of LoRA compute the same
+    adapter = (str(spell_targets(lora.targets)), lora.rank, lora.is_dora, lora.has_dropout)
+    return (
+        layer,
+        name_mode(train),
+        (train.batch_size, trial.dataset.clip_s),
+        *adapter,
+        train.grad_accumulation,
+    )
 
 
 def list_generation_facts(trial: TrialPlan) -> Facts:

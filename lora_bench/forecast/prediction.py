@@ -141,8 +141,7 @@ class Forecaster:
         if shape is None or lora is None or train is None:
             return None
         passes = f"{train.batch_size} {name_mode(train)} {trial.dataset.clip_s}"
-        adapter = f"{lora.rank} {lora.targets} {lora.use_dora} {lora.dropout > 0}"
-        key = f"{model.id} {model.revision} {model.dtype} {adapter} {passes}"
+        key = f"{model.id} {model.revision} {model.dtype} {lora.spell()} {passes}"
         if key not in self._peaks:
             arithmetic = choose_arithmetic(model, train, has_gpu=self.has_gpu)
             footprint = estimate_training(shape, lora, train, trial.dataset.clip_s, arithmetic)
@@ -162,7 +161,7 @@ class Forecaster:
         return self._records[key]
 
     def _size(self, model: ModelSpec, shape: ModelShape, lora: LoraSpec) -> AdapterSize:
-        key = f"{model.id} {model.revision} {lora.rank} {lora.targets} {lora.use_dora}"
+        key = f"{model.id} {model.revision} {lora.spell()}"
         if key not in self._adapters:
             self._adapters[key] = size_adapter(shape, lora)
         return self._adapters[key]

@@ -34,12 +34,13 @@ _PUBLISHED = {
 
 @dataclass(frozen=True)
 class Linear:
-    """One linear layer that LoRA can adapt: `n_in` to `n_out` features."""
+    """One linear layer that LoRA can adapt: `n_in` to `n_out` features, and `n_bias` numbers of its bias."""
 
     name: str
     group: str
     n_in: int
     n_out: int
+    n_bias: int = 0
 
 
 @dataclass(frozen=True)
@@ -243,5 +244,5 @@ def _list_linears(sizes: DecoderSizes) -> tuple[Linear, ...]:
         for book in range(sizes.n_codebooks)
     ]
     if sizes.text_width != width:
-        found.append(Linear("enc_to_dec_proj", "conditioning", sizes.text_width, width))
+        found.append(Linear("enc_to_dec_proj", "conditioning", sizes.text_width, width, n_bias=width))
     return tuple(found)

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from lora_bench.errors import ModelError
 from lora_bench.models import lora as adapters
+from lora_bench.models.adapter_kinds import check_precision_of_kind, find_kind
 from lora_bench.models.bridges.adapters import is_audiocraft_adapter, rename_adapter
 from lora_bench.models.compiled_training import CompiledLayers
 from lora_bench.models.delay_pattern import decoder_inputs, delay_codes
@@ -76,6 +77,13 @@ class MusicModel(ABC):
             for attribute in DROPOUT_ATTRIBUTES:
                 if isinstance(getattr(module, attribute, None), float | int):
                     setattr(module, attribute, 0.0)
+
+    @property
+    def peft_model(self) -> PeftModel:
+        """The network with its adapter, as PEFT's optimisers take it."""
+        if self._peft is None:
+            raise ModelError(f"{self.info.name}: there is no adapter; inject or load one first")
+        return self._peft
 
     @property
     def network(self) -> Any:
@@ -173,9 +181,20 @@ class MusicModel(ABC):
 
     def linear_module_names(self) -> tuple[str, ...]:
         """Return the full names of the modules that may be adapted, all of the decoder, in the model's order."""
-        suffix = ".base_layer"  # of adapted layers
-        found = [name for name, module in self._network.named_modules() if isinstance(module, nn.Linear)]
-        names = [name.removesuffix(suffix) for name in found if ".lora_" not in name]
+        return self._name_modules(nn.Linear)
+
+    def weighted_module_names(self) -> tuple[str, ...]:
+        """Return the full names of all modules with weights of their own that full fine-tuning may train."""
+        return self._name_modules(nn.Linear | nn.LayerNorm | nn.Embedding)
+
+    def _name_modules(self, classes: Any) -> tuple[str, ...]:
+        found = [name for name, module in self._network.named_modules() if isinstance(module, classes)]
+        # of adapted layers, that of the base model
+        names = [
+            name.removesuffix(".base_layer").removesuffix(".original_module")
+            for name in found
+            if ".lora_" not in name and ".modules_to_save." not in name
+        ]
         return tuple(name for name in names if name.startswith("decoder.") or name == "enc_to_dec_proj")
 
     def inject_lora(self, lora: LoraSpec, seed: int) -> LoraInjection:
@@ -183,9 +202,12 @@ class MusicModel(ABC):
 
         Raises:
             NoModulesMatchedError: a target matched nothing.
+            ModelError: the kind needs float32 weights.
         """
         self.remove_adapter()
-        names = resolve_targets(lora.targets, self.linear_module_names())
+        check_precision_of_kind(lora.kind, self.dtype)
+        known = self.weighted_module_names() if lora.kind == "full" else self.linear_module_names()
+        names = resolve_targets(lora.targets, known)
         self._peft = adapters.add_adapter(self._network, names, lora, seed)
         self._lora = lora
         self.set_training(False)
@@ -205,6 +227,7 @@ class MusicModel(ABC):
                 self._peft = adapters.load_adapter(self._network, renamed)
         else:
             self._peft = adapters.load_adapter(self._network, folder)
+        check_precision_of_kind(find_kind(self._peft.peft_config[adapters.ADAPTER]), self.dtype)
         self.set_training(False)
 
     def save_adapter(self, folder: Path, notes: Mapping[str, Any] | None = None) -> None:
@@ -219,6 +242,8 @@ class MusicModel(ABC):
         facts = {"model": self.info.name, "weights_hash": self.info.weights_hash, "lora": self._lora}
         provenance: dict[str, Any] = {**facts, **(notes or {})}
         adapters.save_adapter(self._peft, folder, provenance, self._hub_id)
+        if adapters.find_changed_base(self._peft) is not None:
+            self.load_adapter(folder)  # clips are then the same as after loading it later
 
     def remove_adapter(self) -> None:
         """Restore the base model bit for bit; without an adapter do nothing."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
+from lora_bench.models.adapter_kinds import unwrap
 from lora_bench.models.linears import PackedLinear, pack_linears
 from lora_bench.models.lora import read_linear
 from lora_bench.models.records import DecoderLayerWeights, DecoderWeights, LayerNormWeights
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from transformers import MusicgenForConditionalGeneration
 
 
-def _read_norm(norm: nn.LayerNorm) -> LayerNormWeights:
+def _read_norm(module: nn.Module) -> LayerNormWeights:
+    norm = cast("nn.LayerNorm", unwrap(module))
     return LayerNormWeights(norm.weight.detach(), norm.bias.detach(), norm.eps)
 
 
@@ -81,7 +83,9 @@ def extract_decoder_weights(network: MusicgenForConditionalGeneration, *, start_
     table = decoder.embed_positions
     projection = getattr(network, "enc_to_dec_proj", None)
     return DecoderWeights(
-        embeddings=torch.stack([embedding.weight.detach() for embedding in decoder.embed_tokens]),
+        embeddings=torch.stack(
+            [cast("nn.Embedding", unwrap(each)).weight.detach() for each in decoder.embed_tokens]
+        ),
         # from the formula: the stored table has been rounded to the decoder's dtype
         positions=table.get_embedding(table.num_positions, table.embedding_dim).float().to(network.device),
         text_projection=None if projection is None else pack_linears([read_linear(projection)]),

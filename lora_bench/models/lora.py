@@ -1,4 +1,4 @@
-"""LoRA by PEFT: inject, save, load and remove adapters of a transformers MusicGen.
+"""Adapters by PEFT: inject, save, load and remove adapters of a transformers MusicGen.
 
 In addition to PEFT: targets are full module names, so that nothing outside the decoder matches; the initial A depends
 only on the seed and the module's name, not on the device or on other adapted modules; saved files do not depend on the
@@ -7,7 +7,6 @@ process (sorted targets, no path of this machine).
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils.save_and_load import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
@@ -23,13 +22,27 @@ from torch import nn
 
 from lora_bench.artifacts import ADAPTER_CONFIG, ADAPTER_PROVENANCE, ADAPTER_WEIGHTS
 from lora_bench.errors import ModelError, StoreError
+from lora_bench.models.adapter_kinds import (
+    ADAPTER,
+    find_adapted,
+    has_merged_update,
+    hash_seed,
+    list_own_parameters,
+    make_config,
+    merge_copy,
+    restore_originals,
+    seed_kind,
+    unwrap,
+)
+from lora_bench.models.changed_base import ChangedBase
 from lora_bench.models.linears import PackedLinear
 from lora_bench.models.model_files import former_hashes
 from lora_bench.models.targets import count_by_group
+from lora_bench.spec.kinds import CHANGING_BASE, LOW_RANK
 from lora_bench.spec.schema import LoraSpec
 from lora_bench.store import JsonObject, make_folder, read_json, write_json
 
-ADAPTER = "default"
+CHANGED_BASE = "_lora_bench_changed_base"
 
 
 def add_adapter(model: nn.Module, names: Sequence[str], lora: LoraSpec, seed: int) -> PeftModel:
@@ -37,41 +50,43 @@ def add_adapter(model: nn.Module, names: Sequence[str], lora: LoraSpec, seed: in
 
     Args:
         model: changed in place; all its own parameters are frozen.
-        names: full names of linear layers.
-        lora: rank, alpha, dropout, variants.
-        seed: of the initial A.
+        names: full names of linear layers; of full fine-tuning, of any modules.
+        lora: kind and settings.
+        seed: of the initial values.
     """
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=cast("int", lora.resolved_alpha),  # PEFT takes any number, its annotation does not
-        target_modules=list(names),
-        lora_dropout=lora.dropout,
-        use_dora=lora.use_dora,
-        use_rslora=lora.use_rslora,
-        bias="none",
-    )
-    # PEFT uses deprecated names of transformers, and draws an A that is not kept
+    config = make_config(lora, names, seed)
+    changed = ChangedBase(model, list(names)) if lora.kind in CHANGING_BASE else None
+    # PEFT uses deprecated names of transformers, and draws values that are not kept
     with warnings.catch_warnings(action="ignore"), torch.random.fork_rng(devices=[]):
         peft_model = cast("PeftModel", get_peft_model(cast("Any", model), config))
-    _seed_adapter(peft_model, seed)
+    if changed is not None:
+        changed.keep_initial(peft_model)
+        peft_model.__dict__[CHANGED_BASE] = changed
+    elif lora.kind in LOW_RANK:
+        _seed_adapter(peft_model, seed)
+    else:
+        seed_kind(adapted_modules(peft_model), seed)
     return peft_model
 
 
 def _seed_adapter(peft_model: PeftModel, seed: int) -> None:
     for name, module in adapted_modules(peft_model).items():
-        down = cast("nn.Linear", module.lora_A[ADAPTER]).weight
-        digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+        down = cast("nn.Linear", cast("LoraLayer", module).lora_A[ADAPTER]).weight
+        generator = torch.Generator().manual_seed(hash_seed(seed, name))
         fresh = torch.empty(down.shape)
         nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)  # PEFT's own distribution
         with torch.no_grad():
             down.copy_(fresh)
 
 
-def adapted_modules(peft_model: PeftModel) -> dict[str, LoraLayer]:
+def adapted_modules(peft_model: PeftModel) -> dict[str, nn.Module]:
     """Return the adapted modules by their name in the base model."""
-    base = peft_model.get_base_model()
-    return {name: module for name, module in base.named_modules() if isinstance(module, LoraLayer)}
+    return find_adapted(peft_model.get_base_model())
+
+
+def find_changed_base(peft_model: PeftModel) -> ChangedBase | None:
+    """Return what an adapter changed in the base weights; None for most kinds."""
+    return peft_model.__dict__.get(CHANGED_BASE)
 
 
 def count_adapter(peft_model: PeftModel) -> tuple[dict[str, int], int]:
@@ -84,17 +99,18 @@ def adapter_parameters(peft_model: PeftModel) -> dict[str, nn.Parameter]:
     """Return the adapter's parameters under their names in the saved file."""
     found: dict[str, nn.Parameter] = {}
     for name, module in adapted_modules(peft_model).items():
-        for part, parameter in cast("nn.Module", module).named_parameters():
-            if part.startswith("base_layer."):
-                continue
-            found[f"{name}.{part}"] = parameter
+        found |= {f"{name}.{part}": value for part, value in list_own_parameters(module).items()}
     return found
 
 
 def remove_adapter(peft_model: PeftModel) -> None:
     """Restore the base model's own modules bit for bit (nothing is ever merged into them)."""
     base = peft_model.get_base_model()
+    restore_originals(base)
     cast("Any", peft_model.base_model).unload()
+    changed = find_changed_base(peft_model)
+    if changed is not None:
+        changed.restore(base)
     # PEFT warns about a second adapter as long as this stays on the base model
     for attribute in ("peft_config", "_hf_peft_config_loaded"):
         if attribute in base.__dict__:
@@ -114,12 +130,18 @@ def save_adapter(peft_model: PeftModel, folder: Path, provenance: JsonObject, ba
     def fill(draft: Path) -> None:
         config = peft_model.peft_config[ADAPTER]
         config.base_model_name_or_path = base_name
-        peft_model.save_pretrained(str(draft), save_embedding_layers=False)
+        changed = find_changed_base(peft_model)
+        if changed is None:
+            peft_model.save_pretrained(str(draft), save_embedding_layers=False)
+        else:
+            changed.save(peft_model, draft)
         (draft / "README.md").unlink(missing_ok=True)  # an empty template
         saved = read_json(draft / ADAPTER_CONFIG)
-        # `target_modules` is a set, in an order that changes from process to process; PEFT also fills
-        # an empty name with the folder that the model was loaded from
-        saved["target_modules"] = sorted(saved["target_modules"])
+        # these are sets, in an order that changes from process to process; PEFT also fills an empty name with the
+        # folder that the model was loaded from
+        for name in ("target_modules", "feedforward_modules", "modules_to_save"):
+            if isinstance(saved.get(name), list):
+                saved[name] = sorted(saved[name])
         saved["base_model_name_or_path"] = base_name
         write_json(draft / ADAPTER_CONFIG, saved)
         write_json(draft / ADAPTER_PROVENANCE, provenance)
@@ -186,11 +208,11 @@ def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
 
 
 def _discard_injected(model: nn.Module) -> None:
-    """Remove LoRA layers that a failed load left behind."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, LoraLayer):
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, module.get_base_layer())
+    """Remove layers of PEFT that a failed load left behind."""
+    restore_originals(model)
+    for name, module in find_adapted(model).items():
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, cast("Any", module).get_base_layer())
     if "peft_config" in model.__dict__:
         del model.__dict__["peft_config"]
 
@@ -202,7 +224,11 @@ def _first_line(error: BaseException) -> str:
 
 @torch.no_grad()
 def read_linear(module: nn.Module) -> PackedLinear:
-    """Read a linear layer's tensors, with the update of its adapter if it has one."""
+    """Read a linear layer's tensors, with the update of its adapter if it has one.
+
+    LoRA's update stays apart; the update of other kinds is merged into a copy of the weight.
+    """
+    module = merge_copy(module) if has_merged_update(module) else unwrap(module)
     if not isinstance(module, LoraLayer):
         linear = cast("nn.Linear", module)
         return PackedLinear(linear.weight.detach(), _detached(linear.bias))

@@ -9,6 +9,7 @@ from lora_bench.errors import NoModulesMatchedError
 from lora_bench.spec.targets import (
     EXPANDED_TARGETS,
     GROUPS,
+    OTHER_GROUPS,
     explain_unmatched,
     find_group,
     match_term,
@@ -19,7 +20,7 @@ from lora_bench.spec.targets import (
 def count_by_group(names: Iterable[str]) -> dict[str, int]:
     """Count modules per group, in the order of `GROUPS`; groups without a module do not appear."""
     groups = [find_group(name) or "other" for name in names]
-    return {group: groups.count(group) for group in (*GROUPS, "other") if group in groups}
+    return {group: groups.count(group) for group in (*GROUPS, *OTHER_GROUPS, "other") if group in groups}
 
 
 def _describe(names: Sequence[str]) -> str:
@@ -36,7 +37,7 @@ def resolve_targets(targets: str | Sequence[str], names: Sequence[str]) -> tuple
         targets: a group, a sum of groups (`attention+ffn`), a list of groups or module names (a name matches if its
             dotted parts appear in a full name: `q_proj`, `self_attn.q_proj`, `layers.0`), or `re:` and an expression
             that must match the whole name.
-        names: full names of the adaptable modules.
+        names: full names of the modules that the kind can train.
 
     Raises:
         NoModulesMatchedError: a term matches nothing; lists the existing modules.

@@ -20,6 +20,7 @@ from lora_bench.results.run_files import (
     UnusableScore,
 )
 from lora_bench.results.run_records import Losses, TrialResult, TrialState
+from lora_bench.spec.kinds import has_setting
 from lora_bench.store import hash_json
 
 Cell = tuple[str, str | None]
@@ -191,7 +192,11 @@ def is_complete(trial: TrialResult) -> bool:
 
 def _fill_in_alpha(lora: Settings | None) -> Settings | None:
     """Return the settings with alpha's default, so that a reader need not know it."""
-    if lora is None or lora.get("alpha") is not None:
+    if (
+        lora is None
+        or lora.get("alpha") is not None
+        or not has_setting(str(lora.get("kind", "lora")), "alpha")
+    ):
         return lora
     rank = lora.get("rank")
     return {**lora, "alpha": 2.0 * rank if isinstance(rank, int | float) else None}

@@ -99,9 +99,12 @@ class SectionForms:
         known = self._known.get(id(section))
         if known is not None:
             return known[1]
-        plain = section.model_dump(mode="json")
         if isinstance(section, LoraSpec):
-            plain |= {"alpha": section.resolved_alpha, "targets": spell_targets(section.targets)}
+            plain = section.spell() | {"targets": spell_targets(section.targets)}
+            if "alpha" in plain:
+                plain["alpha"] = section.resolved_alpha
+        else:
+            plain = section.model_dump(mode="json")
         self._known[id(section)] = (section, plain)
         return plain
 
@@ -178,6 +181,8 @@ class _Expander:
     def change_section(self, name: str, section: Section | None, changes: Changes) -> Mapping[str, object]:
         """`{name: plain section}` after changes."""
         sections: dict[str, Any] = {} if section is None else {name: section.model_dump()}
+        if isinstance(section, LoraSpec):
+            sections[name] = dict(section)  # with the settings of other kinds, which are inherited
         ordered = sorted(changes.items(), key=lambda item: item[0].count("."))
         if isinstance(named := changes.get("dataset"), str):
             sections["dataset"] = self.spec.datasets[named].model_dump()

@@ -15,13 +15,12 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from lora_bench.spec.captions import CaptionSpec
+from lora_bench.spec.lora import LoraSpec
 from lora_bench.spec.section import Section, Seed, is_none
-from lora_bench.spec.words import suggest
 
 # published by Meta beside MusicGen, and conditioned on more than text or not autoregressive
 UNSUPPORTED_MODEL = re.compile(r"facebook/(musicgen-style|magnet|audiogen|jasco)")
 MELODY_MODEL = re.compile(r"facebook/musicgen-(stereo-)?melody")
-TARGET_WORDS = ("self_attention", "cross_attention", "attention", "ffn", "heads", "conditioning", "all")
 
 
 class ModelSpec(Section):
@@ -133,52 +132,6 @@ class GenerationSpec(Section):
     """`int8` decodes with 8-bit weights and activations on CPUs: faster, but the clips differ. Null is exact."""
 
 
-class LoraSpec(Section):
-    """One LoRA configuration."""
-
-    rank: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Rank of the update; the adapter's size grows linearly with it."""
-    alpha: Annotated[float, Field(gt=0.0)] | None = None
-    """Numerator of the scale (the update is alpha / rank * B A); null is 2 * rank."""
-    targets: Annotated[str, StringConstraints(min_length=1)] | list[str] = "attention"
-    """`self_attention`, `cross_attention`, `attention`, `ffn`, `heads`, `conditioning`, `all`, a sum
-    such as `attention+ffn`, a list of module names, or `re:<regular expression>`."""
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
-    """Dropout on the adapter's input while training."""
-    use_dora: bool = False
-    """Weight-decomposed LoRA."""
-    use_rslora: bool = False
-    """Scale by alpha / sqrt(rank)."""
-
-    @field_validator("targets")
-    @classmethod
-    def _known_targets(cls, value: str | list[str]) -> str | list[str]:
-        if isinstance(value, list):
-            if not value or not all(value):
-                raise ValueError("a list of targets needs at least one module name, and no name may be empty")
-            return value
-        if value.startswith("re:"):
-            try:
-                re.compile(value.removeprefix("re:"))
-            except re.error as error:
-                raise ValueError(f"`{value}` is not a regular expression: {error}") from None
-            return value
-        words = [word.strip() for word in value.split("+")]
-        for word in words:
-            if word not in TARGET_WORDS:
-                near = suggest(word, TARGET_WORDS)
-                raise ValueError(
-                    f"`{word}` is not a target{near}; targets are {', '.join(TARGET_WORDS)}, sums of them "
-                    "(attention+ffn), a list of module names, or `re:` and a regular expression"
-                )
-        return "+".join(words)
-
-    @property
-    def resolved_alpha(self) -> float:
-        """Alpha with its default of twice the rank."""
-        return self.alpha if self.alpha is not None else 2.0 * self.rank
-
-
 class TrainSpec(Section):
     """Training of an adapter."""
 
@@ -229,7 +182,7 @@ class DefaultsSpec(Section):
 class RepeatsSpec(Section):
     """Repetition of every fine-tuned trial."""
 
-    train_seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    train_seeds: list[Seed] = Field(default=[0], min_length=1)
     """One training per seed; all of them generate from the same noise."""
 
     @field_validator("train_seeds")
@@ -261,9 +214,9 @@ class ResourcesSpec(Section):
 class ListeningSpec(Section):
     """The listening test that `lora-bench listen` writes."""
 
-    questions: Annotated[list[Literal["preference", "fits_prompt", "fits_genre"]], Field(min_length=1)] = [
-        "preference", "fits_prompt", "fits_genre",
-    ]  # fmt: skip
+    questions: list[Literal["preference", "fits_prompt", "fits_genre"]] = Field(
+        default=["preference", "fits_prompt", "fits_genre"], min_length=1
+    )
     """Questions about a pair: which is preferred, fits the prompt better, sounds more like the held-out recordings.
     Attention checks look at the first."""
     n_pairs: Annotated[int, Field(ge=2, le=200)] = 20
@@ -284,7 +237,7 @@ class ReportSpec(Section):
 
     title: str | None = None
     """Heading of the report; null is the spec's name."""
-    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = []
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default=[])
     """Trackers that receive curves and scores during the run: event files in the run's folder, or a service."""
     listening: ListeningSpec = ListeningSpec()
     """The listening test of the run."""

@@ -21,16 +21,25 @@ GROUPS: dict[str, re.Pattern[str]] = {
     "conditioning": re.compile(r"(^|\.)enc_to_dec_proj$"),
 }
 """Disjoint groups of a MusicGen decoder's linear layers, by name."""
+OTHER_GROUPS: dict[str, re.Pattern[str]] = {
+    "norms": re.compile(r"(^|\.)(\w+_)?layer_norm$"),
+    "embeddings": re.compile(r"(^|\.)embed_tokens\.\d+$"),
+}
+"""Disjoint groups of its other modules with weights."""
 EXPANDED_TARGETS: dict[str, tuple[str, ...]] = {
     "attention": ("self_attention", "cross_attention"),
     "all": tuple(GROUPS),
+    "decoder": (*GROUPS, *OTHER_GROUPS),
 }
 """Words that stand for several groups of modules."""
+UNADAPTABLE = (*OTHER_GROUPS, "decoder")
+"""Words for modules that are no linear layers, which only full fine-tuning takes."""
 
 
 def find_group(name: str) -> str | None:
     """Return the group of a module; None if it has none."""
-    return next((group for group, pattern in GROUPS.items() if pattern.search(name)), None)
+    known = {**GROUPS, **OTHER_GROUPS}
+    return next((group for group, pattern in known.items() if pattern.search(name)), None)
 
 
 def split_targets(targets: str | Sequence[str]) -> tuple[str, ...]:
@@ -51,7 +60,7 @@ def match_term(term: str, names: Sequence[str]) -> list[str]:
     if term.startswith(PATTERN_PREFIX):
         pattern = re.compile(term.removeprefix(PATTERN_PREFIX))
         return [name for name in names if pattern.fullmatch(name)]
-    groups = EXPANDED_TARGETS.get(term, (term,) if term in GROUPS else ())
+    groups = EXPANDED_TARGETS.get(term, (term,) if term in {*GROUPS, *OTHER_GROUPS} else ())
     if groups:
         return [name for name in names if find_group(name) in groups]
     return [name for name in names if f".{term}." in f".{name}."]

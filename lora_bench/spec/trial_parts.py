@@ -14,11 +14,14 @@ from pydantic import ValidationError
 from lora_bench.errors import Problem
 from lora_bench.spec.experiment import MAX_GRID, TrialSettings
 from lora_bench.spec.fields import dotted_fields, section_at
+from lora_bench.spec.kinds import SETTINGS, describe_foreign, has_setting
+from lora_bench.spec.lora import LoraSpec
 from lora_bench.spec.problems import describe_errors, describe_unknown_dotted, describe_value
 from lora_bench.spec.tree import Node, find_node, merge_nodes, nest_node
 from lora_bench.spec.words import suggest
 
 _FIELDS = tuple(dotted_fields(TrialSettings))
+_LORA_FIELDS = frozenset(dotted_fields(LoraSpec))
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 Patch = dict[str, Node]
 
@@ -31,12 +34,17 @@ def check_trial_parts(root: Node, seen: set[str]) -> list[Problem]:
         seen: places that have a problem already.
     """
     checker = _Checker(root, _base_settings(root), seen=set(seen))
+    defaults = checker.base.children.get("lora")
+    if defaults is not None:
+        checker.check_kind({f"lora.{name}": node for name, node in defaults.children.items()})
     trials = root.children.get("trials")
     if trials is not None:
         variants = trials.children.get("variants")
         for variant in variants.items if variants else []:
             without_name = {key: node for key, node in variant.children.items() if key != "name"}
-            checker.try_patch(checker.flatten(replace(variant, value=without_name)))
+            patch = checker.flatten(replace(variant, value=without_name))
+            checker.check_kind(patch)
+            checker.try_patch(patch)
         grid = trials.children.get("grid")
         if grid is not None:
             checker.check_grid(grid)
@@ -119,6 +127,19 @@ class _Checker:
                     self.seen.add(problem.place)
                     self.problems.append(problem)
 
+    def check_kind(self, patch: Patch) -> None:
+        """Settings that are stated next to a kind without them; those of parents and overrides are inherited."""
+        stated = patch.get("lora.kind")
+        if stated is None or not isinstance(stated.value, str) or stated.value not in SETTINGS:
+            return  # the models say so
+        for dotted, node in patch.items():
+            section, _, name = dotted.partition(".")
+            is_beside = (
+                section == "lora" and name in _LORA_FIELDS and node.place.source == stated.place.source
+            )
+            if is_beside and not has_setting(stated.value, name):
+                self.complain(node, dotted, describe_foreign(name, stated.value), at_key=True)
+
     def find_dataset(self, node: Node, name: str) -> Node | None:
         """The dataset that a name stands for; a problem if there is none."""
         known = self.root.children["datasets"].children if "datasets" in self.root.children else {}
@@ -132,7 +153,9 @@ class _Checker:
             return  # the models say so
         for value in values.items:
             stated = replace(value, key_place=value.place)
-            self.try_patch(self.flatten(stated, f"{axis}.") if value.children else {axis: stated})
+            patch = self.flatten(stated, f"{axis}.") if value.children else {axis: stated}
+            self.check_kind(patch)
+            self.try_patch(patch)
 
     def check_grid(self, grid: Node) -> None:
         """Axes, linked fields, exclusions and the template of names."""

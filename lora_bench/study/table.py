@@ -135,7 +135,8 @@ def read_setting(trial: TrialResult, field: str, spec: Settings) -> JsonValue:
     """Return the value of a trial's dotted field; what it does not change is the spec's default."""
     section, _, rest = field.partition(".")
     if section in _DEFAULTS and rest:
-        return _walk(trial.lora if section == "lora" else trial.train, rest)
+        found = _walk(trial.lora if section == "lora" else trial.train, rest)
+        return "lora" if field == "lora.kind" and found is None else found
     return trial.changes[field] if field in trial.changes else read_default(spec, field)
 
 
@@ -147,6 +148,8 @@ def read_default(spec: Settings, field: str) -> JsonValue:
         return next((name for name, dataset in named if dataset == spec.get("dataset")), None)
     defaults = read_section(spec, *_DEFAULTS.get(section, (section,)))
     found, rank = _walk(defaults, rest), defaults.get("rank")
+    if field == "lora.kind" and found is None:
+        return "lora"
     if field == "lora.alpha" and found is None and isinstance(rank, int | float):
         return 2.0 * rank
     return found

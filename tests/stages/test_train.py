@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.tiny_data import Recorder, load_tiny, make_manifest
+from support.training import ADAPTER_FILES, StopAt, assert_same_adapter, without_times
 from transformers import MusicgenForConditionalGeneration
 
 from lora_bench.errors import (
@@ -39,7 +40,6 @@ from lora_bench.stages.train.checkpoint import TrainState, load_checkpoint, save
 from lora_bench.stages.train.schedule import drop_captions
 from lora_bench.store import Store
 
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 LORA = LoraSpec(rank=2, targets="attention", dropout=0.3)
 TRAIN = TrainSpec(
     steps=8,
@@ -77,29 +77,6 @@ def reference(
     place = tmp_path_factory.mktemp("whole")
     train_adapter(tokens, model, LORA, TRAIN, 0, place, SilentProgress())
     return place
-
-
-class StopAt(SilentProgress):
-    """Raises when step `n` has been done."""
-
-    def __init__(self, n: int, error: BaseException) -> None:
-        self.left = n
-        self.error = error
-
-    def advance(self, n: int = 1, *, note: str = "") -> None:
-        self.left -= n
-        if self.left <= 0:
-            raise self.error
-
-
-def assert_same_adapter(one: Path, other: Path) -> None:
-    for name in ADAPTER_FILES:
-        assert (one / "adapter" / name).read_bytes() == (other / "adapter" / name).read_bytes()
-
-
-def without_times(folder: Path) -> list[dict[str, object]]:
-    notes = json.loads((folder / "adapter" / "lora_bench.json").read_text())
-    return [{**point, "wall_s": 0} for point in notes["result"]["curve"]]
 
 
 def test_training_lowers_the_loss_and_records_first_and_last_step(

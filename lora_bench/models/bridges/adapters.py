@@ -65,6 +65,12 @@ def rename_adapter(source: Path, target: Path, library: Library, weights_hash: s
         rename = name_in_audiocraft if library == "audiocraft" else name_in_transformers
     try:
         config: dict[str, Any] = read_json(source / ADAPTER_CONFIG)
+        if config.get("peft_type") != "LORA" or config.get("modules_to_save"):
+            kind = "full" if config.get("modules_to_save") else str(config.get("peft_type")).lower()
+            raise ModelError(
+                f"{source}: an adapter of kind {kind} has no form for {library}; only LoRA's kinds can be renamed. "
+                "Merge it into the model instead: lora-bench convert MODEL --adapter ADAPTER"
+            )
         weights = load_file(source / ADAPTER_WEIGHTS)
         renamed = {PREFIX + rename(name.removeprefix(PREFIX)): tensor for name, tensor in weights.items()}
     except (OSError, KeyError, TypeError, SafetensorError) as error:

@@ -42,7 +42,7 @@ def _make_key(
     tokens_key: str, weights_hash: str, model: MusicModel, lora: LoraSpec, train: TrainSpec, seed: int
 ) -> str:
     facts = {"format": FORMAT, "tokens": tokens_key, "weights": weights_hash, "dtype": str(model.dtype)}
-    return hash_json({**facts, "lora": lora, "train": without_effect_free(train), "seed": seed})
+    return hash_json({**facts, "lora": lora.spell(), "train": without_effect_free(train), "seed": seed})
 
 
 def without_effect_free(train: TrainSpec) -> TrainSpec:

@@ -34,6 +34,7 @@ from lora_bench.progress import Progress
 from lora_bench.spec.schema import LoraSpec, TrainSpec
 from lora_bench.stages.train.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from lora_bench.stages.train.identity import adapter_key, find_finished
+from lora_bench.stages.train.optimizer import make_optimizer
 from lora_bench.stages.train.schedule import learning_rate
 from lora_bench.stages.train.steps import TrainingRun, enter_training, measure_eval_loss, take_step
 from lora_bench.store import to_jsonable
@@ -104,12 +105,7 @@ def train_adapter(
         files=files,
         key=key,
         parameters=parameters,
-        optimizer=torch.optim.AdamW(
-            parameters.values(),
-            lr=train.lr,
-            weight_decay=train.weight_decay,
-            fused=model.device.type == "cuda",
-        ),
+        optimizer=make_optimizer(model, parameters.values(), lora, train),
         # float16 gradients underflow without it; in other types it does nothing
         scaler=torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16),
         train_rows=train_rows,

@@ -16,6 +16,7 @@ from lora_bench.models.token_set import TokenSet
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.spec.schema import TrainSpec
 from lora_bench.stages.train.checkpoint import TrainState
+from lora_bench.stages.train.optimizer import set_rate
 from lora_bench.stages.train.schedule import drop_captions, noise_seed, pick_slices
 
 if TYPE_CHECKING:
@@ -126,8 +127,7 @@ def _accumulate_gradient(run: TrainingRun) -> float:
 
 
 def _apply_gradient(run: TrainingRun, rate: float) -> None:
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
+    set_rate(run.optimizer, rate)
     run.scaler.unscale_(run.optimizer)
     limit = math.inf if run.train.max_grad_norm is None else run.train.max_grad_norm
     norm = torch.nn.utils.clip_grad_norm_(run.parameters.values(), limit)

@@ -1,0 +1,73 @@
+"""Kinds of adapters, and which settings belong to which; `targets` belongs to all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Kind = Literal[
+    "lora", "dora", "rslora", "lora+", "pissa", "olora", "loha", "lokr", "oft", "vera", "ia3", "miss", "delora",
+    "full",
+]  # fmt: skip
+LORA_SETTINGS = ("rank", "alpha", "dropout", "use_dora", "use_rslora")
+SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "lora": LORA_SETTINGS,
+    "dora": ("rank", "alpha", "dropout", "use_rslora"),
+    "rslora": ("rank", "alpha", "dropout", "use_dora"),
+    "lora+": (*LORA_SETTINGS, "lr_ratio"),
+    "pissa": ("rank", "alpha", "dropout"),
+    "olora": ("rank", "alpha", "dropout"),
+    "loha": ("rank", "alpha"),
+    "lokr": ("rank", "alpha", "factor"),
+    "oft": ("block_size",),
+    "vera": ("rank", "dropout"),
+    "ia3": (),
+    "miss": ("rank", "dropout"),
+    "delora": ("rank", "dropout", "bound"),
+    "full": (),
+}
+"""Settings of each kind, besides `targets`."""
+COMMON = frozenset({"kind", "targets"})
+LOW_RANK = frozenset({"lora", "dora", "rslora", "lora+", "pissa", "olora"})
+"""Kinds that PEFT's LoRA layers compute: weights of any precision keep the update apart, so it is not rounded away."""
+CHANGING_BASE = frozenset({"pissa", "olora"})
+"""Kinds that begin by taking their first update out of the base weights."""
+_FLAGS = {"dora": "use_dora", "rslora": "use_rslora"}
+
+
+def has_setting(kind: str, name: str) -> bool:
+    """Return whether a field of `lora` belongs to a kind."""
+    return name in COMMON or name in SETTINGS[kind]
+
+
+def list_kinds(name: str) -> list[str]:
+    """List the kinds that a setting belongs to."""
+    return [kind for kind, names in SETTINGS.items() if name in names]
+
+
+def describe_foreign(name: str, kind: str) -> str:
+    """What to say of a setting that is stated next to a kind without it."""
+    own = ", ".join(("targets", *SETTINGS[kind]))
+    return f"`{name}` is no setting of kind `{kind}`, so it would not be used; its settings are {own}"
+
+
+def spell_kind(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in one spelling: DoRA and rank-stabilised LoRA as the flags of plain LoRA that they are."""
+    spelled = dict(settings)
+    flag = _FLAGS.get(str(spelled.get("kind")))
+    if flag is not None:
+        del spelled["kind"]
+        spelled[flag] = True
+    return spelled
+
+
+def write_conditions(schema: dict[str, Any]) -> None:
+    """Add to a JSON Schema of `lora` that a stated kind excludes the settings of others."""
+    fields = [name for name in schema["properties"] if name not in COMMON]
+    schema["allOf"] = [
+        {
+            "if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]},
+            "then": {"properties": {name: False for name in fields if name not in names}},
+        }
+        for kind, names in SETTINGS.items()
+    ]
