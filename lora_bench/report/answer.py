@@ -12,14 +12,14 @@ from functools import cached_property
 
 from lora_bench.metrics.verdicts import Verdict
 from lora_bench.report.formatting import (
-    count_noun,
+    clean_text,
     format_change,
     format_difference,
-    format_value,
 )
 from lora_bench.report.view import Configuration, RunView, is_higher_better
 from lora_bench.results.records import Contrast
-from lora_bench.results.settings import read_section
+
+CHOSEN = "the best on the selection tracks"
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class AnswerRow:
         n_clips: clips that were searched for copies.
         params: trainable parameters.
         total_s: seconds of all stages, mean over training seeds.
+        lacking: why there is no verdict; empty if there is one.
     """
 
     configuration: Configuration
@@ -44,6 +45,7 @@ class AnswerRow:
     n_clips: int
     params: float | None
     total_s: float | None
+    lacking: str
 
     @property
     def verdict(self) -> str:
@@ -82,10 +84,36 @@ class Answer:
 
     @cached_property
     def rows(self) -> list[AnswerRow]:
-        """Configurations with an adapter, the best change first, those that were not compared last."""
+        """Configurations with an adapter, the best first, those that were not compared last.
+
+        The selection side decides what is best where the dataset has one, else the change itself.
+        """
+        return sorted((self._make_row(item) for item in self.view.fine_tuned), key=self._rank)
+
+    @cached_property
+    def has_selection(self) -> bool:
+        """Whether tracks that enter no verdict decide the order."""
+        return any(self._average_selection(item) is not None for item in self.view.fine_tuned)
+
+    def _rank(self, row: AnswerRow) -> tuple[bool, float]:
         sign = 1.0 if self.lower_is_better else -1.0
-        made = [self._make_row(item) for item in self.view.fine_tuned]
-        return sorted(made, key=lambda row: math.inf if row.contrast is None else sign * row.contrast.delta)
+        if self.has_selection:
+            value = self._average_selection(row.configuration)
+        elif row.contrast is not None:
+            value = row.contrast.delta
+        else:
+            value = self.level(row.configuration)
+        return row.contrast is None, math.inf if value is None else sign * value
+
+    def _average_selection(self, item: Configuration) -> float | None:
+        """Return the mean score over training seeds on the tracks to select by; None if a training has none."""
+        found = [
+            score.best_value
+            for trial in item.trials
+            for score in trial.selection
+            if score.metric == self.metric and score.prompt is None
+        ]
+        return math.fsum(found) / len(found) if len(found) == len(item.trials) else None
 
     @cached_property
     def compared(self) -> list[AnswerRow]:
@@ -93,16 +121,10 @@ class Answer:
         return [row for row in self.rows if row.contrast is not None]
 
     def level(self, configuration: Configuration | None) -> float | None:
-        """Return a configuration's value over the genre's prompts, without bias where that is known."""
+        """Return a configuration's value over the genre's prompts, as the tables of the front show it."""
         if configuration is None:
             return None
-        cell = self.view.cell(configuration, self.metric, None)
-        return cell.value if cell.corrected is None else cell.corrected
-
-    def floor(self, name: str) -> float | None:
-        """Return a reference level of the primary metric; None if there is not exactly one."""
-        found = [item for item in self.view.floors(self.metric) if item.floor == name]
-        return found[0].best_value if len(found) == 1 else None
+        return self.view.value(self.view.cell(configuration, self.metric, None), self.metric)
 
     @property
     def headline(self) -> str:
@@ -118,7 +140,7 @@ class Answer:
             farther = f"; {len(worse)} moved it farther" if worse else ""
             return f"{self._say_move(better, better=True)}{farther}{self._say_retention(better[0])}."
         if worse:
-            return f"{self._say_move(worse[::-1], better=False)}."
+            return f"{self._say_move(worse if self.has_selection else worse[::-1], better=False)}."
         if len(groups[Verdict.EQUIVALENT]) == len(self.compared):
             return "Fine-tuning makes no difference that matters: every change is within the margin."
         best = self.compared[0]
@@ -126,7 +148,10 @@ class Answer:
             return (
                 "Whether fine-tuning helps is not known: there are too few clips or tracks for an interval."
             )
-        largest = f"the best change is {best.change}, and this design finds {best.detectable} and more"
+        which = (
+            f"the change of {best.configuration.name}, {CHOSEN}," if self.has_selection else "the best change"
+        )
+        largest = f"{which} is {best.change}, and this design finds {best.detectable} and more"
         return f"Whether fine-tuning helps is not settled: {largest}."
 
     def _say_move(self, rows: Sequence[AnswerRow], *, better: bool) -> str:
@@ -136,7 +161,7 @@ class Answer:
         direction = f"{'closer to' if better else 'farther from'} {where}"
         if n == 1:
             return f"Fine-tuning moved {subject} {change} {direction}"
-        most = "" if len(rows) == 1 else " most"
+        most = "" if len(rows) == 1 else f", {CHOSEN}" if self.has_selection else " most"
         whole = "both configurations" if n == 2 else f"all {n} configurations"
         who = whole.capitalize() if len(rows) == n else f"{len(rows)} of {n} configurations"
         return f"{who} moved {subject} {direction}: {first.configuration.name}{most}, by {change}"
@@ -166,7 +191,26 @@ class Answer:
             n_clips=n_clips,
             params=next((t.trainable_params for t in trials if t.trainable_params is not None), None),
             total_s=math.fsum(totals) / len(totals) if totals else None,
+            lacking=self._explain_lack(item, contrast),
         )
+
+    def _explain_lack(self, item: Configuration, contrast: Contrast | None) -> str:
+        """Return why there is no verdict: of the configuration, else of what it is compared with."""
+        if contrast is not None:
+            return (
+                ""
+                if contrast.verdict
+                else contrast.note or "there are too few clips or tracks for an interval"
+            )
+        base = self.view.base_of(item)
+        for side in (item, base) if base is not None else (item,):
+            told = [trial.reason or f"is {trial.state}" for trial in side.trials if trial.state != "done"]
+            if told:
+                return clean_text(told[0] if side is item else f"{side.name} {told[0]}")
+            unscored = self.view.cell(side, self.metric, None).reasons
+            if unscored:
+                return clean_text(unscored[0] if side is item else f"{side.name}: {unscored[0]}")
+        return "zero-shot was not run" if base is None else "no comparison was written; resume the run"
 
     def _average_retention(self, item: Configuration) -> float | None:
         if not self.view.results.planned.off_genre:
@@ -196,88 +240,3 @@ class Answer:
         if not counted:
             return None, 0
         return round(math.fsum(share * n for share, n in counted)), sum(n for _, n in counted)
-
-    @property
-    def levels(self) -> str:
-        """Zero-shot and real music on the primary metric, in one line."""
-        known = {
-            "zero-shot": self.level(self.view.zero_shot),
-            "real against real": self.floor("real-vs-real"),
-            "codec alone": self.floor("codec"),
-        }
-        parts = [
-            f"{name} {format_value(value, digits=3) if value > 0.0 else 0}"  # below 0 by chance: an unbiased estimate
-            for name, value in known.items()
-            if value is not None
-        ]
-        return f"Levels of {self.metric}: {', '.join(parts)}." if parts else ""
-
-    @property
-    def meta(self) -> str:
-        """The design in one line."""
-        view = self.view
-        generation, dataset = view.generation, view.results.dataset
-        seeds = max((item.n_seeds for item in view.fine_tuned), default=0)
-        parts = [
-            view.results.name,
-            str(view.results.model.name or "unknown model"),
-            count_noun(len(view.fine_tuned), "LoRA configuration")
-            + (f", {count_noun(seeds, 'training seed')} each" if seeds else ""),
-        ]
-        if dataset.train is not None and dataset.eval is not None:
-            selection = (
-                f"{dataset.selection.n_tracks} to select by, " if dataset.selection is not None else ""
-            )
-            parts.append(
-                f"{count_noun(dataset.train.n_tracks, 'training track')} ({dataset.train.duration_s / 60:.0f} min), "
-                f"{selection}{dataset.eval.n_tracks} held-out"
-            )
-        if generation.get("n_clips"):
-            rounded = f", decoded in {generation['quantization']}" if generation.get("quantization") else ""
-            parts.append(
-                f"{generation['n_clips']} clips of {generation.get('clip_s', 0):g} s per prompt{rounded}"
-            )
-        direction = "lower is closer" if self.lower_is_better else "higher is better"
-        return " \u00b7 ".join([*parts, f"primary metric {self.metric}, {direction}"])
-
-    @property
-    def advice(self) -> list[str]:
-        """What limits the answer, and what to do next."""
-        said = self._describe_looks()
-        found = [row.contrast for row in self.compared if row.contrast is not None]
-        if found and max(item.n_seeds for item in found) == 1:
-            trained = [row.total_s for row in self.rows if row.total_s is not None]
-            minutes = 2.0 * math.fsum(trained) / 60.0
-            cost = f" (about {minutes:.0f} more minutes)" if minutes >= 1.0 else ""
-            said.append(
-                "One training each: this is about these adapters, not about their settings. Three training "
-                f"seeds{cost} would tell."
-            )
-        open_rows = [item for item in found if item.verdict == Verdict.INCONCLUSIVE and item.se]
-        if open_rows:
-            parts = {
-                name: math.fsum(getattr(item.variance, name) or 0.0 for item in open_rows)
-                for name in ("clips", "tracks", "seeds")
-            }
-            total = math.fsum(parts.values())
-            cause = max(parts, key=lambda name: parts[name])
-            words = {"clips": "clips", "tracks": "held-out tracks", "seeds": "training seeds"}[cause]
-            if total > 0.0:
-                said.append(
-                    f"What is inconclusive is limited by the number of {words}: they make up "
-                    f"{parts[cause] / total:.0%} of the variance."
-                )
-        return said
-
-    def _describe_looks(self) -> list[str]:
-        """Return which configurations needed fewer clips than planned."""
-        decided = self.view.results.decided
-        if decided is None:
-            return []
-        looks = read_section(self.view.spec, "verdict").get("looks")
-        counts = [str(n) for n in looks] if isinstance(looks, list) else []
-        after = ", ".join(f"{name} after {n}" for name, n in decided.items() if str(n) in counts)
-        return [
-            f"Verdicts were looked at after {', '.join(counts)} clips per prompt, and intervals hold over all looks. "
-            + (f"Fewer clips were enough for {after}." if after else "None was reached early.")
-        ]

@@ -89,7 +89,7 @@ def _build_effects(answer: Answer) -> Iterator[Block]:
     if levels is not None:
         yield levels
     if len(view.fine_tuned) <= MAX_DIRECT_CONFIGURATIONS and answer.metric in view.metrics:
-        yield metric_table(view, answer.metric)
+        yield metric_table(view, answer.metric, is_corrected=view.is_corrected(answer.metric))
     elif view.metrics:
         yield overview_table(view)
     is_single = all(row.contrast is None or row.contrast.n_seeds < 2 for row in answer.rows)

@@ -65,6 +65,11 @@ def format_with_error(value: float, error: float | None) -> str:
     return f"{_write_decimals(value, decimals)}\u00a0±\u00a0{_write_decimals(error, decimals)}"
 
 
+def round_to_error(value: float, error: float | None) -> str:
+    """Return a number rounded to what its error allows."""
+    return format_with_error(value, error).partition("\u00a0")[0]
+
+
 def format_interval(low: float | None, high: float | None, *, signed: bool = False) -> str:
     """Return `0.46 to 0.54`, rounded to what its width allows; a dash without an interval."""
     if low is None or high is None:

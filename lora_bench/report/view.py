@@ -80,6 +80,7 @@ class RunView:
         self.spec = results.spec
         self.generation = read_section(results.spec, "generation")
         self._cells: dict[tuple[str, str, str, str | None], CellValue] = {}
+        self._corrected: dict[str, bool] = {}
         self._scores = {(t.id, s.metric, s.prompt): s for t in self.trials for s in t.scores}
         self._unscored = {(t.id, s.metric, s.prompt): s for t in self.trials for s in t.unscored}
         self._contrasts = {
@@ -121,12 +122,17 @@ class RunView:
     @cached_property
     def zero_shot(self) -> Configuration | None:
         """The (first) base model's column."""
-        return next((item for item in self.configurations if item.is_zero_shot), None)
+        return next(iter(self.bases), None)
+
+    @cached_property
+    def bases(self) -> list[Configuration]:
+        """The base models' columns."""
+        return [item for item in self.configurations if item.is_zero_shot]
 
     @cached_property
     def _bases(self) -> dict[str | None, Configuration]:
         """Zero-shot columns by the id of their trial."""
-        return {item.trials[0].id: item for item in self.configurations if item.is_zero_shot}
+        return {item.trials[0].id: item for item in self.bases}
 
     def base_of(self, configuration: Configuration) -> Configuration | None:
         """Return the zero-shot column with the same model, data and sampling; a study may have several."""
@@ -213,6 +219,17 @@ class RunView:
             low, high = only.value - spread, only.value + spread
         over = "clips" if spread is not None else None
         return CellValue(only.value, spread, over, low, high, 1, only.corrected, verdict)
+
+    def is_corrected(self, metric: str) -> bool:
+        """Return whether all values of a metric, reference levels too, are known without the bias of finite samples."""
+        if metric not in self._corrected:
+            known = [*self.scores_on(metric), *self.floors(metric)]
+            self._corrected[metric] = bool(known) and all(score.corrected is not None for score in known)
+        return self._corrected[metric]
+
+    def value(self, cell: CellValue, metric: str) -> float | None:
+        """Return what the front of a report shows: corrected if the whole metric is, else as other tools compute it."""
+        return cell.corrected if self.is_corrected(metric) else cell.value
 
     def curve(self, trial: TrialResult) -> tuple[CurvePoint, ...]:
         """Return the loss curve of a trial; empty if it was not trained or its file is damaged (results say so)."""

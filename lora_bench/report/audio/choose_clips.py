@@ -9,10 +9,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lora_bench.planning.run_folder import SourceFolder
+from lora_bench.report.answer import Answer
 from lora_bench.report.audio.copy_pairs import CopyPair, find_copy_pairs
 from lora_bench.report.audio.players import FOLDER, SoundCache
 from lora_bench.report.formatting import clean_text, shorten
-from lora_bench.report.view import Configuration, RunView, is_higher_better
+from lora_bench.report.view import Configuration, RunView
 from lora_bench.report.writers.document import Clip, Listening, Matrix, MatrixRow
 from lora_bench.results.run_records import TrialResult
 from lora_bench.slugs import prompt_slug
@@ -142,18 +143,11 @@ def _name_reference(path: Path, sources: dict[str, str]) -> str:
 
 
 def _choose_configurations(view: RunView, base: Configuration | None) -> Iterator[Configuration]:
-    """Yield the base model, then the best trained from it on the primary metric, in the plan's order."""
+    """Yield the base model, then those trained from it that come first in the answer, in the plan's order."""
     if base is not None:
         yield base
     tuned = [item for item in view.fine_tuned if view.base_of(item) == base]
-    metric = view.primary_metric or next(iter(view.metrics), "")
-    sign = -1.0 if is_higher_better(metric) else 1.0
-
-    def rank(item: Configuration) -> float:
-        value = view.cell(item, metric, None).value
-        return float("inf") if value is None else sign * value
-
-    best = sorted(tuned, key=rank)[:MAX_FINE_TUNED]
+    best = [row.configuration for row in Answer(view).rows if row.configuration in tuned][:MAX_FINE_TUNED]
     yield from (item for item in tuned if item in best)
 
 

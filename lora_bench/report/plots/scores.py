@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from markupsafe import Markup
@@ -58,7 +59,11 @@ def draw_scores(view: RunView, metric: str, slug: str) -> Figure | None:
             groups.append((view.pooled if prompt is None else shorten(prompt, 84), cells))
     if not groups:
         return None
-    is_corrected = all(cell.corrected is not None for _, cells in groups for _, cell in cells)
+    is_corrected = view.is_corrected(metric)
+    if not is_corrected:  # an interval belongs to the corrected value
+        groups = [
+            (label, [(item, _drop_correction(cell)) for item, cell in cells]) for label, cells in groups
+        ]
     floors = [
         (name_floor(floor), floor.best_value if is_corrected else floor.value)
         for floor in view.floors(metric)
@@ -123,6 +128,10 @@ def _centre(cell: CellValue) -> float:
     if cell.corrected is not None:
         return cell.corrected
     return cell.value if cell.value is not None else 0.0
+
+
+def _drop_correction(cell: CellValue) -> CellValue:
+    return cell if cell.corrected is None else replace(cell, corrected=None, low=None, high=None)
 
 
 def _draw_value(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from lora_bench.metrics.verdicts import Verdict
 from lora_bench.report.answer import Answer, AnswerRow
+from lora_bench.report.answer_lines import advise, describe_design, describe_lacks, describe_levels
 from lora_bench.report.audio.choose_clips import Heard
 from lora_bench.report.cells import tone_of
 from lora_bench.report.formatting import MISSING, format_change, format_count, format_interval
@@ -32,16 +33,18 @@ def build_answer(answer: Answer, heard: Heard) -> Iterator[Block]:
     if warnings:  # before the headline, so that nobody misses them
         yield Paragraph(" ".join(warnings), is_warning=True)
     yield Heading(1, answer.headline, "answer")
-    yield Paragraph(answer.meta, kind="meta")
+    yield Paragraph(describe_design(answer), kind="meta")
     if answer.rows:
         yield build_answer_table(answer)
-        if answer.levels:
-            yield Paragraph(answer.levels, kind="meta")
+        for line in (describe_lacks(answer), describe_levels(answer)):
+            if line:
+                yield Paragraph(line, kind="meta")
     pair = _choose_pair(answer, heard)
     if pair is not None:
         yield pair
-    if answer.advice:
-        yield Paragraph(" ".join(answer.advice), kind="meta")
+    advice = advise(answer)
+    if advice:
+        yield Paragraph(" ".join(advice), kind="meta")
 
 
 def build_answer_table(answer: Answer) -> Table:
@@ -55,8 +58,10 @@ def build_answer_table(answer: Answer) -> Table:
     reach = max(abs(edge) for edge in edges) * 1.05 or 1.0
     has_retention = any(row.retention is not None for row in answer.rows)
     has_copies = any(row.n_copies is not None for row in answer.rows)
+    has_bases = len(answer.view.bases) > 1
     columns = (
         Column("configuration", is_numeric=False),
+        *[Column("against", is_numeric=False)] * has_bases,
         Column("verdict", is_numeric=False),
         Column("change"),
         Column("95 % interval of the change", is_numeric=False),
@@ -65,10 +70,24 @@ def build_answer_table(answer: Answer) -> Table:
         Column("parameters"),
         Column("minutes"),
     )
-    rows = tuple(_write_row(row, reach, has_retention=has_retention, has_copies=has_copies) for row in shown)
+    rows = tuple(
+        (
+            Cell((Strong(row.configuration.name),)),
+            *[Cell(_name_base(answer, row))] * has_bases,
+            *_write_row(row, reach, has_retention=has_retention, has_copies=has_copies),
+        )
+        for row in shown
+    )
+    order = "; the best on the selection tracks first" if answer.has_selection else ""
+    against = "zero-shot" if len(answer.view.bases) < 2 else "zero-shot with the same settings"
     left_out = f"; the best {MAX_ROWS} of {len(answer.rows)}" if len(answer.rows) > MAX_ROWS else ""
-    caption = f"Change of {answer.metric} over {answer.view.pooled}, against zero-shot{left_out}"
+    caption = f"Change of {answer.metric} over {answer.view.pooled}, against {against}{order}{left_out}"
     return Table(caption, columns, rows)
+
+
+def _name_base(answer: Answer, row: AnswerRow) -> str:
+    base = answer.view.base_of(row.configuration)
+    return MISSING if base is None else base.name
 
 
 def _write_row(row: AnswerRow, reach: float, *, has_retention: bool, has_copies: bool) -> tuple[Cell, ...]:
@@ -79,10 +98,9 @@ def _write_row(row: AnswerRow, reach: float, *, has_retention: bool, has_copies:
         text = format_interval(contrast.ci_low, contrast.ci_high, signed=True)
         ends = contrast.ci_low, contrast.delta, contrast.ci_high
         bar = Cell((Bar(text, ends, (-reach, reach), contrast.margin, tone),), order=contrast.delta)
-    hint = f"detectable: {row.detectable}" if row.verdict == Verdict.INCONCLUSIVE else None
+    hint = f"detectable: {row.detectable}" if row.verdict == Verdict.INCONCLUSIVE else row.lacking or None
     copies = MISSING if row.n_copies is None else f"{row.n_copies} of {row.n_clips:,}"
     return (
-        Cell((Strong(row.configuration.name),)),
         Cell((Chip(row.verdict, tone),), hint=hint),
         Cell(row.change or MISSING, order=None if contrast is None else contrast.delta, tone=tone, hint=hint),
         bar,
@@ -101,15 +119,17 @@ def _write_row(row: AnswerRow, reach: float, *, has_retention: bool, has_copies:
 
 def _choose_pair(answer: Answer, heard: Heard) -> Listening | None:
     """Return zero-shot and the best configuration on one prompt; None where no clip is at hand."""
-    matrix = heard.matrix
-    if matrix is None or not answer.compared:
+    if not answer.compared:
         return None
     best = {answer.view.name_trial(trial.id) for trial in answer.compared[0].configuration.trials}
-    column = next((place for place, voice in enumerate(matrix.voices) if voice in best), None)
-    if column is None:
-        return None
-    for row in matrix.rows:
-        pair = row.clips[0], row.clips[column]
+    found = (
+        (row, (row.clips[0], row.clips[column]))
+        for matrix in heard.matrices
+        for column, voice in enumerate(matrix.voices)
+        if voice in best
+        for row in matrix.rows
+    )
+    for row, pair in found:
         if all(clip is not None and clip.sound for clip in pair):
             return Listening(row.title, row.hint, tuple(clip for clip in pair if clip is not None))
     return None

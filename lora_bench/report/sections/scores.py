@@ -21,6 +21,7 @@ from lora_bench.report.formatting import (
     format_interval,
     format_value,
     format_with_error,
+    round_to_error,
 )
 from lora_bench.report.metric_words import describe_metric
 from lora_bench.report.plots.scores import draw_scores
@@ -31,6 +32,7 @@ from lora_bench.results.records import Contrast, Floor
 MAX_DIRECT_CONFIGURATIONS = 6
 MAX_ROWS = 240
 MAX_NOTES = 4
+ESTIMATES = {True: "corrected for the bias of finite samples", False: "as other tools compute it"}
 
 
 def build_metric_folds(view: RunView) -> Iterator[Fold]:
@@ -56,9 +58,16 @@ def _build_metric(view: RunView, metric: str, index: int) -> Iterator[Block]:
     yield from _difference_table(view, metric)
 
 
-def metric_table(view: RunView, metric: str) -> Table:
-    """Return values: prompts as rows; zero-shot, LoRA configurations and reference levels as columns."""
-    floors = _comparable_floors(view, metric)
+def metric_table(view: RunView, metric: str, *, is_corrected: bool = False) -> Table:
+    """Return values: prompts as rows; zero-shot, LoRA configurations and reference levels as columns.
+
+    Args:
+        view: the run.
+        metric: the metric.
+        is_corrected: show values without the bias of finite samples, which do not depend on the number of clips; else
+            as other tools compute them.
+    """
+    floors = view.floors(metric) if is_corrected else _comparable_floors(view, metric)
     columns = [
         Column(f"{metric} {arrow(metric)}", is_numeric=False),
         *(Column(item.name) for item in view.configurations),
@@ -66,12 +75,16 @@ def metric_table(view: RunView, metric: str) -> Table:
     ]
     rows: list[tuple[Cell, ...]] = []
     for prompt in (*view.prompts, None):
-        cells = [score_cell(view.cell(item, metric, prompt), item) for item in view.configurations]
-        rows.append(
-            (prompt_cell(view, prompt), *cells, *(_floor_cell(view, floor, prompt) for floor in floors))
-        )
+        cells = [
+            score_cell(view.cell(item, metric, prompt), item, is_corrected=is_corrected)
+            for item in view.configurations
+        ]
+        levels = [_floor_cell(view, floor, prompt, is_corrected=is_corrected) for floor in floors]
+        rows.append((prompt_cell(view, prompt), *cells, *levels))
     direction = "higher" if is_higher_better(metric) else "lower"
-    caption = f"{metric} per prompt, as other tools compute it; {direction} is better"
+    caption = f"{metric} per prompt, {ESTIMATES[is_corrected]}; {direction} is better"
+    if is_corrected:
+        caption += "; below 0 is 0 within its error; as other tools compute it: see Details"
     return Table(caption, tuple(columns), tuple(rows), n_fixed=2 if view.zero_shot else 1)
 
 
@@ -91,11 +104,12 @@ def _is_comparable(view: RunView, floor: Floor, prompt: str | None) -> bool:
     return any(abs(n - count) <= 0.1 * count for count in view.clip_counts(floor.metric, prompt))
 
 
-def score_cell(value: CellValue, configuration: Configuration) -> Cell:
+def score_cell(value: CellValue, configuration: Configuration, *, is_corrected: bool = False) -> Cell:
     """Return a value, with its error as the hint; or a dash, with the reason why there is none."""
-    if value.value is None:
+    shown = value.corrected if is_corrected else value.value
+    if value.value is None or shown is None:
         return Cell(f"{MISSING} ({value.state})", hint="; ".join(value.reasons) or None, tone="missing")
-    hints = [format_with_error(value.value, value.spread)] if value.spread is not None else []
+    hints = [format_with_error(shown, value.spread)] if value.spread is not None else []
     if value.over is not None:
         hints.append(
             f"standard error over {'clips and tracks' if value.over == 'clips' else 'training seeds'}"
@@ -103,19 +117,21 @@ def score_cell(value: CellValue, configuration: Configuration) -> Cell:
     if configuration.n_seeds:
         hints.append(f"{value.n_seeds} of {configuration.n_seeds} training seeds")
     if value.corrected is not None and value.over == "clips":
-        hints.append(
-            f"without bias {format_value(value.corrected)}, {format_interval(value.low, value.high)}"
-        )
-    text = format_with_error(value.value, value.spread).split("\u00a0")[0]
-    return Cell(text, order=value.value, hint="; ".join([*hints, *value.reasons]) or None)
+        interval = format_interval(value.low, value.high)
+        hints.append(f"{ESTIMATES[True]} {round_to_error(value.corrected, value.spread)}, {interval}")
+    if is_corrected:
+        hints.append(f"{ESTIMATES[False]} {format_value(value.value)}")
+    return Cell(
+        round_to_error(shown, value.spread), order=shown, hint="; ".join([*hints, *value.reasons]) or None
+    )
 
 
-def _floor_cell(view: RunView, floor: Floor, prompt: str | None) -> Cell:
-    """Return a reference level for the rows with about as many clips."""
-    if not _is_comparable(view, floor, prompt):
+def _floor_cell(view: RunView, floor: Floor, prompt: str | None, *, is_corrected: bool) -> Cell:
+    """Return a reference level; one with its bias only for the rows with about as many clips."""
+    if not is_corrected and not _is_comparable(view, floor, prompt):
         return Cell("")
-    text = format_with_error(floor.value, floor.se)
-    return Cell(text.split("\u00a0")[0], order=floor.value, hint=text)
+    value = floor.best_value if is_corrected else floor.value
+    return Cell(round_to_error(value, floor.se), order=value, hint=format_with_error(value, floor.se))
 
 
 def _list_notes(view: RunView, metric: str) -> Iterator[Block]:
@@ -204,9 +220,18 @@ def build_long_prompts(view: RunView) -> Iterator[Fold]:
 
 def overview_table(view: RunView) -> Table:
     """Return all configurations over the genre's prompts, one column per metric."""
+    corrected = {metric: view.is_corrected(metric) for metric in view.metrics}
     columns = (Column("configuration", is_numeric=False), *(Column(f"{m} {arrow(m)}") for m in view.metrics))
     rows = tuple(
-        (Cell(item.name), *(score_cell(view.cell(item, m, None), item) for m in view.metrics))
+        (
+            Cell(item.name),
+            *(
+                score_cell(view.cell(item, m, None), item, is_corrected=known)
+                for m, known in corrected.items()
+            ),
+        )
         for item in view.configurations
     )
-    return Table(f"Every configuration over {view.pooled}", columns, rows)
+    names = [metric for metric, known in corrected.items() if known]
+    estimate = f"; {ESTIMATES[True]}: {', '.join(names)}" if names else ""
+    return Table(f"Every configuration over {view.pooled}{estimate}", columns, rows)

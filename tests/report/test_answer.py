@@ -1,0 +1,74 @@
+"""The answer: its order, and the reasons why a configuration has no verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.fake_run import FakeRun, FakeTrial, contrast, zero_shot
+
+from lora_bench.report import render_report
+from lora_bench.report.answer import Answer
+from lora_bench.report.answer_lines import describe_lacks, describe_levels
+from lora_bench.report.view import RunView
+from lora_bench.results.gather import gather_results
+
+
+def read_answer(run: Path) -> Answer:
+    return Answer(RunView(gather_results(run), run))
+
+
+def write_sides(folder: Path, *, has_selection: bool) -> Path:
+    """The greater change is not the one that is best on the selection tracks."""
+    trials = [FakeTrial("r4"), FakeTrial("r8")]
+    if has_selection:
+        trials = [FakeTrial("r4", selection_base=0.7), FakeTrial("r8", selection_base=0.3)]
+    changes = [
+        contrast(trial, "mfcc20", None, "better", delta)
+        for trial, delta in zip(trials, (-0.5, -0.2), strict=True)
+    ]
+    return FakeRun(trials=[zero_shot(), *trials], contrasts=changes).write(folder)
+
+
+def test_selection_tracks_decide_the_order_and_the_report_says_so(tmp_path: Path) -> None:
+    run = write_sides(tmp_path, has_selection=True)
+    answer = read_answer(run)
+    assert [row.configuration.name for row in answer.rows] == ["r8", "r4"]
+    assert "r8, the best on the selection tracks, by" in answer.headline
+    render_report(run, tmp_path / "reports")
+    text = (tmp_path / "reports" / "invented" / "report.md").read_text(encoding="utf-8")
+    assert "the best on the selection tracks first" in text
+
+
+def test_without_selection_tracks_the_greatest_change_comes_first(tmp_path: Path) -> None:
+    answer = read_answer(write_sides(tmp_path, has_selection=False))
+    assert [row.configuration.name for row in answer.rows] == ["r4", "r8"]
+    assert "selection" not in answer.headline
+
+
+def test_a_configuration_without_a_verdict_tells_why(tmp_path: Path) -> None:
+    trials = [
+        FakeTrial("r4"),
+        FakeTrial("r8", state="failed", reason="the loss is not finite", has_scores=False),
+        FakeTrial("r16"),
+    ]
+    known = contrast(trials[0], "mfcc20", None, "better")
+    run = FakeRun(trials=[zero_shot(), *trials], contrasts=[known]).write(tmp_path)
+    line = describe_lacks(read_answer(run))
+    assert "r8 (failed: the loss is not finite)" in line
+    assert "r16 (no comparison was written; resume the run)" in line
+    assert "r4" not in line
+
+
+def test_a_failed_zero_shot_trial_is_the_reason_of_what_it_leaves_uncompared(tmp_path: Path) -> None:
+    base = FakeTrial("zero-shot", "zero-shot", None, "failed", "the disk is full", has_scores=False)
+    run = FakeRun(trials=[base, FakeTrial("r4")]).write(tmp_path)
+    assert "r4 (zero-shot failed: the disk is full)" in describe_lacks(read_answer(run))
+
+
+def test_no_reason_is_given_where_all_have_verdicts(tmp_path: Path) -> None:
+    assert describe_lacks(read_answer(write_sides(tmp_path, has_selection=False))) == ""
+
+
+def test_levels_are_called_corrected_only_if_every_value_is(tmp_path: Path) -> None:
+    run = FakeRun(bias=0.2).write(tmp_path)  # the reference levels are not
+    assert "corrected" not in describe_levels(read_answer(run))
