@@ -8,6 +8,7 @@ number of rows, the row's place, the processor and the library's settings, so th
   same in any batch.
 - **plain**: all other cases.  On a CPU a step always takes a block of `BLOCK` clips, and a clip's index gives its place
   in the block.  All calls have the same shapes, and a clip is always the same row.
+- **halves**: bfloat16 and float16 on a GPU (`half_products.py`); float32 there is plain.
 - **int8**: if the spec says so.  Weights are rounded to 8 bits per output channel, activations to 8 bits per row; sums
   are exact integers.  Keys and values of the past are bfloat16; the heads, which decide over codes, are not rounded.
   Larger batches use the library's products, in blocks, if a measurement shows that they are exact (`has_exact_int8`);
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from lora_bench.errors import ModelError, ResourceError
 from lora_bench.models import device as devices
+from lora_bench.models.decoding.half_products import HalfProduct
 from lora_bench.models.linears import PackedLinear
 
 Product = Callable[[Tensor], Tensor]
@@ -55,13 +57,20 @@ class Kernel:
         is_streamed: use compiled steps if they support the decoder.
     """
 
-    name: Literal["plain", "int8"]
+    name: Literal["plain", "halves", "int8"]
     block: int | None = None
     is_streamed: bool = False
 
     def prepare(self, linear: PackedLinear) -> Product:
         """Prepare the product with a layer's matrix."""
+        if self.name == "halves":
+            return HalfProduct(linear)
         return _Int8Product(linear.folded()) if self.name == "int8" else linear.folded()
+
+    def prepare_heads(self, linear: PackedLinear) -> Product:
+        """Prepare the product that gives logits: never rounded, because it decides over codes."""
+        # rounded to halves, logits near the k-th largest would tie
+        return HalfProduct(linear, torch.float32) if self.name == "halves" else linear.folded()
 
     def past_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Return the type of the past's keys and values, for a decoder with arithmetic `dtype`."""
@@ -70,7 +79,7 @@ class Kernel:
     @property
     def copied_frac(self) -> float:
         """Upper bound of the memory of prepared products, relative to their matrices."""
-        return 0.25 if self.name == "int8" else float(self.is_streamed)
+        return 0.25 if self.name == "int8" else float(self.is_streamed or self.name == "halves")
 
 
 def choose_kernel(
@@ -93,7 +102,7 @@ def choose_kernel(
         is_small = batch_size is not None and batch_size <= SMALL_INT8_BATCH
         return Kernel("int8", BLOCK, is_small or not has_exact_int8())
     if devices.is_gpu(device):
-        return Kernel("plain")
+        return Kernel("plain" if dtype == torch.float32 else "halves")
     return Kernel("plain", BLOCK, dtype == torch.float32)
 
 

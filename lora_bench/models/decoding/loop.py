@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,15 +45,15 @@ class Sampling:
     temperature: float
     top_k: int | None
     device: torch.device = CPU
+    _delays: Tensor = field(init=False, repr=False)
 
     @property
     def n_positions(self) -> int:
         """Decoding steps of a clip."""
         return self.n_frames + max(self.delays)
 
-    @cached_property
-    def _delays(self) -> Tensor:
-        return torch.tensor(self.delays, device=self.device)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_delays", torch.tensor(self.delays, device=self.device))
 
     def draw_tokens(self, logits: Tensor, uniform: Tensor, position: int | Tensor) -> Tensor:
         """Draw tokens int64 [N, K] after `position`, from logits [N, K, V] and uniform numbers [N, K]."""

@@ -135,7 +135,7 @@ class DecoderStep(TextReader):
         self._norm = weights.norm
         self._activation = weights.activation
         self._layers = [self._prepare(layer, kernel) for layer in weights.layers]
-        self._heads = weights.heads.folded()  # never rounded, because they decide over codes
+        self._heads = kernel.prepare_heads(weights.heads)
 
     def _prepare(self, layer: DecoderLayerWeights, kernel: Kernel) -> PreparedLayer:
         return PreparedLayer(
