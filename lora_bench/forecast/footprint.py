@@ -59,8 +59,16 @@ class Arithmetic:
 
     @property
     def adapter_input(self) -> int:
-        """Bytes of a value that an adapter's first product keeps: PEFT brings it to the adapter's float32."""
-        return HALF if self.is_autocast else FLOAT32
+        """Bytes of a value that an adapter's first product keeps: float32, but for autocast.
+
+        On a GPU half-precision decoders train under it (`models/training_arithmetic.py`).
+        """
+        return HALF if self.is_autocast or (self.device == "cuda" and self.weight == HALF) else FLOAT32
+
+    @property
+    def gradient(self) -> int:
+        """Bytes of a gradient in the backward pass: that of an adapter's input, or of the stream under autocast."""
+        return self.adapter_input if self.weight == HALF else FLOAT32
 
     @property
     def noise(self) -> int:
@@ -78,6 +86,7 @@ class Footprint:
             encoders are let go before training, but not those of audiocraft's own exports.
         adapter: weights, gradients and AdamW's two moments, all float32.
         activations: what the decoder's layers keep for the backward pass.
+        recomputed: what one layer keeps while it is computed again; 0 without checkpointing.
         logits: float32 log-probabilities of all codes, kept for the backward pass.
         working: gradients and copies that come and go.
         loading: the whole model in float32, as audiocraft's comes to the device before the decoder gets its own
@@ -88,6 +97,7 @@ class Footprint:
     text_and_codec: int
     adapter: int
     activations: int
+    recomputed: int
     logits: int
     working: int
     loading: int
@@ -96,7 +106,14 @@ class Footprint:
     def training(self) -> int:
         """Peak of a training step."""
         held = self.decoder + self.text_and_codec + self.adapter
-        return held + self.activations + self.logits + self.working
+        return held + self.activations + self.passing
+
+    @property
+    def passing(self) -> int:
+        """Peak of what comes and goes: the logits are gone before a layer is computed again."""
+        if self.recomputed:
+            return max(self.logits, self.recomputed) + self.working
+        return self.logits + self.working
 
     @property
     def peak(self) -> int:
@@ -112,7 +129,7 @@ class Footprint:
         if device == "cuda":
             return self.peak / GIB
         lasting = self.decoder + self.text_and_codec + self.adapter
-        passing = self.activations + self.logits + self.working
+        passing = self.activations + self.passing
         return PROCESS_GIB + max(lasting + CPU_HELD_RATIO * passing, self.loading) / GIB
 
 
@@ -151,18 +168,25 @@ def estimate_training(
     frozen = FLOAT32 * (shape.n_frozen + n_projection)
     n_texts = train.batch_size * CAPTION_TOKENS
     passing = _Pass(sizes, lora, arithmetic, n_positions, n_texts, train.gradient_checkpointing)
+    kept, recomputed = passing.keep_layers(adapted)
     logits = sizes.n_codebooks * n_codes * sizes.codebook_size * FLOAT32  # log_softmax keeps its output
     heads = sum(passing.keep_adapted(linear) for linear in adapted if linear.group == "heads") * n_codes
     # of one codebook: logits, their float32 copy, and gradients of both
     transient = n_codes * sizes.codebook_size * 2 * (FLOAT32 + arithmetic.product)
-    wide = n_positions * max(sizes.ffn_width, sizes.width) * FLOAT32 * WORKING_COPIES
+    wide = n_positions * max(sizes.ffn_width, sizes.width) * arithmetic.gradient
+    n_copies = (
+        WORKING_COPIES + train.gradient_checkpointing
+    )  # and the gradient that enters a recomputed layer
+    # autocast keeps the adapters' weights in halves until the forward pass is over
+    rounded = HALF * adapter.trainable_params if arithmetic.gradient == HALF else 0
     return Footprint(
         decoder=arithmetic.weight * n_decoder,
         text_and_codec=frozen,
         adapter=4 * FLOAT32 * adapter.trainable_params,
-        activations=passing.keep_layers(adapted) + heads,
+        activations=kept + heads,
+        recomputed=recomputed,
         logits=logits,
-        working=max(transient, wide),
+        working=max(transient, wide * n_copies) + rounded,
         loading=FLOAT32 * n_decoder + frozen,
     )
 
@@ -195,10 +219,10 @@ class _Pass:
     n_texts: int
     is_checkpointed: bool
 
-    def keep_layers(self, adapted: Sequence[Linear]) -> int:
-        """Bytes of all layers and the final norm.
+    def keep_layers(self, adapted: Sequence[Linear]) -> tuple[int, int]:
+        """Bytes of all layers and the final norm, and of one layer that is computed again.
 
-        With checkpointing that is every layer's input, and all of the one layer that is computed again.
+        With checkpointing the former is every layer's input; else the latter is 0.
         """
         by_layer: dict[int, list[Linear]] = {}
         for linear in adapted:
@@ -206,13 +230,13 @@ class _Pass:
                 by_layer.setdefault(int(found[1]), []).append(linear)
         reaches_text = any(linear.group == "conditioning" for linear in adapted)
         if not by_layer and not reaches_text:
-            return 0
+            return 0, 0
         first = 0 if reaches_text else min(by_layer)
         of_layer = [self._keep_layer(by_layer.get(n, [])) for n in range(first, self.sizes.n_layers)]
         stream = self.n_positions * self.sizes.width * self._stream
         if self.is_checkpointed:
-            return max(of_layer) + (self.sizes.n_layers + 1) * stream
-        return sum(of_layer) + stream
+            return (self.sizes.n_layers + 1) * stream, max(of_layer)
+        return sum(of_layer) + stream, 0
 
     @property
     def _stream(self) -> int:

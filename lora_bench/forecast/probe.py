@@ -28,7 +28,7 @@ from lora_bench.models.decoding.decoder import generate_codes
 from lora_bench.models.memory import peak_gib, reset_peak
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.progress import Progress, SilentProgress
-from lora_bench.stages.train.steps import autocast_steps, enter_training
+from lora_bench.stages.train.steps import enter_training
 from lora_bench.store import hash_json, write_json
 
 N_STEPS = 2
@@ -97,7 +97,7 @@ def _time_training(model: MusicModel, trial: TrialPlan, record: Record) -> Recor
         if step == 1:
             began_s = time.monotonic()
         optimizer.zero_grad(set_to_none=True)
-        with autocast_steps(model, train):
+        with model.use_training_arithmetic(train.precision):
             loss = model.training_loss(codes, valid_frames, texts)
         loss.backward()
         optimizer.step()

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from lora_bench.models.delay_pattern import decoder_inputs, delay_codes
 from lora_bench.models.extraction import extract_decoder_weights
 from lora_bench.models.records import DecoderWeights, LoraInjection, ModelInfo, TextState
 from lora_bench.models.targets import resolve_targets
+from lora_bench.models.training_arithmetic import use_training_arithmetic
 from lora_bench.spec.schema import LoraSpec
 
 if TYPE_CHECKING:
@@ -281,6 +283,13 @@ class MusicModel(ABC):
         if hasattr(self._network, "enc_to_dec_proj"):
             self._network.enc_to_dec_proj.train(training)
 
+    def use_training_arithmetic(self, precision: str | None) -> AbstractContextManager[None]:
+        """Return the arithmetic of forward passes in training; see `training_arithmetic.py`."""
+        layers = () if self._peft is None else adapters.adapted_modules(self._peft).values()
+        return use_training_arithmetic(
+            self.device, self.dtype, precision, cast("Iterable[nn.Module]", layers)
+        )
+
     def training_loss(
         self, codes: Tensor, valid_frames: Tensor, text_states: Sequence[TextState | None]
     ) -> Tensor:
@@ -294,19 +303,20 @@ class MusicModel(ABC):
         n_frames = int(valid_frames.max())
         is_padded = bool((valid_frames < n_frames).any())  # on the CPU: no need to wait for a GPU
         codes = codes[..., :n_frames].to(self.device)
+        # places of valid frames [n], found on the CPU: a mask would make a GPU wait
+        kept = None
+        if is_padded:
+            in_clip = torch.arange(n_frames) < valid_frames[:, None]  # [B, F]
+            kept = in_clip.flatten().nonzero().squeeze(1).to(self.device)
         valid_frames = valid_frames.to(self.device)
         start_id, delays = self.info.codebook_size, self.info.delays
         inputs = decoder_inputs(delay_codes(codes, valid_frames, delays, start_id), start_id)
         hidden = self._run_decoder(inputs, *self._batch_text(text_states))  # [B, F + max(delays), D]
-        in_clip = None
-        if is_padded:
-            in_clip = torch.arange(n_frames, device=self.device) < valid_frames[:, None]  # [B, F]
         losses: list[Tensor] = []
         for codebook, delay in enumerate(delays):
-            states, wanted = hidden[:, delay : delay + n_frames], codes[:, codebook]
-            # heads see only valid frames: padding costs neither memory nor gradient
-            states = states.flatten(0, 1) if in_clip is None else states[in_clip]
-            wanted = wanted.flatten() if in_clip is None else wanted[in_clip]
+            states, wanted = hidden[:, delay : delay + n_frames].flatten(0, 1), codes[:, codebook].flatten()
+            if kept is not None:  # heads see only valid frames: padding costs neither memory nor gradient
+                states, wanted = states[kept], wanted[kept]
             losses.append(F.cross_entropy(self._network.decoder.lm_heads[codebook](states).float(), wanted))
         return torch.stack(losses).mean()
 
@@ -331,7 +341,8 @@ class MusicModel(ABC):
         if hasattr(self._network, "enc_to_dec_proj"):
             text = self._network.enc_to_dec_proj(text)
         text = (text * keep.to(self.device)).to(self.dtype)
-        return text, None if bool(mask.all()) else mask.to(self.device)
+        is_padded = any(len(state) < length for state in given)
+        return text, mask.to(self.device) if is_padded else None
 
     def decoder_weights(self) -> DecoderWeights:
         """Return weights for decoding that include the current adapter; the model does not change."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+from torch import Tensor
 
 from lora_bench.errors import TrainingError
 from lora_bench.models.base import MusicModel
@@ -55,12 +56,6 @@ def enter_training(model: MusicModel, train: TrainSpec) -> None:
     model.set_training(True, gradient_checkpointing=train.gradient_checkpointing, compiled=train.compile)
 
 
-def autocast_steps(model: MusicModel, train: TrainSpec) -> torch.autocast:
-    """Return the arithmetic of a forward pass in training."""
-    wanted = train.precision == "bfloat16" and model.dtype == torch.float32
-    return torch.autocast(model.device.type, torch.bfloat16, enabled=wanted)
-
-
 def take_step(run: TrainingRun, rate: float, log: Callable[[str], None]) -> float:
     """Take one optimiser step; if memory runs out, the forward passes are halved and tried again.
 
@@ -73,9 +68,9 @@ def take_step(run: TrainingRun, rate: float, log: Callable[[str], None]) -> floa
         TrainingError: loss or gradient is not finite; the adapter is left as it was.
         RuntimeError, MemoryError: not even one slice fits.
     """
-    loss = _halve_until_it_fits(run, log, lambda: _accumulate_gradient(run))
-    _apply_gradient(run, rate)  # not tried again: it may have changed some of the weights
-    return loss
+    losses, shares = _halve_until_it_fits(run, log, lambda: _accumulate_gradient(run))
+    # not tried again: it may have changed some of the weights
+    return _apply_gradient(run, rate, losses, shares)
 
 
 def _halve_until_it_fits(run: TrainingRun, log: Callable[[str], None], work: Callable[[], Result]) -> Result:
@@ -99,15 +94,16 @@ def _divide_into_passes(train: TrainSpec, pass_size: int) -> Iterator[slice]:
             yield slice(begin, min(begin + pass_size, first + train.batch_size))
 
 
-def _accumulate_gradient(run: TrainingRun) -> float:
-    """Accumulate the gradient of a step's loss, and return the loss."""
+def _accumulate_gradient(run: TrainingRun) -> tuple[list[Tensor], list[float]]:
+    """Accumulate the gradient of a step's loss; return the passes' losses [] on the device, and their shares of it."""
     train, step = run.train, run.state.step
     n_slices = train.batch_size * train.grad_accumulation
     rows = run.train_rows[pick_slices(run.seed, step, len(run.train_rows), n_slices)]
     dropped = drop_captions(run.seed, step, n_slices, train.caption_dropout)
     n_valid = int(run.tokens.valid_frames[rows].sum())
     run.optimizer.zero_grad(set_to_none=True)
-    total = 0.0
+    losses: list[Tensor] = []
+    shares: list[float] = []
     for part, cut in enumerate(_divide_into_passes(train, run.pass_size)):
         codes, valid_frames, texts = run.tokens.take(rows[cut])
         conditions = [
@@ -115,27 +111,34 @@ def _accumulate_gradient(run: TrainingRun) -> float:
             for text, drop in zip(texts, dropped[cut], strict=True)
         ]
         torch.manual_seed(noise_seed(run.seed, step, part))
-        with autocast_steps(run.model, train):
+        with run.model.use_training_arithmetic(train.precision):
             loss = run.model.training_loss(codes, valid_frames, conditions)
         # every valid code of the step counts the same, however the passes divide them
         share = int(valid_frames.sum()) / n_valid
         run.scaler.scale(loss * share).backward()
-        value = loss.item()  # not before, or a GPU would idle while the backward pass is being called
-        _check_finite("the loss", value, run)
-        total += value * share
-    return total
+        losses.append(loss.detach())
+        shares.append(share)
+    return losses, shares
 
 
-def _apply_gradient(run: TrainingRun, rate: float) -> None:
+def _apply_gradient(
+    run: TrainingRun, rate: float, losses: Sequence[Tensor], shares: Sequence[float]
+) -> float:
+    """Check losses and gradient, change the weights, and return the mean loss."""
     set_rate(run.optimizer, rate)
     run.scaler.unscale_(run.optimizer)
     limit = math.inf if run.train.max_grad_norm is None else run.train.max_grad_norm
     norm = torch.nn.utils.clip_grad_norm_(run.parameters.values(), limit)
+    # the only wait for a GPU in a step: all numbers at once
+    *values, length = torch.stack([*(loss.float() for loss in losses), norm.float()]).tolist()
+    for value in values:
+        _check_finite("the loss", value, run)
     # with loss scaling an infinite gradient skips the step and lowers the scale
     if not run.scaler.is_enabled():
-        _check_finite("the gradient's norm", norm.item(), run)
+        _check_finite("the gradient's norm", length, run)
     run.scaler.step(run.optimizer)
     run.scaler.update()
+    return sum((value * share for value, share in zip(values, shares, strict=True)), 0.0)
 
 
 def _check_finite(what: str, value: float, run: TrainingRun) -> None:
@@ -163,7 +166,7 @@ def measure_eval_loss(run: TrainingRun, log: Callable[[str], None]) -> float | N
 def _sum_eval_loss(run: TrainingRun) -> float:
     run.model.set_training(False)
     total, n_valid = 0.0, 0
-    with torch.no_grad():
+    with torch.no_grad(), run.model.use_training_arithmetic(None):
         for first in range(0, len(run.eval_rows), run.pass_size):
             codes, valid_frames, texts = run.tokens.take(run.eval_rows[first : first + run.pass_size])
             n = int(valid_frames.sum())
