@@ -63,6 +63,15 @@ class Excluded:
 
 
 @dataclass(frozen=True)
+class NearDuplicate:
+    """Two recordings of the same music, by their sources, and the correlation of their spectra (1: the same)."""
+
+    first: str
+    second: str
+    correlation: float
+
+
+@dataclass(frozen=True)
 class Slice:
     """A cut of one track: `n_samples` long after zero padding, `n_valid` of them from the track."""
 
@@ -83,6 +92,7 @@ class Manifest:
         folder: where the prepared audio lies (in the cache, never the user's folder).
         slices: training-length slices of all splits, in track order.
         resampler: name and version of the resampler, for provenance.
+        near_duplicates: recordings of the same music; None if they were not searched for.
     """
 
     key: str
@@ -94,6 +104,7 @@ class Manifest:
     excluded: tuple[Excluded, ...]
     slices: tuple[Slice, ...]
     resampler: str
+    near_duplicates: tuple[NearDuplicate, ...] | None = None
 
     def of_split(self, split: Split) -> tuple[Track, ...]:
         """Tracks of one side."""

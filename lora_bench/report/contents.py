@@ -14,6 +14,7 @@ from lora_bench.report.plots.study import build_study_plots
 from lora_bench.report.sections.answer import build_answer
 from lora_bench.report.sections.captions import build_captions
 from lora_bench.report.sections.guards import build_guards
+from lora_bench.report.sections.leaks import build_leaks
 from lora_bench.report.sections.missing import build_missing
 from lora_bench.report.sections.run import (
     build_dataset,
@@ -142,6 +143,7 @@ def _list_details(view: RunView, heard: Heard) -> Iterator[Fold]:
         build_study,
         build_guards,
         build_dataset,
+        build_leaks,
         build_captions,
         build_model,
         build_adapters,

@@ -14,7 +14,7 @@ from lora_bench.planning.run_folder import RunFolder, SourceFolder
 from lora_bench.report.formatting import text_width
 from lora_bench.results.reading import read_part
 from lora_bench.results.records import Contrast, Floor, ScoreRecord, UnscoredCell
-from lora_bench.results.run_files import CurvePoint, DatasetFile, TrackEntry, TrainFile
+from lora_bench.results.run_files import CurvePoint, DatasetFile, ManifestEntry, TrackEntry, TrainFile
 from lora_bench.results.run_records import RunResults, TrialKind, TrialResult
 from lora_bench.results.search_tally import UNTRIED
 from lora_bench.results.settings import read_section
@@ -237,10 +237,15 @@ class RunView:
         return () if train is None else train.curve
 
     @cached_property
+    def manifests(self) -> list[ManifestEntry]:
+        """Prepared datasets; empty if the run does not tell."""
+        files = (read_part(folder.dataset, DatasetFile, []) for folder in dict.fromkeys(self.source_folders))
+        return [file.manifest for file in files if file is not None]
+
+    @property
     def tracks(self) -> list[TrackEntry]:
         """Tracks of all datasets; empty if the run does not tell."""
-        files = (read_part(folder.dataset, DatasetFile, []) for folder in dict.fromkeys(self.source_folders))
-        return [track for file in files if file is not None for track in file.manifest.tracks]
+        return [track for manifest in self.manifests for track in manifest.tracks]
 
     @property
     def track_sources(self) -> dict[str, str]:

@@ -239,6 +239,14 @@ class SliceEntry(Record):
     split: str | None = None
 
 
+class NearDuplicateEntry(Record):
+    """Two recordings of the same music."""
+
+    first: str
+    second: str
+    correlation: Real
+
+
 class ManifestEntry(Record):
     """The prepared dataset of a source."""
 
@@ -250,6 +258,8 @@ class ManifestEntry(Record):
     tracks: tuple[TrackEntry, ...] = ()
     slices: tuple[SliceEntry, ...] = ()
     excluded: tuple[ExcludedFile, ...] = ()
+    near_duplicates: tuple[NearDuplicateEntry, ...] | None = None
+    """None if they were not searched for."""
 
 
 class DatasetFile(Record):

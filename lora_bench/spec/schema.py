@@ -56,11 +56,23 @@ class ModelSpec(Section):
         return self
 
 
+def _is_ignore(value: object) -> bool:
+    return value == "ignore"
+
+
 class SplitSpec(Section):
     """The split of the tracks into training, selection and reference tracks, before slicing."""
 
-    by: Literal["track"] = "track"
-    """Whole tracks are on one side, so no reference clip is trained on."""
+    by: Literal["track", "album", "artist", "folder", "column"] = "track"
+    """Whole tracks are on one side, so no reference clip is trained on. `album`, `artist` and `folder` keep all tracks
+    of one on one side, by tags, tables and folder names as in captions; `column` those of equal values of `column`."""
+    column: Annotated[str | None, Field(min_length=1, exclude_if=is_none)] = None
+    """Column of csv files or key of metadata.jsonl, for `by: column`."""
+    near_duplicates: Annotated[Literal["ignore", "report", "together"], Field(exclude_if=_is_ignore)] = (
+        "ignore"
+    )
+    """Search for recordings of the same music (another coding, level, start, pitch or tempo by a little, loops):
+    `together` keeps them on one side, `report` lists those on different sides."""
     eval_frac: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     """Fraction of the tracks that is held out as references (at least two tracks)."""
     selection_frac: Annotated[float | None, Field(ge=0.0, lt=1.0, exclude_if=is_none)] = (
@@ -72,6 +84,13 @@ class SplitSpec(Section):
     good."""
     seed: Seed = 0
     """Seed of the split."""
+
+    @model_validator(mode="after")
+    def _names_a_column(self) -> SplitSpec:
+        if (self.by == "column") != (self.column is not None):
+            found = f"`column` is `{self.column}`" if self.column is not None else "`column` is missing"
+            raise ValueError(f"`by` is `{self.by}`, but {found}; `by: column` and `column` belong together")
+        return self
 
     @model_validator(mode="after")
     def _leaves_training_tracks(self) -> SplitSpec:

@@ -11,6 +11,7 @@ composing.py      captions by a template over the fields of each track; the sour
 track_captions.py the caption of each track and where it comes from
 caption_export.py captions and fields as a file to edit and read back
 inspection.py     faults of recordings and captions before training; track_facts.py measures one recording
+grouping.py       tracks that stay on one side of the split; near_duplicates.py finds the same music in two recordings
 splits.py         tracks to sides, tracks to slices
 manifest.py       a manifest from JSON; excerpts of its tracks as reference clips
 prepare.py        all of it, in order

@@ -7,9 +7,10 @@ import os
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
-from lora_bench.artifacts import AudioFormat, Excluded, Manifest, Track
+from lora_bench.artifacts import AudioFormat, Excluded, Manifest, NearDuplicate, Split, Track
 from lora_bench.audio import RESAMPLER, Listing, list_folder
 from lora_bench.errors import DatasetError
 from lora_bench.genres import render_genre
@@ -17,6 +18,7 @@ from lora_bench.progress import Progress
 from lora_bench.slugs import spell_path
 from lora_bench.spec.schema import DatasetSpec
 from lora_bench.spec.sides import MIN_TRACKS
+from lora_bench.stages.dataset.grouping import name_groups, search_near_duplicates
 from lora_bench.stages.dataset.metadata import Metadata, list_unmatched, read_metadata
 from lora_bench.stages.dataset.recordings import Recording, prepare_recording
 from lora_bench.stages.dataset.splits import assign_sides, cut_slices
@@ -59,7 +61,27 @@ def prepare_dataset(
             progress.advance(note=item.source)
     _check_enough(folder, n_files, len(recordings), excluded)
     captions = _caption(listing, recordings, spec, metadata, store, progress)
-    return _make_manifest(name, recordings, captions, excluded, spec, audio_format, store)
+    near, groups = _group(listing, recordings, spec, store, progress)
+    sides = assign_sides(list(recordings), spec.split, groups)
+    manifest = _make_manifest(name, recordings, captions, excluded, spec, audio_format, store, sides)
+    return manifest if near is None else replace(manifest, near_duplicates=tuple(near))
+
+
+def _group(
+    listing: Listing, recordings: Mapping[str, Recording], spec: DatasetSpec, store: Store, progress: Progress
+) -> tuple[list[NearDuplicate] | None, dict[str, str] | None]:
+    """Return near-duplicates, if they are searched for, and the groups that stay on one side, if there are any."""
+    paths = {listing.name(path): path.relative_to(listing.folder).as_posix() for path in listing.files}
+    hashes = {paths[recording.source]: recording.content_hash for recording in recordings.values()}
+    near: list[NearDuplicate] | None = None
+    if spec.split.near_duplicates != "ignore":
+        found = search_near_duplicates(listing.folder, hashes, store, progress)
+        near = [NearDuplicate(spell_path(first), spell_path(second), fit) for first, second, fit in found]
+        for pair in near:
+            progress.log(
+                f"near-duplicates: {pair.first} and {pair.second} (correlation {pair.correlation:.2f})"
+            )
+    return near, name_groups(listing.folder, spec, hashes, near)
 
 
 def _caption(
@@ -158,8 +180,8 @@ def _make_manifest(
     spec: DatasetSpec,
     audio_format: AudioFormat,
     store: Store,
+    sides: Mapping[str, Split],
 ) -> Manifest:
-    sides = assign_sides(list(recordings), spec.split)
     rate_hz = audio_format.sample_rate_hz
     # in the order of contents, so that renaming files changes neither the manifest's key nor training
     ordered = sorted(recordings.values(), key=lambda recording: recording.content_hash)
