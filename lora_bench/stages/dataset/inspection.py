@@ -100,7 +100,8 @@ def inspect_folder(folder: Path, spec: DatasetSpec, store: Store, progress: Prog
 
     def inspect(path: Path) -> tuple[str, TrackFacts | str]:
         try:
-            return hash_file(path), _measure(path, store)
+            content_hash = hash_file(path)
+            return content_hash, _measure(path, content_hash, store)
         except AudioFileError as error:
             return "", error.reason
         except OSError as error:
@@ -114,14 +115,14 @@ def inspect_folder(folder: Path, spec: DatasetSpec, store: Store, progress: Prog
             progress.advance(note=listing.name(path))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    captions, notes = _read_captions(listing, spec.captions)
+    captions, notes, is_judged = _read_captions(listing, spec.captions)
     counts = Counter(captions.values())
     firsts: dict[str, str] = {}
     tracks = [InspectedTrack(name, None, reason, (), None, None) for name, reason in listing.dropped.items()]
     for path, (content_hash, facts) in found.items():
         name = listing.name(path)
         caption = captions.get(path.relative_to(listing.folder).as_posix())
-        fault = None if caption is None and notes else judge_caption(caption, name, counts, spec.captions)
+        fault = judge_caption(caption, name, counts, spec.captions) if is_judged else None
         if isinstance(facts, str):
             tracks.append(InspectedTrack(name, None, facts, (), caption, None))
             continue
@@ -134,31 +135,40 @@ def inspect_folder(folder: Path, spec: DatasetSpec, store: Store, progress: Prog
     return Inspection(folder, tuple(tracks), tuple(notes))
 
 
-def _measure(path: Path, store: Store) -> TrackFacts:
-    key = hash_json({"version": FACTS_VERSION, "content": hash_file(path)}, length=32)
+def _measure(path: Path, content_hash: str, store: Store) -> TrackFacts:
+    key = hash_json({"version": FACTS_VERSION, "content": content_hash}, length=32)
     place = store.get_or_make(
         "facts", key, lambda draft: write_json(draft / "facts.json", measure_track(path))
     )
     return TypeAdapter(TrackFacts).validate_python(read_json(place / "facts.json"))
 
 
-def _read_captions(listing: Listing, spec: CaptionSpec) -> tuple[dict[str, str], list[str]]:
-    """Return captions by path, and notes; a template is filled with what is written down, not with measurements."""
+def _read_captions(listing: Listing, spec: CaptionSpec) -> tuple[dict[str, str], list[str], bool]:
+    """Return captions by path, notes, and whether each track's caption can be judged.
+
+    A template is filled with what is written down, not with measurements, so its captions are not judged.
+    """
     paths = [path.relative_to(listing.folder).as_posix() for path in listing.files]
     try:
         metadata = read_metadata(listing.folder, spec)
         if spec.resolved_template is None:
             found = search_captions(listing.folder, paths, spec, metadata, listing.dropped)
-            return found.captions, found.unmatched
+            if found.captions:
+                return found.captions, found.unmatched, True
+            return (
+                {},
+                [*found.unmatched, "no track has a caption; `lora-bench captions` composes them"],
+                False,
+            )
         template = parse_template(spec.resolved_template)
         fields = Fields(listing.folder, spec, match_lines(metadata, paths, []))
         composed = {track.path: compose(template, track)[0] for track in fields.gather(paths, ())}
     except DatasetError as error:
-        return {}, [f"captions cannot be read: {error}"]
+        return {}, [f"captions cannot be read: {error}"], False
     notes = [
         "captions are composed by a template; measured fields are left out here (see `lora-bench captions`)"
     ]
-    return {path: text for path, text in composed.items() if text}, [*notes, *fields.notes]
+    return {path: text for path, text in composed.items() if text}, [*notes, *fields.notes], False
 
 
 def judge_caption(caption: str | None, name: str, counts: Mapping[str, int], spec: CaptionSpec) -> str | None:

@@ -61,6 +61,20 @@ def test_the_page_has_a_player_for_each_track_and_escapes_names_and_captions(fol
     assert "mono in 2 channels" in page
 
 
+def test_notes_hide_no_missing_captions_and_a_folder_without_any_has_one_note(folder, capsys):
+    (folder / "takes.csv").write_text("take,length\n1,30\n")
+    assert main(["inspect", "songs", "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    assert "takes.csv: not used for captions" in shown
+    assert "caption: no caption" in shown
+    for path in folder.glob("*.txt"):
+        path.unlink()
+    assert main(["inspect", "songs", "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("no track has a caption") == 1
+    assert "caption: no caption" not in shown
+
+
 def test_a_spec_gives_captions_and_the_shortest_length(folder, capsys):
     spec = (
         "schema: 1\ndataset: {path: songs, captions: {text: one for all}, min_track_s: 0.5}\nprompts: [x]\n"
