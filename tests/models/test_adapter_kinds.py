@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import peft
 import pytest
@@ -95,7 +96,9 @@ def test_decoding_reads_the_same_function_as_the_module(
     add_adapter(tiny, lora)
     for name in tiny.linear_module_names():
         module = tiny.network.get_submodule(name)
-        x = torch.randn(3, unwrap(module).in_features, generator=torch.Generator().manual_seed(0))
+        x = torch.randn(
+            3, cast("nn.Linear", unwrap(module)).in_features, generator=torch.Generator().manual_seed(0)
+        )
         with torch.no_grad():
             expected, found = module(x), pack_linears([read_linear(module)])(x)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4, msg=name)
