@@ -119,7 +119,7 @@ def test_the_kernel_follows_device_arithmetic_and_batch(monkeypatch: pytest.Monk
     for batch_size in (None, 1, 4, 16, 100):
         assert choose_kernel(CPU, torch.float32, batch_size=batch_size) == Kernel("plain", BLOCK, True)
         assert choose_kernel(CPU, torch.bfloat16, batch_size=batch_size) == Kernel("plain", BLOCK)
-        assert choose_kernel(torch.device("cuda"), torch.bfloat16, batch_size=batch_size) == Kernel("plain")
+        assert choose_kernel(torch.device("cuda"), torch.bfloat16, batch_size=batch_size) == Kernel("halves")
     for is_exact in (False, True):
         monkeypatch.setattr(kernels, "has_exact_int8", lambda is_exact=is_exact: is_exact)
         for batch_size in (None, 3):
