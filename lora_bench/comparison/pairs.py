@@ -72,15 +72,17 @@ def compare_trials(
     ]
     progress.start("compare", sum(n_groups) * len(plan.spec.metrics))
     alpha = ALPHA if look is None else look.alpha
-    contrasts = [
-        *contrast_pairs(zero_shot, "zero-shot", plan, run_folder, progress, alpha),
-        *contrast_pairs(baseline, "baseline", plan, run_folder, progress, alpha),
-    ]
+    found, missing = contrast_pairs(zero_shot, "zero-shot", plan, run_folder, progress, alpha)
+    others, more = contrast_pairs(baseline, "baseline", plan, run_folder, progress, alpha)
+    contrasts = [*found, *others]
     decisions = None
     if look is not None and before is not None:
         earlier = written[0].contrasts if written[0] is not None else ()
         contrasts, decisions = settle_look(contrasts, earlier, look, before)
-    write_record(run.contrasts, ContrastsFile(key=key, contrasts=tuple(contrasts), decisions=decisions))
+    record = ContrastsFile(
+        key=key, contrasts=tuple(contrasts), missing=(*missing, *more), decisions=decisions
+    )
+    write_record(run.contrasts, record)
     guards = GuardsFile(
         key=key,
         guards=tuple(join_guards(done, run_folder)),

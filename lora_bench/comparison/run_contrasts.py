@@ -12,14 +12,14 @@ from lora_bench.comparison.contrasts import Group, Trained, contrast_groups
 from lora_bench.comparison.embedded_trial import EmbeddedTrial
 from lora_bench.comparison.text_control import compare_control
 from lora_bench.errors import UnscoredError
-from lora_bench.metrics import parse_metric
+from lora_bench.metrics import Metric, parse_metric
 from lora_bench.metrics.verdicts import ALPHA
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
 from lora_bench.planning.run_folder import RunFolder
 from lora_bench.planning.sources import list_sources
 from lora_bench.progress import Progress
 from lora_bench.results.reading import read_part, read_record
-from lora_bench.results.records import Contrast, ControlRecord, GuardRecord
+from lora_bench.results.records import Contrast, ControlRecord, GuardRecord, MissingContrast
 from lora_bench.results.run_files import FloorsFile, TrialGuardsFile
 from lora_bench.store import hash_json, to_jsonable
 
@@ -37,8 +37,8 @@ def contrast_pairs(
     run_folder: Path,
     progress: Progress,
     alpha: float = ALPHA,
-) -> list[Contrast]:
-    """Compare configurations with their partners on all metrics and prompts.
+) -> tuple[list[Contrast], list[MissingContrast]]:
+    """Compare configurations with their partners on all metrics and prompts; also return what cannot be compared.
 
     Args:
         pairs: trials with their partners.
@@ -49,7 +49,13 @@ def contrast_pairs(
         alpha: share of reports with any false verdict.
     """
     if not pairs:
-        return []
+        return [], []
+    missing: list[MissingContrast] = []
+
+    def tell(metric: Metric, group: Group, prompt: str | None, reason: UnscoredError) -> None:
+        sides = {"configuration": group.configuration, "against": group.against}
+        missing.append(MissingContrast(metric=metric.name, prompt=prompt, **sides, reason=str(reason)))
+
     groups = make_groups(pairs, plan, run_folder)
     metrics = list(plan.spec.metrics)
     if TEXT_METRIC not in metrics and all(_knows_texts(side) for group in groups for side in group.sides):
@@ -60,9 +66,10 @@ def contrast_pairs(
         label_prompts(pairs[0][0].prompts, pairs[0][0].own_prompts),
         (plan.spec.primary_metric, primary_labels(pairs[0][0].own_prompts)),
         alpha=alpha,
+        told=tell,
         done=progress.advance,
     )
-    return [item.model_copy(update={"kind": kind}) for item in found]
+    return [item.model_copy(update={"kind": kind}) for item in found], missing
 
 
 def label_prompts(prompts: Sequence[str], own_prompts: Sequence[str]) -> dict[str | None, tuple[str, ...]]:

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from lora_bench.encoders.protocol import Encoder
 from lora_bench.errors import ScoreError
-from lora_bench.metrics.names import COMMAND
-from lora_bench.metrics.plugins import EncoderSource, list_plugins
+from lora_bench.metrics import names
+from lora_bench.metrics.names import COMMAND, EncoderSource, list_plugins
 
 if TYPE_CHECKING:
     from lora_bench.models.base import MusicModel
@@ -41,8 +41,7 @@ _WITH_WEIGHTS = {
     "encodec-24k": ("pretrained", "Encodec24Encoder"),
 }
 """Module and class of encoders with a network of their own; a module is imported when it is asked for."""
-MUSICAL = ("tempo", "pulse", "onsets", "loudness", "brightness", "tonality")
-ENCODER_NAMES = ("mfcc20-seed", "mfcc20", "encodec", *_WITH_WEIGHTS, *MUSICAL)
+ENCODER_NAMES = tuple(dict.fromkeys((*names.ENCODER_NAMES, *_WITH_WEIGHTS)))
 
 
 def get_encoder(
@@ -79,20 +78,20 @@ def get_encoder(
         from lora_bench.encoders.encodec import EncodecEncoder
 
         return EncodecEncoder(_need_model(name, music_model))
+    if name in _WITH_WEIGHTS:
+        module, kind = _WITH_WEIGHTS[name]
+        return getattr(import_module(f"lora_bench.encoders.{module}"), kind)(name, device=device)
     source = _find_source(name)
-    if source is not None:
-        from lora_bench.encoders.plugin import PluginEncoder
-
-        return PluginEncoder(name, source, settings or {}, device=device)
-    if name not in _WITH_WEIGHTS:
+    if source is None:
         raise ScoreError(f"{name!r} is not an encoder; expected one of {', '.join(ENCODER_NAMES)}")
-    module, kind = _WITH_WEIGHTS[name]
-    return getattr(import_module(f"lora_bench.encoders.{module}"), kind)(name, device=device)
+    from lora_bench.encoders.plugin import PluginEncoder
+
+    return PluginEncoder(name, source, settings or {}, device=device)
 
 
 def _find_source(name: str) -> EncoderSource | None:
-    """Return who offers an encoder that keeps the contract of plug-ins; None for others."""
-    if name in MUSICAL:
+    """Return who offers an encoder that keeps the contract of plug-ins; None if nobody does."""
+    if name in names.ENCODER_NAMES:
         from lora_bench.encoders.musical import make_measure
 
         return EncoderSource(f"lora_bench {metadata.version('lora-bench')}", lambda: make_measure(name))

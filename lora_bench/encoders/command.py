@@ -33,6 +33,8 @@ class CommandPlugin:
     """Vectors from a command; see the module."""
 
     Settings = CommandSpec
+    batch_s = 3600.0
+    """Many clips in one call: a command loads its model every time."""
 
     def __init__(self, settings: CommandSpec, _device: str) -> None:
         self.settings = settings
@@ -54,7 +56,12 @@ class CommandPlugin:
             }
             request.write_text(json.dumps(task), encoding="utf-8")
             ended = subprocess.run(
-                [*shlex.split(self.settings.run), str(request)], capture_output=True, text=True, check=False
+                [*shlex.split(self.settings.run), str(request)],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
             )
             if ended.returncode:
                 last = " ".join(ended.stderr.split())[-N_SHOWN:]

@@ -3,11 +3,11 @@
 Those of one dimension have a unit, and their Frechet distance is (difference of the means)^2 + (difference of the
 standard deviations)^2 over clips; the means are in each score's provenance.  `tonality` has twelve dimensions.
 
-tempo       octaves from 120 beats per minute, by librosa's estimate (which can be off by an octave)
+tempo       octaves from 120 beats per minute, by librosa's estimate, which can be off by an octave; none without onsets
 pulse       clarity of the beat, 0 to 1: highest peak of the autocorrelation of onset strength at 40 to 240 BPM
 onsets      onsets per second
 loudness    integrated loudness in LUFS; -70 for silence
-brightness  octaves of the spectral centroid above 1 kHz
+brightness  octaves of the spectral centroid above 1 kHz; none for silence
 tonality    chroma, turned so that the best-fitting key of Krumhansl and Kessler (1982) is C; sums to 1
 """
 
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_bench.audio.loudness import measure_loudness
+from lora_bench.errors import UnscoredError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,17 +31,25 @@ SAMPLE_RATE_HZ = 22_050
 HOP_SAMPLES = 512
 SLOWEST_BPM, FASTEST_BPM = 40.0, 240.0
 SILENCE_LUFS = -70.0
-_MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
-_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
+PROFILES = {
+    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
+    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
+}
+"""How well each degree fits a key, by C. L. Krumhansl and E. J. Kessler (1982)."""
 
 
 def measure_tempo(audio: NDArray[np.float32]) -> list[float]:
-    """Return the tempo of [S] in octaves from 120 BPM."""
+    """Return the tempo of [S] in octaves from 120 BPM.
+
+    Raises:
+        UnscoredError: nothing begins in the clip; librosa's answer would be its guess before hearing anything.
+    """
     import librosa
 
-    tempo = librosa.feature.tempo(
-        onset_envelope=_onset_strength(audio), sr=SAMPLE_RATE_HZ, hop_length=HOP_SAMPLES
-    )
+    strength = _onset_strength(audio)
+    if not strength.any():
+        raise UnscoredError("tempo: a clip without onsets has none; the guards tell which clips are silent")
+    tempo = librosa.feature.tempo(onset_envelope=strength, sr=SAMPLE_RATE_HZ, hop_length=HOP_SAMPLES)
     return [float(np.log2(tempo[0] / 120.0))]
 
 
@@ -74,13 +83,17 @@ def measure_lufs(audio: NDArray[np.float32]) -> list[float]:
 
 
 def measure_brightness(audio: NDArray[np.float32]) -> list[float]:
-    """Return the spectral centroid of [S] in octaves above 1 kHz; each frame counts by its level."""
+    """Return the spectral centroid of [S] in octaves above 1 kHz; each frame counts by its level.
+
+    Raises:
+        UnscoredError: the clip is silent.
+    """
     import librosa
 
     spectrum = np.abs(librosa.stft(audio, hop_length=HOP_SAMPLES)).sum(axis=1)
     total = float(spectrum.sum())
     if total <= 0.0:
-        return [0.0]
+        raise UnscoredError("brightness: a silent clip has none; the guards tell which clips are silent")
     centroid_hz = float(librosa.fft_frequencies(sr=SAMPLE_RATE_HZ) @ spectrum) / total
     return [float(np.log2(max(centroid_hz, 1.0) / 1000.0))]
 
@@ -96,8 +109,18 @@ def measure_tonality(audio: NDArray[np.float32]) -> list[float]:
     total = float(profile.sum())
     if total <= 0.0:
         return [1.0 / 12] * 12
-    fits = [np.corrcoef(np.roll(profile, -key), one)[0, 1] for key in range(12) for one in (_MAJOR, _MINOR)]
-    return list(np.roll(profile / total, -(int(np.argmax(fits)) // 2)))
+    tonic, _ = find_key(profile)
+    return list(np.roll(profile / total, -tonic))
+
+
+def find_key(chroma: NDArray[np.float64]) -> tuple[int, str]:
+    """Return the tonic (0 is C) and the mode whose profile a chroma vector [12] fits best."""
+    fits = {
+        (tonic, mode): float(np.corrcoef(np.roll(profile, tonic), chroma)[0, 1])
+        for mode, profile in PROFILES.items()
+        for tonic in range(12)
+    }
+    return max(fits, key=lambda key: fits[key])
 
 
 def _onset_strength(audio: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lora_bench.audio import RESAMPLER
 from lora_bench.encoders.assembly import embed_pieces, prepare_clip
 from lora_bench.errors import LoraBenchError, Problem, SpecError, UnscoredError
-from lora_bench.metrics.plugins import EncoderSource, list_plugins
+from lora_bench.metrics.names import EncoderSource, list_plugins
 from lora_bench.models.device import choose_device
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from lora_bench.artifacts import AudioClip, Embeddings
     from lora_bench.encoders.protocol import Provenance
 
-BATCH_S = 64
-"""Seconds of audio in one call of a plug-in."""
+BATCH_S = 64.0
+"""Seconds of audio in one call of a plug-in that does not say."""
 
 
 class Plugin(Protocol):
@@ -45,6 +45,7 @@ class Plugin(Protocol):
         dim: D.
         provenance: what vectors depend on besides the package's version and the settings, such as `weights_hash`.
             Absent counts as empty.
+        batch_s: seconds of audio in one call; absent is `BATCH_S`.
     """
 
     sample_rate_hz: int
@@ -87,6 +88,7 @@ class PluginEncoder:
             self.plugin: Plugin = kind(self.settings, str(choose_device(device)))
             self.sample_rate_hz = int(self.plugin.sample_rate_hz)
             self.dim = int(self.plugin.dim)
+            self._batch_s = float(getattr(self.plugin, "batch_s", BATCH_S))
 
     @property
     def provenance(self) -> Provenance:
@@ -111,9 +113,8 @@ class PluginEncoder:
         Raises:
             UnscoredError: the plug-in fails, or returns something else than the contract says.
         """
-        return embed_pieces(
-            clips, self._cut, self._run, self.provenance, max_samples=BATCH_S * self.sample_rate_hz
-        )
+        max_samples = int(self._batch_s * self.sample_rate_hz)
+        return embed_pieces(clips, self._cut, self._run, self.provenance, max_samples=max_samples)
 
     def _cut(self, clip: AudioClip) -> list[NDArray[np.float32]]:
         return [prepare_clip(clip, sample_rate_hz=self.sample_rate_hz, channels=1, min_samples=1)[0]]

@@ -72,16 +72,18 @@ def factorize(size: int, factor: int | None) -> tuple[int, int]:
 
 
 def list_weighted_parts(shape: ModelShape) -> tuple[Linear, ...]:
-    """List the decoder's layers, norms and embeddings: what full fine-tuning can train."""
+    """List the decoder's layers, norms and embeddings: what full fine-tuning can train.
+
+    In a melody model that is not the projection of the text (see `MusicModel.weighted_module_names`).
+    """
     sizes = shape.decoder
     stem = "decoder.model.decoder"
+    places = ("self_attn", "final") if sizes.melody is not None else ("self_attn", "encoder_attn", "final")
     norms = [f"{stem}.layer_norm"] + [
-        f"{stem}.layers.{layer}.{name}_layer_norm"
-        for layer in range(sizes.n_layers)
-        for name in ("self_attn", "encoder_attn", "final")
+        f"{stem}.layers.{layer}.{name}_layer_norm" for layer in range(sizes.n_layers) for name in places
     ]
     return (
-        *shape.linears,
+        *(each for each in shape.linears if sizes.melody is None or each.group != "conditioning"),
         *(Linear(name, "norms", 1, sizes.width, n_bias=sizes.width) for name in norms),
         *(
             Linear(f"{stem}.embed_tokens.{book}", "embeddings", sizes.codebook_size + 1, sizes.width)

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
-
-from lora_bench.metrics.plugins import list_plugins
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Literal
 
 Distance = Literal["frechet", "mmd", "text"]
 
@@ -46,6 +47,39 @@ METRIC_NAMES: tuple[str, ...] = (
     *TEXT_METRIC_NAMES,
     *(f"{name}{CODEC_MATCHED}" for name in DISTANCE_NAMES),
 )
+
+
+PLUGIN_GROUP = "lora_bench.encoders"
+"""Group of entry points of encoders."""
+_PLUGIN_NAME = re.compile(r"[a-z][a-z0-9.-]{0,40}")
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """An encoder that keeps the contract of plug-ins.
+
+    Attributes:
+        package: name and version of who offers it, for provenance and errors.
+        load: imports it and returns its class.
+    """
+
+    package: str
+    load: Callable[[], Any]
+
+
+@cache
+def list_plugins() -> dict[str, EncoderSource]:
+    """Return the encoders that other installed packages offer, by name; of two of one name, the first package's.
+
+    Built-in names are not theirs to take.  Nothing of the packages is imported.
+    """
+    found: dict[str, EncoderSource] = {}
+    points = entry_points(group=PLUGIN_GROUP)
+    for point in sorted(points, key=lambda item: (item.name, item.dist.name if item.dist else "")):
+        package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
+        if _PLUGIN_NAME.fullmatch(point.name) and point.name not in ENCODER_NAMES:
+            found.setdefault(point.name, EncoderSource(package, point.load))
+    return found
 
 
 @dataclass(frozen=True)

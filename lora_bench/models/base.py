@@ -186,8 +186,17 @@ class MusicModel(ABC):
         return self._name_modules(nn.Linear)
 
     def weighted_module_names(self) -> tuple[str, ...]:
-        """Return the full names of all modules with weights of their own that full fine-tuning may train."""
-        return self._name_modules(nn.Linear | nn.LayerNorm | nn.Embedding)
+        """Return the full names of all modules with weights of their own that full fine-tuning may train.
+
+        PEFT finds them by the end of their names, so one whose name ends another module's is left out: it would take
+        the other one with it, as a melody model's projection of the text does with that of the melody.
+        """
+        everything = [name for name, _ in self._network.named_modules()]
+        return tuple(
+            name
+            for name in self._name_modules(nn.Linear | nn.LayerNorm | nn.Embedding)
+            if not any(other != name and other.endswith(name) for other in everything)
+        )
 
     def _name_modules(self, classes: Any) -> tuple[str, ...]:
         found = [name for name, module in self._network.named_modules() if isinstance(module, classes)]

@@ -25,29 +25,35 @@ def _read_norm(module: nn.Module) -> LayerNormWeights:
 
 def _read_layer(layer: Any) -> DecoderLayerWeights:
     own = layer.self_attn
+    cross_norm, cross_q, cross_kv, cross_out = _read_cross_attention(layer)
     return DecoderLayerWeights(
         self_norm=_read_norm(layer.self_attn_layer_norm),
         self_qkv=pack_linears([read_linear(part) for part in (own.q_proj, own.k_proj, own.v_proj)]),
         self_out=pack_linears([read_linear(own.out_proj)]),
-        **_read_cross_attention(layer),
+        cross_norm=cross_norm,
+        cross_q=cross_q,
+        cross_kv=cross_kv,
+        cross_out=cross_out,
         ffn_norm=_read_norm(layer.final_layer_norm),
         ffn_in=pack_linears([read_linear(layer.fc1)]),
         ffn_out=pack_linears([read_linear(layer.fc2)]),
     )
 
 
-def _read_cross_attention(layer: Any) -> dict[str, Any]:
+def _read_cross_attention(
+    layer: Any,
+) -> tuple[LayerNormWeights, PackedLinear, PackedLinear, PackedLinear]:
+    """Return norm, queries, keys with values, and output; empty ones for a layer without cross-attention."""
     if not hasattr(layer, "encoder_attn"):
         nothing = PackedLinear(layer.fc1.weight.new_empty(0, layer.embed_dim))
-        norm = _read_norm(layer.final_layer_norm)
-        return {"cross_norm": norm, "cross_q": nothing, "cross_kv": nothing, "cross_out": nothing}
+        return _read_norm(layer.final_layer_norm), nothing, nothing, nothing
     text = layer.encoder_attn
-    return {
-        "cross_norm": _read_norm(layer.encoder_attn_layer_norm),
-        "cross_q": pack_linears([read_linear(text.q_proj)]),
-        "cross_kv": pack_linears([read_linear(text.k_proj), read_linear(text.v_proj)]),
-        "cross_out": pack_linears([read_linear(text.out_proj)]),
-    }
+    return (
+        _read_norm(layer.encoder_attn_layer_norm),
+        pack_linears([read_linear(text.q_proj)]),
+        pack_linears([read_linear(text.k_proj), read_linear(text.v_proj)]),
+        pack_linears([read_linear(text.out_proj)]),
+    )
 
 
 class _LayersOnDemand(Sequence[DecoderLayerWeights]):

@@ -210,7 +210,15 @@ class Answer:
             unscored = self.view.cell(side, self.metric, None).reasons
             if unscored:
                 return clean_text(unscored[0] if side is item else f"{side.name}: {unscored[0]}")
-        return "zero-shot was not run" if base is None else "no comparison was written; resume the run"
+        if base is None:
+            return "zero-shot was not run"
+        missing = (
+            each.reason
+            for each in self.view.results.missing_contrasts
+            if (each.metric, each.prompt) == (self.metric, None)
+            and (each.configuration, each.against) == (item.name, base.name)
+        )
+        return clean_text(next(missing, "no comparison was written; resume the run"))
 
     def _average_retention(self, item: Configuration) -> float | None:
         if not self.view.results.planned.off_genre:

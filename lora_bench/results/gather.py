@@ -94,6 +94,7 @@ def _gather(run: RunFolder, plan: RunPlan) -> RunResults:
         floors=tuple(floors),
         unscored_floors=tuple(unscored_floors),
         contrasts=compared.contrasts,
+        missing_contrasts=compared.missing,
         **{name: value for name, value in optional.items() if value is not None},
         guards=tuple(item for item in guarded.guards if item.trial in {*ids, None}),
         control=tuple(item for item in guarded.control if item.trial in ids),

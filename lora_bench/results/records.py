@@ -100,6 +100,17 @@ class UnscoredFloor(Record):
     source: str | None = None
 
 
+class MissingContrast(Record):
+    """A difference that could not be computed, and why."""
+
+    metric: str
+    prompt: str | None = None
+    """None for the genre's own prompts together."""
+    configuration: str
+    against: str = "zero-shot"
+    reason: str
+
+
 class SeedDifference(Record):
     """The difference of one training seed."""
 

@@ -15,6 +15,7 @@ from lora_bench.results.records import (
     Count,
     Floor,
     GuardRecord,
+    MissingContrast,
     Real,
     Record,
     ScoreRecord,
@@ -165,6 +166,7 @@ class ContrastsFile(Record):
 
     key: str | None = None
     contrasts: tuple[Contrast, ...] = ()
+    missing: tuple[MissingContrast, ...] = ()
     decisions: Decisions | None = None
     """None where the spec asks for no looks before the last clips."""
 

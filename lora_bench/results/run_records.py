@@ -17,6 +17,7 @@ from lora_bench.results.records import (
     Flag,
     Floor,
     GuardRecord,
+    MissingContrast,
     Real,
     Record,
     ScoreRecord,
@@ -254,6 +255,8 @@ class RunResults(Record):
     unscored_floors: tuple[UnscoredFloor, ...] = ()
     contrasts: tuple[Contrast, ...] = ()
     """Configurations against zero-shot, and against the baseline that the spec names."""
+    missing_contrasts: tuple[MissingContrast, ...] = ()
+    """Differences that could not be computed."""
     decided: Mapping[str, Count] | None = None
     """Clips per prompt after which a configuration had its verdict and made no more; None where the spec asks for no
     looks before the last clips."""

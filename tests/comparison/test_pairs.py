@@ -262,3 +262,20 @@ def test_results_and_csv_keep_zero_shot_and_baseline_in_columns_of_their_own(com
         if is_ablation:
             assert float(cell["delta"]) < 0.0 < float(cell["baseline_delta"])
             assert (cell["verdict"], cell["baseline_verdict"]) == ("better", "worse")
+
+
+def test_why_a_configuration_cannot_be_compared_is_kept(tmp_path: Path) -> None:
+    plan = make_plan()
+    run = write_run(tmp_path, plan, shifts={"main": 1.5})
+    [small] = [trial for trial in plan.trials if trial.name == "small-s0"]
+    folder = run / "trials" / small.id / "embeddings" / "mfcc20"
+    (folder / f"{prompt_slugs(PROMPTS)[PROMPTS[0]]}.npz").unlink()
+    compare_trials(plan, run, SilentProgress())
+    found = gather_results(run)
+    assert {item.configuration for item in found.contrasts if item.prompt is None} == {"main"}
+    missing = [item for item in found.missing_contrasts if item.prompt is None]
+    assert {(item.configuration, item.against) for item in missing} == {
+        ("small", "zero-shot"),
+        ("small", "main"),
+    }
+    assert all("clips" in item.reason or "embeddings" in item.reason for item in missing), missing

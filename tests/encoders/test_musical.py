@@ -8,6 +8,7 @@ import pytest
 from lora_bench.artifacts import AudioClip
 from lora_bench.encoders import get_encoder
 from lora_bench.encoders.musical import MEASURES
+from lora_bench.errors import UnscoredError
 from lora_bench.metrics import parse_metric
 from lora_bench.stages.score import score_embeddings
 
@@ -101,8 +102,19 @@ def test_noise_makes_a_chord_less_tonal_by_degrees() -> None:
     assert spread[0] > spread[1] > spread[2]
 
 
-@pytest.mark.parametrize("name", MEASURES)
-def test_silence_and_very_short_clips_have_values(name: str) -> None:
+@pytest.mark.parametrize("name", ["tempo", "brightness"])
+def test_silence_has_no_tempo_and_no_brightness(name: str) -> None:
+    with pytest.raises(UnscoredError, match=f"{name}: a .*clip.* has none"):
+        measure(name, render_clicks(120.0), np.zeros(RATE_HZ))
+
+
+def test_a_very_short_clip_has_all_measures() -> None:
+    noise = np.random.default_rng(0).normal(size=4000)
+    assert all(np.isfinite(measure(name, noise)).all() for name in MEASURES)
+
+
+@pytest.mark.parametrize("name", sorted({*MEASURES} - {"tempo", "brightness"}))
+def test_silence_has_the_other_measures(name: str) -> None:
     found = measure(name, np.zeros(RATE_HZ), np.zeros(4000))
     assert found.shape == (2, MEASURES[name][0])
     assert np.isfinite(found).all()

@@ -23,7 +23,7 @@ from lora_bench.artifacts import AudioClip
 from lora_bench.cli.main import main
 from lora_bench.encoders import get_encoder
 from lora_bench.errors import ScoreError, SpecError, UnscoredError
-from lora_bench.metrics import parse_metric, plugins
+from lora_bench.metrics import names, parse_metric
 from lora_bench.planning.plan import plan_experiment
 from lora_bench.runner.freshness import inputs_key
 from lora_bench.spec.experiment import ExperimentSpec
@@ -67,18 +67,21 @@ class NotFinite(Level):
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that a package offers the classes above, one that cannot be imported, and one with a built-in name."""
-    names = {"level": "Level", "wrong-shape": "WrongShape", "fails": "Fails", "not-finite": "NotFinite"}
+    kinds = {"level": "Level", "wrong-shape": "WrongShape", "fails": "Fails", "not-finite": "NotFinite"}
     monkeypatch.setitem(sys.modules, "toy_package", SimpleNamespace(**globals()))
-    points = [EntryPoint(name, f"toy_package:{kind}", plugins.GROUP) for name, kind in names.items()]
+    points = [EntryPoint(name, f"toy_package:{kind}", names.PLUGIN_GROUP) for name, kind in kinds.items()]
     points += [
-        EntryPoint("gone", "no_such_package:Thing", plugins.GROUP),
-        EntryPoint("mfcc20", "toy_package:Level", plugins.GROUP),
+        EntryPoint("gone", "no_such_package:Thing", names.PLUGIN_GROUP),
+        *(
+            EntryPoint(name, "toy_package:Level", names.PLUGIN_GROUP)
+            for name in ("mfcc20", "tempo", "musicnn")
+        ),
     ]
-    points += [EntryPoint("../Bad Name", "toy_package:Level", plugins.GROUP)]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == plugins.GROUP else [])
-    plugins.list_plugins.cache_clear()
+    points += [EntryPoint("../Bad Name", "toy_package:Level", names.PLUGIN_GROUP)]
+    monkeypatch.setattr(names, "entry_points", lambda group: points if group == names.PLUGIN_GROUP else [])
+    names.list_plugins.cache_clear()
     yield
-    plugins.list_plugins.cache_clear()
+    names.list_plugins.cache_clear()
 
 
 def make_clips(n: int = 6, rate_hz: int = 16_000, seed: int = 0) -> list[AudioClip]:
@@ -124,6 +127,9 @@ def test_a_plugin_cannot_take_a_built_in_name() -> None:
     assert type(get_encoder("tempo")).__name__ == "PluginEncoder"
     with pytest.raises(ScoreError, match="it needs the music model"):
         get_encoder("mfcc20")
+    assert {"mfcc20", "tempo", "musicnn"}.isdisjoint(names.list_plugins())
+    with pytest.raises(ValueError, match=r"encoders\.musicnn describes no plug-in"):
+        make_spec(metrics=["musicnn"], encoders={"musicnn": {}})
 
 
 def test_clips_are_mixed_resampled_and_embedded_in_order() -> None:

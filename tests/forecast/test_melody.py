@@ -63,10 +63,16 @@ def test_published_sizes_are_those_of_the_network(name: str, sizes: MusicGenShap
     assert count_decoder(shape) == count_tensors(network.decoder)
 
 
-@pytest.mark.parametrize("targets", ["attention", "all", "ffn"])
-def test_an_adapter_has_the_forecast_size(targets: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "lora",
+    [
+        *(LoraSpec(rank=3, targets=targets) for targets in ("attention", "all", "ffn")),
+        *(LoraSpec(kind="full", targets=targets) for targets in ("norms", "decoder")),
+    ],
+    ids=["attention", "all", "ffn", "full norms", "full decoder"],
+)
+def test_an_adapter_has_the_forecast_size(lora: LoraSpec, tmp_path: Path) -> None:
     folder = save_random_melody(tmp_path, TINY)
-    lora = LoraSpec(rank=3, targets=targets)
     found = size_adapter(read_shape(folder), lora)
     injected = load_model(ModelSpec(id=str(folder)), device="cpu").inject_lora(lora, seed=0)
     assert found.problem is None

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from support.melody_model import save_random_melody
 from support.tiny_data import make_manifest
+from support.training import StopAt
 
 from benchmarks.random_model import TINY
 from lora_bench.models import load_model
@@ -22,17 +23,6 @@ from lora_bench.store import Store
 
 LORA = LoraSpec(rank=2, targets="attention+ffn", dropout=0.3)
 TRAIN = TrainSpec(steps=6, lr=5e-3, batch_size=4, caption_dropout=0.5, eval_every=3, checkpoint_every=2)
-
-
-class StopAt(SilentProgress):
-    def __init__(self, n: int, error: BaseException) -> None:
-        self.left = n
-        self.error = error
-
-    def advance(self, n: int = 1, *, note: str = "") -> None:
-        self.left -= n
-        if self.left == 0:
-            raise self.error
 
 
 @pytest.fixture(scope="module")

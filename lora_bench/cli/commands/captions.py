@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_bench import api
+from lora_bench.cli.folder_or_spec import read_folder_or_spec, refuse_place_inside
 from lora_bench.cli.folder_survey import list_left_out
 from lora_bench.cli.options import option, overrides_option, quiet_option, runs_dir_option
 from lora_bench.cli.progress_display import open_display
@@ -80,20 +80,8 @@ def execute(options: Options) -> int:
 
 def _read_source(options: Options) -> tuple[Path, CaptionSpec]:
     """Return the folder, and where its captions come from."""
-    if options.source.is_dir():
-        if options.overrides:
-            raise UsageError(f"-o {options.overrides[0]}: overrides a spec, but {options.source} is a folder")
-        folder, spec = options.source, CaptionSpec()
-    else:
-        dataset = api.load_spec(options.source, options.overrides, with_paths=True).spec.dataset
-        if dataset.path is None:
-            raise UsageError(
-                f"{options.source}: its dataset is rendered with captions (`{dataset.builtin}`); expected a dataset "
-                "with a path"
-            )
-        folder, spec = dataset.path, dataset.captions
-    if not folder.is_dir():
-        raise UsageError(f"{spell_path(folder)}: is not a folder; expected a folder of recordings")
+    folder, dataset = read_folder_or_spec(options.source, options.overrides)
+    spec = dataset.captions
     if options.template is not None:
         try:
             parse_template(options.template)
@@ -109,11 +97,7 @@ def _check_place(path: Path, folder: Path, *, force: bool) -> None:
     """Refuse a file that exists, has another suffix, or lies in the user's folder."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--to {spell_path(path)}: expected a file that ends in {', '.join(SUFFIXES)}")
-    if path.absolute().resolve().is_relative_to(folder.resolve()):
-        raise UsageError(
-            f"--to {spell_path(path)}: lies in the folder of recordings, which lora_bench never writes to; choose a "
-            "place outside of it, with --to"
-        )
+    refuse_place_inside("--to", path, folder)
     if path.exists() and not force:
         raise UsageError(
             f"{spell_path(path)}: already exists; choose another name with --to, or replace it with --force"

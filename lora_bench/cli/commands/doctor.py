@@ -20,7 +20,7 @@ from lora_bench.cli.tables import print_json
 from lora_bench.errors import EXIT_FAILURE, EXIT_OK, LoraBenchError, ModelError
 from lora_bench.forecast.shapes import hub_cache
 from lora_bench.gpus import Gpus, usable_gpus
-from lora_bench.metrics.plugins import list_plugins
+from lora_bench.metrics.names import list_plugins
 from lora_bench.runner.environment import count_cpus, cpu_name, memory_gib, package_versions
 from lora_bench.runner.process_environment import is_writable
 
@@ -200,7 +200,7 @@ def look_at_encoders() -> Iterator[Finding]:
     """Report which encoders can be used; those with weights of their own are loaded."""
     from lora_bench.encoders import ENCODER_NAMES, get_encoder
 
-    for name in (*ENCODER_NAMES, *(plugin for plugin in list_plugins() if plugin not in ENCODER_NAMES)):
+    for name in (*ENCODER_NAMES, *list_plugins()):
         if name in MODEL_ENCODERS:
             yield Finding("encoders", name, True, "uses the music model")
             continue

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_bench import api
+from lora_bench.cli.folder_or_spec import read_folder_or_spec, refuse_place_inside
 from lora_bench.cli.options import json_option, option, overrides_option, quiet_option, runs_dir_option
 from lora_bench.cli.progress_display import open_display
 from lora_bench.cli.tables import format_table, print_json
-from lora_bench.errors import EXIT_OK, UsageError
+from lora_bench.errors import EXIT_OK
 from lora_bench.slugs import spell_path
-from lora_bench.spec.schema import DatasetSpec
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,9 @@ def execute(options: Options) -> int:
         UsageError: no such folder or spec, or a page inside of the folder.
         DatasetError: the folder cannot be read.
     """
-    folder, spec = _read_source(options)
-    if options.html is not None and options.html.absolute().resolve().is_relative_to(folder.resolve()):
-        raise UsageError(
-            f"--html {spell_path(options.html)}: lies in the folder of recordings, which lora_bench never writes to; "
-            "choose a place outside of it"
-        )
+    folder, spec = read_folder_or_spec(options.source, options.overrides)
+    if options.html is not None:
+        refuse_place_inside("--html", options.html, folder)
     from lora_bench.stages.dataset.inspection import inspect_folder
     from lora_bench.store import Store, to_jsonable, write_text
 
@@ -70,19 +66,3 @@ def execute(options: Options) -> int:
     if options.html is not None:
         print(f"page: {spell_path(options.html)}")
     return EXIT_OK
-
-
-def _read_source(options: Options) -> tuple[Path, DatasetSpec]:
-    """Return the folder, and the dataset's section with its captions and shortest length."""
-    if options.source.is_dir():
-        if options.overrides:
-            raise UsageError(f"-o {options.overrides[0]}: overrides a spec, but {options.source} is a folder")
-        return options.source, DatasetSpec(path=options.source)
-    spec = api.load_spec(options.source, options.overrides, with_paths=True).spec.dataset
-    if spec.path is None:
-        raise UsageError(
-            f"{options.source}: its dataset is rendered (`{spec.builtin}`); expected a dataset with a path"
-        )
-    if not spec.path.is_dir():
-        raise UsageError(f"{spell_path(spec.path)}: is not a folder; expected a folder of recordings")
-    return spec.path, spec

@@ -8,7 +8,7 @@ from importlib import resources
 from lora_bench.cli.options import option
 from lora_bench.cli.tables import print_json, print_json_text
 from lora_bench.errors import EXIT_OK
-from lora_bench.metrics.plugins import list_plugins
+from lora_bench.metrics.names import list_plugins
 
 
 @dataclass(frozen=True)

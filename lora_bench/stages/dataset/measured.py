@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,11 +35,6 @@ RATE_HZ = 22_050
 ONSET_HOP = 256
 CHROMA_HOP = 2048
 TONICS = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-# C. L. Krumhansl, "Cognitive Foundations of Musical Pitch" (1990): how well each degree fits a key
-PROFILES = {
-    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
-    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
-}
 MIN_GENRE, MIN_TAG = 0.15, 0.15
 N_GENRES, N_MOODS, N_INSTRUMENTS, N_TAGS = 1, 2, 3, 5
 GENRES = frozenset(
@@ -80,24 +75,19 @@ class Measurements:
             StoreError: the disk is full.
         """
         fields: dict[str, Value] = {}
-        excerpt: NDArray[np.float32] | None = None
+        read_excerpt = cache(partial(cut_middle, path))
         for kind in sorted(kinds):
-            key = hash_json(
-                {"version": MEASURES_VERSION, "content": content_hash, "kind": kind, **self._identify(kind)},
-                length=32,
-            )
-            folder = self.store.folder("fields", key)
-            if not folder.is_dir() and excerpt is None:
-                excerpt = cut_middle(path)
-            samples = excerpt
+            facts = {
+                "version": MEASURES_VERSION,
+                "content": content_hash,
+                "kind": kind,
+                **self._identify(kind),
+            }
 
-            def write(
-                draft: Path, kind: Measured = kind, samples: NDArray[np.float32] | None = samples
-            ) -> None:
-                assert samples is not None
-                write_json(draft / "fields.json", self._measure(kind, samples))
+            def write(draft: Path, kind: Measured = kind) -> None:
+                write_json(draft / "fields.json", self._measure(kind, read_excerpt()))
 
-            place = self.store.get_or_make("fields", key, write)
+            place = self.store.get_or_make("fields", hash_json(facts, length=32), write)
             origin = "heard by musicnn" if kind == "tags" else "measured by librosa"
             found: Mapping[str, Any] = read_json(place / "fields.json")
             fields |= {name: Value(value, origin) for name, value in found.items()}
@@ -167,17 +157,14 @@ def estimate_key(audio: NDArray[np.float32]) -> str | None:
     """Return the major or minor key whose profile the pitch classes fit best; None for silence.  `audio` is [S]."""
     import librosa
 
+    from lora_bench.encoders.musical import find_key
+
     if not np.any(audio) or len(audio) < RATE_HZ:
         return None
     chroma = librosa.feature.chroma_cqt(y=audio, sr=RATE_HZ, hop_length=CHROMA_HOP).mean(axis=1)
     if not np.ptp(chroma) > 0:
         return None
-    fits = {
-        (tonic, mode): float(np.corrcoef(np.roll(profile, tonic), chroma)[0, 1])
-        for mode, profile in PROFILES.items()
-        for tonic in range(12)
-    }
-    tonic, mode = max(fits, key=lambda place: fits[place])
+    tonic, mode = find_key(chroma)
     return f"{TONICS[tonic]} {mode}"
 
 

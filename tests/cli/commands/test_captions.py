@@ -62,7 +62,7 @@ def test_a_spec_says_how_captions_are_composed(folder, capsys):
     )
     assert "mgnr, tune a" in (folder.parent / "out.csv").read_text(encoding="utf-8-sig")
     assert main(["captions", "quickstart"]) == 2
-    assert "rendered with captions (`chiptune`)" in capsys.readouterr().err
+    assert "its dataset is rendered (`chiptune`)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
