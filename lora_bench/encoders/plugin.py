@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.json_schema import JsonSchemaValue
 
 from lora_bench.audio import RESAMPLER
 from lora_bench.encoders.assembly import embed_pieces, prepare_clip
@@ -167,9 +168,9 @@ def check_settings(name: str, kind: Callable[..., Plugin], settings: Mapping[str
         raise SpecError(problems) from error
 
 
-def describe_settings() -> dict[str, dict[str, Any]]:
+def describe_settings() -> dict[str, JsonSchemaValue]:
     """Return the JSON Schema of the settings of every installed plug-in; one that cannot be loaded takes anything."""
-    schemas: dict[str, dict[str, Any]] = {}
+    schemas: dict[str, JsonSchemaValue] = {}
     for name, source in list_plugins().items():
         try:
             schemas[name] = getattr(source.load(), "Settings", NoSettings).model_json_schema()

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, median
-from typing import Any
 
 from lora_bench.errors import UsageError
 from lora_bench.forecast.detectable import POWER, Design, Need, Spread, find_need
@@ -15,6 +14,7 @@ from lora_bench.metrics.verdicts import ALPHA
 from lora_bench.planning.plan import ExperimentPlan
 from lora_bench.results.records import Contrast
 from lora_bench.results.run_records import RunResults
+from lora_bench.store import JsonObject
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PowerForecast:
     need: Need | None
     notes: tuple[str, ...]
 
-    def list_fields(self) -> dict[str, Any]:
+    def list_fields(self) -> JsonObject:
         """Return the forecast for JSON; a difference that no design detects is null."""
         fields = asdict(self)
         if not math.isfinite(self.detectable):

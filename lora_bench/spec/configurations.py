@@ -100,9 +100,10 @@ class SectionForms:
         if known is not None:
             return known[1]
         if isinstance(section, LoraSpec):
-            plain = section.spell() | {"targets": spell_targets(section.targets)}
-            if "alpha" in plain:
-                plain["alpha"] = section.resolved_alpha
+            spelled = section.spell()
+            alpha = {"alpha": section.resolved_alpha} if "alpha" in spelled else {}
+            targets = spell_targets(section.targets)
+            plain: PlainSection = {**spelled, **alpha, "targets": targets}
         else:
             plain = section.model_dump(mode="json")
         self._known[id(section)] = (section, plain)

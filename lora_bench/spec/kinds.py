@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from pydantic import JsonValue
+
 Kind = Literal[
     "lora", "dora", "rslora", "lora+", "pissa", "olora", "loha", "lokr", "oft", "vera", "ia3", "miss", "delora",
     "full",
@@ -51,7 +53,7 @@ def describe_foreign(name: str, kind: str) -> str:
     return f"`{name}` is no setting of kind `{kind}`, so it would not be used; its settings are {own}"
 
 
-def spell_kind(settings: Mapping[str, Any]) -> dict[str, Any]:
+def spell_kind(settings: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
     """Settings in one spelling: DoRA and rank-stabilised LoRA as the flags of plain LoRA that they are."""
     spelled = dict(settings)
     flag = _FLAGS.get(str(spelled.get("kind")))

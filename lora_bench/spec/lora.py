@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import (
     ConfigDict,
     Field,
+    JsonValue,
     SerializerFunctionWrapHandler,
     StringConstraints,
     field_validator,
@@ -120,7 +122,7 @@ class LoraSpec(Section):
         """Whether the kind has dropout, and it is on."""
         return has_setting(self.kind, "dropout") and self.dropout > 0
 
-    def spell(self) -> dict[str, Any]:
+    def spell(self) -> Mapping[str, JsonValue]:
         """Return the settings as JSON in one spelling, by which adapters are compared."""
         return spell_kind(self.model_dump(mode="json"))
 
