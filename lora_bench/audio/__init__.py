@@ -1,6 +1,7 @@
 """Sound in files and arrays; all samples are float32 of shape [C, S] (channels, samples), full scale is 1.0.
 
 folder_walk.py  one walk through a folder, for readers, captions and fingerprints
+librosa_import.py  librosa, imported by one process at a time
 listing.py      the audio files of a folder
 content.py      the kind of a file by its first bytes
 reading.py      length, rate and channels of a file, or all its samples

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_bench.audio import RESAMPLER
+from lora_bench.audio.librosa_import import load_librosa
 from lora_bench.encoders.assembly import embed_each, prepare_clip
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def compute_mel_frames(clip: AudioClip, hop_samples: int = HOP_SAMPLES) -> NDArr
     Raises:
         ScoreError: the clip is shorter than 0.2 s or holds values that are not finite; names it.
     """
-    import librosa
+    librosa = load_librosa()
 
     audio = prepare_clip(clip, sample_rate_hz=SAMPLE_RATE_HZ, channels=1, min_samples=FFT_SAMPLES)
     mel = librosa.feature.melspectrogram(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_bench.audio import RESAMPLER
+from lora_bench.audio.librosa_import import load_librosa
 from lora_bench.encoders.assembly import embed_each, prepare_clip
 from lora_bench.errors import ScoreError
 from lora_bench.store import hash_json
@@ -42,7 +43,7 @@ def compute_mfcc(clip: AudioClip, sample_rate_hz: int | None) -> NDArray[np.floa
     Returns:
         float32 [20, frames].
     """
-    import librosa
+    librosa = load_librosa()
 
     audio = prepare_clip(clip, sample_rate_hz=sample_rate_hz, channels=1, min_samples=WINDOW_SAMPLES)
     return librosa.feature.mfcc(y=audio[0], sr=sample_rate_hz or clip.sample_rate_hz, n_mfcc=N_MFCC)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lora_bench.audio.librosa_import import load_librosa
 from lora_bench.audio.loudness import measure_loudness
 from lora_bench.errors import UnscoredError
 
@@ -44,7 +45,7 @@ def measure_tempo(audio: NDArray[np.float32]) -> list[float]:
     Raises:
         UnscoredError: nothing begins in the clip; librosa's answer would be its guess before hearing anything.
     """
-    import librosa
+    librosa = load_librosa()
 
     strength = _onset_strength(audio)
     if not strength.any():
@@ -69,7 +70,7 @@ def measure_pulse(audio: NDArray[np.float32]) -> list[float]:
 
 def measure_onsets(audio: NDArray[np.float32]) -> list[float]:
     """Return the onsets of [S] per second."""
-    import librosa
+    librosa = load_librosa()
 
     found = librosa.onset.onset_detect(
         onset_envelope=_onset_strength(audio), sr=SAMPLE_RATE_HZ, hop_length=HOP_SAMPLES, units="time"
@@ -88,7 +89,7 @@ def measure_brightness(audio: NDArray[np.float32]) -> list[float]:
     Raises:
         UnscoredError: the clip is silent.
     """
-    import librosa
+    librosa = load_librosa()
 
     spectrum = np.abs(librosa.stft(audio, hop_length=HOP_SAMPLES)).sum(axis=1)
     total = float(spectrum.sum())
@@ -100,7 +101,7 @@ def measure_brightness(audio: NDArray[np.float32]) -> list[float]:
 
 def measure_tonality(audio: NDArray[np.float32]) -> list[float]:
     """Return the chroma of [S], turned to C; equal shares for silence."""
-    import librosa
+    librosa = load_librosa()
 
     chroma = librosa.feature.chroma_stft(
         y=audio, sr=SAMPLE_RATE_HZ, hop_length=HOP_SAMPLES, norm=None, tuning=0.0
@@ -124,7 +125,7 @@ def find_key(chroma: NDArray[np.float64]) -> tuple[int, str]:
 
 
 def _onset_strength(audio: NDArray[np.float32]) -> NDArray[np.float32]:
-    import librosa
+    librosa = load_librosa()
 
     return librosa.onset.onset_strength(y=audio, sr=SAMPLE_RATE_HZ, hop_length=HOP_SAMPLES)
 

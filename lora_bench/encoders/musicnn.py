@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from lora_bench.audio import RESAMPLER
+from lora_bench.audio.librosa_import import load_librosa
 from lora_bench.encoders.assembly import embed_pieces, prepare_clip
 from lora_bench.encoders.musicnn_network import N_MELS, N_PENULTIMATE, build_network
 from lora_bench.encoders.tensor_bundle import read_bundle
@@ -55,7 +56,7 @@ def compute_log_mel(audio: NDArray[np.float32]) -> NDArray[np.float32]:
     Returns:
         [frames, 96]: log10(10000 * mel power + 1).
     """
-    import librosa
+    librosa = load_librosa()
 
     mel = librosa.feature.melspectrogram(
         y=audio, sr=SAMPLE_RATE_HZ, hop_length=HOP_SAMPLES, n_fft=FFT_SAMPLES, n_mels=N_MELS

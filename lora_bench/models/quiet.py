@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from transformers.utils import logging as transformers_logging
 
+from lora_bench.audio.librosa_import import load_librosa
+
 
 @contextmanager
 def quiet_transformers() -> Generator[None]:
@@ -26,7 +28,11 @@ def quiet_transformers() -> Generator[None]:
 
 @contextmanager
 def keep_numba_folder() -> Generator[None]:
-    """Keep numba's cache folder: importing laion_clap moves it to a folder that everybody can write."""
+    """Keep numba's cache folder: importing laion_clap moves it to a folder that everybody can write.
+
+    audiocraft and laion_clap import librosa, so it is imported first, by one process at a time.
+    """
+    load_librosa()
     name = "NUMBA_CACHE_DIR"
     before = os.environ.get(name)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import librosa
 import numpy as np
 import pytest
 import scipy.linalg
@@ -14,10 +13,13 @@ from support.sounds import make_tone, make_tones
 
 from lora_bench.artifacts import AudioClip
 from lora_bench.audio import load_audio
+from lora_bench.audio.librosa_import import load_librosa
 from lora_bench.encoders.mfcc import MfccEncoder, SeedMfccEncoder, measure_scale
 from lora_bench.errors import ScoreError
 from lora_bench.metrics import parse_metric
 from lora_bench.stages.score import score_embeddings
+
+librosa = load_librosa()
 
 
 def seed_frames(path):

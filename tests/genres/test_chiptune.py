@@ -5,11 +5,11 @@ import re
 from collections import Counter
 from dataclasses import replace
 
-import librosa
 import numpy as np
 import pytest
 
 from lora_bench.audio import load_audio
+from lora_bench.audio.librosa_import import load_librosa
 from lora_bench.errors import UsageError
 from lora_bench.genres import chip_sound, chiptune, render_genre
 from lora_bench.genres.chip_parts import Note
@@ -24,6 +24,8 @@ from lora_bench.genres.chiptune import (
 from lora_bench.genres.theory import SCALES
 from lora_bench.progress import SilentProgress
 from lora_bench.store import Store
+
+librosa = load_librosa()
 
 RATE_HZ = 16_000
 SONGS = [compose_track(index) for index in range(N_TRACKS)]

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import librosa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_bench.audio.librosa_import import load_librosa
 from lora_bench.genres.theory import (
     CONTRASTS,
     PROGRESSIONS,
@@ -15,6 +15,8 @@ from lora_bench.genres.theory import (
     frequency_hz,
     nearest_chord_step,
 )
+
+librosa = load_librosa()
 
 
 def test_frequencies_agree_with_librosa():

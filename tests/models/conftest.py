@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from benchmarks.random_model import TINY, TINY_STEREO, save_random_musicgen
+from lora_bench.audio.librosa_import import load_librosa
 from lora_bench.models import load_model
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.spec.schema import LoraSpec, ModelSpec
+
+load_librosa()  # the tests import audiocraft themselves, and it imports librosa
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import numpy as np
 
 from lora_bench.artifacts import AudioClip
 from lora_bench.audio import RESAMPLER, load_audio, resample, to_channels
+from lora_bench.audio.librosa_import import load_librosa
 from lora_bench.errors import DatasetError, UnscoredError
 from lora_bench.spec.captions import Measured
 from lora_bench.stages.dataset.field_names import Value
@@ -144,7 +145,7 @@ def cut_middle(path: Path) -> NDArray[np.float32]:
 
 def estimate_bpm(audio: NDArray[np.float32]) -> float | None:
     """Return beats per minute; None without onsets.  `audio` is [S]."""
-    import librosa
+    librosa = load_librosa()
 
     onsets = librosa.onset.onset_strength(y=audio, sr=RATE_HZ, hop_length=ONSET_HOP)
     if not np.any(onsets > 0):
@@ -155,7 +156,7 @@ def estimate_bpm(audio: NDArray[np.float32]) -> float | None:
 
 def estimate_key(audio: NDArray[np.float32]) -> str | None:
     """Return the major or minor key whose profile the pitch classes fit best; None for silence.  `audio` is [S]."""
-    import librosa
+    librosa = load_librosa()
 
     from lora_bench.encoders.musical import find_key
 
