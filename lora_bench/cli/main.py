@@ -36,6 +36,7 @@ VERBS = {
     "generate": "generate clips with an adapter and with the base model, from the same noise",
     "export": "write an adapter or merged weights, with a model card",
     "convert": "convert a model or an adapter between transformers and audiocraft",
+    "paper": "write LaTeX tables, figures and methods of runs, references, and an archive of their numbers",
     "index": "write an overview page and a leaderboard of a folder of runs",
     "listen": "write the page of a listening test, or evaluate the answers that people saved",
     "score": "score a folder of audio against a folder of recordings",

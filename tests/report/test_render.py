@@ -11,14 +11,13 @@ import av
 import numpy as np
 import pytest
 from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun, FakeTrial, contrast, zero_shot
+from support.light_imports import REFUSE_HEAVY
 
 from lora_bench.errors import StoreError
 from lora_bench.report import render_report
 from lora_bench.report.audio.spectrogram import HEIGHT, WIDTH, draw_spectrogram
 from lora_bench.report.formatting import format_interval, format_value, format_with_error, shorten, text_width
 from lora_bench.report.writers.svg import nice_ticks
-
-HEAVY = ("torch", "ray", "transformers", "librosa", "peft", "pandas", "matplotlib", "audiocraft")
 
 
 def read_all(folder: Path) -> dict[str, bytes]:
@@ -120,12 +119,7 @@ def test_thousands_of_cells_stay_bounded_and_complete_in_the_csv(tmp_path: Path,
 def test_reports_are_made_without_torch_and_ray(tmp_path: Path) -> None:
     run = FakeRun(n_wavs=1).write(tmp_path / "runs")
     code = (
-        "import sys\n"
-        "class Refuse:\n"
-        "    def find_spec(self, name, *_):\n"
-        f"        if name.partition('.')[0] in {HEAVY!r}: raise ImportError(name)\n"
-        "sys.meta_path.insert(0, Refuse())\n"
-        "from lora_bench.cli.main import main\n"
+        f"{REFUSE_HEAVY}from lora_bench.cli.main import main\n"
         "reports = ['--reports-dir', sys.argv[2]]\n"
         "sys.exit(main(['report', sys.argv[1], *reports]) or main(['index', sys.argv[1] + '/..', *reports]))"
     )

@@ -32,6 +32,7 @@ from lora_bench.results.records import Contrast, Floor
 MAX_DIRECT_CONFIGURATIONS = 6
 MAX_ROWS = 240
 MAX_NOTES = 4
+SEE_DETAILS = "; as other tools compute it: see Details"
 ESTIMATES = {True: "corrected for the bias of finite samples", False: "as other tools compute it"}
 
 
@@ -84,7 +85,7 @@ def metric_table(view: RunView, metric: str, *, is_corrected: bool = False) -> T
     direction = "higher" if is_higher_better(metric) else "lower"
     caption = f"{metric} per prompt, {ESTIMATES[is_corrected]}; {direction} is better"
     if is_corrected:
-        caption += "; below 0 is 0 within its error; as other tools compute it: see Details"
+        caption += f"; below 0 is 0 within its error{SEE_DETAILS}"
     return Table(caption, tuple(columns), tuple(rows), n_fixed=2 if view.zero_shot else 1)
 
 

@@ -143,6 +143,15 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     n_fixed: int = 1
 
+    def divide(self, max_columns: int) -> list[list[int]]:
+        """Return the columns of each part, about `max_columns` at most; one part if two more than that suffice."""
+        n_columns = len(self.columns)
+        if n_columns <= max_columns + 2:
+            return [list(range(n_columns))]
+        step = max(1, max_columns - self.n_fixed)
+        starts = range(self.n_fixed, n_columns, step)
+        return [[*range(self.n_fixed), *range(start, min(start + step, n_columns))] for start in starts]
+
 
 @dataclass(frozen=True)
 class Figure:

@@ -111,13 +111,9 @@ def _write_code_block(block: CodeBlock) -> str:
 def _write_table(table: Table) -> str:
     """Return the table; a wide one is divided into several that repeat the fixed columns."""
     caption = f"*{escape_markdown(table.caption)}*"
-    n_columns = len(table.columns)
-    if n_columns <= MAX_COLUMNS + 2:
-        return f"{_write_columns(table, range(n_columns))}\n\n{caption}"
-    fixed = list(range(table.n_fixed))
-    rest = list(range(table.n_fixed, n_columns))
-    step = max(1, MAX_COLUMNS - table.n_fixed)
-    pieces = [[*fixed, *rest[start : start + step]] for start in range(0, len(rest), step)]
+    pieces = table.divide(MAX_COLUMNS)
+    if len(pieces) == 1:
+        return f"{_write_columns(table, pieces[0])}\n\n{caption}"
     parts = [
         f"{_write_columns(table, piece)}\n\n{caption} (part {index} of {len(pieces)})"
         for index, piece in enumerate(pieces, start=1)

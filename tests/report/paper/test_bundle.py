@@ -1,0 +1,172 @@
+"""The bundle of a paper: its numbers are the run's, its archive rebuilds the report, its LaTeX compiles."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from support import ROOT
+from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun
+from support.light_imports import REFUSE_HEAVY
+
+from lora_bench.cli.main import main
+from lora_bench.errors import ResourceError, UsageError
+from lora_bench.report import render_report
+from lora_bench.report.paper import bundle
+from lora_bench.report.paper.bundle import compile_bundle, find_compiler, read_runs, write_bundle
+from lora_bench.report.paper.references import Citations, read_entries
+
+QUICKSTART = ROOT / "reports" / "quickstart"
+needs_tex = pytest.mark.skipif(not find_compiler(), reason="pdflatex and bibtex are not installed")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return FakeRun(n_wavs=2, n_references=2, prompts=[PROMPT_HTML, PROMPT_KOREAN]).write(tmp_path / "runs")
+
+
+def read_all(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_numbers_are_those_of_the_shipped_results(tmp_path: Path) -> None:
+    write_bundle(read_runs([QUICKSTART]), tmp_path)
+    results = json.loads((QUICKSTART / "results.json").read_text())
+    methods = (tmp_path / "methods/quickstart.tex").read_text()
+    dataset = results["dataset"]
+    for fact in (
+        f"{dataset['train']['n_tracks']} tracks ({dataset['train']['duration_s'] / 60:.1f} minutes)",
+        f"{dataset['n_reference_clips']} reference excerpts",
+        f"{results['spec']['generation']['n_clips']} clips of 8 s for each of {len(results['planned']['prompts'])} prompts",
+        results["model"]["weights_hash"][:16],
+        f"family of {results['contrasts'][0]['provenance']['family_size']} differences",
+    ):
+        assert fact in methods
+    for trial in results["trials"][1:]:
+        assert f"{trial['trainable_params']:,} trainable parameters" in methods
+    table = (tmp_path / "tables/quickstart-answer.tex").read_text()
+    pooled = [
+        item for item in results["contrasts"] if item["prompt"] is None and item["metric"] == "mfcc20@codec"
+    ]
+    assert len(pooled) == 2
+    for item in pooled:
+        row = next(line for line in table.splitlines() if item["configuration"] in line)
+        assert f" & {item['verdict']} & " in row
+        assert f"{item['ci_low']:.1f}" in row.replace(r"\ensuremath{-}", "-")
+    assert table.count(r" \\") == 3
+
+
+def test_the_archive_rebuilds_the_report_without_torch(run: Path, tmp_path: Path) -> None:
+    for adapter in run.glob("trials/*/adapter"):
+        (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    write_bundle(read_runs([run]), tmp_path / "paper", with_clips=True, with_adapters=True)
+    with tarfile.open(tmp_path / "paper" / "numbers.tar.gz") as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (name,) = (path.name for path in (tmp_path / "unpacked").iterdir() if path.is_dir())
+    unpacked = tmp_path / "unpacked"
+    sums = dict(reversed(line.split("  ", 1)) for line in (unpacked / "SHA256SUMS").read_text().splitlines())
+    found = {path: hashlib.sha256(data).hexdigest() for path, data in read_all(unpacked).items()}
+    assert sums == {path: value for path, value in found.items() if path != "SHA256SUMS"}
+    script = (
+        f"{REFUSE_HEAVY}from lora_bench.cli.main import main\n"
+        f"sys.exit(main(['report', {name!r}, '--reports-dir', 'out']))"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=unpacked, check=True, capture_output=True)
+    render_report(run, tmp_path / "reports")
+    assert read_all(unpacked / "out" / "invented") == read_all(tmp_path / "reports" / "invented")
+
+
+def test_clips_and_adapters_are_kept_only_when_asked_for(run: Path, tmp_path: Path) -> None:
+    def names(**kept: bool) -> set[str]:
+        write_bundle(read_runs([run]), tmp_path / "paper", **kept)
+        with tarfile.open(tmp_path / "paper" / "numbers.tar.gz") as archive:
+            return set(archive.getnames())
+
+    for path in (run / "trials").iterdir():
+        (path / "adapter").mkdir(exist_ok=True)
+        (path / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+        (path / "checkpoint").mkdir(exist_ok=True)
+        (path / "checkpoint" / "state.json").write_text("{}")
+    plain, clips, adapters = names(), names(with_clips=True), names(with_adapters=True)
+    assert not any(name.endswith((".wav", ".safetensors")) for name in plain)
+    assert {Path(name).suffix for name in clips - plain} >= {".wav"}
+    assert {Path(name).name for name in adapters - plain} == {"adapter_model.safetensors"}
+    assert not any("checkpoint" in name or "/." in name for name in clips | adapters)
+
+
+def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
+    write_bundle(read_runs([run]), tmp_path / "one")
+    write_bundle(read_runs([run]), tmp_path / "two")
+    assert read_all(tmp_path / "one") == read_all(tmp_path / "two")
+
+
+def test_a_run_is_named_once(run: Path) -> None:
+    with pytest.raises(UsageError, match="'invented' is already in the paper"):
+        read_runs([run, run])
+
+
+def test_every_citation_has_an_entry(tmp_path: Path) -> None:
+    folders = [path.parent for path in (ROOT / "reports").glob("*/results.json")]
+    write_bundle(read_runs(folders), tmp_path)
+    cited = {
+        key
+        for path in tmp_path.rglob("*.tex")
+        for keys in re.findall(r"\\cite\{([^}]+)\}", path.read_text())
+        for key in keys.split(",")
+    }
+    written = set(re.findall(r"^@\w+\{(\w+),", (tmp_path / "references.bib").read_text(), re.MULTILINE))
+    assert cited == written
+    assert {"musicgen", "lora", "fad"} <= cited
+    assert len(read_entries()) == len(set(read_entries().values()))
+
+
+def test_kinds_and_metrics_are_cited_by_their_papers() -> None:
+    citations = Citations()
+    assert citations.cite("lora+") == r"\cite{loraplus}"
+    assert citations.cite_metric("mmd/clap") == r"\cite{mmd,clap}"
+    assert citations.cite_metric("encodec-24k@codec") == r"\cite{fad,encodec}"
+    assert citations.cite("no-such-thing") == ""
+    assert citations.keys == ["loraplus", "mmd", "clap", "fad", "encodec"]
+
+
+def test_without_tex_the_sources_are_written_and_it_says_so(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert main(["paper", str(run), "--to", str(tmp_path / "paper")]) == 0
+    told = capsys.readouterr()
+    assert str(tmp_path / "paper" / "paper.tex") in told.out
+    assert "pdflatex and bibtex are not installed" in told.err
+
+
+def test_a_failure_of_tex_names_the_file_and_its_reason(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bundle(read_runs([run]), tmp_path)
+    stand_in = tmp_path / "pdflatex"
+    stand_in.write_text("#!/bin/sh\necho '! LaTeX Error: File `booktabs.sty'\"'\"' not found.'\nexit 1\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(bundle, "_FLAGS", ())
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(ResourceError, match=r"pdflatex failed \(LaTeX Error: File `booktabs.sty' not found"):
+        compile_bundle(tmp_path)
+
+
+@needs_tex
+@pytest.mark.slow
+def test_the_document_of_hostile_prompts_compiles(run: Path, tmp_path: Path) -> None:
+    write_bundle(
+        read_runs([run, *(path.parent for path in (ROOT / "reports").glob("*/results.json"))]), tmp_path
+    )
+    made = compile_bundle(tmp_path)
+    assert all(path.read_bytes().startswith(b"%PDF") for path in made)
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".tex", ".bib", ".md", ".gz", ".pdf", ""}
