@@ -20,7 +20,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from lora_bench.errors import FULL_DISK, KEPT, StoreError, describe_os_error
 
@@ -259,6 +259,37 @@ class Store:
                             shutil.rmtree(found, ignore_errors=True)
                     make_folder(place, make)
         return place
+
+    @contextmanager
+    def hold(self, kind: str, key: str, on_wait: Callable[[], None]) -> Iterator[Path]:
+        """Hold the folder of `key`, which may be made in several attempts: it is there, and may be incomplete.
+
+        Args:
+            kind: of results.
+            key: of the result.
+            on_wait: called if another process holds it, before waiting.
+
+        Raises:
+            StoreError: the disk is full.
+        """
+        place = self.folder(kind, key)
+        self.note_use(kind, key)
+        lock = FileLock(f"{place}.lock")
+        with disk_errors(place):
+            place.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                on_wait()
+                lock.acquire()
+        try:
+            yield place
+        finally:
+            lock.release()
+
+    def note_use(self, kind: str, key: str) -> None:
+        """Record that an entry is needed, without asking for it."""
+        self._note_use(f"{kind}/{key}")
 
     def _note_use(self, entry: str) -> None:
         """Before it is used, so that there is no moment at which it looks unused."""

@@ -38,12 +38,21 @@ def foresee_trials(plan: ExperimentPlan, runs_dir: Path) -> list[Outlook]:
     history, tally = RunHistory(run_folder), tally_plan(run_folder, plan)
     forecaster = Forecaster(read_history(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
     outlooks: list[Outlook] = []
+    run = RunFolder(run_folder)
+    trained = {  # trainings that others share, and that are done or charged already
+        trial.training: trial.id
+        for trial in plan.trials
+        if trial.training is not None and run.trial(trial.id).is_trained
+    }
     for trial in plan.trials:
         reason = history.explain(trial, tally)
-        prediction = forecaster.predict(trial, RunFolder(run_folder).trial(trial.id).path)
+        by_another = trained.get(trial.training, trial.id) != trial.id if trial.training else False
+        prediction = forecaster.predict(trial, run.trial(trial.id).path, is_trained_by_another=by_another)
         if reason.kind == "cached":
             prediction = replace(prediction, time_s=0.0, time_basis="none")
         later = tally is not None and not tally.is_over and trial.id in tally.unbegun
+        if trial.training is not None and not later and reason.kind != "untried":
+            trained.setdefault(trial.training, trial.id)
         outlooks.append(Outlook(trial, reason, prediction, is_chosen_later=later))
     return outlooks
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -79,14 +79,18 @@ class Forecaster:
         self._records: dict[str, tuple[Record, ...]] = {}
         self._adapters: dict[str, AdapterSize] = {}
 
-    def predict(self, trial: TrialPlan, folder: Path | None = None) -> Prediction:
-        """Figures of one trial; what lies finished in its folder is not charged."""
+    def predict(
+        self, trial: TrialPlan, folder: Path | None = None, *, is_trained_by_another: bool = False
+    ) -> Prediction:
+        """Figures of one trial; what lies finished in its folder is not charged, nor what another trial trains."""
         shape = self._find_shape(trial.model)
         adapter = None
         if shape is not None and trial.lora is not None:
             adapter = self._size(trial.model, shape, trial.lora)
         records = self._find_records(trial.model)
         left = ALL if folder is None else find_remaining(trial, folder)
+        if is_trained_by_another:
+            left = replace(left, train_frac=0.0)
         origin: Origin = "none"
         if records:
             origin = "earlier trials" if records[0].origin == "trial" else "probe"
@@ -97,7 +101,7 @@ class Forecaster:
             memory_gib, memory_origin, memory_basis = self._predict_memory(trial, records, origin)
         return Prediction(
             adapter=adapter,
-            disk_bytes=_measure_disk(trial, shape, adapter),
+            disk_bytes=_measure_disk(trial, shape, None if is_trained_by_another else adapter),
             memory_gib=memory_gib,
             time_s=time_s,
             origin=origin,

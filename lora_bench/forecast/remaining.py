@@ -34,7 +34,7 @@ def find_remaining(trial: TrialPlan, folder: Path) -> Remaining:
         n_there += min(len(list((files.clips / slug).glob("*.wav"))), trial.generation.n_clips)
     n_clips = trial.generation.n_clips * len(trial.prompts)
     train_frac = 0.0
-    if trial.train is not None and not (files.train.is_file() and files.adapter.is_dir()):
+    if trial.train is not None and not files.is_trained:
         train_frac = 1.0 - min(read_step(files.checkpoint_state) / trial.train.steps, 1.0)
     return Remaining(train_frac, 1.0 - n_there / n_clips)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from lora_bench.errors import Problem, SpecError
 from lora_bench.metrics import parse_metric
+from lora_bench.planning.trainings import find_leaders
 from lora_bench.slugs import clean_name, slugify
 from lora_bench.spec.configurations import (
     EFFECT_FREE,
@@ -33,7 +34,7 @@ from lora_bench.spec.loading import LoadedSpec
 from lora_bench.spec.schema import DatasetSpec, GenerationSpec, LoraSpec, ModelSpec, TrainSpec
 from lora_bench.spec.search import EarlyStoppingSpec
 from lora_bench.spec.search_problems import find_search_problems
-from lora_bench.spec.section import Section
+from lora_bench.spec.section import Section, is_none
 from lora_bench.store import hash_json, read_json, to_jsonable
 
 # Raised when the same settings give other clips, or when what is hashed changes.
@@ -96,6 +97,8 @@ class TrialPlan(Section):
     """When training is given up; never for zero-shot and the baseline."""
     search: SearchPlace | None = None
     """What a search chooses it by; None if it runs in any case."""
+    training: Annotated[str | None, Field(exclude_if=is_none)] = None
+    """Id of the first of the trials that share its training; None if it trains alone."""
     n_clips_so_far: int | None = None
     """Clips per prompt that verdicts have needed so far, where the spec looks at them early; None for all."""
 
@@ -199,12 +202,17 @@ def plan_experiment(spec: ExperimentSpec) -> ExperimentPlan:
     )
     texts = SectionTexts(EFFECT_FREE)
     zero_shot = _plan_zero_shot(spec, configurations, texts)
-    fine_tuned = [
-        _plan_trial(spec, item, seed, texts).model_copy(
-            update={"zero_shot": zero_shot[_base_of(item, texts)].id}
-        )
+    planned = [
+        (item, seed, _plan_trial(spec, item, seed, texts))
         for item in configurations
         for seed in spec.repeats.train_seeds
+    ]
+    leaders = find_leaders((item, seed, trial.id) for item, seed, trial in planned)
+    fine_tuned = [
+        trial.model_copy(
+            update={"zero_shot": zero_shot[_base_of(item, texts)].id, "training": leaders.get(trial.id)}
+        )
+        for item, _, trial in planned
     ]
     return ExperimentPlan(
         name=spec.name,

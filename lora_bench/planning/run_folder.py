@@ -106,6 +106,11 @@ class TrialFolder(Folder):
         return RunFolder(self.path.parents[1])
 
     @property
+    def is_trained(self) -> bool:
+        """Whether the trial has an adapter, and the record of its training."""
+        return self.train.is_file() and self.adapter.is_dir()
+
+    @property
     def is_scored(self) -> bool:
         """Whether the trial has scores and guards."""
         return self.scores.is_file() and self.guards.is_file()

@@ -44,6 +44,8 @@ class PlannedTrial(Record):
     changes: Settings = Field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     zero_shot: str | None = None
+    training: str | None = None
+    """First of the trials that share its training; None if it trains alone."""
     search: Settings | None = None
     """Its place in the space of a search; None if it runs in any case."""
 

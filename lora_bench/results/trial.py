@@ -75,7 +75,7 @@ def gather_trial(
         if train and folder.adapter.is_dir()
         else None,
         losses=_summarize_losses(trained.curve),
-        wall_s=_list_stage_times(state_file, trained),
+        wall_s=_list_stage_times(state_file, trained, is_shared=planned.training is not None),
         peak_memory_gib=state_file.peak_memory_gib or trained.peak_memory_gib,
         scores=tuple(scores),
         unscored=tuple(unscored),
@@ -218,9 +218,11 @@ def _summarize_losses(curve: Sequence[CurvePoint]) -> Losses:
     return Losses.model_validate(found)
 
 
-def _list_stage_times(state_file: StateFile, train: TrainFile) -> Mapping[str, float]:
-    """Return seconds per stage as the trial wrote them."""
+def _list_stage_times(state_file: StateFile, train: TrainFile, *, is_shared: bool) -> Mapping[str, float]:
+    """Return seconds per stage as the trial wrote them; a shared training counts whole for each of its trials."""
     if state_file.wall_s is not None:
+        if is_shared and train.wall_s is not None:
+            return {**state_file.wall_s, "train": train.wall_s}
         return state_file.wall_s
     return {} if train.wall_s is None else {"train": train.wall_s}
 

@@ -176,7 +176,8 @@ def inputs_key(trial: TrialPlan) -> str:
     for name, default in (("n_clips_so_far", None), ("encoders", {})):
         if plan[name] == default:
             del plan[name]
-    for name in ("search", "zero_shot", "baseline_trial"):  # who chose a trial, and what it is compared with
+    # who chose a trial, what it is compared with, and who trains it
+    for name in ("search", "zero_shot", "baseline_trial", "training"):
         plan.pop(name, None)
     facts: dict[str, object] = {"trial": plan, "data": dataset_fingerprint(trial.dataset)}
     if any(parse_metric(name).encoder == "encodec" for name in trial.metrics):

@@ -19,6 +19,7 @@ from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import StateRecord
 from lora_bench.runner.early_stopping import EarlyStopper
+from lora_bench.runner.shared_training import KIND, train_shared
 from lora_bench.runner.stage_times import StageClock
 from lora_bench.slugs import prompt_slugs
 from lora_bench.store import Store, hash_file, hash_json, read_json, to_jsonable, write_json, write_text
@@ -55,7 +56,7 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
         manifest = prepare_dataset(trial.dataset, model.info.audio_format, store, progress)
     if trial.kind == "fine-tuned":
         with clock.stage("train"):
-            result = _train(trial, model, manifest, folder, store, progress)
+            result = train_trial(trial, model, manifest, folder, store, progress)
         model.load_adapter(result.adapter)
     with clock.stage("generate"):
         clips, codes, notes = _generate(trial, model, folder, progress)
@@ -69,7 +70,7 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
     }
 
 
-def _train(
+def train_trial(
     trial: TrialPlan, model: MusicModel, manifest: Manifest, folder: Path, store: Store, progress: Progress
 ) -> TrainResult:
     """The adapter of this trial: the finished one if it was made from the same things, else trained."""
@@ -89,6 +90,8 @@ def _train(
         known: token_key(manifest, replace(model.info, weights_hash=known))
         for known in former_hashes(model.info.weights_hash)
     }
+    if trial.training is not None:
+        store.note_use(KIND, key)
     former = find_finished(adapter, *former_adapter_keys(former_tokens, model, *settings))
     if former is not None:
         _keep_record(record, key, former)
@@ -102,7 +105,14 @@ def _train(
         if stopper is not None:
             stopper.check()
         on_eval = stopper.measure if stopper is not None else None
-        result = train_adapter(tokens, model, *settings, folder, progress, on_eval)
+
+        def train(place: Path) -> TrainResult:
+            return train_adapter(tokens, model, *settings, place, progress, on_eval)
+
+        if trial.training is None:
+            result = train(folder)
+        else:
+            result = train_shared(key, files, trial.training, store, progress, train)
     except StoppedEarlyError:
         # the decision stands, nobody resumes from it
         shutil.rmtree(files.checkpoint, ignore_errors=True)

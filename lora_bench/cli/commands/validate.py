@@ -10,6 +10,7 @@ from lora_bench.cli.inputs import load_plan
 from lora_bench.cli.options import option
 from lora_bench.errors import EXIT_OK, Problem, SpecError, UsageError
 from lora_bench.planning.plan import ExperimentPlan
+from lora_bench.planning.trainings import count_trainings
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,18 @@ def execute(options: Options) -> int:
 
 
 def describe_plan(plan: ExperimentPlan) -> str:
-    """`2 zero-shot and 8 fine-tuned trials, 3 prompts, 50 clips each, 3 metrics`."""
+    """`2 zero-shot and 8 fine-tuned trials (4 trainings), 3 prompts, 50 clips each, 3 metrics`."""
     n_zero_shot = sum(trial.kind == "zero-shot" for trial in plan.trials)
     n_tuned = len(plan.trials) - n_zero_shot
     n_prompts, n_metrics = len(plan.spec.prompts), len(plan.spec.metrics)
     optuna = plan.spec.search.optuna
     n_candidates = sum(trial.search is not None for trial in plan.trials)
     searched = f" (a search tries {optuna.n_trials} of {n_candidates})" if optuna is not None else ""
+    n_trainings = count_trainings([trial.training for trial in plan.trials if trial.train is not None])
+    plural = "s" if n_trainings != 1 else ""
+    shared = f" ({n_trainings} training{plural})" if n_trainings < n_tuned else ""
     return (
-        f"{n_zero_shot} zero-shot and {n_tuned} fine-tuned trial{'s' if n_tuned != 1 else ''}{searched}, "
+        f"{n_zero_shot} zero-shot and {n_tuned} fine-tuned trial{'s' if n_tuned != 1 else ''}{searched}{shared}, "
         f"{n_prompts} prompt{'s' if n_prompts != 1 else ''}, {plan.spec.generation.n_clips} clips each, "
         f"{n_metrics} metric{'s' if n_metrics != 1 else ''}"
     )
