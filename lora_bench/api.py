@@ -58,7 +58,9 @@ def plan_experiment(spec: LoadedSpec) -> ExperimentPlan:
     Raises:
         SpecError: names collide, the baseline does not exist, or a combination is not valid.
     """
-    return plans.plan_file(spec)
+    from lora_bench.forecast.budgets import fit_budget
+
+    return plans.plan_file(spec, fit_budget)
 
 
 def run_experiment(

@@ -14,6 +14,7 @@ from lora_bench.forecast import Outcome, describe_accuracy, find_obstacle, read_
 from lora_bench.forecast.held_out import describe_few_tracks
 from lora_bench.planning.plan import MANY_TRIALS, ExperimentPlan, TrialPlan
 from lora_bench.runner.search.optuna import INSTALL
+from lora_bench.spec.budgets import format_budgeted
 from lora_bench.spec.kinds import has_setting
 
 HEAD = (
@@ -22,6 +23,7 @@ HEAD = (
 )  # fmt: skip
 NUMBERS = (1, 2, 4, 5, 6, 7, 8, 9, 10, 11)
 UNKNOWN = "?"
+FAR = 0.1  # of a budget, which a comparison at equal parameters should not be below
 
 
 def format_outlooks(outlooks: Sequence[Outlook]) -> str:
@@ -37,7 +39,8 @@ def _make_row(outlook: Outlook) -> tuple[str, ...]:
         sizes = (UNKNOWN, UNKNOWN, UNKNOWN)
     if adapter is not None:
         n_modules = sum(adapter.matched_modules.values())
-        sizes = (str(n_modules), f"{adapter.trainable_params:,}", format_bytes(adapter.n_bytes))
+        params = format_budgeted(adapter.trainable_params, trial.budget)
+        sizes = (str(n_modules), params, format_bytes(adapter.n_bytes))
     memory = "-" if trial.train is None or prediction.is_trained else UNKNOWN
     if prediction.memory_gib is not None:
         memory = f"{_mark(prediction.memory_basis)}{prediction.memory_gib:.1f} GiB"
@@ -62,6 +65,7 @@ def _describe_lora(trial: TrialPlan) -> tuple[str, str, str, str]:
     targets = trial.lora.targets if isinstance(trial.lora.targets, str) else " ".join(trial.lora.targets)
     kind = trial.lora.kind
     rank = str(trial.lora.rank) if has_setting(kind, "rank") else "-"
+    rank = f"block {trial.lora.block_size}" if kind == "oft" else rank
     alpha = f"{trial.lora.resolved_alpha:g}" if has_setting(kind, "alpha") else "-"
     return (rank, alpha, targets, str(trial.train.steps))
 
@@ -73,6 +77,7 @@ def write_notes(
     lines = [
         *(f"override: {line}" for line in plan.override_effects),
         *plan.notes,
+        *_describe_far(outlooks),
         *describe_few_tracks(plan),
         *describe_sides(plan, runs_dir / plan.name),
     ]
@@ -91,6 +96,20 @@ def write_notes(
     if plan.n_to_run > MANY_TRIALS:
         lines.append(f"more than {MANY_TRIALS} trials: `lora-bench run` needs --yes")
     return lines
+
+
+def _describe_far(outlooks: Sequence[Outlook]) -> list[str]:
+    """Return the configurations that stay far below their budgets."""
+    far = {
+        outlook.trial.configuration: None
+        for outlook in outlooks
+        if outlook.trial.budget is not None
+        and (adapter := outlook.prediction.adapter) is not None
+        and adapter.trainable_params < (1.0 - FAR) * outlook.trial.budget
+    }
+    if not far:
+        return []
+    return [f"lora.budget: no size comes nearer for {', '.join(far)}, more than {100 * FAR:g} % below"]
 
 
 def _describe_obstacles(outlooks: Sequence[Outlook]) -> list[str]:

@@ -3,6 +3,7 @@
 shapes.py        a model's layers, sizes and audio format, from its config.json or published sizes
 frozen_parts.py  numbers in its text encoder and its codec
 adapters.py      LoRA targets on such a shape: matched modules, trainable parameters, bytes
+budgets.py       the size whose trainable parameters come nearest to `lora.budget`
 footprint.py     peak memory of training from such a shape, where nothing was trained yet
 history.py       what earlier trials on this machine took, read from their files
 scaling.py       the records most like a trial, and a line through their figures

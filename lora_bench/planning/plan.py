@@ -16,6 +16,7 @@ from lora_bench.errors import Problem, SpecError
 from lora_bench.metrics import parse_metric
 from lora_bench.planning.trainings import find_leaders
 from lora_bench.slugs import clean_name, slugify
+from lora_bench.spec.budgets import FitBudget, spell_count
 from lora_bench.spec.configurations import (
     EFFECT_FREE,
     N_CLIPS,
@@ -30,6 +31,7 @@ from lora_bench.spec.configurations import (
 )
 from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.spec.grid import find_value, show_value
+from lora_bench.spec.kinds import has_setting
 from lora_bench.spec.loading import LoadedSpec
 from lora_bench.spec.schema import DatasetSpec, GenerationSpec, LoraSpec, ModelSpec, TrainSpec
 from lora_bench.spec.search import EarlyStoppingSpec
@@ -70,7 +72,9 @@ class TrialPlan(Section):
     dataset: DatasetSpec
     """The dataset."""
     lora: LoraSpec | None
-    """LoRA settings with alpha filled in; None for zero-shot."""
+    """LoRA settings with alpha and size filled in; None for zero-shot."""
+    budget: Annotated[int | None, Field(exclude_if=is_none)] = None
+    """Trainable parameters that the size was chosen for; None where the spec gives the size, or the kind has none."""
     train: TrainSpec | None
     """Training settings; None for zero-shot."""
     train_seed: int | None
@@ -165,14 +169,14 @@ def name_report(name: str, overrides: Sequence[str]) -> str:
     return f"{name}-{slugify(' '.join(stated), max_length=40)}-{hash_json(stated, length=6)}"
 
 
-def plan_file(loaded: LoadedSpec) -> ExperimentPlan:
+def plan_file(loaded: LoadedSpec, fit_budget: FitBudget | None = None) -> ExperimentPlan:
     """`plan_experiment` of a loaded spec; problems carry their places.
 
     Raises:
         SpecError: names collide, the baseline does not exist, a combination is not valid.
     """
     try:
-        plan = plan_experiment(loaded.spec)
+        plan = plan_experiment(loaded.spec, fit_budget)
     except SpecError as error:
         placed = [Problem(loaded.locate(item.field), item.field, item.message) for item in error.problems]
         raise SpecError(placed) from None
@@ -184,16 +188,20 @@ def plan_file(loaded: LoadedSpec) -> ExperimentPlan:
     return plan.model_copy(update={"source": file.as_posix(), **stated})
 
 
-def plan_experiment(spec: ExperimentSpec) -> ExperimentPlan:
+def plan_experiment(spec: ExperimentSpec, fit_budget: FitBudget | None = None) -> ExperimentPlan:
     """Expand an experiment into trials, and decide what each is compared with.
 
     Configurations that train the same adapter and make the same clips are one trial; the zero-shot model of every
     model, dataset and sampling that occurs comes first.
 
+    Args:
+        spec: the experiment.
+        fit_budget: finds the sizes of adapters with `lora.budget` (`forecast.budgets`), where the spec has any.
+
     Raises:
         SpecError: names collide, the baseline does not exist, a combination is not valid.
     """
-    configurations, problems = expand_configurations(spec)
+    configurations, problems = expand_configurations(spec, fit_budget or _refuse_budget)
     problems = problems or find_search_problems(spec, configurations)
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
@@ -221,8 +229,16 @@ def plan_experiment(spec: ExperimentSpec) -> ExperimentPlan:
         baseline=baseline,
         notes=(
             *(_describe_merged(item) for item in configurations if item.aliases or item.merged_fields),
+            *_describe_unsized(configurations),
             *_describe_undecidable(spec, configurations),
         ),
+    )
+
+
+def _refuse_budget(lora: LoraSpec, _: ModelSpec) -> LoraSpec:
+    raise ValueError(
+        f"lora.budget {spell_count(lora.budget or 0)} needs the model's sizes, which this caller does not look up; use "
+        "`lora_bench.plan_experiment`, or state lora.rank"
     )
 
 
@@ -237,6 +253,18 @@ def _describe_undecidable(spec: ExperimentSpec, configurations: Sequence[Configu
             f"{needed}"
         )
     return notes
+
+
+def _describe_unsized(configurations: Sequence[Configuration]) -> list[str]:
+    """Return the configurations that a budget has no effect on."""
+    names = [
+        item.name
+        for item in configurations
+        if item.settings.lora.budget is not None and not has_setting(item.settings.lora.kind, "budget")
+    ]
+    return (
+        [f"lora.budget has no effect on {', '.join(names)}: the kind has no size to choose"] if names else []
+    )
 
 
 def _describe_merged(item: Configuration) -> str:
@@ -312,7 +340,7 @@ def _plan_trial(
     several = seed is not None and len(spec.repeats.train_seeds) > 1
     name = f"{configuration}-s{seed}" if several else configuration
     settings, trained = item.settings, seed is not None
-    lora = settings.lora.model_copy(update={"alpha": settings.lora.resolved_alpha})
+    lora = settings.lora.model_copy(update={"alpha": settings.lora.resolved_alpha, "budget": None})
     is_kept = not trained or spec.baseline in (item.name, *item.aliases)
     return TrialPlan(
         id=f"{slugify(name, max_length=MAX_SLUG)}-{_hash_settings(item, seed, texts)}",
@@ -322,6 +350,7 @@ def _plan_trial(
         model=settings.model,
         dataset=settings.dataset,
         lora=lora if trained else None,
+        budget=settings.lora.budget if trained and has_setting(settings.lora.kind, "budget") else None,
         train=settings.train if trained else None,
         train_seed=seed,
         generation=settings.generation,

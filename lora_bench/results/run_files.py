@@ -35,6 +35,7 @@ class PlannedTrial(Record):
     model: Settings | None = None
     dataset: Settings | None = None
     lora: Settings | None = None
+    budget: Count | None = None
     train: Settings | None = None
     train_seed: Count | None = None
     generation: Settings | None = None

@@ -73,6 +73,8 @@ class TrialResult(Record):
     stage: str | None = None
     lora: Settings | None = None
     """None for zero-shot."""
+    budget: Count | None = None
+    """Trainable parameters that the size was chosen for; absent where the spec gives the size."""
     train: Settings | None = None
     trainable_params: Count | None = None
     matched_modules: Mapping[str, Count] = {}

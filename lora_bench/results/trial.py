@@ -51,6 +51,8 @@ def gather_trial(
     trained = train or TrainFile()
     name = planned.name or planned.id
     optional: dict[str, Any] = {"zero_shot": zero_shot} if is_tuned else {}
+    if planned.budget is not None:
+        optional["budget"] = planned.budget
     if written.selection is not None:
         planned_cells = set(cells)
         optional["selection"] = tuple(

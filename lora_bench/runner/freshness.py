@@ -176,8 +176,8 @@ def inputs_key(trial: TrialPlan) -> str:
     for name, default in (("n_clips_so_far", None), ("encoders", {})):
         if plan[name] == default:
             del plan[name]
-    # who chose a trial, what it is compared with, and who trains it
-    for name in ("search", "zero_shot", "baseline_trial", "training"):
+    # who chose a trial and its size, what it is compared with, and who trains it
+    for name in ("search", "zero_shot", "baseline_trial", "training", "budget"):
         plan.pop(name, None)
     facts: dict[str, object] = {"trial": plan, "data": dataset_fingerprint(trial.dataset)}
     if any(parse_metric(name).encoder == "encodec" for name in trial.metrics):

@@ -4,7 +4,7 @@ schema.py       the sections            experiment.py   the whole spec
 reading.py      YAML with places        tree.py         values that know their place
 parents.py      `extends`               paths.py        relative paths
 prompts.py      prompt files            trial_parts.py  variants, axes, ablations
-shipped.py      specs by name
+shipped.py      specs by name          budgets.py      numbers of parameters
 fields.py       what a field takes      problems.py     messages
 loading.py      all of it: `load_spec`  json_schema.py  for editors
 """

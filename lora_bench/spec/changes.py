@@ -27,7 +27,7 @@ def flatten_mapping(mapping: Mapping[str, Any], prefix: str = "") -> Changes:
 def apply_changes(sections: dict[str, Any], changes: Iterable[tuple[str, Any]]) -> None:
     """Write dotted values into nested plain dictionaries, in order.
 
-    A source of data (`dataset.path`, `dataset.builtin`) undoes the other one.
+    A field undoes its rival: `dataset.path` and `dataset.builtin`, `lora.rank` and `lora.budget`.
     """
     for dotted, value in changes:
         *above, last = dotted.split(".")
@@ -39,5 +39,5 @@ def apply_changes(sections: dict[str, Any], changes: Iterable[tuple[str, Any]]) 
             place = inner
         rival = RIVALS.get((above[-1] if above else "", last))
         if rival is not None and value is not None:
-            place[rival] = None
+            place.pop(rival, None)
         place[last] = value

@@ -12,11 +12,12 @@ from pydantic import JsonValue, ValidationError
 
 from lora_bench.errors import Problem
 from lora_bench.slugs import clean_name
+from lora_bench.spec.budgets import FitBudget
 from lora_bench.spec.changes import Changes, apply_changes, flatten_mapping
 from lora_bench.spec.experiment import ExperimentSpec, TrialSettings
 from lora_bench.spec.grid import expand_grid, find_value, name_combination, show_value
 from lora_bench.spec.problems import field_name
-from lora_bench.spec.schema import DatasetSpec, LoraSpec
+from lora_bench.spec.schema import DatasetSpec, LoraSpec, ModelSpec
 from lora_bench.spec.search import DEFAULT_SELECTION_FRAC
 from lora_bench.spec.section import Section
 from lora_bench.spec.targets import spell_targets
@@ -64,16 +65,25 @@ class Configuration:
     is_wanted: bool = False
 
 
-def expand_configurations(spec: ExperimentSpec) -> tuple[list[Configuration], list[Problem]]:
-    """All configurations in the order of the spec, equal ones merged, and what is wrong with them."""
-    expander = _Expander(spec)
-    stated, expander.problems = list_stated(spec)
+def expand_configurations(
+    spec: ExperimentSpec, fit_budget: FitBudget | None = None
+) -> tuple[list[Configuration], list[Problem]]:
+    """All configurations in the order of the spec, equal ones merged, and what is wrong with them.
+
+    Args:
+        spec: the experiment.
+        fit_budget: finds the sizes of adapters with a budget; without it, their sizes stay open.
+    """
+    expander = _Expander(spec, fit_budget)
+    stated, expander.problems = list_stated(spec, fit_budget)
     return expander.merge_equal(stated), expander.problems
 
 
-def list_stated(spec: ExperimentSpec) -> tuple[list[Configuration], list[Problem]]:
+def list_stated(
+    spec: ExperimentSpec, fit_budget: FitBudget | None = None
+) -> tuple[list[Configuration], list[Problem]]:
     """All configurations as stated, equal ones apart, and what is wrong with them."""
-    expander = _Expander(spec)
+    expander = _Expander(spec, fit_budget)
     trials = list(expander.expand_trials())
     ablations = expander.expand_ablations({trial.name: trial for trial in trials})
     stated = [*trials, *ablations]
@@ -85,9 +95,13 @@ class SectionForms:
     """Plain forms of sections.
 
     A plan of many thousand trials shares most sections, and what is shared is written out once.
+
+    Args:
+        has_sizes: whether budgets have led to sizes, which then say everything.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_sizes: bool = False) -> None:
+        self.has_sizes = has_sizes
         # each is kept with its section, under whose id it is
         self._known: dict[int, tuple[Section, PlainSection]] = {}
 
@@ -100,7 +114,8 @@ class SectionForms:
         if known is not None:
             return known[1]
         if isinstance(section, LoraSpec):
-            spelled = section.spell()
+            has_budget = section.budget is not None and self.has_sizes
+            spelled = (section.model_copy(update={"budget": None}) if has_budget else section).spell()
             alpha = {"alpha": section.resolved_alpha} if "alpha" in spelled else {}
             targets = spell_targets(section.targets)
             plain: PlainSection = {**spelled, **alpha, "targets": targets}
@@ -143,12 +158,15 @@ def write_canonical(plain: Any) -> str:
 class _Expander:
     """Expands one spec that `trial_parts.py` has checked; `problems` takes what shows only then."""
 
-    def __init__(self, spec: ExperimentSpec) -> None:
+    def __init__(self, spec: ExperimentSpec, fit_budget: FitBudget | None = None) -> None:
         self.spec = spec
         self.base = spec.base_settings()
-        self.forms = SectionForms()
+        self.forms = SectionForms(has_sizes=fit_budget is not None)
+        self.fit_budget = fit_budget
         # sections that were changed before in the same way, by the id of the section that they come from
         self.changed: dict[tuple[int, str], Section] = {}
+        # adapters by the ids of the sections that decide their size, which are kept with them
+        self.fitted: dict[tuple[int, int], tuple[LoraSpec, ModelSpec, LoraSpec]] = {}
         self.problems: list[Problem] = []
 
     def complain(self, where: str, message: str) -> None:
@@ -177,7 +195,21 @@ class _Expander:
                 self.complain(where, f"with {stated}: `{field_name(item['loc'])}`: {reason}")
             return None
         self.changed |= {key: getattr(settings, name) for key, name in made.items()}
-        return settings
+        return self.fit(settings, where)
+
+    def fit(self, settings: TrialSettings, where: str) -> TrialSettings | None:
+        """Settings with the size that a budget leads to; None, and a problem, if there is none."""
+        lora, model = settings.lora, settings.model
+        if lora.budget is None or self.fit_budget is None:
+            return settings
+        key = id(lora), id(model)
+        if key not in self.fitted:
+            try:
+                self.fitted[key] = (lora, model, self.fit_budget(lora, model))
+            except ValueError as error:
+                self.complain(where, str(error))
+                return None
+        return settings.model_copy(update={"lora": self.fitted[key][2]})
 
     def change_section(self, name: str, section: Section | None, changes: Changes) -> Mapping[str, object]:
         """`{name: plain section}` after changes."""
@@ -206,9 +238,11 @@ class _Expander:
         """Variants, then the grid; the defaults alone where neither is given."""
         trials = self.spec.trials
         if not trials.variants and trials.grid is None:
-            lora = self.base.lora
-            name = clean_name(f"r{lora.rank}-{show_value(lora.targets)}")
-            yield self.place(self.name(name, self.base, {}, "trials"), {VARIANT_AXIS: name})
+            settings = self.fit(self.base, "defaults.lora.budget")
+            if settings is not None:
+                lora = settings.lora
+                name = clean_name(f"r{lora.rank}-{show_value(lora.targets)}")
+                yield self.place(self.name(name, settings, {}, "trials"), {VARIANT_AXIS: name})
         for index, variant in enumerate(trials.variants):
             where = f"trials.variants[{index}]"
             settings = self.change(self.base, variant.changes, where)

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.slugs import clean_name
+from lora_bench.spec.budgets import spell_count
 from lora_bench.spec.changes import Changes, flatten_mapping
 from lora_bench.spec.experiment import GridSpec, TrialSettings
+from lora_bench.spec.kinds import has_setting
+from lora_bench.spec.lora import LoraSpec
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _STATED_NUMBER = re.compile(
     r"(?<![A-Za-z])(?P<word>[A-Za-z][A-Za-z_]*)(?P<sign>[-=]?)(?P<number>[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?)(?![0-9])"
 )
+_BUDGET = "lora.budget"
 _SHORT = {
     "lora.rank": "r",
     "lora.alpha": "a",
@@ -68,8 +72,23 @@ def name_combination(grid: GridSpec, changes: Changes, settings: TrialSettings) 
         text = PLACEHOLDER.sub(lambda found: show_value(find_value(settings, changes, found[1])), grid.name)
     else:
         axes = (name for name in changes if name.split(".")[0] in grid.axes or name in grid.axes)
-        text = "-".join(_label(name, find_value(settings, changes, name)) for name in axes)
+        labels = (
+            label_budget(settings.lora)
+            if name == _BUDGET
+            else _label(name, find_value(settings, changes, name))
+            for name in axes
+        )
+        text = "-".join(label for label in labels if label)
     return clean_name(text)
+
+
+def label_budget(lora: LoraSpec) -> str:
+    """A budget and the size that it leads to as part of a name: `400k-r12`; empty for a kind without a size."""
+    if lora.budget is None or not has_setting(lora.kind, "budget"):
+        return ""
+    size = f"b{lora.block_size}" if lora.kind == "oft" else f"r{lora.rank}"
+    factor = f"-f{lora.factor}" if lora.kind == "lokr" and lora.factor is not None else ""
+    return f"{spell_count(lora.budget)}-{size}{factor}"
 
 
 def _label(name: str, value: Any) -> str:
@@ -82,6 +101,8 @@ def find_value(settings: TrialSettings, changes: Changes, dotted: str) -> Any:
     """What a trial has in a dotted field; `dataset` is the dataset's name."""
     if dotted == "lora.alpha":
         return settings.lora.resolved_alpha
+    if dotted == _BUDGET and settings.lora.budget is not None:
+        return spell_count(settings.lora.budget)
     if dotted == "dataset":
         named = changes.get("dataset")
         return named if isinstance(named, str) else name_dataset(settings)

@@ -11,21 +11,21 @@ Kind = Literal[
     "lora", "dora", "rslora", "lora+", "pissa", "olora", "loha", "lokr", "oft", "vera", "ia3", "miss", "delora",
     "full",
 ]  # fmt: skip
-LORA_SETTINGS = ("rank", "alpha", "dropout", "use_dora", "use_rslora")
+LORA_SETTINGS = ("rank", "budget", "alpha", "dropout", "use_dora", "use_rslora")
 SETTINGS: Mapping[str, tuple[str, ...]] = {
     "lora": LORA_SETTINGS,
-    "dora": ("rank", "alpha", "dropout", "use_rslora"),
-    "rslora": ("rank", "alpha", "dropout", "use_dora"),
+    "dora": ("rank", "budget", "alpha", "dropout", "use_rslora"),
+    "rslora": ("rank", "budget", "alpha", "dropout", "use_dora"),
     "lora+": (*LORA_SETTINGS, "lr_ratio"),
-    "pissa": ("rank", "alpha", "dropout"),
-    "olora": ("rank", "alpha", "dropout"),
-    "loha": ("rank", "alpha"),
-    "lokr": ("rank", "alpha", "factor"),
-    "oft": ("block_size",),
-    "vera": ("rank", "dropout"),
+    "pissa": ("rank", "budget", "alpha", "dropout"),
+    "olora": ("rank", "budget", "alpha", "dropout"),
+    "loha": ("rank", "budget", "alpha"),
+    "lokr": ("rank", "budget", "alpha", "factor"),
+    "oft": ("block_size", "budget"),
+    "vera": ("rank", "budget", "dropout"),
     "ia3": (),
-    "miss": ("rank", "dropout"),
-    "delora": ("rank", "dropout", "bound"),
+    "miss": ("rank", "budget", "dropout"),
+    "delora": ("rank", "budget", "dropout", "bound"),
     "full": (),
 }
 """Settings of each kind, besides `targets`."""

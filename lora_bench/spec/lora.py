@@ -17,8 +17,9 @@ from pydantic import (
     model_validator,
 )
 
+from lora_bench.spec.budgets import Budget
 from lora_bench.spec.kinds import Kind, has_setting, spell_kind, write_conditions
-from lora_bench.spec.section import Section
+from lora_bench.spec.section import Section, is_none
 from lora_bench.spec.targets import UNADAPTABLE, split_targets
 from lora_bench.spec.words import suggest
 
@@ -40,6 +41,9 @@ class LoraSpec(Section):
     """Kind of adapter; `full` trains the weights themselves. Each kind has settings of its own, and `targets`."""
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
     """Rank of the update; the adapter's size grows linearly with it. Not of oft, ia3 and full."""
+    budget: Annotated[Budget | None, Field(exclude_if=is_none)] = None
+    """Trainable parameters at most, in place of `rank` (`block_size` of oft): the size that comes nearest is chosen
+    when the spec is planned. `400k` and `1.5M` are numbers too. Not of ia3 and full, which have no size to choose."""
     alpha: Annotated[float, Field(gt=0.0)] | None = None
     """Numerator of the scale (the update is alpha / rank * B A); null is 2 * rank. Of the kinds of LoRA, loha
     and lokr."""

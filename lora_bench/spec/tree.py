@@ -14,6 +14,9 @@ Trail: TypeAlias = tuple[str | int, ...]
 RIVALS: Mapping[tuple[str, str], str] = {
     ("dataset", "path"): "builtin",
     ("dataset", "builtin"): "path",
+    ("lora", "budget"): "rank",
+    ("lora", "rank"): "budget",
+    ("lora", "block_size"): "budget",
 }
 
 

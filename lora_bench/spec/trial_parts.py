@@ -36,7 +36,9 @@ def check_trial_parts(root: Node, seen: set[str]) -> list[Problem]:
     checker = _Checker(root, _base_settings(root), seen=set(seen))
     defaults = checker.base.children.get("lora")
     if defaults is not None:
-        checker.check_kind({f"lora.{name}": node for name, node in defaults.children.items()})
+        stated = {f"lora.{name}": node for name, node in defaults.children.items()}
+        checker.check_kind(stated)
+        checker.check_size(stated)
     trials = root.children.get("trials")
     if trials is not None:
         variants = trials.children.get("variants")
@@ -44,6 +46,7 @@ def check_trial_parts(root: Node, seen: set[str]) -> list[Problem]:
             without_name = {key: node for key, node in variant.children.items() if key != "name"}
             patch = checker.flatten(replace(variant, value=without_name))
             checker.check_kind(patch)
+            checker.check_size(patch)
             checker.try_patch(patch)
         grid = trials.children.get("grid")
         if grid is not None:
@@ -140,6 +143,18 @@ class _Checker:
             if is_beside and not has_setting(stated.value, name):
                 self.complain(node, dotted, describe_foreign(name, stated.value), at_key=True)
 
+    def check_size(self, patch: Patch) -> None:
+        """A size and a budget for it, stated next to each other; of a parent and its child, the child's counts."""
+        budget = patch.get("lora.budget")
+        if budget is None or budget.value is None:
+            return
+        for dotted in ("lora.rank", "lora.block_size"):
+            node = patch.get(dotted)
+            if node is not None and node.place.source == budget.place.source:
+                name = dotted.rpartition(".")[2]
+                message = f"`{name}` and `budget` both give the adapter's size; keep one of them"
+                self.complain(node, dotted, message, at_key=True)
+
     def find_dataset(self, node: Node, name: str) -> Node | None:
         """The dataset that a name stands for; a problem if there is none."""
         known = self.root.children["datasets"].children if "datasets" in self.root.children else {}
@@ -155,6 +170,7 @@ class _Checker:
             stated = replace(value, key_place=value.place)
             patch = self.flatten(stated, f"{axis}.") if value.children else {axis: stated}
             self.check_kind(patch)
+            self.check_size(patch)
             self.try_patch(patch)
 
     def check_grid(self, grid: Node) -> None:
@@ -170,6 +186,7 @@ class _Checker:
                 grid, "trials.grid.axes", f"the axes give {size:,} trials; at most {MAX_GRID:,} are planned"
             )
         zipped = dict(self.check_zips(grid, axes))
+        self.check_size({**axes, **zipped})
         excluded = grid.children.get("exclude")
         for combination in excluded.items if excluded else []:
             self.check_exclusion(combination, {**axes, **zipped})

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from lora_bench.api import plan_experiment
 from lora_bench.cli.main import main
 from lora_bench.errors import SpecError
-from lora_bench.planning.plan import plan_file
 from lora_bench.spec import load_spec
 from support import ROOT
 from support.tiny_experiment import write_music
@@ -150,12 +150,12 @@ class ReaderFolder:
             with pytest.raises(SpecError):
                 load_spec(file)
         else:
-            plan_file(load_spec(file))
+            plan_experiment(load_spec(file))
 
     def _replace(self, file: Path) -> None:
         if file in self.reduced:
             return
-        plan = plan_file(load_spec(file))
+        plan = plan_experiment(load_spec(file))
         full = file.with_stem(f"full-{file.stem}")
         file.rename(full)
         self._reduce(file, full.name, plan.name)

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from lora_bench.api import plan_experiment
 from lora_bench.cli.options import json_option, run_option, runs_dir_option
 from lora_bench.cli.tables import format_table, print_json
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, StoreError, UsageError
-from lora_bench.planning.plan import plan_file
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.results.reading import read_record, read_run_plan
 from lora_bench.results.run_files import PlannedTrial
@@ -165,7 +165,7 @@ def find_run(target: Path, runs_dir: Path) -> tuple[Path, Sequence[PlannedTrial]
         return target.absolute(), found.trials, tally_planned(target.absolute(), found)
     if not target.exists():
         raise UsageError(f"{target}: does not exist; expected a spec or the folder of a run")
-    plan = plan_file(load_spec(target))
+    plan = plan_experiment(load_spec(target))
     run_folder = (runs_dir / plan.name).absolute()
     if find_run_began(run_folder) is not None and RunFolder(run_folder).plan.is_file():
         found = read_run_plan(run_folder)

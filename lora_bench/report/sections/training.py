@@ -9,6 +9,8 @@ from lora_bench.report.formatting import clean_text, format_count, format_durati
 from lora_bench.report.view import Configuration, RunView
 from lora_bench.report.writers.document import Block, Cell, Heading, Paragraph, Table
 from lora_bench.results.records import Settings
+from lora_bench.results.run_records import TrialResult
+from lora_bench.spec.budgets import format_budgeted
 
 
 def build_adapters(view: RunView) -> Iterator[Block]:
@@ -34,16 +36,23 @@ def _adapter_row(item: Configuration) -> tuple[Cell, ...]:
     states = list(dict.fromkeys(trial.state for trial in item.trials))
     return (
         Cell(" = ".join([item.name, *first.aliases])),
-        _setting_cell(lora, "rank"),
+        _setting_cell(lora, "block_size" if lora.get("kind") == "oft" else "rank"),
         _setting_cell(lora, "alpha"),
         Cell(write_setting(lora.get("targets"))),
         _setting_cell(lora, "dropout"),
         Cell(write_setting(first.matched_modules or None)),
-        Cell(format_count(first.trainable_params), order=first.trainable_params),
+        Cell(write_params(first), order=first.trainable_params),
         Cell(write_setting(first.changes or None)),
         Cell(", ".join(str(trial.train_seed) for trial in item.trials)),
         Cell(", ".join(states), tone="plain" if states == ["done"] else "missing"),
     )
+
+
+def write_params(trial: TrialResult) -> str:
+    """Return the trainable parameters, with the deviation from the budget where there is one."""
+    if trial.budget is None or trial.trainable_params is None:
+        return format_count(trial.trainable_params)
+    return format_budgeted(trial.trainable_params, trial.budget)
 
 
 def _setting_cell(settings: Settings, name: str) -> Cell:
