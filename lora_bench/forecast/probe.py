@@ -86,7 +86,7 @@ def _time_training(model: MusicModel, trial: TrialPlan, record: Record) -> Recor
     reset_peak(model.device)
     model.inject_lora(lora, seed=0)
     parameters = list(model.adapter_parameters().values())
-    optimizer = torch.optim.AdamW(parameters, lr=train.lr)
+    optimizer = torch.optim.AdamW(parameters, lr=train.peak_lr)
     enter_training(model, train)
     draw = torch.Generator().manual_seed(0)
     shape = (train.batch_size, info.n_codebooks, n_frames)

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lora_bench.spec.tree import RIVALS
+from lora_bench.spec.tree import RIVALS, WHOLE
 
 Changes = dict[str, Any]
 
 
 def flatten_mapping(mapping: Mapping[str, Any], prefix: str = "") -> Changes:
-    """Dotted keys of nested mappings; lists and scalars are values."""
+    """Dotted keys of nested mappings; lists, scalars and the fields of `WHOLE` are values."""
     flat: Changes = {}
     for key, value in mapping.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and f"{prefix}{key}" not in WHOLE:
             flat |= flatten_mapping(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value

@@ -17,7 +17,8 @@ from lora_bench.spec.changes import Changes, apply_changes, flatten_mapping
 from lora_bench.spec.experiment import ExperimentSpec, TrialSettings
 from lora_bench.spec.grid import expand_grid, find_value, name_combination, show_value
 from lora_bench.spec.problems import field_name
-from lora_bench.spec.schema import DatasetSpec, LoraSpec, ModelSpec
+from lora_bench.spec.rates import choose_rate
+from lora_bench.spec.schema import DatasetSpec, LoraSpec, ModelSpec, TrainSpec
 from lora_bench.spec.search import DEFAULT_SELECTION_FRAC
 from lora_bench.spec.section import Section
 from lora_bench.spec.targets import spell_targets
@@ -47,6 +48,7 @@ class Configuration:
         field: where the spec states it, for messages.
         identity: what it is compared by: plain sections with alpha filled in, targets spelled out and ordered.
             Configurations whose settings share a section share its plain form.
+        stated: the settings before budgets led to sizes, and rates by kind to a rate.
         aliases: names of equal configurations that were merged into this one.
         merged_fields: fields of `EFFECT_FREE` in which those differed.
         cells: where it stands in the space that a search chooses from, as values by axis; several if
@@ -59,6 +61,7 @@ class Configuration:
     changes: Changes
     field: str
     identity: Mapping[str, PlainSection]
+    stated: TrialSettings
     aliases: list[str] = dataclasses.field(default_factory=list)
     merged_fields: list[str] = dataclasses.field(default_factory=list)
     cells: list[dict[str, str]] = dataclasses.field(default_factory=list)
@@ -165,8 +168,9 @@ class _Expander:
         self.fit_budget = fit_budget
         # sections that were changed before in the same way, by the id of the section that they come from
         self.changed: dict[tuple[int, str], Section] = {}
-        # adapters by the ids of the sections that decide their size, which are kept with them
+        # resolved sections by the ids of those that decide, which are kept with them
         self.fitted: dict[tuple[int, int], tuple[LoraSpec, ModelSpec, LoraSpec]] = {}
+        self.rated: dict[tuple[int, str], tuple[TrainSpec, TrainSpec]] = {}
         self.problems: list[Problem] = []
 
     def complain(self, where: str, message: str) -> None:
@@ -195,21 +199,27 @@ class _Expander:
                 self.complain(where, f"with {stated}: `{field_name(item['loc'])}`: {reason}")
             return None
         self.changed |= {key: getattr(settings, name) for key, name in made.items()}
-        return self.fit(settings, where)
+        return settings
 
-    def fit(self, settings: TrialSettings, where: str) -> TrialSettings | None:
-        """Settings with the size that a budget leads to; None, and a problem, if there is none."""
-        lora, model = settings.lora, settings.model
-        if lora.budget is None or self.fit_budget is None:
-            return settings
-        key = id(lora), id(model)
-        if key not in self.fitted:
-            try:
-                self.fitted[key] = (lora, model, self.fit_budget(lora, model))
-            except ValueError as error:
-                self.complain(where, str(error))
-                return None
-        return settings.model_copy(update={"lora": self.fitted[key][2]})
+    def resolve(self, settings: TrialSettings, where: str) -> TrialSettings | None:
+        """Settings with the rate of their kind, and the size that a budget leads to; None, and a problem, if not."""
+        lora, train, model = settings.lora, settings.train, settings.model
+        try:
+            if isinstance(train.lr, dict):
+                key = id(train), lora.kind
+                if key not in self.rated:
+                    rate = choose_rate(train.lr, lora.kind)
+                    self.rated[key] = (train, train.model_copy(update={"lr": rate}))
+                settings = settings.model_copy(update={"train": self.rated[key][1]})
+            if lora.budget is not None and self.fit_budget is not None:
+                place = id(lora), id(model)
+                if place not in self.fitted:
+                    self.fitted[place] = (lora, model, self.fit_budget(lora, model))
+                settings = settings.model_copy(update={"lora": self.fitted[place][2]})
+        except ValueError as error:
+            self.complain(where, str(error))
+            return None
+        return settings
 
     def change_section(self, name: str, section: Section | None, changes: Changes) -> Mapping[str, object]:
         """`{name: plain section}` after changes."""
@@ -223,8 +233,19 @@ class _Expander:
         apply_changes(sections, ordered)
         return sections
 
-    def name(self, name: str, settings: TrialSettings, changes: Changes, where: str) -> Configuration:
-        return Configuration(name, settings, changes, where, self.forms.identify(settings))
+    def make(
+        self, name: str | None, stated: TrialSettings | None, changes: Changes, where: str
+    ) -> Configuration | None:
+        """A configuration of stated settings; without a name, it has that of a combination of the grid."""
+        settings = None if stated is None else self.resolve(stated, where)
+        if stated is None or settings is None:
+            return None
+        grid = self.spec.trials.grid
+        if name is None and grid is not None:
+            name = name_combination(grid, changes, settings)
+        elif name is None:
+            name = clean_name(f"r{settings.lora.rank}-{show_value(settings.lora.targets)}")
+        return Configuration(name, settings, changes, where, self.forms.identify(settings), stated)
 
     def place(self, configuration: Configuration, cell: dict[str, str] | None) -> Configuration:
         """The configuration with its place in the space of a search; None is outside of it."""
@@ -238,26 +259,24 @@ class _Expander:
         """Variants, then the grid; the defaults alone where neither is given."""
         trials = self.spec.trials
         if not trials.variants and trials.grid is None:
-            settings = self.fit(self.base, "defaults.lora.budget")
-            if settings is not None:
-                lora = settings.lora
-                name = clean_name(f"r{lora.rank}-{show_value(lora.targets)}")
-                yield self.place(self.name(name, settings, {}, "trials"), {VARIANT_AXIS: name})
+            only = self.make(None, self.base, {}, "trials")
+            if only is not None:
+                yield self.place(only, {VARIANT_AXIS: only.name})
         for index, variant in enumerate(trials.variants):
             where = f"trials.variants[{index}]"
-            settings = self.change(self.base, variant.changes, where)
-            if settings is not None:
-                cell = {VARIANT_AXIS: variant.name} if trials.grid is None else None
-                yield self.place(self.name(variant.name, settings, variant.changes, where), cell)
+            made = self.make(
+                variant.name, self.change(self.base, variant.changes, where), variant.changes, where
+            )
+            if made is not None:
+                yield self.place(made, {VARIANT_AXIS: variant.name} if trials.grid is None else None)
         if trials.grid is None:
             return
         n_found = 0
         for changes, cell in expand_grid(trials.grid):
             n_found += 1
-            settings = self.change(self.base, changes, "trials.grid")
-            if settings is not None:
-                name = name_combination(trials.grid, changes, settings)
-                yield self.place(self.name(name, settings, changes, "trials.grid"), cell)
+            made = self.make(None, self.change(self.base, changes, "trials.grid"), changes, "trials.grid")
+            if made is not None:
+                yield self.place(made, cell)
         if not n_found:
             self.complain("trials.grid.exclude", "every combination is excluded; leave at least one")
 
@@ -274,13 +293,14 @@ class _Expander:
             return
         for name, changes in self.spec.ablations.items():
             where = f"ablations.{name}"
-            settings = self.change(baseline.settings, changes, where)
-            if settings is None:
+            stated = self.change(baseline.stated, changes, where)
+            made = self.make(name, stated, {**baseline.changes, **changes}, where)
+            if made is None:
                 continue
             (dotted,) = changes
-            identity = self.forms.identify(settings)
+            identity = made.identity
             if identity == baseline.identity:
-                value = show_value(find_value(settings, changes, dotted))
+                value = show_value(find_value(made.settings, changes, dotted))
                 self.complain(
                     where, f"ablation `{name}` changes nothing: `{dotted}` of `{wanted}` is already {value}"
                 )
@@ -290,7 +310,7 @@ class _Expander:
                     f"ablation `{name}` has no effect: `{dotted}` changes neither the adapter nor a clip of "
                     f"`{wanted}`; change another field",
                 )
-            yield self.place(self.name(name, settings, {**baseline.changes, **changes}, where), None)
+            yield self.place(made, None)
 
     def settle_selection(self, stated: Iterable[Configuration]) -> None:
         """Fill in the selection side of every dataset: by default, there is one where a search decides."""

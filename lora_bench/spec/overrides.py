@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lora_bench.errors import Problem
 from lora_bench.spec.reading import read_text
-from lora_bench.spec.tree import RIVALS, Node, find_node, merge_nodes, nest_node
+from lora_bench.spec.tree import RIVALS, WHOLE, Node, find_node, merge_nodes, nest_node
 
 TRIAL_SECTIONS = ("model", "dataset", "generation", "lora", "train")
 _SOURCES = frozenset({"dataset.path", "dataset.builtin"})
@@ -65,8 +65,9 @@ def set_node(tree: Node, parts: tuple[str, ...], value: Node, name: str = "") ->
 
 def _list_leaves(key: str, value: Node) -> Iterator[tuple[str, Node]]:
     """Dotted fields and values below a node; lists and scalars are values."""
-    if not value.children:
+    if not value.children or key in WHOLE:
         yield key, value
+        return
     for name, child in value.children.items():
         yield from _list_leaves(f"{key}.{name}", child)
 
@@ -155,7 +156,7 @@ def _drop_fields(node: Node, prefix: str, leaves: Leaves) -> Node | None:
     kept: dict[str, Node] = {}
     for key, child in node.children.items():
         dotted = f"{prefix}{key}"
-        if child.children:
+        if child.children and dotted not in WHOLE:
             inner = _drop_fields(child, f"{dotted}.", leaves)
             if inner is not None:
                 kept[key] = inner

@@ -20,7 +20,11 @@ _MAX_LISTED = 24
 def describe_errors(error: ValidationError, root: Node, model: type[Section]) -> list[Problem]:
     """One problem per place that `model` refused in `root`, in the order of the document."""
     found: dict[Trail, Problem] = {}
-    for item in sorted(error.errors(include_url=False), key=lambda item: -len(item["loc"])):
+
+    def order(item: Any) -> tuple[int, bool]:
+        return -len(item["loc"]), item["type"].endswith("_type")
+
+    for item in sorted(error.errors(include_url=False), key=order):
         trail, node = _locate(root, item["loc"])
         if any(known[: len(trail)] == trail for known in found) and item["type"].endswith("_type"):
             continue  # another branch of a union went deeper, or said the same
@@ -35,7 +39,8 @@ def _locate(root: Node, loc: Trail) -> tuple[Trail, Node]:
     while rest:
         found, followed = find_node(node, rest)
         node, trail, rest = found, (*trail, *rest[:followed]), rest[followed:]
-        if rest and (followed or not isinstance(node.value, dict)):
+        is_branch = bool(rest) and str(rest[0]).endswith("]")  # as in `dict[str,float]`, which is no key
+        if rest and (followed or is_branch or not isinstance(node.value, dict)):
             rest = rest if followed else rest[1:]
         elif rest:
             break

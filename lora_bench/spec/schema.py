@@ -16,6 +16,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from lora_bench.spec.captions import CaptionSpec
 from lora_bench.spec.lora import LoraSpec
+from lora_bench.spec.rates import Rate, RatesByKind
 from lora_bench.spec.section import Section, Seed, is_none
 
 # published by Meta beside MusicGen, and conditioned on more than text or not autoregressive
@@ -156,8 +157,8 @@ class TrainSpec(Section):
 
     steps: Annotated[int, Field(ge=1)] = 1000
     """Optimiser steps."""
-    lr: Annotated[float, Field(gt=0.0)] = 1e-4
-    """Peak learning rate."""
+    lr: Rate | RatesByKind = 1e-4
+    """Peak learning rate; or one for each kind of adapter that a spec has, as in `{lora: 1e-4, vera: 1e-2}`."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Slices per forward pass."""
     grad_accumulation: Annotated[int, Field(ge=1)] = 1
@@ -187,6 +188,17 @@ class TrainSpec(Section):
     """Steps between measurements of the held-out loss."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints, from which a killed run resumes."""
+
+    @property
+    def peak_lr(self) -> float:
+        """The peak learning rate; a trial has one number, whatever the spec says by kind.
+
+        Raises:
+            ValueError: these are not the settings of a trial.
+        """
+        if isinstance(self.lr, dict):
+            raise ValueError(f"train.lr is a rate for each of {', '.join(self.lr)}; a trial has one of them")
+        return self.lr
 
 
 class DefaultsSpec(Section):

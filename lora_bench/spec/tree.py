@@ -19,6 +19,9 @@ RIVALS: Mapping[tuple[str, str], str] = {
     ("lora", "block_size"): "budget",
 }
 
+WHOLE = frozenset({"train.lr"})
+"""Fields of a trial whose value may be a mapping; it is a value like others, not a section."""
+
 
 @dataclass(frozen=True)
 class Place:

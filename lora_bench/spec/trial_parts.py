@@ -17,7 +17,7 @@ from lora_bench.spec.fields import dotted_fields, section_at
 from lora_bench.spec.kinds import SETTINGS, describe_foreign, has_setting
 from lora_bench.spec.lora import LoraSpec
 from lora_bench.spec.problems import describe_errors, describe_unknown_dotted, describe_value
-from lora_bench.spec.tree import Node, find_node, merge_nodes, nest_node
+from lora_bench.spec.tree import WHOLE, Node, find_node, merge_nodes, nest_node
 from lora_bench.spec.words import suggest
 
 _FIELDS = tuple(dotted_fields(TrialSettings))
@@ -94,7 +94,7 @@ class _Checker:
         patch: Patch = {}
         for key, child in node.children.items():
             dotted = f"{prefix}{key}"
-            if child.children:
+            if child.children and dotted not in WHOLE:
                 inner = self.flatten(child, f"{dotted}.")
             elif self.is_field(dotted, child):
                 inner = {dotted: child}
@@ -168,7 +168,9 @@ class _Checker:
             return  # the models say so
         for value in values.items:
             stated = replace(value, key_place=value.place)
-            patch = self.flatten(stated, f"{axis}.") if value.children else {axis: stated}
+            patch = (
+                self.flatten(stated, f"{axis}.") if value.children and axis not in WHOLE else {axis: stated}
+            )
             self.check_kind(patch)
             self.check_size(patch)
             self.try_patch(patch)

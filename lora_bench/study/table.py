@@ -20,7 +20,6 @@ from lora_bench.study.records import Axis, Level
 Estimate = Literal["corrected", "value"]
 Side = Literal["test", "selection"]
 # Sections of a resolved spec that hold the defaults of a trial's fields.
-_AS_STATED = frozenset({"lora.budget"})  # a trial has what follows from it
 _DEFAULTS = {"lora": ("defaults", "lora"), "train": ("defaults", "train")}
 
 
@@ -135,7 +134,10 @@ def _same(field: str, one: JsonValue, other: JsonValue) -> bool:
 def read_setting(trial: TrialResult, field: str, spec: Settings) -> JsonValue:
     """Return the value of a trial's dotted field; what it does not change is the spec's default."""
     section, _, rest = field.partition(".")
-    if section in _DEFAULTS and rest and field not in _AS_STATED:
+    stated = trial.changes.get(field)
+    if field == "lora.budget" or isinstance(stated, Mapping):  # a trial's settings have what follows from it
+        return stated
+    if section in _DEFAULTS and rest:
         found = _walk(trial.lora if section == "lora" else trial.train, rest)
         return "lora" if field == "lora.kind" and found is None else found
     return trial.changes[field] if field in trial.changes else read_default(spec, field)

@@ -21,17 +21,19 @@ def make_optimizer(
     """Return the optimiser of the adapter in `model`."""
     is_fused = model.device.type == "cuda"
     if lora.kind != "lora+":
-        return torch.optim.AdamW(parameters, lr=train.lr, weight_decay=train.weight_decay, fused=is_fused)
+        return torch.optim.AdamW(
+            parameters, lr=train.peak_lr, weight_decay=train.weight_decay, fused=is_fused
+        )
     optimizer = create_loraplus_optimizer(
         model.peft_model,
         torch.optim.AdamW,
-        lr=train.lr,
+        lr=train.peak_lr,
         loraplus_lr_ratio=lora.lr_ratio,
         loraplus_weight_decay=train.weight_decay,
         fused=is_fused,
     )
     for group in optimizer.param_groups:
-        group[RATIO] = group["lr"] / train.lr
+        group[RATIO] = group["lr"] / train.peak_lr
     return cast("torch.optim.AdamW", optimizer)
 
 

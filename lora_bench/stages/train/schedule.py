@@ -52,8 +52,8 @@ def learning_rate(step: int, train: TrainSpec) -> float:
     """
     n_warmup = round(train.warmup_frac * train.steps)
     if step < n_warmup:
-        return train.lr * (step + 1) / n_warmup
+        return train.peak_lr * (step + 1) / n_warmup
     if train.schedule == "constant":
-        return train.lr
+        return train.peak_lr
     done = (step - n_warmup) / max(train.steps - n_warmup, 1)
-    return train.lr * 0.5 * (1.0 + math.cos(math.pi * done))
+    return train.peak_lr * 0.5 * (1.0 + math.cos(math.pi * done))

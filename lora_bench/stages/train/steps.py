@@ -149,7 +149,7 @@ def _check_finite(what: str, value: float, run: TrainingRun) -> None:
     before = f" (last {earlier[-1]:.3f})" if earlier else ""
     raise TrainingError(
         f"step {run.state.step + 1} of {train.steps}: {what} is {value}{before}, expected a finite number; "
-        f"lower train.lr (now {train.lr:g}), raise train.warmup_frac (now {train.warmup_frac:g}), or use "
+        f"lower train.lr (now {train.peak_lr:g}), raise train.warmup_frac (now {train.warmup_frac:g}), or use "
         f"model.dtype float32 (now {str(run.model.dtype).removeprefix('torch.')})"
     )
 
