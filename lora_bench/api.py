@@ -122,10 +122,11 @@ def run_experiment(
 
 def _predict(plan: ExperimentPlan, runs_dir: Path) -> dict[str, Prediction]:
     """Return the forecasts of the unfinished trials by id."""
-    from lora_bench.forecast import Forecaster, read_history
+    from lora_bench.forecast import Forecaster, find_device, read_history
     from lora_bench.runner.freshness import is_finished
 
-    forecaster = Forecaster(read_history(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
+    records = read_history(runs_dir)
+    forecaster = Forecaster(records, device=find_device(plan.spec.resources.gpu, records))
     folders = {trial.id: runs_dir / plan.name / "trials" / trial.id for trial in plan.trials}
     return {
         trial.id: forecaster.predict(trial, folders[trial.id])

@@ -9,14 +9,18 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import ResourceError
 
+CPU = "cpu"
+UNKNOWN = "gpu"
+"""A GPU whose name is not known."""
 DRIVER_VERSION = Path("/proc/driver/nvidia/version")
+GPU_FOLDERS = Path("/proc/driver/nvidia/gpus")
 OLDEST_DRIVERS = {11: 450, 12: 525, 13: 580}
 """By CUDA's major version, the oldest driver that runs it."""
 _limit: float | None = None
@@ -114,6 +118,16 @@ def read_driver_version() -> str | None:
     except OSError:
         return None
     return None if found is None else found[1]
+
+
+def list_names() -> tuple[str, ...]:
+    """Return the names of the GPUs that the NVIDIA driver lists, without torch; empty where it lists none (WSL)."""
+    names: list[str] = []
+    for place in sorted(GPU_FOLDERS.glob("*/information")):
+        with suppress(OSError):
+            found = re.search(r"^Model:\s*(\S.*?)\s*$", place.read_text("utf-8", "replace"), re.MULTILINE)
+            names += [found[1]] if found else []
+    return tuple(names)
 
 
 def require_gpus(n: float) -> Gpus:

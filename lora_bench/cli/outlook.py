@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_bench.comparison.looks import plan_rest
-from lora_bench.forecast import Forecaster, Prediction, read_history
+from lora_bench.forecast import Forecaster, Prediction, find_device, read_history
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
 from lora_bench.planning.run_folder import RunFolder
 from lora_bench.results.search_tally import tally_plan
@@ -36,7 +36,8 @@ def foresee_trials(plan: ExperimentPlan, runs_dir: Path) -> list[Outlook]:
     run_folder = runs_dir / plan.name
     plan = plan_rest(plan, run_folder)
     history, tally = RunHistory(run_folder), tally_plan(run_folder, plan)
-    forecaster = Forecaster(read_history(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
+    records = read_history(runs_dir)
+    forecaster = Forecaster(records, device=find_device(plan.spec.resources.gpu, records))
     outlooks: list[Outlook] = []
     run = RunFolder(run_folder)
     trained = {  # trainings that others share, and that are done or charged already

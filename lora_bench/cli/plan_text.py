@@ -152,14 +152,14 @@ def _describe_origins(
             "shapes": f"~ is {estimate}",
         }
         if found.memory_basis != "none":
-            accuracy = describe_accuracy(outcomes, "memory", found.memory_basis)
+            accuracy = describe_accuracy(outcomes, "memory", found.memory_basis, found.device)
             lines[f"memory with {model}: {words[found.memory_basis]}{accuracy}"] = None
         if found.time_s is None:
             lines[
                 f"time with {model}: unknown, no earlier run on this machine; `--probe` measures it in about a minute"
             ] = None
         else:
-            accuracy = describe_accuracy(outcomes, "time", found.time_basis)
+            accuracy = describe_accuracy(outcomes, "time", found.time_basis, found.device)
             lines[f"time with {model}: {words[found.time_basis]}{accuracy}"] = None
     return [*sorted(lines), *unsized]
 

@@ -6,6 +6,7 @@ adapters.py      LoRA targets on such a shape: matched modules, trainable parame
 budgets.py       the size whose trainable parameters come nearest to `lora.budget`
 footprint.py     peak memory of training from such a shape, where nothing was trained yet
 history.py       what earlier trials on this machine took, read from their files
+devices.py       the device that a plan's trials run on
 scaling.py       the records most like a trial, and a line through their figures
 remaining.py     what is finished of a trial already
 cached_data.py   disk of the cache
@@ -21,6 +22,7 @@ probe.py         a short measurement where there is no earlier trial (it imports
 from __future__ import annotations
 
 from lora_bench.forecast.cached_data import forecast_cache
+from lora_bench.forecast.devices import find_device
 from lora_bench.forecast.history import History, read_history
 from lora_bench.forecast.obstacles import find_obstacle
 from lora_bench.forecast.outcomes import Outcome, describe_accuracy, keep_outcomes, read_outcomes
@@ -32,6 +34,7 @@ __all__ = [
     "Outcome",
     "Prediction",
     "describe_accuracy",
+    "find_device",
     "find_obstacle",
     "forecast_cache",
     "keep_outcomes",

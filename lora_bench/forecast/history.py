@@ -1,24 +1,25 @@
 """Time and memory of earlier trials on this machine.
 
 A trial counts if it is done and was done in one attempt on the host that asks.  Probes (`probe.py`) are
-kept as records of the same form, with their seconds scaled to the whole trial.
+kept as records of the same form, with their seconds scaled to the whole trial.  A record counts for its own device
+only; files without a device are of a CPU.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import TypeAdapter
 
+from lora_bench.gpus import CPU
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.planning.run_folder import CACHE, RunFolder, TrialFolder
 from lora_bench.results.reading import read_if_valid
 from lora_bench.results.run_files import TrainFile
-from lora_bench.results.trial_files import read_state
+from lora_bench.results.trial_files import StateRecord, read_state
 from lora_bench.spec.kinds import LOW_RANK
 from lora_bench.spec.schema import ModelSpec, TrainSpec
 from lora_bench.spec.targets import spell_targets
@@ -30,7 +31,10 @@ Facts = tuple[object, ...]
 
 @dataclass(frozen=True)
 class Record:
-    """One earlier trial, or one probe; `fixed_s` is for loading model and data, the peak is that of training."""
+    """One earlier trial, or one probe; `fixed_s` is for loading model and data, the peak is that of training.
+
+    `device` is `CPU` or the name of a GPU.
+    """
 
     trial: TrialPlan
     origin: Literal["trial", "probe"]
@@ -39,6 +43,7 @@ class Record:
     generate_s: float | None = None
     score_s: float | None = None
     peak_memory_gib: float | None = None
+    device: str = CPU
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,13 @@ class History:
 
     records: tuple[Record, ...]
 
-    def of_model(self, model: ModelSpec) -> tuple[Record, ...]:
-        """Return the earlier trials of a model, or its probes if there is none."""
-        found = [record for record in self.records if key_model(record.trial.model) == key_model(model)]
+    def of_model(self, model: ModelSpec, device: str) -> tuple[Record, ...]:
+        """Return the earlier trials of a model on a device, or its probes if there is none."""
+        found = [
+            record
+            for record in self.records
+            if record.device == device and key_model(record.trial.model) == key_model(model)
+        ]
         trials = [record for record in found if record.origin == "trial"]
         return tuple(trials or found)
 
@@ -87,11 +96,12 @@ def _read_trial(folder: TrialFolder) -> Record | None:
     except (OSError, ValueError):
         return None
     train = read_if_valid(folder.train, TrainFile) if trial.kind == "fine-tuned" else TrainFile()
-    return None if train is None else make_record(trial, state.get("wall_s", {}), train)
+    return None if train is None else make_record(trial, state, train)
 
 
-def make_record(trial: TrialPlan, wall_s: Mapping[str, float], train: TrainFile) -> Record:
+def make_record(trial: TrialPlan, state: StateRecord, train: TrainFile) -> Record:
     """Return the figures of a finished trial."""
+    wall_s = state.get("wall_s", {})
     is_trained = trial.train is not None and bool(train.wall_s)
     return Record(
         trial=trial,
@@ -101,6 +111,7 @@ def make_record(trial: TrialPlan, wall_s: Mapping[str, float], train: TrainFile)
         generate_s=wall_s.get("generate"),
         score_s=wall_s.get("score"),
         peak_memory_gib=train.peak_memory_gib if is_trained else None,
+        device=state.get("device", CPU),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from lora_bench.forecast.history import PROBES
 from lora_bench.forecast.prediction import Prediction
+from lora_bench.gpus import CPU
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.results.reading import read_if_valid
 from lora_bench.results.run_files import TrainFile
@@ -32,6 +33,7 @@ class Outcome:
         host: where it ran.
         kind: of figure: seconds of an attempt, or GiB at most in training.
         basis: what the forecast was made from, as in `Prediction`.
+        device: where it ran: `gpus.CPU`, or the name of a GPU.
     """
 
     trial: str
@@ -40,6 +42,7 @@ class Outcome:
     basis: str
     predicted: float
     measured: float
+    device: str = CPU
 
     @property
     def factor(self) -> float:
@@ -73,7 +76,7 @@ def _compare(folder: TrialFolder, prediction: Prediction) -> list[Outcome]:
         ("memory", prediction.memory_basis, prediction.memory_gib, train.peak_memory_gib),
     )
     return [
-        Outcome(folder.path.name, host, kind, basis, predicted, measured)
+        Outcome(folder.path.name, host, kind, basis, predicted, measured, state.get("device", CPU))
         for kind, basis, predicted, measured in pairs
         if predicted and measured
     ]
@@ -96,9 +99,10 @@ def read_outcomes(runs_dir: Path) -> list[Outcome]:
     return found
 
 
-def describe_accuracy(outcomes: Sequence[Outcome], kind: Kind, basis: str) -> str:
+def describe_accuracy(outcomes: Sequence[Outcome], kind: Kind, basis: str, device: str = CPU) -> str:
     """Return `; such forecasts were off by a factor of 1.2 in the median, 2.0 at most (8 trials)`, or nothing."""
-    factors = [item.factor for item in outcomes if (item.kind, item.basis) == (kind, basis)]
+    wanted = (kind, basis, device)
+    factors = [item.factor for item in outcomes if (item.kind, item.basis, item.device) == wanted]
     if not factors:
         return ""
     n_trials = f"{len(factors)} trial{'s' if len(factors) != 1 else ''}"

@@ -24,6 +24,7 @@ from lora_bench.forecast.history import (
 from lora_bench.forecast.remaining import ALL, Remaining, find_remaining
 from lora_bench.forecast.scaling import choose_alike, predict_figure, scale_figure
 from lora_bench.forecast.shapes import ModelShape, find_shape
+from lora_bench.gpus import CPU
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.spec.schema import LoraSpec, ModelSpec
 
@@ -61,6 +62,8 @@ class Prediction:
     memory_basis: Basis = "none"
     is_trained: bool = False
     """Whether its training is finished."""
+    device: str = CPU
+    """As in `Forecaster`."""
 
 
 class Forecaster:
@@ -68,12 +71,12 @@ class Forecaster:
 
     Args:
         history: what earlier trials took.
-        has_gpu: whether trials run on a GPU; only estimates from shapes ask for it.
+        device: where trials run: `gpus.CPU`, the name of a GPU, or `gpus.UNKNOWN`.  Only records of it count.
     """
 
-    def __init__(self, history: History, *, has_gpu: bool = False) -> None:
+    def __init__(self, history: History, *, device: str = CPU) -> None:
         self.history = history
-        self.has_gpu = has_gpu
+        self.device = device
         self._peaks: dict[str, float] = {}
         self._shapes: dict[str, ModelShape | None] = {}
         self._records: dict[str, tuple[Record, ...]] = {}
@@ -110,6 +113,7 @@ class Forecaster:
             time_basis="none" if time_s is None else _name_basis(origin, is_same=is_same),
             memory_basis=memory_basis,
             is_trained=is_trained,
+            device=self.device,
         )
 
     def _predict_memory(
@@ -147,7 +151,7 @@ class Forecaster:
         passes = f"{train.batch_size} {name_mode(train)} {trial.dataset.clip_s}"
         key = f"{model.id} {model.revision} {model.dtype} {lora.spell()} {passes}"
         if key not in self._peaks:
-            arithmetic = choose_arithmetic(model, train, has_gpu=self.has_gpu)
+            arithmetic = choose_arithmetic(model, train, has_gpu=self.device != CPU)
             footprint = estimate_training(shape, lora, train, trial.dataset.clip_s, arithmetic)
             self._peaks[key] = footprint.predict_peak_gib(arithmetic.device)
         return self._peaks[key]
@@ -161,7 +165,7 @@ class Forecaster:
     def _find_records(self, model: ModelSpec) -> tuple[Record, ...]:
         key = f"{model.id} {model.backend} {model.dtype}"
         if key not in self._records:
-            self._records[key] = self.history.of_model(model)
+            self._records[key] = self.history.of_model(model, self.device)
         return self._records[key]
 
     def _size(self, model: ModelSpec, shape: ModelShape, lora: LoraSpec) -> AdapterSize:

@@ -1,7 +1,8 @@
 """A short measurement of training and generation, for machines without an earlier trial.
 
 It runs a few optimiser steps on random codes of the trial's own length and batch, and generates a few
-short clips.  Scoring is not measured, so predictions from a probe leave it out.
+short clips; on a GPU as many at once as the trial does.  Scoring is not measured, so predictions from a probe leave
+it out.
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ from lora_bench.forecast.history import (
     key_model,
     list_training_facts,
 )
+from lora_bench.gpus import CPU
 from lora_bench.models import MusicModel, load_model
-from lora_bench.models.decoding.decoder import generate_codes
+from lora_bench.models import device as devices
+from lora_bench.models.decoding.decoder import Decoder, generate_batches
 from lora_bench.models.memory import peak_gib, reset_peak
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.progress import Progress, SilentProgress
+from lora_bench.stages.generate import decode_sound
 from lora_bench.stages.train.steps import enter_training
 from lora_bench.store import hash_json, write_json
 
 N_STEPS = 2
 N_CLIPS = 4
-MAX_CLIP_S = 2.0
+MAX_CLIP_S, MAX_GPU_CLIP_S = 2.0, 8.0
 
 
 def measure_probe(trial: TrialPlan, runs_dir: Path, progress: Progress | None = None) -> Record:
@@ -47,30 +51,58 @@ def measure_probe(trial: TrialPlan, runs_dir: Path, progress: Progress | None = 
     teller.start("probe: load model")
     began_s = time.monotonic()
     model = load_model(trial.model)
-    record = Record(trial, "probe", fixed_s=time.monotonic() - began_s)
+    record = Record(
+        trial, "probe", fixed_s=time.monotonic() - began_s, device=devices.name_device(model.device)
+    )
     teller.start("probe: generate")
-    record = replace(record, generate_s=_time_generation(model, trial) * count_generated_s(trial))
+    record = _time_generation(model, trial, record)
     if trial.lora is not None and trial.train is not None:
         teller.start("probe: train")
         record = _time_training(model, trial, record)
     measured_at = datetime.now(UTC).isoformat(timespec="seconds")
     probe = ProbeRecord(host=socket.gethostname(), measured_at=measured_at, record=record)
-    key = hash_json([key_model(trial.model), list_training_facts(trial)], length=8)
-    write_json(runs_dir / PROBES / f"{key}.json", probe)
+    write_json(runs_dir / PROBES / f"{make_key(trial, record.device)}.json", probe)
     return record
 
 
-def _time_generation(model: MusicModel, trial: TrialPlan) -> float:
-    """Seconds per second of audio, after a first clip that warms up."""
-    clip_s = min(trial.generation.clip_s, MAX_CLIP_S)
-    n_clips = min(trial.generation.n_clips, N_CLIPS)
-    n_frames = model.info.count_frames(round(clip_s * model.info.audio_format.sample_rate_hz))
-    sampling = trial.generation.model_copy(update={"clip_s": clip_s, "n_clips": n_clips})
-    generate_codes(model, trial.prompts[0], [0], 4, sampling, SilentProgress())
-    began_s = time.monotonic()
-    codes = generate_codes(model, trial.prompts[0], range(n_clips), n_frames, sampling, SilentProgress())
-    model.decode_audio(codes)
-    return (time.monotonic() - began_s) / (n_clips * clip_s)
+def make_key(trial: TrialPlan, device: str) -> str:
+    """Return the name of a probe's file: one per model, settings and device."""
+    facts = [key_model(trial.model), list_training_facts(trial)]
+    return hash_json(facts if device == CPU else [*facts, device], length=8)
+
+
+def _time_generation(model: MusicModel, trial: TrialPlan, record: Record) -> Record:
+    """Seconds of all clips, and on a GPU what the first batch takes on top of them: captures of graphs, libraries.
+
+    The first pass over the same clips warms up; it is not in the seconds of the clips.  On a CPU it compiles once per
+    machine, which no trial is charged for.
+    """
+    generation, info = trial.generation, model.info
+    is_gpu = devices.is_gpu(model.device)
+    clip_s = min(generation.clip_s, MAX_GPU_CLIP_S if is_gpu else MAX_CLIP_S)
+    n_frames = info.count_frames(round(clip_s * info.audio_format.sample_rate_hz))
+    decoder = Decoder(model, generation)
+    decoder.read_prompt(trial.prompts[0])
+    n_clips = min(generation.n_clips, N_CLIPS)
+    if is_gpu:  # a step of many clips takes hardly longer than one of few
+        whole = info.count_frames(round(generation.clip_s * info.audio_format.sample_rate_hz))
+        n_at_once = generation.batch_size or decoder.choose_batch_size(whole)
+        n_clips = min(generation.n_clips, n_at_once)
+    passes: list[float] = []
+    for _ in range(2):
+        began_s = time.monotonic()
+        for batch in generate_batches(
+            model, trial.prompts[0], range(n_clips), n_frames, generation, SilentProgress(), decoder
+        ):
+            for _ in decode_sound(model, batch.codes):
+                pass  # it has arrived on the CPU
+        passes.append(time.monotonic() - began_s)
+    warm_up_s = max(0.0, passes[0] - passes[1]) if is_gpu else 0.0
+    return replace(
+        record,
+        fixed_s=(record.fixed_s or 0.0) + warm_up_s,
+        generate_s=passes[1] / (n_clips * clip_s) * count_generated_s(trial),
+    )
 
 
 def _time_training(model: MusicModel, trial: TrialPlan, record: Record) -> Record:

@@ -97,6 +97,11 @@ def _measure_bfloat16() -> float:
     return best_s[torch.bfloat16] / best_s[torch.float32]
 
 
+def name_device(device: torch.device) -> str:
+    """Return the name of a GPU, or `gpus.CPU`."""
+    return torch.cuda.get_device_name(device) if is_gpu(device) else gpus.CPU
+
+
 def is_gpu(device: torch.device) -> bool:
     """Return whether a device is a GPU."""
     return device.type == "cuda"

@@ -32,6 +32,7 @@ class StateRecord(TypedDict, total=False):
         cause: kind of a failure, in a word or two.
         reason: why it failed or stopped.
         attempt_s: seconds of the last attempt.
+        device: name of the GPU that it was done on; absent on a CPU.
         notes: what made it slower than it could be, in sentences.
     """
 
@@ -51,6 +52,7 @@ class StateRecord(TypedDict, total=False):
     cause: str
     reason: str | None
     attempt_s: float
+    device: str
     notes: list[str]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lora_bench.artifacts import ADAPTER_WEIGHTS, GeneratedClips, Manifest, TrainResult
 from lora_bench.errors import StoppedEarlyError, StoreError
 from lora_bench.evaluation.trial_scores import TrialClips, score_clips
+from lora_bench.gpus import CPU
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress
@@ -45,6 +46,7 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
         Figures for the trial's state: seconds per stage, model facts, dataset key.
     """
     from lora_bench.models import load_model
+    from lora_bench.models.device import name_device
     from lora_bench.stages.dataset import prepare_dataset
 
     clock = StageClock(folder)
@@ -62,12 +64,15 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
         clips, codes, notes = _generate(trial, model, folder, progress)
     with clock.stage("score"):
         score_clips(TrialClips(trial, model, manifest, clips, codes, folder, store), progress)
-    return {
+    figures: StateRecord = {
         "wall_s": clock.wall_s,
         "model": to_jsonable(model.info),
         "dataset_key": manifest.key,
         "notes": notes,
     }
+    if (device := name_device(model.device)) != CPU:
+        figures["device"] = device
+    return figures
 
 
 def train_trial(

@@ -108,7 +108,7 @@ def save_clips(
 ) -> None:
     """Decode codes [N, K, F] and write them, cut to `n_samples`."""
     rate_hz = model.info.audio_format.sample_rate_hz
-    for audio, file in zip(_decode(model, codes), files, strict=True):
+    for audio, file in zip(decode_sound(model, codes), files, strict=True):
         writer.put(file, audio[:, :n_samples], rate_hz)
 
 
@@ -120,7 +120,7 @@ def save_codes(codes: Tensor, files: Sequence[Path]) -> None:
         write_bytes(file, buffer.getvalue())
 
 
-def _decode(model: MusicModel, codes: Tensor) -> Iterator[NDArray[np.float32]]:
+def decode_sound(model: MusicModel, codes: Tensor) -> Iterator[NDArray[np.float32]]:
     """Yield the audio [C, S] of codes [N, K, F], clip by clip; if memory runs out, the batch is halved."""
     what = f"decoding one clip of {codes.shape[-1]} frames"
     halving = Halving(model.device, what, "lower generation.clip_s", limit=SOUND_BATCH[model.device.type])

@@ -29,6 +29,7 @@ from lora_bench.forecast.history import PROBES, ProbeRecord, make_record
 from lora_bench.forecast.remaining import read_step
 from lora_bench.forecast.scaling import scale_figure
 from lora_bench.forecast.shapes import find_shape
+from lora_bench.gpus import UNKNOWN
 from lora_bench.planning.plan import TrialPlan, plan_experiment
 from lora_bench.results.run_files import TrainFile
 from lora_bench.slugs import prompt_slugs
@@ -166,7 +167,7 @@ def test_without_an_earlier_run_time_is_not_known_and_memory_is_estimated(tmp_pa
     found = Forecaster(read_history(tmp_path)).predict(tuned)
     assert (found.time_s, found.origin, found.memory_origin) == (None, "none", "shapes")
     assert found.memory_gib == pytest.approx(1.0, abs=0.25)  # mostly Python and its libraries
-    on_gpu = Forecaster(read_history(tmp_path), has_gpu=True).predict(tuned)
+    on_gpu = Forecaster(read_history(tmp_path), device=UNKNOWN).predict(tuned)
     assert on_gpu.memory_gib == pytest.approx(0.1, abs=0.1)
     untrained = Forecaster(read_history(tmp_path)).predict(zero_shot)
     assert (untrained.memory_gib, untrained.memory_origin) == (None, "none")
@@ -366,7 +367,7 @@ def test_memory_and_time_come_from_steps_that_were_computed_alike(
 
 def test_a_probe_counts_where_there_is_no_trial(tmp_path: Path, runs: Path) -> None:
     trial = plan()[1]
-    record = make_record(trial, {"generate": 20.0}, TrainFile(wall_s=40.0, peak_memory_gib=1.0))
+    record = make_record(trial, {"wall_s": {"generate": 20.0}}, TrainFile(wall_s=40.0, peak_memory_gib=1.0))
     probe = ProbeRecord(socket.gethostname(), "2026-01-01T00:00:00", replace(record, origin="probe"))
     write_json(tmp_path / "empty" / PROBES / "x.json", probe)
     found = Forecaster(read_history(tmp_path / "empty")).predict(trial)

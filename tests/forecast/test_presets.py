@@ -9,6 +9,7 @@ import pytest
 from support import ROOT
 
 from lora_bench.forecast import Forecaster, History
+from lora_bench.gpus import UNKNOWN
 from lora_bench.planning.plan import TrialPlan, plan_file
 from lora_bench.spec import load_spec
 
@@ -44,7 +45,7 @@ def plan_preset(folder: Path, size_gb: int, overrides: str = "", *, over: str = 
 
 
 def estimate_gib(trial: TrialPlan) -> float:
-    found = Forecaster(History(()), has_gpu=True).predict(trial)
+    found = Forecaster(History(()), device=UNKNOWN).predict(trial)
     assert found.memory_origin == "shapes"
     assert found.memory_gib is not None
     return found.memory_gib

@@ -16,6 +16,7 @@ from support.chaos_lives import NAME, live, plan_chaos
 
 from lora_bench import models
 from lora_bench.evaluation import trial_scores as judging
+from lora_bench.models import device as devices
 from lora_bench.models import loading
 from lora_bench.models.model_files import find_model_folder, hash_weights
 from lora_bench.planning.plan import ExperimentPlan, plan_experiment
@@ -140,6 +141,20 @@ def test_an_adapter_is_used_again_only_in_the_arithmetic_that_it_was_trained_in(
     notes = json.loads((folder / "adapter" / "lora_bench.json").read_text(encoding="utf-8"))
     record = json.loads((folder / "train.json").read_text(encoding="utf-8"))
     assert record["key"] == notes["run_key"]
+
+
+def test_the_state_names_a_gpu_and_is_silent_about_a_cpu(
+    grown: tuple[Path, ExperimentPlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, plan = grown
+    shutil.copytree(root / "runs", tmp_path / "runs")
+    folder = tmp_path / "runs" / NAME / "trials" / plan.trials[1].id
+    store = Store(tmp_path / "runs" / ".cache")
+    assert "device" not in trial.execute_trial(plan.trials[1], folder, store, SilentProgress())
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100-SXM4-80GB")
+    monkeypatch.setattr(devices, "is_gpu", lambda _: True)
+    found = trial.execute_trial(plan.trials[1], folder, store, SilentProgress())
+    assert found.get("device") == "NVIDIA A100-SXM4-80GB"
 
 
 def test_a_run_of_an_earlier_version_keeps_its_adapters_and_clips(

@@ -24,6 +24,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from lora_bench.models import device as devices
+from lora_bench.models.decoding import decoder as decoding
+from lora_bench.models.decoding import loop
 from support.gpu_meter import find_line
 
 GARBAGE = {torch.int64: 2**40}
@@ -210,4 +213,16 @@ def fake_graphs() -> Iterator[Device]:
         "graph_pool_handle": object,
     }
     with patch.multiple(torch.cuda, **replaced), births:
+        yield device
+
+
+@contextmanager
+def gpu_by_mock(bucket: int) -> Iterator[Device]:
+    """Decode as on a GPU, on tensors of the CPU, with a graph for each `bucket` positions."""
+    with (
+        fake_graphs() as device,
+        patch.object(devices, "is_gpu", lambda _: True),
+        patch.object(loop, "BUCKET", bucket),
+        patch.object(decoding, "BUCKET", bucket),
+    ):
         yield device

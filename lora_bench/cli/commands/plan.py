@@ -16,7 +16,8 @@ from lora_bench.cli.plan_text import format_outlooks, write_notes
 from lora_bench.cli.planned_power import foresee_power
 from lora_bench.cli.tables import print_json_text
 from lora_bench.errors import EXIT_OK, Problem, SpecError
-from lora_bench.forecast import Prediction, forecast_cache, read_history
+from lora_bench.forecast import Prediction, find_device, forecast_cache, read_history
+from lora_bench.gpus import limit_gpus, require_gpus
 from lora_bench.planning.plan import MANY_TRIALS, ExperimentPlan, TrialPlan
 from lora_bench.store import JsonObject, to_jsonable
 
@@ -88,14 +89,18 @@ def _probe(plan: ExperimentPlan, runs_dir: Path) -> None:
     from lora_bench.forecast.probe import measure_probe
 
     history = read_history(runs_dir)
+    n_gpus = plan.spec.resources.gpu
+    device = find_device(n_gpus, history)
     heaviest: dict[str, TrialPlan] = {}
     for trial in plan.trials:
-        if trial.train is None or history.of_model(trial.model):
+        if trial.train is None or history.of_model(trial.model, device):
             continue
         key = f"{trial.model.id} {trial.model.backend} {trial.model.dtype}"
         if key not in heaviest or _weigh(trial) > _weigh(heaviest[key]):
             heaviest[key] = trial
-    with open_display(quiet=False) as progress:
+    if heaviest:
+        require_gpus(n_gpus)
+    with open_display(quiet=False) as progress, limit_gpus(n_gpus):
         for trial in heaviest.values():
             measure_probe(trial, runs_dir, progress)
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from unittest.mock import patch
 
 import pytest
 import torch
-from support.fake_graphs import Device, fake_graphs
+from support.fake_graphs import gpu_by_mock
 
-from lora_bench.models import device as devices
 from lora_bench.models.decoding import decoder as decoding
-from lora_bench.models.decoding import loop
 from lora_bench.models.decoding.decoder import Decoder
 from lora_bench.models.decoding.loop import FixedSteps
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
@@ -27,18 +24,6 @@ BUCKET = 8
 N_FRAMES = 2 * BUCKET + 3
 N_BUCKETS = 3
 GREEDY = GenerationSpec(top_k=1, batch_size=5)
-
-
-@contextmanager
-def gpu_by_mock() -> Iterator[Device]:
-    """Decode as on a GPU, on tensors of the CPU."""
-    with (
-        fake_graphs() as device,
-        patch.object(devices, "is_gpu", lambda _: True),
-        patch.object(loop, "BUCKET", BUCKET),
-        patch.object(decoding, "BUCKET", BUCKET),
-    ):
-        yield device
 
 
 def decode(
@@ -74,7 +59,7 @@ def model(
 
 def test_replays_give_the_tokens_of_eager_steps_and_read_no_freed_memory(model: TransformersMusicGen) -> None:
     expected = decode(model)
-    with gpu_by_mock() as device:
+    with gpu_by_mock(BUCKET) as device:
         found = decode(model)
         assert not device.reads_after_free
     for prompt in PROMPTS:
@@ -84,7 +69,7 @@ def test_replays_give_the_tokens_of_eager_steps_and_read_no_freed_memory(model: 
 def test_graphs_are_captured_once_for_all_batches_and_prompts(
     tiny: TransformersMusicGen, by_library: None
 ) -> None:
-    with gpu_by_mock() as device:
+    with gpu_by_mock(BUCKET) as device:
         decode(tiny)
         assert device.n_captures == N_BUCKETS
         # text, cache, state and weights stay where the first capture found them
@@ -100,7 +85,7 @@ def test_a_longer_text_moves_the_text_and_nothing_reads_the_old_place(
 ) -> None:
     prompts = ("calm", LONG_PROMPT, "a song with drums")
     expected = decode(tiny, prompts, 5)
-    with gpu_by_mock() as device:
+    with gpu_by_mock(BUCKET) as device:
         found = decode(tiny, prompts, 5)
         assert device.n_captures == 2 * N_BUCKETS
         assert not device.reads_after_free
@@ -113,14 +98,14 @@ def test_a_shorter_last_batch_fills_the_graphs_of_the_others(
     tiny: TransformersMusicGen, by_library: None
 ) -> None:
     expected = decode(tiny, PROMPTS[:1], 8)
-    with gpu_by_mock() as device:
+    with gpu_by_mock(BUCKET) as device:
         found = decode(tiny, PROMPTS[:1], 8)
         assert device.n_captures == N_BUCKETS
     assert torch.equal(found[PROMPTS[0]], expected[PROMPTS[0]])
 
 
 def test_a_few_clips_do_not_pay_for_a_large_batch(tiny: TransformersMusicGen, by_library: None) -> None:
-    with gpu_by_mock() as device:
+    with gpu_by_mock(BUCKET) as device:
         decoder = Decoder(tiny, GREEDY)
         decode(tiny, PROMPTS[:1], 5, decoder)
         decode(tiny, PROMPTS[1:], 1, decoder)
@@ -144,7 +129,7 @@ def test_a_failed_capture_leaks_nothing_and_is_reported(tiny: TransformersMusicG
     gc.collect()
     gc.disable()
     try:
-        with gpu_by_mock() as device, patch.object(FixedSteps, "__init__", note):
+        with gpu_by_mock(BUCKET) as device, patch.object(FixedSteps, "__init__", note):
             device.fails_at = 2
             decoder = Decoder(tiny, GREEDY)
             found = decode(tiny, decoder=decoder, progress=Lines())
