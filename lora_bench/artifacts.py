@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "selection", "eval"]
 """Sides of a dataset: `selection` is what training and searches decide by, `eval` what scores refer to."""
+ABSENT_IF_NONE = {"absent_if_none": True}
+"""Metadata of a field that JSON does not have if it is None, so that records from before it stay equal."""
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 """Files of an adapter's folder, as PEFT names them."""
 ADAPTER_PROVENANCE = "lora_bench.json"
@@ -32,6 +34,28 @@ class AudioFormat:
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """What `dataset.prepare` did to a recording; None for what it was not asked for.
+
+    Attributes:
+        clipped_samples: in the file, in runs at the highest or lowest level; they are not repaired.
+        dc_offset: mean that was subtracted, as a share of full scale, of the channel where it was largest.
+        lead_s, tail_s: silence that was cut off at the start and the end.
+        gain_db: gain that was applied; None for silence, too.
+        loudness_lufs: integrated loudness after it.
+        is_limited: whether it is less than was asked for, because the peak would have risen above -1 dBFS.
+    """
+
+    clipped_samples: int
+    dc_offset: float | None = None
+    lead_s: float | None = None
+    tail_s: float | None = None
+    gain_db: float | None = None
+    loudness_lufs: float | None = None
+    is_limited: bool = False
+
+
+@dataclass(frozen=True)
 class Track:
     """One recording of the dataset after preparation.
 
@@ -43,6 +67,7 @@ class Track:
         split: `train`, `selection`, or `eval` for the reference side.
         duration_s: length in seconds.
         caption_origins: where the caption's fields come from, such as `captions.csv:3` or `tag TCON`, by field.
+        preparation: what was changed in its sound; None, and absent in JSON, if nothing was asked for.
     """
 
     id: str
@@ -52,6 +77,7 @@ class Track:
     split: Split
     duration_s: float
     caption_origins: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    preparation: Preparation | None = field(default=None, metadata=ABSENT_IF_NONE)
 
 
 @dataclass(frozen=True)

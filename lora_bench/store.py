@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -34,11 +34,18 @@ DRAFT = re.compile(r"^\..+\.[a-z0-9_]{8}$")
 
 
 def to_jsonable(value: Any) -> Any:
-    """Plain JSON types from dataclasses, paths, mappings, sequences and numpy scalars."""
+    """Plain JSON types from dataclasses, paths, mappings, sequences and numpy scalars.
+
+    A field of a dataclass whose metadata is `ABSENT_IF_NONE` is left out if it is None.
+    """
     if value is None or isinstance(value, str | bool | int):
         return value
     if is_dataclass(value) and not isinstance(value, type):
-        return to_jsonable(asdict(value))
+        return {
+            part.name: to_jsonable(found)
+            for part in fields(value)
+            if (found := getattr(value, part.name)) is not None or "absent_if_none" not in part.metadata
+        }
     if isinstance(value, Mapping):
         return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

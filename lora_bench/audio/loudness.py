@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK_S, STEP_S = 0.4, 0.1
+CHUNK = 1 << 20
 _SILENCE_LUFS, _RELATIVE_LU = -70.0, -10.0
 
 
@@ -56,17 +57,32 @@ def measure_loudness(audio: NDArray[np.float32], rate_hz: int) -> float:
     block, step = round(BLOCK_S * rate_hz), round(STEP_S * rate_hz)
     if len(audio) == 0:
         return -math.inf
-    sound = np.tile(audio, (math.ceil(block / len(audio)), 1)).astype(np.float64)
-    for b, a in _design_filters(rate_hz):
-        sound = lfilter(b, a, sound, axis=0)
-    sums = np.concatenate([[0.0], np.cumsum(np.sum(np.square(sound), axis=1))])
+    sound = np.tile(audio, (math.ceil(block / len(audio)), 1)) if len(audio) < block else audio
     starts = np.arange(0, len(sound) - block + 1, step)
-    power = (sums[starts + block] - sums[starts]) / block
+    begins, ends = np.split(_sum_energy(sound, rate_hz, np.concatenate([starts, starts + block])), 2)
+    power = (ends - begins) / block
     heard = power[power > _to_power(_SILENCE_LUFS)]
     if len(heard) == 0:
         return -math.inf
     heard = heard[heard > np.mean(heard) * 10 ** (_RELATIVE_LU / 10)]
     return -0.691 + 10 * math.log10(float(np.mean(heard)))
+
+
+def _sum_energy(sound: NDArray[np.float32], rate_hz: int, places: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the energy of the filtered sound [S, C] before each place; holds `CHUNK` samples at a time as doubles."""
+    sums = np.zeros(len(places))
+    filters = _design_filters(rate_hz)
+    states = [np.zeros((len(a) - 1, sound.shape[1])) for _, a in filters]
+    total = 0.0
+    for start in range(0, len(sound), CHUNK):
+        part = sound[start : start + CHUNK].astype(np.float64)
+        for index, (b, a) in enumerate(filters):
+            part, states[index] = lfilter(b, a, part, axis=0, zi=states[index])
+        energy = np.cumsum(np.concatenate([[total], np.sum(np.square(part), axis=1)]))
+        inside = (places > start) & (places <= start + len(part))
+        sums[inside] = energy[places[inside] - start]
+        total = float(energy[-1])
+    return sums
 
 
 def _to_power(lufs: float) -> float:

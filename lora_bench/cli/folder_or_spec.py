@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_bench import api
+from lora_bench.artifacts import AudioFormat
 from lora_bench.errors import UsageError
 from lora_bench.slugs import spell_path
 from lora_bench.spec.schema import DatasetSpec
@@ -30,6 +31,20 @@ def read_folder_or_spec(source: Path, overrides: Sequence[str]) -> tuple[Path, D
     if not dataset.path.is_dir():
         raise UsageError(f"{spell_path(dataset.path)}: is not a folder; expected a folder of recordings")
     return dataset.path, dataset
+
+
+def find_audio_format(source: Path, overrides: Sequence[str]) -> AudioFormat | None:
+    """Return the sample rate and channels of a spec's model; None for a folder, or if they are not known here.
+
+    Raises:
+        SpecError: the spec is wrong.
+    """
+    if source.is_dir():
+        return None
+    from lora_bench.forecast.shapes import find_shape
+
+    shape = find_shape(api.load_spec(source, overrides, with_paths=True).spec.model)
+    return None if shape is None else AudioFormat(shape.sample_rate_hz, shape.channels)
 
 
 def refuse_place_inside(option: str, path: Path, folder: Path) -> None:

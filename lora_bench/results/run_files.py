@@ -13,6 +13,7 @@ from lora_bench.results.records import (
     Contrast,
     ControlRecord,
     Count,
+    Flag,
     Floor,
     GuardRecord,
     MissingContrast,
@@ -225,6 +226,18 @@ class FloorsFile(Record):
     unscored: tuple[UnscoredFloor, ...] = ()
 
 
+class PreparationEntry(Record):
+    """What `dataset.prepare` did to a track; None for what it was not asked for."""
+
+    clipped_samples: Count = 0
+    dc_offset: Real | None = None
+    lead_s: Real | None = None
+    tail_s: Real | None = None
+    gain_db: Real | None = None
+    loudness_lufs: Real | None = None
+    is_limited: Flag = False
+
+
 class TrackEntry(Record):
     """A track of a prepared dataset."""
 
@@ -236,6 +249,7 @@ class TrackEntry(Record):
     caption: str | None = None
     caption_origins: Mapping[str, str] = Field(default_factory=dict[str, str])
     """Where the caption's fields come from, by field; empty in runs from before they were recorded."""
+    preparation: PreparationEntry | None = None
 
 
 class SliceEntry(Record):

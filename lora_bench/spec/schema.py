@@ -16,6 +16,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from lora_bench.spec.captions import CaptionSpec
 from lora_bench.spec.lora import LoraSpec
+from lora_bench.spec.prepare import PrepareSpec, is_unset
 from lora_bench.spec.rates import Rate, RatesByKind
 from lora_bench.spec.section import Section, Seed, is_none
 
@@ -118,6 +119,8 @@ class DatasetSpec(Section):
     """Minimum length of a track in seconds; shorter tracks are listed and left out."""
     split: SplitSpec = SplitSpec()
     """The split into training, selection and reference tracks."""
+    prepare: Annotated[PrepareSpec, Field(exclude_if=is_unset)] = PrepareSpec()
+    """Changes to the sound of every recording; none by default."""
 
     @model_validator(mode="after")
     def _one_source(self) -> DatasetSpec:

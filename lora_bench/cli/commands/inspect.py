@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lora_bench.cli.folder_or_spec import read_folder_or_spec, refuse_place_inside
+from lora_bench.cli.folder_or_spec import find_audio_format, read_folder_or_spec, refuse_place_inside
 from lora_bench.cli.options import json_option, option, overrides_option, quiet_option, runs_dir_option
 from lora_bench.cli.progress_display import open_display
 from lora_bench.cli.tables import format_table, print_json
 from lora_bench.errors import EXIT_OK
 from lora_bench.slugs import spell_path
+from lora_bench.spec.prepare import is_unset
+
+if TYPE_CHECKING:
+    from lora_bench.stages.dataset.inspection import Inspection
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,9 @@ def execute(options: Options) -> int:
     from lora_bench.stages.dataset.inspection import inspect_folder
     from lora_bench.store import Store, to_jsonable, write_text
 
+    audio_format = None if is_unset(spec.prepare) else find_audio_format(options.source, options.overrides)
     with open_display(quiet=options.quiet) as progress:
-        found = inspect_folder(folder, spec, Store(options.runs_dir / ".cache"), progress)
+        found = inspect_folder(folder, spec, Store(options.runs_dir / ".cache"), progress, audio_format)
     if options.html is not None:
         from lora_bench.cli.inspection_page import write_inspection_page
 
@@ -61,8 +67,36 @@ def execute(options: Options) -> int:
     ]
     if rows:
         print(format_table(("file", "what"), rows))
+    if audio_format is not None:
+        print(_write_preparations(found))
+    elif not is_unset(spec.prepare):
+        print(
+            "dataset.prepare: not tried, because the model is not on this machine, so its sample rate is not known"
+        )
     for note in found.notes:
         print(note)
     if options.html is not None:
         print(f"page: {spell_path(options.html)}")
     return EXIT_OK
+
+
+def _write_preparations(found: Inspection) -> str:
+    """Return what a run changes in each track as a table."""
+    rows = [
+        (
+            track.source,
+            *(
+                "" if value is None else template.format(value)
+                for template, value in (
+                    ("{:+.1f}", made.gain_db),
+                    ("{:.1f}" + " (limited by the peak)" * made.is_limited, made.loudness_lufs),
+                    ("{:.2f}", None if made.lead_s is None else made.lead_s + (made.tail_s or 0.0)),
+                    ("{:+.4f}", made.dc_offset),
+                    ("{}", made.clipped_samples),
+                )
+            ),
+        )
+        for track in found.used
+        if (made := track.preparation) is not None
+    ]
+    return format_table(("prepared", "gain dB", "LUFS", "s trimmed", "DC offset", "clipped samples"), rows)

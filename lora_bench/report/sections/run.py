@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from lora_bench.report.cells import number_cell, number_columns, text_columns
 from lora_bench.report.formatting import clean_text, count_noun, format_count, write_setting
+from lora_bench.report.sections.preparation import build_preparation
 from lora_bench.report.view import RunView
 from lora_bench.report.writers.document import (
     Block,
@@ -37,12 +38,14 @@ def build_dataset(view: RunView) -> Iterator[Block]:
     if len(sources) < 2:
         yield Heading(2, "Dataset", "dataset")
         yield from _describe_dataset(view.results.dataset, read_section(view.spec, "dataset", "split"))
+        yield from build_preparation(view)
         return
     yield Heading(2, "Datasets", "dataset")
     for index, source in enumerate(sources):
         yield Heading(3, source.label, f"dataset-{index + 1}")
         yield from _describe_dataset(source.dataset, {})
         yield Paragraph(f"Trials: {', '.join(view.name_trial(trial) for trial in source.trial_ids)}.")
+    yield from build_preparation(view)
 
 
 def _describe_dataset(dataset: DatasetSummary, split: Settings) -> Iterator[Block]:

@@ -1,6 +1,7 @@
 """Stage `dataset`: a folder of recordings becomes a manifest of tracks and slices.
 
 recordings.py     one file: hash, decode, resample once into the store, or a reason to leave it out
+sound_edits.py    what `dataset.prepare` changes in a recording: offset, silence at the ends, loudness
 captions.py       the training text of each file as it is written: one text, tables, sidecars
 metadata.py       lines of metadata.jsonl and csv files, and the file that each means
 caption_tables.py rows of csv files

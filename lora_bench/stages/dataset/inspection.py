@@ -8,20 +8,23 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from pydantic import TypeAdapter
 
+from lora_bench.artifacts import ABSENT_IF_NONE, AudioFormat, Excluded, Preparation
 from lora_bench.audio import Listing, list_folder
 from lora_bench.errors import AudioFileError, DatasetError
 from lora_bench.progress import Progress
 from lora_bench.spec.caption_template import parse_template
 from lora_bench.spec.captions import CaptionSpec
+from lora_bench.spec.prepare import is_unset
 from lora_bench.spec.schema import DatasetSpec
 from lora_bench.stages.dataset.captions import search_captions
 from lora_bench.stages.dataset.composing import Fields, compose
 from lora_bench.stages.dataset.metadata import match_lines, read_metadata
+from lora_bench.stages.dataset.recordings import prepare_recording
 from lora_bench.stages.dataset.track_facts import FACTS_VERSION, TrackFacts, measure_track
 from lora_bench.store import Store, hash_file, hash_json, read_json, write_json
 
@@ -42,6 +45,7 @@ class InspectedTrack:
         faults: what is odd about the sound.
         caption: None if there is none.
         caption_fault: why the caption says nothing; None if it does, or if captions are composed from measurements.
+        preparation: what a run changes in the sound; None, and absent in JSON, if nothing or if it is not known.
     """
 
     source: str
@@ -50,6 +54,7 @@ class InspectedTrack:
     faults: tuple[str, ...]
     caption: str | None
     caption_fault: str | None
+    preparation: Preparation | None = field(default=None, metadata=ABSENT_IF_NONE)
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,17 @@ class Inspection:
         }
 
 
-def inspect_folder(folder: Path, spec: DatasetSpec, store: Store, progress: Progress) -> Inspection:
+def inspect_folder(
+    folder: Path, spec: DatasetSpec, store: Store, progress: Progress, audio_format: AudioFormat | None = None
+) -> Inspection:
     """Decode and judge every file of a folder; what was measured once is taken from the store.
+
+    Args:
+        folder: of recordings.
+        spec: what a run does with them.
+        store: keeps facts, and prepared sound.
+        progress: told about files.
+        audio_format: of the model, to prepare the sound as a run does; None leaves this out.
 
     Raises:
         DatasetError: the folder cannot be read, or two captions contradict each other.
@@ -98,16 +112,24 @@ def inspect_folder(folder: Path, spec: DatasetSpec, store: Store, progress: Prog
     listing = list_folder(folder)
     progress.start("inspect", len(listing.files))
 
-    def inspect(path: Path) -> tuple[str, TrackFacts | str]:
+    def inspect(path: Path) -> tuple[str, TrackFacts | str, Preparation | None]:
         try:
             content_hash = hash_file(path)
-            return content_hash, _measure(path, content_hash, store)
+            facts = _measure(path, content_hash, store)
         except AudioFileError as error:
-            return "", error.reason
+            return "", error.reason, None
         except OSError as error:
-            return "", f"cannot be read ({error.strerror})"
+            return "", f"cannot be read ({error.strerror})", None
+        if audio_format is None or is_unset(spec.prepare):
+            return content_hash, facts, None
+        made = prepare_recording(
+            path, listing.name(path), audio_format, spec.min_track_s, store, spec.prepare
+        )
+        if isinstance(made, Excluded):
+            return content_hash, made.reason, None
+        return content_hash, facts, made.preparation
 
-    found: dict[Path, tuple[str, TrackFacts | str]] = {}
+    found: dict[Path, tuple[str, TrackFacts | str, Preparation | None]] = {}
     pool = ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1))
     try:
         for path, result in zip(listing.files, pool.map(inspect, listing.files), strict=True):
@@ -119,7 +141,7 @@ def inspect_folder(folder: Path, spec: DatasetSpec, store: Store, progress: Prog
     counts = Counter(captions.values())
     firsts: dict[str, str] = {}
     tracks = [InspectedTrack(name, None, reason, (), None, None) for name, reason in listing.dropped.items()]
-    for path, (content_hash, facts) in found.items():
+    for path, (content_hash, facts, preparation) in found.items():
         name = listing.name(path)
         caption = captions.get(path.relative_to(listing.folder).as_posix())
         fault = judge_caption(caption, name, counts, spec.captions) if is_judged else None
@@ -131,7 +153,7 @@ def inspect_folder(folder: Path, spec: DatasetSpec, store: Store, progress: Prog
             f"has the same content as {first}" if first != name else facts.find_exclusion(spec.min_track_s)
         )
         faults = tuple(facts.list_faults()) if reason is None else ()
-        tracks.append(InspectedTrack(name, facts, reason, faults, caption, fault))
+        tracks.append(InspectedTrack(name, facts, reason, faults, caption, fault, preparation))
     return Inspection(folder, tuple(tracks), tuple(notes))
 
 

@@ -20,7 +20,7 @@ from lora_bench.spec.schema import DatasetSpec
 from lora_bench.spec.sides import MIN_TRACKS
 from lora_bench.stages.dataset.grouping import name_groups, search_near_duplicates
 from lora_bench.stages.dataset.metadata import Metadata, list_unmatched, read_metadata
-from lora_bench.stages.dataset.recordings import Recording, prepare_recording
+from lora_bench.stages.dataset.recordings import Recording, identify_edits, prepare_recording
 from lora_bench.stages.dataset.splits import assign_sides, cut_slices
 from lora_bench.stages.dataset.track_captions import Caption, caption_tracks
 from lora_bench.store import Store, hash_json
@@ -144,7 +144,9 @@ def _prepare_all(
     listing: Listing, spec: DatasetSpec, audio_format: AudioFormat, store: Store
 ) -> Generator[Recording | Excluded, None, None]:
     def prepare(path: Path) -> Recording | Excluded:
-        return prepare_recording(path, listing.name(path), audio_format, spec.min_track_s, store)
+        return prepare_recording(
+            path, listing.name(path), audio_format, spec.min_track_s, store, spec.prepare
+        )
 
     pool = ThreadPoolExecutor(max_workers=min(MAX_WORKERS, os.cpu_count() or 1))
     try:
@@ -194,6 +196,7 @@ def _make_manifest(
             split=sides[recording.content_hash],
             duration_s=recording.n_samples / rate_hz,
             caption_origins=captions[recording.source].origins,
+            preparation=recording.preparation,
         )
         for recording in ordered
     )
@@ -208,6 +211,7 @@ def _make_manifest(
             "format": audio_format,
             "clip_s": spec.clip_s,
             "resampler": RESAMPLER,
+            **identify_edits(spec.prepare),
             "tracks": [
                 (recording.content_hash, recording.n_samples, track.split, track.caption)
                 for track, recording in zip(tracks, ordered, strict=True)

@@ -13,11 +13,12 @@ import numpy as np
 from lora_bench.audio import load_audio
 from lora_bench.audio.loudness import measure_loudness
 from lora_bench.stages.dataset.recordings import find_fault
+from lora_bench.stages.dataset.sound_edits import count_clipped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 """Part of the cache key; raise it when the same file would be judged differently."""
 BLOCK_S = 0.05
 SILENT_DBFS = -60.0
@@ -26,8 +27,6 @@ MAX_FRAMES = 400
 """Frames of the mean spectrum, spread evenly over the track."""
 EDGE_DB, EDGE_HZ = 20.0, 400.0
 """A spectrum that falls by this much within this width, and stays below, ends there: a codec's or resampler's cut."""
-CLIP_SAMPLES = 4
-"""Equal samples in a row at the peak that make a clip; a loud wave touches its peak for one or two."""
 MAX_CLIPPED, MAX_SILENT, MAX_EDGE_S, MAX_OFFSET = 1e-4, 0.3, 2.0, 0.01
 LOUD_LUFS, QUIET_LUFS = -6.0, -35.0
 MODEL_HZ = 16_000.0
@@ -114,7 +113,7 @@ def measure_samples(audio: NDArray[np.float32], rate_hz: int) -> TrackFacts:
         silent_frac=silent_frac,
         lead_s=lead_s,
         tail_s=tail_s,
-        clipped_frac=_measure_clipping(audio, peak),
+        clipped_frac=count_clipped(audio) / max(1, audio.size),
         dc_offset=float(max(audio.mean(axis=1, dtype=np.float64), key=abs)) if audio.size else 0.0,
         is_false_stereo=_is_false_stereo(audio),
         bandwidth_hz=_find_bandwidth(audio, rate_hz),
@@ -137,22 +136,6 @@ def _measure_silence(audio: NDArray[np.float32], rate_hz: int) -> tuple[float, f
         return audio.shape[1] / rate_hz, 0.0, 1.0
     silent_frac = 1.0 - len(heard) / n_blocks
     return float(heard[0]) * BLOCK_S, float(n_blocks - 1 - heard[-1]) * BLOCK_S, silent_frac
-
-
-def _measure_clipping(audio: NDArray[np.float32], peak: float) -> float:
-    """Return the share of samples in runs of four or more near a channel's highest or lowest level."""
-    if peak < 0.5:  # a limiter or a recorder clips near full scale; quiet square waves are sound
-        return 0.0
-    n_clipped = 0
-    for channel in audio:
-        for level in (float(channel.max()), float(-channel.min())):
-            if level < 0.5:
-                continue
-            flat = np.abs(channel) >= level * 0.9995
-            edges = np.flatnonzero(np.diff(np.concatenate([[False], flat, [False]]).astype(np.int8)))
-            runs = edges[1::2] - edges[::2]
-            n_clipped += int(runs[runs >= CLIP_SAMPLES].sum())
-    return n_clipped / max(1, 2 * audio.size)
 
 
 def _is_false_stereo(audio: NDArray[np.float32]) -> bool:

@@ -100,3 +100,20 @@ def test_a_spec_gives_captions_and_the_shortest_length(folder, capsys):
 def test_wrong_places_are_refused(folder, capsys, words, message):
     assert main(["inspect", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_a_run_changes_in_the_sound_is_shown_for_each_track(folder, capsys):
+    spec = (
+        "{schema: 1, dataset: {path: songs, prepare: {loudness_lufs: -16}}, prompts: [a], metrics: [mfcc20]}"
+    )
+    (folder.parent / "songs.yaml").write_text(spec)
+    assert main(["inspect", "songs.yaml", "--quiet"]) == 0
+    lines = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert any(line.startswith("prepared gain dB LUFS s trimmed") for line in lines)
+    (good,) = [line for line in lines if line.startswith("good copy.wav ") and "caption" not in line]
+    gain, loudness = good.removeprefix("good copy.wav ").split()[:2]
+    assert (float(gain), loudness) != (0.0, "")
+    assert main(["inspect", "songs.yaml", "--quiet", "--json"]) == 0
+    tracks = {track["source"]: track for track in json.loads(capsys.readouterr().out)["tracks"]}
+    assert f"{tracks['good copy.wav']['preparation']['gain_db']:+.1f}" == gain
+    assert "preparation" not in tracks["silent.wav"]
