@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Proble
             problems += _check_builtin(dataset, loaded)
         elif dataset.path.is_dir():
             problems += _check_folder(dataset.path, dataset, loaded)
+        problems += _check_processing(dataset, loaded)
     models = {trial.model.model_dump_json(): trial.model for trial in plan.trials}
     for model in models.values():
         problems += _check_model(model, loaded)
@@ -104,6 +106,28 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
             find_captions(folder, paths, spec.captions, metadata)
     except DatasetError as error:
         yield Problem(captions or place, "dataset.captions", f"`dataset.captions`: {error}")
+
+
+def _check_processing(spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:
+    """Report a program that is not there, and weights that are missing."""
+    if not spec.prepare.is_processed:
+        return
+    from lora_bench.stages.dataset.vocals import find_weights
+
+    place, _ = find_stated(loaded.tree, spec.path.as_posix() if spec.path is not None else spec.builtin or "")
+    command = spec.prepare.command
+    if command is not None and shutil.which(command[0]) is None:
+        yield Problem(
+            place,
+            "dataset.prepare.command",
+            f"`dataset.prepare.command` is `{' '.join(command)}`, and there is no program `{command[0]}`; expected one "
+            "on the PATH, or its whole path",
+        )
+    if spec.prepare.vocals is not None:
+        try:
+            find_weights()
+        except DatasetError as error:
+            yield Problem(place, "dataset.prepare.vocals", str(error))
 
 
 def _check_builtin(spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:

@@ -216,3 +216,26 @@ def test_plan_counts_the_recordings_of_each_side_before_they_are_prepared(
     spec = str(write_spec(f"dataset: {{path: music, {CAPTIONS}}}\n"))
     assert main(["plan", spec]) == 0
     assert "to select by" not in capsys.readouterr().out
+
+
+def test_a_program_and_weights_that_are_missing_are_said_before_a_run(
+    tmp_path, monkeypatch, capsys, save_sound
+):
+    monkeypatch.setenv("LORA_BENCH_CHECKPOINTS", str(tmp_path / "hub"))
+    for index in range(3):
+        save_sound(tmp_path / "songs" / f"{index}.wav", np.full((1, 48_000), 0.1 * (index + 1), np.float32))
+    place = tmp_path / "spec.yaml"
+    place.write_text(
+        "schema: 1\ndataset:\n  path: songs\n  captions: {text: a}\n"
+        "  prepare: {vocals: remove, command: [no-such-program, '{path}']}\nprompts: [a]\nmetrics: [mfcc20]\n"
+    )
+    assert main(["validate", str(place)]) == 2
+    told = capsys.readouterr().err
+    assert (
+        "`dataset.prepare.command` is `no-such-program {path}`, and there is no program `no-such-program`"
+        in told
+    )
+    assert (
+        "dataset.prepare.vocals is `remove`, but Hybrid Demucs: its weights are not on this machine" in told
+    )
+    assert f"{place}:3:9: " in told

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 from lora_bench.report.cells import number_cell, number_columns, text_columns
 from lora_bench.report.formatting import clean_text, count_noun, format_count
-from lora_bench.report.view import RunView
 from lora_bench.report.writers.document import Block, Cell, Paragraph, Table
 from lora_bench.results.run_files import ManifestEntry, PreparationEntry
 
@@ -24,13 +23,8 @@ _ROWS: tuple[tuple[str, Callable[[PreparationEntry], float | None], str], ...] =
 )
 
 
-def build_preparation(view: RunView) -> Iterator[Block]:
-    """Yield ranges of what was changed; nothing for runs that changed nothing."""
-    for manifest in view.manifests:
-        yield from _describe(manifest)
-
-
-def _describe(manifest: ManifestEntry) -> Iterator[Block]:
+def build_preparation(manifest: ManifestEntry) -> Iterator[Block]:
+    """Yield ranges of what was changed; nothing if nothing was."""
     made = [track.preparation for track in manifest.tracks if track.preparation is not None]
     if not made:
         return

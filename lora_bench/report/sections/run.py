@@ -38,14 +38,17 @@ def build_dataset(view: RunView) -> Iterator[Block]:
     if len(sources) < 2:
         yield Heading(2, "Dataset", "dataset")
         yield from _describe_dataset(view.results.dataset, read_section(view.spec, "dataset", "split"))
-        yield from build_preparation(view)
+        for manifest in view.manifests:
+            yield from build_preparation(manifest)
         return
     yield Heading(2, "Datasets", "dataset")
-    for index, source in enumerate(sources):
+    manifests = view.manifests if len(view.manifests) == len(sources) else [None] * len(sources)
+    for index, (source, manifest) in enumerate(zip(sources, manifests, strict=True)):
         yield Heading(3, source.label, f"dataset-{index + 1}")
         yield from _describe_dataset(source.dataset, {})
+        if manifest is not None:
+            yield from build_preparation(manifest)
         yield Paragraph(f"Trials: {', '.join(view.name_trial(trial) for trial in source.trial_ids)}.")
-    yield from build_preparation(view)
 
 
 def _describe_dataset(dataset: DatasetSummary, split: Settings) -> Iterator[Block]:

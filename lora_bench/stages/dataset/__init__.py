@@ -2,6 +2,8 @@
 
 recordings.py     one file: hash, decode, resample once into the store, or a reason to leave it out
 sound_edits.py    what `dataset.prepare` changes in a recording: offset, silence at the ends, loudness
+processed_sound.py the sound of a recording after a user's program and without vocals (vocals.py)
+programs.py       run a user's program
 captions.py       the training text of each file as it is written: one text, tables, sidecars
 metadata.py       lines of metadata.jsonl and csv files, and the file that each means
 caption_tables.py rows of csv files

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,10 @@ from lora_bench.slugs import spell_path
 from lora_bench.stages.dataset.caption_files import read_json_text
 from lora_bench.stages.dataset.field_names import Value
 from lora_bench.stages.dataset.metadata import read_fields
+from lora_bench.stages.dataset.programs import TIMEOUT_S, run_program
 from lora_bench.store import Store, hash_json, read_json, write_json
 
 COMMAND_VERSION = 1
-TIMEOUT_S = 600
-_MAX_ANSWER = 100_000
 
 
 def ask_command(command: str, path: Path, content_hash: str, store: Store) -> dict[str, Value]:
@@ -41,24 +39,7 @@ def _run(command: str, path: Path) -> str:
     arguments = [word.replace("{path}", place) for word in words]
     if arguments == words:
         arguments.append(place)
-    try:
-        done = subprocess.run(
-            arguments, capture_output=True, timeout=TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
-        )
-    except OSError as error:
-        raise _complain(
-            command, path, f"cannot be started ({error.strerror}); expected a program and its arguments"
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise _complain(command, path, f"did not end within {TIMEOUT_S} s") from error
-    if done.returncode != 0:
-        last = "".join(done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:])[:300]
-        words = f"ended with exit code {done.returncode}" + (f" ({last})" if last else "")
-        raise _complain(command, path, words)
-    try:
-        return done.stdout[:_MAX_ANSWER].decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _complain(command, path, f"printed text that is not UTF-8 (offset {error.start})") from error
+    return run_program(arguments, lambda words: _complain(command, path, words), timeout_s=TIMEOUT_S)
 
 
 def _read_answer(text: str, command: str, path: Path) -> dict[str, str | float]:

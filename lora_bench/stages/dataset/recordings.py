@@ -13,6 +13,7 @@ from lora_bench.artifacts import AudioFormat, Excluded, Preparation
 from lora_bench.audio import RESAMPLER, identify, load_audio, resample, to_channels
 from lora_bench.errors import AudioFileError
 from lora_bench.spec.prepare import PrepareSpec, is_unset
+from lora_bench.stages.dataset.processed_sound import identify_processing, load_processed
 from lora_bench.stages.dataset.sound_edits import count_clipped, edit_sound
 from lora_bench.store import Store, hash_file, hash_json, read_json, write_json
 
@@ -77,7 +78,9 @@ def prepare_recording(
             length=32,
         )
         place = store.get_or_make(
-            "audio", key, lambda draft: _write_prepared(path, audio_format, prepare, draft)
+            "audio",
+            key,
+            lambda draft: _write_prepared(path, content_hash, audio_format, prepare, draft, store),
         )
     except AudioFileError as error:
         return Excluded(source, error.reason)
@@ -92,7 +95,9 @@ def prepare_recording(
 
 def identify_edits(prepare: PrepareSpec) -> dict[str, object]:
     """Return what changes the prepared samples, for keys; empty if nothing does."""
-    return {} if is_unset(prepare) else {"prepare": prepare, "edits": EDITS_VERSION}
+    if is_unset(prepare):
+        return {}
+    return {"prepare": prepare, "edits": EDITS_VERSION, **identify_processing(prepare)}
 
 
 def _hash_source(path: Path) -> str:
@@ -103,9 +108,13 @@ def _hash_source(path: Path) -> str:
         raise AudioFileError(str(path), f"cannot be read ({error.strerror})") from error
 
 
-def _write_prepared(path: Path, audio_format: AudioFormat, prepare: PrepareSpec, draft: Path) -> None:
+def _write_prepared(
+    path: Path, content_hash: str, audio_format: AudioFormat, prepare: PrepareSpec, draft: Path, store: Store
+) -> None:
     audio, sample_rate_hz = load_audio(path)
     n_clipped = 0 if is_unset(prepare) else count_clipped(audio)
+    if prepare.is_processed:
+        audio, sample_rate_hz = load_processed(path, content_hash, prepare, store)
     audio = resample(to_channels(audio, audio_format.channels), sample_rate_hz, audio_format.sample_rate_hz)
     edits: dict[str, Preparation] = {}
     if not is_unset(prepare):
