@@ -15,6 +15,7 @@ from lora_bench.report.sections.answer import build_answer
 from lora_bench.report.sections.captions import build_captions
 from lora_bench.report.sections.guards import build_guards
 from lora_bench.report.sections.leaks import build_leaks
+from lora_bench.report.sections.listening import build_listening_details, build_listening_front
 from lora_bench.report.sections.missing import build_missing
 from lora_bench.report.sections.run import (
     build_dataset,
@@ -72,12 +73,13 @@ def build_report(view: RunView, heard: Heard) -> Report:
     front = [
         *build_answer(answer, heard),
         *_build_effects(answer),
+        *build_listening_front(answer),
         *_build_study_front(view),
         *_build_listening(heard),
         *_build_training_front(view),
         *_link_details(),
     ]
-    return Report(tuple(front), tuple(_list_details(view, heard)))
+    return Report(tuple(front), tuple(_list_details(answer, heard)))
 
 
 def _build_effects(answer: Answer) -> Iterator[Block]:
@@ -132,12 +134,14 @@ def _link_details() -> Iterator[Block]:
     )
 
 
-def _list_details(view: RunView, heard: Heard) -> Iterator[Fold]:
+def _list_details(answer: Answer, heard: Heard) -> Iterator[Fold]:
+    view = answer.view
     missing = tuple(build_missing(view))
     if missing:
         yield Fold("What is missing", "missing", missing)
     yield from build_metric_folds(view)
     yield from build_long_prompts(view)
+    yield from build_listening_details(answer)
     yield from _build_memorisation(heard)
     for section in (
         build_study,

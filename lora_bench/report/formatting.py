@@ -97,6 +97,16 @@ def format_change(share: float) -> str:
     return f"{percent:+.{decimals}f}\u00a0%".replace("-", "\u2212")
 
 
+def format_percent(share: float) -> str:
+    """Return a share as a whole percentage: `79 %`."""
+    return f"{100.0 * share:.0f}\u00a0%"
+
+
+def format_correlation(value: float) -> str:
+    """Return a correlation with its sign and two decimals."""
+    return _write_decimals(value, 2, signed=True)
+
+
 def _allow_decimals(error: float) -> int:
     """Return the decimals at which an error has two significant digits."""
     size = abs(error)

@@ -12,6 +12,7 @@ from typing import Literal
 from markupsafe import Markup
 
 Tone = Literal["plain", "better", "worse", "missing"]
+Format = Literal["markdown", "page"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Paragraph:
     text: Text
     is_warning: bool = False
     kind: Literal["plain", "meta"] = "plain"
-    only_in: Literal["markdown", "page"] | None = None
+    only_in: Format | None = None
 
 
 @dataclass(frozen=True)
@@ -136,12 +137,14 @@ class Table:
     Attributes:
         caption: one line that says what the table shows; screen readers read it out.
         n_fixed: leading columns that each part of a divided wide table repeats.
+        only_in: the one format that shows it; None for all.
     """
 
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     n_fixed: int = 1
+    only_in: Format | None = None
 
     def divide(self, max_columns: int) -> list[list[int]]:
         """Return the columns of each part, about `max_columns` at most; one part if two more than that suffice."""
@@ -231,3 +234,8 @@ class MatrixRow:
 
 
 Block = Heading | Paragraph | Bullets | Table | Figure | CodeBlock | Listening | Matrix | Fold
+
+
+def is_shown(block: Block, where: Format) -> bool:
+    """Return whether a format shows a block."""
+    return not isinstance(block, Paragraph | Table) or block.only_in in (None, where)

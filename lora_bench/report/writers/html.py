@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lora_bench.report.formatting import drop_control_characters
-from lora_bench.report.writers.document import Block, Heading, Paragraph, Span, Text
+from lora_bench.report.writers.document import Block, Heading, Span, Text, is_shown
 from lora_bench.report.writers.svg import STYLE as PLOT_STYLE
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -25,7 +25,7 @@ _TEMPLATES = Path(__file__).parents[1] / "templates"
 
 def write_page(title: str, blocks: Iterable[Block]) -> str:
     """Return the whole HTML document."""
-    shown = [block for block in blocks if not (isinstance(block, Paragraph) and block.only_in == "markdown")]
+    shown = [block for block in blocks if is_shown(block, "page")]
     return (
         load_templates(_TEMPLATES)
         .get_template("page.html.j2")

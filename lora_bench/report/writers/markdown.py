@@ -25,6 +25,7 @@ from lora_bench.report.writers.document import (
     Strong,
     Table,
     Text,
+    is_shown,
     write_plain,
 )
 
@@ -36,7 +37,7 @@ _IN_TARGET = str.maketrans({mark: f"%{ord(mark):02X}" for mark in " ()<>"})
 
 def write_markdown(blocks: Iterable[Block]) -> str:
     """Return the whole document, with one blank line between blocks."""
-    shown = (b for b in blocks if not (isinstance(b, Paragraph) and b.only_in == "page"))
+    shown = (block for block in blocks if is_shown(block, "markdown"))
     parts = [part for block in shown if (part := _write_block(block))]
     return "\n\n".join(parts) + "\n"
 
