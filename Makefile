@@ -17,7 +17,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 # all extras are in the locked set: their tests fail, and are not skipped, where one cannot be imported
 export LORA_BENCH_ALL_EXTRAS = 1
 
-.PHONY: help demo test check lint format types imports slow docs bench build clean
+.PHONY: help demo test check lint format types imports slow browser docs bench build clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -46,6 +46,10 @@ imports: $(INSTALLED)  ## the import contract
 
 slow: $(INSTALLED)  ## run the slow tests
 	$(BIN)/python -m pytest -m slow
+
+browser: $(INSTALLED)  ## check the report and the listening page in Chromium, with axe-core from npm
+	tools/get_axe.sh
+	$(BIN)/python -m pytest -m browser
 
 # uv, itself pinned by hash, installs the exact set past the dead pins of audiocraft (--no-deps).  Without --project /
 # it would apply pyproject's constraints, which are for tools/lock.sh.

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from support.browser import Page
 
 EXTRAS = ("audiocraft", "frechet_audio_distance", "hatchling", "musicnn", "optuna")
 SNDFILE_KINDS = {
@@ -72,6 +73,16 @@ def save_sound() -> Callable[..., Path]:
         return path
 
     return save
+
+
+@pytest.fixture
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A page of Chromium; an error says what is missing where there is none."""
+    page = Page(tmp_path_factory.mktemp("profile"))
+    try:
+        yield page
+    finally:
+        page.close()
 
 
 @pytest.fixture

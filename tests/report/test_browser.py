@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from support.browser import BROWSER, Page
+from support.browser import Page
 from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun
 
 from lora_bench.report import render_report
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 
 # Waits for every player, sorts the first table by its second column, and tells what it saw.
 PROBE = """
@@ -29,24 +31,19 @@ PROBE = """
 """
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
-@pytest.mark.timeout(400)
-def test_players_play_tables_sort_and_nothing_is_fetched_on_a_desk_and_on_a_phone(tmp_path: Path) -> None:
+def test_players_play_tables_sort_and_nothing_is_fetched_on_a_desk_and_on_a_phone(
+    tmp_path: Path, browser: Page
+) -> None:
     run = FakeRun(prompts=[PROMPT_HTML, PROMPT_KOREAN], n_wavs=2, n_references=1).write(tmp_path / "runs")
     render_report(run, tmp_path / "reports")
     page = tmp_path / "reports" / "invented" / "report.html"
-    browser = Page(tmp_path / "profile")
-    try:
-        for width in (1200, 390):
-            browser.open(page, width)
-            seen = json.loads(browser.evaluate(PROBE))
-            assert seen["width"] == width
-            assert len(seen["durations"]) == page.read_text(encoding="utf-8").count("<audio ")
-            assert seen["durations"] == pytest.approx([1.0] * len(seen["durations"]), abs=0.15)
-            assert seen["fits"], width
-            assert seen["sorted"] == "ascending"
-        said = [line for line in browser.heard if not line.startswith(("data:", page.as_uri()))]
-        assert said == []
-    finally:
-        browser.close()
+    for width in (1200, 390):
+        browser.open(page, width)
+        seen = json.loads(browser.evaluate(PROBE))
+        assert seen["width"] == width
+        assert len(seen["durations"]) == page.read_text(encoding="utf-8").count("<audio ")
+        assert seen["durations"] == pytest.approx([1.0] * len(seen["durations"]), abs=0.15)
+        assert seen["fits"], width
+        assert seen["sorted"] == "ascending"
+    said = [line for line in browser.heard if not line.startswith(("data:", page.as_uri()))]
+    assert said == []

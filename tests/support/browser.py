@@ -5,6 +5,7 @@ A page is looked at as it is, with its content security policy.
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -12,15 +13,49 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+AXE_FOLDER = Path(__file__).parents[2] / ".axe"
+KEYS = {"Enter": ("\r", 13), " ": (" ", 32), "Tab": ("", 9), "Escape": ("", 27)} | {
+    f"Arrow{side}": ("", 37 + number) for number, side in enumerate(("Left", "Up", "Right", "Down"))
+}
+"""Text and virtual key code of keys that are more than a letter."""
+
+
+class BrowserMissingError(RuntimeError):
+    """The tests in a browser need a program that is not there; the message says how to get it."""
+
+
+def find_browser() -> str:
+    """The path of Chromium.
+
+    Raises:
+        BrowserMissingError: none is on the PATH.
+    """
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        raise BrowserMissingError(f"none of {', '.join(NAMES)} is on the PATH; install Chromium")
+    return found
+
+
+def read_axe() -> str:
+    """The source of axe-core.
+
+    Raises:
+        BrowserMissingError: it was not fetched.
+    """
+    found = sorted(AXE_FOLDER.glob("axe-*.min.js"))
+    if not found:
+        raise BrowserMissingError(f"{AXE_FOLDER}: has no axe-core; fetch it with tools/get_axe.sh")
+    return found[-1].read_text(encoding="utf-8")
 
 
 class Page:
     """A page of a headless browser, spoken to through the pipe that `--remote-debugging-pipe` opens."""
 
     def __init__(self, profile: Path) -> None:
+        browser = find_browser()
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
 
@@ -33,7 +68,7 @@ class Page:
 
         self._browser = subprocess.Popen(
             [
-                str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe",
+                browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe",
                 f"--user-data-dir={profile}", "about:blank",
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, close_fds=False, preexec_fn=place_pipes,  # noqa: PLW1509 (no threads here)
@@ -58,6 +93,7 @@ class Page:
         while True:
             answer = self._receive()
             if answer.get("id") == self._number:
+                assert "result" in answer, f"{method}: {answer['error']['message']}"
                 return answer["result"]
             self._listen(answer)
 
@@ -83,15 +119,40 @@ class Page:
 
     def evaluate(self, expression: str) -> Any:
         """Value of an expression in the page; promises are waited for."""
-        found = self.call("Runtime.evaluate", expression=expression, awaitPromise=True)
+        found = self.call(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True
+        )
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def open(self, page: Path, width: int) -> None:
-        """Load a page at a width and wait until all of it is there."""
+    def press(self, key: str) -> None:
+        """Press and release a key where the focus is."""
+        text, code = KEYS.get(key, (key, ord(key.upper()[0])))
+        about = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": code}
+        self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **about)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **about)
+
+    def wait(self, condition: str, timeout_s: float = 30.0) -> None:
+        """Wait until an expression is true."""
+        end_s = time.monotonic() + timeout_s
+        while not self.evaluate(condition):
+            assert time.monotonic() < end_s, f"not true after {timeout_s} s: {condition}"
+            time.sleep(0.03)
+
+    def choose_colours(self, scheme: Literal["light", "dark"]) -> None:
+        """Load later pages as a reader sees them who prefers light or dark colours."""
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def capture(self) -> bytes:
+        """A picture of what is on the screen, as PNG."""
+        return base64.b64decode(self.call("Page.captureScreenshot")["data"])
+
+    def open(self, page: Path, width: int, height: int = 900) -> None:
+        """Load a page at a width and a height, and wait until all of it is there."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
-            height=900,
+            height=height,
             deviceScaleFactor=1,
             mobile=width < 600,
         )

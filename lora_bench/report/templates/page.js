@@ -97,7 +97,9 @@ for (const key of document.querySelectorAll(".lb-plot .lb-key")) {
   plot.setAttribute("role", "group");  // an image must not hold buttons
   key.setAttribute("role", "button");
   key.setAttribute("tabindex", "0");
+  key.setAttribute("aria-pressed", "true");
   const flip = () => {
+    key.setAttribute("aria-pressed", String(key.getAttribute("aria-pressed") !== "true"));
     for (const shape of plot.querySelectorAll("[data-series]")) {
       if (shape.dataset.series === key.dataset.series) {
         shape.classList.toggle("off");
@@ -110,6 +112,75 @@ for (const key of document.querySelectorAll(".lb-plot .lb-key")) {
       event.preventDefault();
       flip();
     }
+  });
+}
+// Hints are there for the keyboard, too: each table and plot is one stop, arrows go from hint to hint, Escape hides it.
+const tip = document.createElement("div");
+tip.className = "tip";
+tip.id = "tip";
+tip.hidden = true;
+tip.setAttribute("role", "tooltip");
+document.querySelector("main").append(tip);
+const hintOf = (item) => item.getAttribute("title") ?? item.querySelector("title").textContent;
+let hinted = null;
+const placeTip = () => {
+  tip.hidden = hinted === null;
+  if (hinted === null) {
+    return;
+  }
+  const [box, own] = [hinted.getBoundingClientRect(), tip.getBoundingClientRect()];
+  const below = box.bottom + own.height + 6 < window.innerHeight;
+  tip.style.left = `${Math.max(4, Math.min(box.left, document.documentElement.clientWidth - own.width - 4))}px`;
+  tip.style.top = `${below ? box.bottom + 6 : Math.max(4, box.top - own.height - 6)}px`;
+};
+const showTip = (item) => {
+  hinted?.removeAttribute("aria-describedby");
+  hinted = item;
+  item?.setAttribute("aria-describedby", "tip");
+  tip.textContent = item === null ? "" : hintOf(item);
+  placeTip();
+};
+window.addEventListener("scroll", placeTip, { capture: true, passive: true });
+const centre = (item) => {
+  const box = item.getBoundingClientRect();
+  return [box.left + box.width / 2, box.top + box.height / 2];
+};
+const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+for (const group of document.querySelectorAll("table, .lb-plot")) {
+  const items = [...group.querySelectorAll("td[title], th[title], :has(> title)")];
+  items.forEach((item, place) => {
+    item.setAttribute("tabindex", place ? "-1" : "0");
+    if (!item.hasAttribute("title")) {
+      item.setAttribute("role", "img");
+      item.setAttribute("aria-label", hintOf(item));
+      group.setAttribute("role", "group");
+    }
+  });
+  group.addEventListener("focusin", (event) => showTip(items.includes(event.target) ? event.target : null));
+  group.addEventListener("focusout", () => showTip(null));
+  group.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") {
+      showTip(null);
+    }
+    const from = event.target;
+    if (!(event.key in directions) || !items.includes(from)) {
+      return;
+    }
+    // the nearest in this direction; aside counts double
+    const [[x, y], [right, down]] = [centre(from), directions[event.key]];
+    const distance = (item) => {
+      const [dx, dy] = [centre(item)[0] - x, centre(item)[1] - y];
+      const ahead = right * dx + down * dy;
+      return ahead > 1 ? ahead + 2 * Math.abs(right * dy + down * dx) : Infinity;
+    };
+    const next = items.reduce((best, item) => (distance(item) < distance(best) ? item : best));
+    if (next !== from && distance(next) < Infinity) {
+      from.setAttribute("tabindex", "-1");
+      next.setAttribute("tabindex", "0");
+      next.focus();
+    }
+    event.preventDefault();
+    event.stopPropagation();
   });
 }
 const openTarget = () => {
