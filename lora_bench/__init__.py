@@ -15,10 +15,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lora_bench.api import load_spec, plan_experiment, run_experiment, score_folders
+    from lora_bench.api import load_results, load_spec, plan_experiment, run_experiment, score_folders
 
 __version__ = version("lora-bench")
-__all__ = ["__version__", "load_spec", "plan_experiment", "run_experiment", "score_folders"]
+__all__ = ["__version__", "load_results", "load_spec", "plan_experiment", "run_experiment", "score_folders"]
 
 
 def __getattr__(name: str) -> Any:

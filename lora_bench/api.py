@@ -1,4 +1,7 @@
-"""Public functions: load a spec, plan it, run it; score two folders.  The command line calls the same functions."""
+"""Public functions: load a spec, plan it, run it, load its results; score two folders.
+
+The command line calls the same functions.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from lora_bench.progress import Progress, SilentProgress
 from lora_bench.runner.process_environment import choose_waiting
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lora_bench.evaluation.folder_scores import FolderScores, ScoreOptions
     from lora_bench.forecast import Prediction
     from lora_bench.planning.plan import ExperimentPlan
@@ -133,6 +138,30 @@ def _predict(plan: ExperimentPlan, runs_dir: Path) -> dict[str, Prediction]:
         for trial in plan.trials
         if not is_finished(trial, folders[trial.id])
     }
+
+
+def load_results(run: str | Path) -> pd.DataFrame:
+    """Return the results of a run as a data frame.
+
+    Args:
+        run: folder of a run in any state, or of a report.
+
+    Returns:
+        A row per trial, metric and prompt, with the columns of `results.csv`: value, interval, difference from
+        zero-shot, verdict, and every setting in which trials differ.  A cell without a score has its reason in
+        `unscored`; a missing `prompt` is all prompts together.
+
+    Raises:
+        StoreError: the folder holds no run, or its plan is damaged.
+    """
+    import io
+
+    import pandas as pd
+
+    from lora_bench.results.gather import gather_results
+    from lora_bench.results.parquet_table import render_parquet
+
+    return pd.read_parquet(io.BytesIO(render_parquet(gather_results(Path(run)))))
 
 
 def score_folders(

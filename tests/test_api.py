@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,20 @@ def test_five_lines_run_an_experiment(tmp_path: Path) -> None:
     assert outcome.is_complete
     assert (outcome.run_folder / "results.json").is_file()
     assert outcome.report.is_file()
+    table = lora_bench.load_results(outcome.run_folder)
+    results = json.loads((outcome.run_folder / "results.json").read_text(encoding="utf-8"))
+    scores = {
+        (trial["id"], score["metric"], score["prompt"]): score["value"]
+        for trial in results["trials"]
+        for score in trial["scores"]
+    }
+    found_scores = {
+        (row["trial_id"], row["metric"], row["prompt"]): row["value"]
+        for row in table.astype(object).where(table.notna(), None).to_dict("records")
+    }
+    assert {place: value for place, value in found_scores.items() if value is not None} == scores
+    assert len(scores) >= 4
+    assert table.equals(lora_bench.load_results(outcome.report.parent))
     found = lora_bench.score_folders(tmp_path / "music", tmp_path / "music", ["mfcc20-seed"])
     assert found.scores[0].metric == "mfcc20-seed"
     assert found.scores[0].value == pytest.approx(0.0, abs=1e-6)

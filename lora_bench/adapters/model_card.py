@@ -39,6 +39,7 @@ from lora_bench.results.records import Contrast, ScoreRecord
 from lora_bench.results.run_records import TrialResult
 from lora_bench.results.settings import read_section
 from lora_bench.spec.schema import ModelSpec
+from lora_bench.store import JsonObject
 
 MAX_PROMPTS = 40
 
@@ -87,12 +88,12 @@ def find_licence(base_name: str) -> BaseLicence | None:
 
 def write_card(chosen: ChosenTrial, facts: CardFacts, *, merged: bool) -> str:
     """Return `README.md` with the front matter that the hub reads."""
-    return _write_front_matter(facts, merged=merged) + write_markdown(
+    return _write_front_matter(chosen, facts, merged=merged) + write_markdown(
         _build_card(chosen, facts, merged=merged)
     )
 
 
-def _write_front_matter(facts: CardFacts, *, merged: bool) -> str:
+def _write_front_matter(chosen: ChosenTrial, facts: CardFacts, *, merged: bool) -> str:
     base = find_licence(facts.base_name)
     licence = facts.licence or (base.id if base else None)
     head: dict[str, object] = {}
@@ -104,8 +105,31 @@ def _write_front_matter(facts: CardFacts, *, merged: bool) -> str:
         "library_name": "transformers" if merged else "peft",
         "pipeline_tag": "text-to-audio",
         "tags": ["musicgen", "lora", "lora-bench"],
+        "model-index": [{"name": facts.name, "results": list(_index_results(chosen))}],
     }
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n"
+
+
+def _index_results(chosen: ChosenTrial) -> Iterator[JsonObject]:
+    """Yield the scores over the genre's prompts in the hub's form (`model-index`), without those that are missing."""
+    view = chosen.view
+    data = str(view.results.dataset.name or "unknown")
+    metrics = [
+        {
+            "type": metric,
+            "name": f"{metric} over {view.pooled}",
+            "value": score.best_value,
+            "verified": False,
+        }
+        for metric in view.metrics
+        if (score := view.score(chosen.plan.id, metric, None)) is not None
+    ]
+    if metrics:
+        yield {
+            "task": {"type": "text-to-audio"},
+            "dataset": {"type": data, "name": f"{data}, held-out tracks"},
+            "metrics": metrics,
+        }
 
 
 def _build_card(chosen: ChosenTrial, facts: CardFacts, *, merged: bool) -> Iterator[Block]:

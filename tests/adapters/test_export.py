@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from huggingface_hub.repocard_data import model_index_to_eval_results
 from peft import PeftModel
 from support.tiny_run import TinyRun
 from transformers import AutoTokenizer, MusicgenForConditionalGeneration
 
 from lora_bench.cli.main import main
 from lora_bench.models import load_model
+from lora_bench.results.gather import gather_results
 from lora_bench.spec.schema import ModelSpec
 
 
@@ -82,12 +84,21 @@ def test_the_card_tells_base_data_licence_scores_and_how_to_load(tiny_run: TinyR
     assert export(tiny_run, tmp_path / "my-adapter", "--license", "cc-by-nc-4.0") == 0
     text = (tmp_path / "my-adapter" / "README.md").read_text(encoding="utf-8")
     _, head, body = text.split("---\n", 2)
-    assert yaml.safe_load(head) == {
+    facts = yaml.safe_load(head)
+    index = facts.pop("model-index")
+    assert facts == {
         "license": "cc-by-nc-4.0",
         "library_name": "peft",
         "pipeline_tag": "text-to-audio",
         "tags": ["musicgen", "lora", "lora-bench"],
     }
+    name, read = model_index_to_eval_results(index)
+    (trial,) = (item for item in gather_results(tiny_run.folder).trials if item.name == "plain")
+    pooled = {item.metric: item.best_value for item in trial.scores if item.prompt is None}
+    assert name == "my-adapter"
+    assert {item.metric_type: item.metric_value for item in read} == pooled
+    assert read
+    assert {item.task_type for item in read} == {"text-to-audio"}
     assert "# my-adapter" in body
     assert "base model: `tiny-musicgen`" in body
     assert "The licence of the base weights is not known" in body
