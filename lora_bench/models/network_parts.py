@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,12 +31,41 @@ from lora_bench.models.model_files import find_weight_files, hash_weights
 from lora_bench.models.quiet import quiet_transformers
 
 ENCODERS = ("text_encoder", "audio_encoder")
-PARTS = (*ENCODERS, "decoder", "enc_to_dec_proj", "audio_enc_to_dec_proj")
+WITH_CONFIG = (*ENCODERS, "decoder")
+PARTS = (*WITH_CONFIG, "enc_to_dec_proj", "audio_enc_to_dec_proj")
 Network = MusicgenForConditionalGeneration | MusicgenMelodyForConditionalGeneration
 
 
+class _Absent(nn.Module):
+    """Stands for a part that is not read, while the model around it is built."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def get_output_embeddings(self) -> None:
+        """Return None: it has no weights."""
+
+    def forward(self, encoder_hidden_states: Any = None) -> None:
+        """Is not called; the library asks a decoder for this argument."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Names of a whole model's tensors, and of those that are one tensor under two names."""
+
+    names: tuple[str, ...]
+    tied: dict[str, str]
+
+
+_LAYOUTS: dict[tuple[type, str], _Layout] = {}
+"""By class and config; building a whole model takes most of the time of reading a part of a small one."""
+_COMPLETE: set[str] = set()
+"""Hashes of weights whose encoders this process has read without a lack."""
+
+
 class _Partial:
-    """A model on torch's meta device, where it takes no memory; only its kept parts are filled.
+    """A model on torch's meta device, where it takes no memory; only its kept parts are built and filled.
 
     Args:
         config: of the whole model.
@@ -44,10 +74,15 @@ class _Partial:
 
     def __init__(self, config: MusicgenConfig | MusicgenMelodyConfig, *, kept: Collection[str]) -> None:
         whole = cast("Any", self)
-        cast("Any", super()).__init__(config)
-        self.tied = dict(whole.all_tied_weights_keys)
-        names: list[str] = list(whole.state_dict())
-        self.left_out = [name for name in names if _part_of(name) not in kept]
+        key = (type(self), config.to_json_string(use_diff=False))
+        if key not in _LAYOUTS:
+            cast("Any", super()).__init__(config)
+            _LAYOUTS[key] = _Layout(tuple(whole.state_dict()), dict(whole.all_tied_weights_keys))
+        else:
+            absent = {part: _Absent(getattr(config, part)) for part in WITH_CONFIG if part not in kept}
+            cast("Any", super()).__init__(config, **absent)
+        self.tied = dict(_LAYOUTS[key].tied)
+        self.left_out = [name for name in _LAYOUTS[key].names if _part_of(name) not in kept]
         for part in PARTS:
             if part not in kept and hasattr(self, part):
                 setattr(self, part, None)
@@ -89,10 +124,11 @@ def load_without_encoders(folder: Path, name: str) -> tuple[Network, Any]:
         ModelError: not a MusicGen, damaged or incomplete.
     """
     network, absent = read_network(folder, name, [part for part in PARTS if part not in ENCODERS])
-    if absent:
+    if absent and (weights_hash := hash_weights(folder)) not in _COMPLETE:
         # these names seem to be missing; only reading the parts shows whether they are
         for part in sorted({_part_of(key) for key in absent}):
             read_network(folder, name, [part])
+        _COMPLETE.add(weights_hash)
     return network, _read_tokenizer(folder, name)
 
 
