@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="lora-bench-tests-")
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# compiled functions are shared by all workers, their child processes and the next run
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "numba"))
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: more threads would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import subprocess
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
 import av
 import numpy as np
