@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.fake_gpu import SHAPES, build_model, fake_gpu
+from support.fake_gpu import SHAPES, build_model, cut, fake_gpu
 from support.gpu_meter import Meter
 
 from lora_bench.forecast.footprint import CAPTION_TOKENS, HALF, Arithmetic, estimate_training
@@ -39,7 +39,7 @@ LAUNCHES_OF_STEP = 110
 def build(shape: str, *, stand_in: bool) -> Iterator[tuple[TransformersMusicGen, Meter]]:
     """A bfloat16 decoder of fewer layers, without text encoder and codec, as a training has it."""
     with fake_gpu(stand_in=stand_in) as device:
-        model = build_model(replace(SHAPES[shape], n_layers=N_LAYERS), device, torch.bfloat16)
+        model = build_model(cut(shape, N_LAYERS), device, torch.bfloat16)
         model._network.text_encoder = model._network.audio_encoder = None
         answers = {ON_CPU[0]: N_FRAMES, ON_CPU[1]: False, ON_CPU[2]: N_SLICES * N_FRAMES}
         tensors = [*model._network.parameters(), *model._network.buffers()]

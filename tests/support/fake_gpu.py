@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -31,13 +32,19 @@ _attend = F.scaled_dot_product_attention
 
 def resize(width: int, n_layers: int, n_heads: int) -> MusicGenShape:
     """musicgen-small's shape with another decoder."""
-    from dataclasses import replace
-
     return replace(SMALL, width=width, n_layers=n_layers, n_heads=n_heads, ffn_width=4 * width)
 
 
 SHAPES = {"small": SMALL, "medium": resize(1536, 48, 24), "large": resize(2048, 48, 32)}
 """The published sizes."""
+
+
+def cut(shape: str, n_layers: int) -> MusicGenShape:
+    """A published decoder's first layers, behind one layer of the text encoder and a codec of one stage.
+
+    Fake operators cost as much for a small tensor as for a large one, and the whole codec has most of the modules.
+    """
+    return replace(SHAPES[shape], n_layers=n_layers, text_layers=1, hop_ratios=(math.prod(SMALL.hop_ratios),))
 
 
 @contextmanager

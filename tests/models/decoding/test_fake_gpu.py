@@ -12,9 +12,10 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from support.fake_gpu import SHAPES, build_model, fake_gpu
+from support.fake_gpu import SHAPES, build_model, cut, fake_gpu
 from support.gpu_meter import Meter
 
+from benchmarks.random_model import MusicGenShape
 from lora_bench.models.decoding import decoder as decoding
 from lora_bench.models.decoding.decoder import Decoder
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
@@ -32,42 +33,44 @@ LAUNCHES_OF_STEP = 45
 
 
 @contextmanager
-def build(shape: str, dtype: torch.dtype = torch.bfloat16) -> Iterator[tuple[TransformersMusicGen, Meter]]:
+def build(shape: MusicGenShape) -> Iterator[tuple[TransformersMusicGen, Meter]]:
     with fake_gpu() as device, patch.object(decoding, "GraphRecorder", lambda _: None), torch.no_grad():
-        model = build_model(replace(SHAPES[shape], n_layers=N_LAYERS, text_layers=1), device, dtype)
+        model = build_model(shape, device, torch.bfloat16)
         network = model.network
         with Meter(device, [*network.parameters(), *network.buffers()]) as meter:
             yield model, meter
 
 
-@pytest.mark.parametrize("adapted", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_decoding_step_waits_for_nothing_and_launches_few_kernels(shape: str, adapted: bool) -> None:
-    with build(shape) as (model, meter):
-        if adapted:
-            model.inject_lora(LoraSpec(rank=16, targets="attention+ffn"), seed=0)
-        decoder = Decoder(model, GenerationSpec(batch_size=N_CLIPS))
-        decoder.read_prompt("calm music")
-        meter.reset()
-        steps = decoder._make_steps(N_CLIPS, N_FRAMES)
-        noise = torch.zeros(steps.sampling.n_positions, N_CLIPS, 4, dtype=torch.float64, device=model.device)
-        steps.begin(decoder._text, noise)
-        assert not meter.waits
-        held = meter.n_bytes
-        meter.reset()
-        steps.advance()
-        assert not meter.waits
-        assert not meter.uploads
-        assert not meter.mixed
-        of_layer = LAUNCHES_OF_LAYER + LAUNCHES_OF_ADAPTER * adapted
-        assert meter.launches <= LAUNCHES_OF_STEP + of_layer * N_LAYERS
-        width = SHAPES[shape].width
-        activations = 2 * N_CLIPS * 4 * width * 2 * 8 + N_CLIPS * 4 * 2048 * 8 * 6
-        assert meter.peak_bytes - held < activations
+def test_a_decoding_step_waits_for_nothing_and_launches_few_kernels(shape: str) -> None:
+    with build(cut(shape, N_LAYERS)) as (model, meter):
+        check_step(shape, model, meter, LAUNCHES_OF_LAYER)
+        model.inject_lora(LoraSpec(rank=16, targets="attention+ffn"), seed=0)
+        check_step(shape, model, meter, LAUNCHES_OF_LAYER + LAUNCHES_OF_ADAPTER)
+
+
+def check_step(shape: str, model: TransformersMusicGen, meter: Meter, launches_of_layer: int) -> None:
+    decoder = Decoder(model, GenerationSpec(batch_size=N_CLIPS))
+    decoder.read_prompt("calm music")
+    meter.reset()
+    steps = decoder._make_steps(N_CLIPS, N_FRAMES)
+    noise = torch.zeros(steps.sampling.n_positions, N_CLIPS, 4, dtype=torch.float64, device=model.device)
+    steps.begin(decoder._text, noise)
+    assert not meter.waits
+    held = meter.n_bytes
+    meter.reset()
+    steps.advance()
+    assert not meter.waits
+    assert not meter.uploads
+    assert not meter.mixed
+    assert meter.launches <= LAUNCHES_OF_STEP + launches_of_layer * N_LAYERS
+    width = SHAPES[shape].width
+    activations = 2 * N_CLIPS * 4 * width * 2 * 8 + N_CLIPS * 4 * 2048 * 8 * 6
+    assert meter.peak_bytes - held < activations
 
 
 def test_logits_are_not_rounded_to_halves() -> None:
-    with build("small") as (model, _):
+    with build(cut("small", N_LAYERS)) as (model, _):
         decoder = Decoder(model, GenerationSpec(batch_size=2))
         step = decoder._prepare_step(2)
         x = torch.zeros(2, SHAPES["small"].width, dtype=torch.bfloat16, device=model.device)
@@ -75,7 +78,7 @@ def test_logits_are_not_rounded_to_halves() -> None:
 
 
 def test_the_batch_fits_into_the_memory_that_it_was_chosen_for() -> None:
-    with build("small") as (model, meter):
+    with build(cut("small", N_LAYERS)) as (model, meter):
         decoder = Decoder(model, GenerationSpec())
         n_clips = decoder.choose_batch_size(N_FRAMES)
         before = meter.n_bytes
@@ -84,13 +87,13 @@ def test_the_batch_fits_into_the_memory_that_it_was_chosen_for() -> None:
         assert meter.n_bytes - before < decoding.MEMORY_FRAC * free
 
 
-@pytest.mark.parametrize("n_clips", [1, 16])
-def test_the_codec_decodes_on_one_device(n_clips: int) -> None:
+def test_the_codec_decodes_on_one_device() -> None:
     # not seen here: EnCodec reads the sizes of its kernels from buffers, a wait for each convolution on a GPU
-    with build("small") as (model, meter):
-        codes = torch.zeros(n_clips, 4, N_FRAMES, dtype=torch.int64, device=model.device)
-        meter.reset()
-        audio = model._decode_mono(codes)
-        assert audio.shape[-1] >= N_FRAMES * model.info.hop_samples
-        assert not meter.mixed
-        assert not meter.waits
+    with build(replace(SHAPES["small"], n_layers=1, text_layers=1)) as (model, meter):
+        for n_clips in (1, 16):
+            codes = torch.zeros(n_clips, 4, N_FRAMES, dtype=torch.int64, device=model.device)
+            meter.reset()
+            audio = model._decode_mono(codes)
+            assert audio.shape[-1] >= N_FRAMES * model.info.hop_samples
+            assert not meter.mixed
+            assert not meter.waits
