@@ -31,7 +31,7 @@ from lora_bench.spec.schema import GenerationSpec, LoraSpec, ModelSpec
 AddAdapter = Callable[[Any, LoraSpec], None]
 PROMPT = "a song with drums"
 SHAPES = {"mono": TINY, "stereo": TINY_STEREO}
-N_FRAMES = 40
+N_FRAMES = 20
 
 
 @pytest.fixture(scope="module", params=SHAPES)

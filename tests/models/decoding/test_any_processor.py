@@ -10,16 +10,22 @@ from pathlib import Path
 import pytest
 from support import TESTS
 
+NO_VECTORS = {"ATEN_CPU_CAPABILITY": "default"}
+SSE4 = {"MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "DNNL_MAX_CPU_ISA": "SSE41"}
 SETTINGS = {
-    "torch without vectors": {"ATEN_CPU_CAPABILITY": "default"},
+    "oldest": NO_VECTORS | SSE4,
     "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"},
-    "SSE4": {"MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "DNNL_MAX_CPU_ISA": "SSE41"},
+    "torch without vectors": NO_VECTORS,
+    "SSE4": SSE4,
     "any processor": {"MKL_CBWR": "COMPATIBLE"},
 }
+SLOW = ("torch without vectors", "SSE4", "any processor")
 KEPT = ("ATEN_", "MKL_", "DNNL_", "ONEDNN_")
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    "setting", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SETTINGS]
+)
 def test_a_clip_is_the_same_in_any_batch_under_any_instruction_set(tiny_folder: Path, setting: str) -> None:
     own = {name: value for name, value in os.environ.items() if not name.startswith(KEPT)}
     done = subprocess.run(
