@@ -9,7 +9,7 @@ from pathlib import Path
 from lora_bench.errors import UsageError
 from lora_bench.planning.plan import TrialPlan, read_plan
 from lora_bench.planning.run_folder import RunFolder
-from lora_bench.report.formatting import format_interval, format_value
+from lora_bench.report.formatting import format_interval, format_value, use_plain_signs
 from lora_bench.report.view import RunView, is_higher_better
 from lora_bench.results.gather import gather_results
 from lora_bench.results.records import ScoreRecord
@@ -121,7 +121,7 @@ def _find_best(view: RunView, trained: Sequence[TrialResult], metric: str | None
             f"it is chosen on {counts.get(trial.configuration, 0)} of {repeated.n_repeats} random halves of the "
             f"{repeated.n_tracks} tracks"
         )
-    return trial, "; ".join(parts).replace("\u00a0", " ")
+    return trial, use_plain_signs("; ".join(parts))
 
 
 def _describe_score(score: ScoreRecord | None) -> str:

@@ -12,6 +12,7 @@ from functools import cached_property
 
 from lora_bench.metrics.verdicts import Verdict
 from lora_bench.report.formatting import (
+    MINUS,
     clean_text,
     format_change,
     format_difference,
@@ -156,7 +157,7 @@ class Answer:
 
     def _say_move(self, rows: Sequence[AnswerRow], *, better: bool) -> str:
         first, n = rows[0], len(self.compared)
-        change = first.change.lstrip("+-\u2212")
+        change = first.change.lstrip(f"+{MINUS}")
         subject, where = ("the music", "the genre") if self.lower_is_better else ("clips", "their prompts")
         direction = f"{'closer to' if better else 'farther from'} {where}"
         if n == 1:

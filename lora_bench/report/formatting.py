@@ -11,7 +11,10 @@ from pydantic import JsonValue
 
 MAX_LABEL_WIDTH = 56
 MISSING = "\u2014"
+MINUS = "\u2212"
+"""Of numbers on the page and in plots; `use_plain_signs` turns it into a hyphen for markdown and terminals."""
 
+_MINUS_OF_NUMBER = re.compile(rf"{MINUS}(?=\d)")
 # Not allowed in XML and of no use in a report; tab and line breaks become spaces.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -54,7 +57,7 @@ def shorten(text: str, max_width: int = MAX_LABEL_WIDTH) -> str:
 
 def format_value(value: float, *, digits: int = 4) -> str:
     """Return a number with `digits` significant digits, as far as these are decimals."""
-    return _write_decimals(value, _count_decimals(value, digits))
+    return format_fixed(value, _count_decimals(value, digits))
 
 
 def format_with_error(value: float, error: float | None) -> str:
@@ -62,7 +65,7 @@ def format_with_error(value: float, error: float | None) -> str:
     if error is None:
         return format_value(value)
     decimals = _allow_decimals(error)
-    return f"{_write_decimals(value, decimals)}\u00a0±\u00a0{_write_decimals(error, decimals)}"
+    return f"{format_fixed(value, decimals)}\u00a0±\u00a0{format_fixed(error, decimals)}"
 
 
 def round_to_error(value: float, error: float | None) -> str:
@@ -75,7 +78,7 @@ def format_interval(low: float | None, high: float | None, *, signed: bool = Fal
     if low is None or high is None:
         return MISSING
     decimals = _allow_decimals((high - low) / 2.0 or low)
-    return "\u00a0to\u00a0".join(_write_decimals(end, decimals, signed=signed) for end in (low, high))
+    return "\u00a0to\u00a0".join(format_fixed(end, decimals, signed=signed) for end in (low, high))
 
 
 def add_interval(text: str, low: float | None, high: float | None, *, signed: bool = False) -> str:
@@ -85,16 +88,16 @@ def add_interval(text: str, low: float | None, high: float | None, *, signed: bo
 
 
 def format_difference(value: float, *, error: float | None = None) -> str:
-    """Return a value with its sign, rounded to what its standard error allows."""
-    decimals = _allow_decimals(error) if error else _count_decimals(value, 4)
-    return _write_decimals(value, decimals, signed=True)
+    """Return a value with its sign, rounded as its interval is, which reaches about two standard errors."""
+    decimals = _allow_decimals(2.0 * error) if error else _count_decimals(value, 4)
+    return format_fixed(value, decimals, signed=True)
 
 
 def format_change(share: float) -> str:
     """Return a share as a signed percentage: `−27 %`; one decimal below 10 %."""
     percent = 100.0 * share
     decimals = 0 if abs(percent) >= 9.95 else 1
-    return f"{percent:+.{decimals}f}\u00a0%".replace("-", "\u2212")
+    return f"{format_fixed(percent, decimals, signed=True)}\u00a0%"
 
 
 def format_percent(share: float) -> str:
@@ -104,7 +107,7 @@ def format_percent(share: float) -> str:
 
 def format_correlation(value: float) -> str:
     """Return a correlation with its sign and two decimals."""
-    return _write_decimals(value, 2, signed=True)
+    return format_fixed(value, 2, signed=True)
 
 
 def _allow_decimals(error: float) -> int:
@@ -118,9 +121,21 @@ def _count_decimals(value: float, digits: int) -> int:
     return digits - 1 if size < 1e-12 else min(12, max(0, digits - 1 - math.floor(math.log10(size))))
 
 
-def _write_decimals(value: float, decimals: int, *, signed: bool = False) -> str:
+def format_fixed(value: float, decimals: int, *, signed: bool = False) -> str:
+    """Return a number with this many decimals, and a plus sign if asked for; in powers of ten beyond 8 decimals."""
     sign = "+" if signed else ""
-    return f"{value:{sign}.{decimals}f}" if decimals <= 8 else f"{value:{sign}.2e}"
+    text = f"{value:{sign}.{decimals}f}" if decimals <= 8 else f"{value:{sign}.2e}"
+    return f"{MINUS}{text[1:]}" if text.startswith("-") else text
+
+
+def format_tick(value: float) -> str:
+    """Return a round number of an axis."""
+    return f"{value:g}".replace("-", MINUS)
+
+
+def use_plain_signs(text: str) -> str:
+    """Return text with hyphens for the minus signs of numbers, and plain blanks."""
+    return _MINUS_OF_NUMBER.sub("-", text).replace("\u00a0", " ")
 
 
 def format_probability(value: float | None) -> str:

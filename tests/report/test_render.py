@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -10,7 +11,15 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun, FakeTrial, contrast, zero_shot
+from support.fake_run import (
+    PLAIN_PROMPTS,
+    PROMPT_HTML,
+    PROMPT_KOREAN,
+    FakeRun,
+    FakeTrial,
+    contrast,
+    zero_shot,
+)
 from support.light_imports import REFUSE_HEAVY
 
 from lora_bench.errors import StoreError
@@ -172,7 +181,7 @@ def test_values_are_rounded_to_what_their_error_allows() -> None:
     assert format_with_error(0.002, 0.0000174).replace("\xa0", " ") == "0.002000 ± 0.000017"
     assert format_with_error(0.5, 0.0) == "0.5000\xa0±\xa00.0000"
     assert format_with_error(0.5, None) == "0.5000"
-    assert format_interval(-0.0001, 0.2, signed=True) == "-0.00\xa0to\xa0+0.20"
+    assert format_interval(-0.0001, 0.2, signed=True) == "\u22120.00\xa0to\xa0+0.20"
     assert format_interval(1.0, 1.0) == "1.0\xa0to\xa01.0"
 
 
@@ -186,3 +195,27 @@ def test_ticks_are_round_and_inside_the_range() -> None:
     assert nice_ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert nice_ticks(3.0, 3.0) == [3.0]
     assert all(-7.3 <= tick <= 11.1 for tick in nice_ticks(-7.3, 11.1))
+
+
+def test_minus_is_one_sign_on_the_page_and_a_hyphen_in_text_files(tmp_path: Path) -> None:
+    trials = [FakeTrial("r4"), FakeTrial("r8")]
+    told = [
+        contrast(trial, metric, prompt, verdict, delta=-0.4)
+        for trial in trials
+        for metric in ("mfcc20", "encodec")
+        for prompt, verdict in ((None, "better"), (PLAIN_PROMPTS[0], None))
+    ]
+    run = FakeRun(trials=[zero_shot(), *trials], metrics=["mfcc20", "encodec"], contrasts=told)
+    render_report(run.write(tmp_path / "runs"), tmp_path / "reports")
+    files = read_all(tmp_path / "reports" / "invented")
+    page = re.sub(
+        r"<(style|script)>.*?</\1>|<pre>.*?</pre>", "", files["report.html"].decode(), flags=re.DOTALL
+    )
+    numbers = re.findall(
+        r'[>"( :]([-\u2212]\d[\d.]*)', re.sub(r'(x|y|data-order|points|viewBox)\w*="[^"]*"', "", page)
+    )
+    assert len(numbers) > 20
+    assert {number[0] for number in numbers} == {"\u2212"}
+    for name in ("report.md", "details.md", "results.csv", "results.json"):
+        assert "\u2212" not in files[name].decode(), name
+    assert "| -36 % | -0.50 to -0.30 |" in files["report.md"].decode()

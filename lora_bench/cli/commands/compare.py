@@ -22,7 +22,7 @@ from lora_bench.comparison.side_by_side import (
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.report.cells import DESCRIPTIVE
-from lora_bench.report.formatting import format_difference, format_interval, format_value
+from lora_bench.report.formatting import format_difference, format_interval, format_value, use_plain_signs
 from lora_bench.results.gather import gather_results
 from lora_bench.results.reading import read_results_file
 from lora_bench.results.run_records import RunResults
@@ -164,14 +164,14 @@ def _format_cells(cells: Sequence[CellPair]) -> str:
 
 def _format_difference(cell: CellPair) -> list[str]:
     if cell.test is None:
-        return ["-" if cell.delta is None else format_difference(cell.delta), "-", "-"]
-    interval = format_interval(cell.test.ci_low, cell.test.ci_high, signed=True).replace("\u00a0", " ")
+        return ["-" if cell.delta is None else use_plain_signs(format_difference(cell.delta)), "-", "-"]
+    interval = format_interval(cell.test.ci_low, cell.test.ci_high, signed=True)
     change = format_difference(cell.test.delta, error=cell.test.se)
-    return [change, interval, cell.test.verdict or DESCRIPTIVE]
+    return [use_plain_signs(change), use_plain_signs(interval), cell.test.verdict or DESCRIPTIVE]
 
 
 def _format_value(value: float | None) -> str:
-    return "-" if value is None else format_value(value)
+    return "-" if value is None else use_plain_signs(format_value(value))
 
 
 def _conclude(cells: Sequence[CellPair]) -> list[str]:
@@ -181,9 +181,9 @@ def _conclude(cells: Sequence[CellPair]) -> list[str]:
         test = cell.test
         if test is not None and test.verdict is not None and cell.prompt is None:
             change = format_difference(test.delta, error=test.se)
-            interval = format_interval(test.ci_low, test.ci_high, signed=True).replace("\u00a0", " ")
+            interval = format_interval(test.ci_low, test.ci_high, signed=True)
             parts.append(f"{cell.trial}: B is {test.verdict} on {cell.metric} ({change}, 95 % {interval})")
-    return parts[:MAX_CHANGES]
+    return [use_plain_signs(part) for part in parts[:MAX_CHANGES]]
 
 
 def _list_taken(row: Taken) -> Mapping[str, object]:

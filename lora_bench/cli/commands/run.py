@@ -87,15 +87,16 @@ def execute(options: Options) -> int:
 def print_answer(run_folder: Path) -> None:
     """Print the headline and a row per configuration, as the report has them; nothing before there is an answer."""
     from lora_bench.report.answer import Answer
+    from lora_bench.report.formatting import use_plain_signs
     from lora_bench.report.sections.answer import build_answer_table
     from lora_bench.report.view import RunView
     from lora_bench.report.writers.document import write_plain
 
     answer = Answer(RunView(read_results_file(RunFolder(run_folder).results), run_folder))
     if answer.compared:
-        print(answer.headline)
+        print(use_plain_signs(answer.headline))
         table = build_answer_table(answer)
-        rows = [[write_plain(cell.text) for cell in row] for row in table.rows]
+        rows = [[use_plain_signs(write_plain(cell.text)) for cell in row] for row in table.rows]
         numeric = [place for place, column in enumerate(table.columns) if column.is_numeric]
         print(format_table([write_plain(column.header) for column in table.columns], rows, right=numeric))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lora_bench.report.answer import Answer
-from lora_bench.report.formatting import add_interval, format_difference, shorten
+from lora_bench.report.formatting import add_interval, format_difference, format_tick, shorten
 from lora_bench.report.plots.scores import LEFT, MAX_SERIES, RIGHT, WIDTH, count_legend_rows, draw_legend
 from lora_bench.report.writers.document import Figure
 from lora_bench.report.writers.svg import SERIES_COLOURS, Canvas, nice_ticks, scale
@@ -50,7 +50,7 @@ def draw_forest(answer: Answer) -> Figure | None:
         canvas.band((place(-margin), top, place(margin) - place(-margin), bottom - top))
     for tick in nice_ticks(*span):
         canvas.line((place(tick), top, place(tick), bottom), kind="lb-grid")
-        canvas.text(place(tick), bottom + 15, f"{tick:g}", anchor="middle", kind="lb-soft")
+        canvas.text(place(tick), bottom + 15, format_tick(tick), anchor="middle", kind="lb-soft")
     canvas.line((place(0.0), top, place(0.0), bottom), kind="lb-floor")
     better, worse = ("closer to the genre", "farther") if answer.lower_is_better else ("worse", "better")
     canvas.text(LEFT, bottom + 34, f"\u2190 {better}", kind="lb-soft")

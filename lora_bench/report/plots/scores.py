@@ -9,7 +9,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from lora_bench.report.formatting import format_value, shorten
+from lora_bench.report.formatting import format_tick, format_value, shorten
 from lora_bench.report.view import CellValue, Configuration, RunView, is_higher_better, name_floor
 from lora_bench.report.writers.document import Figure
 from lora_bench.report.writers.svg import SERIES_COLOURS, Canvas, nice_ticks, scale
@@ -102,7 +102,7 @@ def _draw_groups(
     for tick in nice_ticks(*span):
         x = scale(tick, span, (LEFT, RIGHT))
         canvas.line((x, top, x, bottom), kind="lb-grid")
-        canvas.text(x, bottom + 15, f"{tick:g}", anchor="middle", kind="lb-soft")
+        canvas.text(x, bottom + 15, format_tick(tick), anchor="middle", kind="lb-soft")
     canvas.text((LEFT + RIGHT) / 2, bottom + 28, metric, anchor="middle", kind="lb-soft")
     for _, value in floors:
         x = scale(value, span, (LEFT, RIGHT))
@@ -215,10 +215,10 @@ def _draw_axes(
     for tick in nice_ticks(*span):
         y = scale(tick, span, (bottom, top))
         canvas.line((64.0, y, RIGHT, y), kind="lb-grid")
-        canvas.text(58.0, y + 4, f"{tick:g}", anchor="end", kind="lb-soft")
+        canvas.text(58.0, y + 4, format_tick(tick), anchor="end", kind="lb-soft")
     for tick in nice_ticks(*steps):
         x = scale(tick, steps, (64.0, RIGHT))
-        canvas.text(x, bottom + 16, f"{tick:g}", anchor="middle", kind="lb-soft")
+        canvas.text(x, bottom + 16, format_tick(tick), anchor="middle", kind="lb-soft")
     canvas.text((64.0 + RIGHT) / 2, bottom + 34, "step", anchor="middle", kind="lb-soft")
 
 

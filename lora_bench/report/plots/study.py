@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from lora_bench.report.formatting import clean_text, format_difference, format_value, shorten
+from lora_bench.report.formatting import clean_text, format_difference, format_tick, format_value, shorten
 from lora_bench.report.view import RunView, arrow
 from lora_bench.report.writers.document import Figure
 from lora_bench.report.writers.svg import SERIES_COLOURS, Canvas, nice_ticks, scale
@@ -66,7 +66,7 @@ def draw_effects(study: MetricStudy, slug: str) -> Figure:
     for tick in nice_ticks(*span):
         x = scale(tick, span, (left, RIGHT))
         canvas.line((x, 14.0, x, bottom), kind="lb-grid")
-        canvas.text(x, bottom + 15, f"{tick:g}", anchor="middle", kind="lb-soft")
+        canvas.text(x, bottom + 15, format_tick(tick), anchor="middle", kind="lb-soft")
     zero = scale(0.0, span, (left, RIGHT))
     canvas.line((zero, 14.0, zero, bottom), kind="lb-floor")
     canvas.text((left + RIGHT) / 2, bottom + 30, f"effect on {study.metric}", anchor="middle", kind="lb-soft")
@@ -82,7 +82,7 @@ def draw_effects(study: MetricStudy, slug: str) -> Figure:
                 ends = [scale(edge, span, (left, RIGHT)) for edge in (level.ci_low, level.ci_high)]
                 canvas.stroke((ends[0], y + 6, ends[1], y + 6), colour)
             effect = level.effect or 0.0
-            hint = f"{field} {level.label}: {format_difference(effect)}"
+            hint = f"{field} {level.label}: {format_difference(effect, error=level.se)}"
             canvas.dot(scale(effect, span, (left, RIGHT)), y + 6, colour, hint=clean_text(hint))
             y += 18.0
     caption = (
@@ -182,7 +182,7 @@ def draw_front(study: MetricStudy, front: ParetoFront, slug: str) -> Figure:
     for tick in nice_ticks(*span):
         y = scale(tick, span, (bottom, top))
         canvas.line((MARGIN_LEFT, y, RIGHT, y), kind="lb-grid")
-        canvas.text(MARGIN_LEFT - 6, y + 4, f"{tick:g}", anchor="end", kind="lb-soft")
+        canvas.text(MARGIN_LEFT - 6, y + 4, format_tick(tick), anchor="end", kind="lb-soft")
     for cost, label in _cost_ticks(across, is_log):
         canvas.text(
             scale(cost, across, (MARGIN_LEFT, RIGHT)), bottom + 16, label, anchor="middle", kind="lb-soft"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 from lora_bench.report.cells import number_cell, number_columns, prompt_cell, text_columns
@@ -10,6 +11,7 @@ from lora_bench.report.formatting import (
     MISSING,
     add_interval,
     clean_text,
+    format_fixed,
     write_setting,
 )
 from lora_bench.report.view import RunView
@@ -35,7 +37,7 @@ _COPIES = {
 _KINDS = {True: "off-genre", False: "genre's own", None: "unknown"}
 Measured = TypeVar("Measured", GuardRecord, ControlRecord)
 
-_brief = "{:.3f}".format  # guards and shifts are read for their size only
+_brief = partial(format_fixed, decimals=3)  # guards and shifts are read for their size only
 
 
 def build_guards(view: RunView) -> Iterator[Block]:
@@ -218,7 +220,7 @@ def _change_cell(change: float | None, low: float | None, high: float | None) ->
 
 
 def _write_change(change: float, low: float | None, high: float | None) -> str:
-    return add_interval(f"{change:+.3f}", low, high, signed=True)
+    return add_interval(format_fixed(change, 3, signed=True), low, high, signed=True)
 
 
 def _build_contrast(view: RunView, records: Sequence[ControlRecord]) -> Iterator[Block]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from lora_bench.metrics.verdicts import ALPHA
 from lora_bench.report.cells import (
@@ -175,7 +176,7 @@ def _level_row(field: str, level: LevelEffect, place: int) -> tuple[Cell, ...]:
         Cell(field),
         Cell(clean_text(level.label), order=float(place)),
         number_cell(level.mean),
-        number_cell(level.effect, format_difference),
+        number_cell(level.effect, partial(format_difference, error=level.se)),
         interval_cell(level.ci_low, level.ci_high),
         number_cell(level.n_trials, format_count),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from lora_bench.report.formatting import clean_text, drop_control_characters
+from lora_bench.report.formatting import clean_text, drop_control_characters, use_plain_signs
 from lora_bench.report.writers.document import (
     Bar,
     Block,
@@ -44,7 +44,7 @@ def write_markdown(blocks: Iterable[Block]) -> str:
 
 def escape_markdown(text: str) -> str:
     """Escape text so that it shows as it is anywhere in a line."""
-    escaped = _SPECIAL.sub(r"\\\1", clean_text(text).replace("&", "&amp;"))
+    escaped = _SPECIAL.sub(r"\\\1", clean_text(use_plain_signs(text)).replace("&", "&amp;"))
     return escaped.replace("\\<", "&lt;").replace("\\>", "&gt;")
 
 

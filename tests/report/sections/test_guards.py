@@ -101,8 +101,8 @@ def test_the_baselines_contrasts_neither_replace_nor_join_those_with_zero_shot(t
     ]
     text = render(FakeRun(trials=[zero_shot(), TUNED, other]), tmp_path, contrasts={"contrasts": told})
     zero_part, _, baseline_part = text.partition("mfcc20: each configuration less zero-shot")
-    assert find_row(zero_part, "r8", "**all prompts**")[2] == "-0.400"
-    assert find_row(baseline_part, "r8", "**all prompts**")[2] == "+0.750"
+    assert find_row(zero_part, "r8", "**all prompts**")[2] == "-0.40"
+    assert find_row(baseline_part, "r8", "**all prompts**")[2] == "+0.75"
     assert "| worse |" not in zero_part
 
 
@@ -116,5 +116,5 @@ def test_a_contrast_has_the_number_of_its_seeds_and_one_that_is_not_primary_is_d
     ]
     text = render(FakeRun(trials=[zero_shot(), TUNED]), tmp_path, contrasts={"contrasts": told})
     row = find_row(text, "r4", "**all prompts**")
-    assert (row[2], row[4], row[5], row[6]) == ("-0.400", "0.140", "3", "better")
+    assert (row[2], row[4], row[5], row[6]) == ("-0.40", "0.140", "3", "better")
     assert find_row(text, "r4", "invented waltz")[6] == "descriptive"

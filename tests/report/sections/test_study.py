@@ -8,7 +8,7 @@ from pathlib import Path
 from support.fake_run import FakeRun, FakeTrial, write_json, zero_shot
 
 from lora_bench.report import render_report
-from lora_bench.report.formatting import format_difference, format_value
+from lora_bench.report.formatting import format_difference, format_value, use_plain_signs
 from lora_bench.results.reading import read_results_file
 from lora_bench.results.run_records import RunResults
 from lora_bench.store import read_json
@@ -61,7 +61,7 @@ def test_a_grid_with_seeds_gets_a_section_with_effects_and_costs(tmp_path: Path)
         assert level.mean is not None
         assert level.effect is not None
         assert format_value(level.mean) in text
-        assert format_difference(level.effect) in text
+        assert use_plain_signs(format_difference(level.effect, error=level.se)) in text
     assert "Main effect of each axis" in text
     assert metric.best is not None
     assert f"Best configuration: **{metric.best.configuration}**" in text

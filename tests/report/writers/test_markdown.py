@@ -153,10 +153,10 @@ def test_verdicts_stand_in_the_headline_the_answer_and_the_table_of_differences(
         "parameters",
         "minutes",
     ]
-    assert answer[1][:4] == ["**r4**", "better", "−36 %", "-0.50 to -0.30"]
+    assert answer[1][:4] == ["**r4**", "better", "-36 %", "-0.50 to -0.30"]
     differences = text.split("## mfcc20 ↓, primary")[1]
-    assert "| r4 | invented march | -0.400 | -0.50 to -0.30 | 0.140 | 1 | better |" in differences
-    assert "| r4 | invented waltz | -0.400 | -0.50 to -0.30 | 0.140 | 1 | inconclusive |" in differences
+    assert "| r4 | invented march | -0.40 | -0.50 to -0.30 | 0.140 | 1 | better |" in differences
+    assert "| r4 | invented waltz | -0.40 | -0.50 to -0.30 | 0.140 | 1 | inconclusive |" in differences
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_verdicts_stand_in_the_headline_the_answer_and_the_table_of_differences(
         (
             "ii",
             (-0.11, 0.1),
-            "Whether fine-tuning helps is not settled: the best change is −10 %, and this design finds 13 % and more.",
+            "Whether fine-tuning helps is not settled: the best change is -10 %, and this design finds 13 % and more.",
         ),
     ],
 )
