@@ -19,6 +19,7 @@ from lora_bench.report.formatting import (
 )
 from lora_bench.report.view import Configuration, RunView, is_higher_better
 from lora_bench.results.records import Contrast
+from lora_bench.results.run_records import RESULTS_SCHEMA
 
 CHOSEN = "the best on the selection tracks"
 
@@ -133,6 +134,8 @@ class Answer:
         view = self.view
         if not view.fine_tuned or view.zero_shot is None:
             return "There is nothing to compare zero-shot with."
+        if not self.compared and view.results.schema_version < RESULTS_SCHEMA:
+            return "These results are of an earlier version, without today's verdicts; run the spec again to get them."
         if not self.compared:
             return "No fine-tuned configuration was compared with zero-shot, so the effect of fine-tuning is unknown."
         groups = {verdict: [r for r in self.compared if r.verdict == verdict] for verdict in Verdict}
@@ -171,8 +174,9 @@ class Answer:
         if row.retention is None:
             return ""
         if row.retention > 0.995:
-            return "; prompts outside it did not move"
-        return f"; prompts outside it moved {format_change(1.0 - row.retention).lstrip('+')} of the way, too"
+            return "; clips of off-genre prompts did not move"
+        moved = format_change(1.0 - row.retention).lstrip("+")
+        return f"; clips of off-genre prompts moved {moved} of the way, too"
 
     def _make_row(self, item: Configuration) -> AnswerRow:
         contrast = self.view.contrast(item.name, self.metric, None)
@@ -213,6 +217,8 @@ class Answer:
                 return clean_text(unscored[0] if side is item else f"{side.name}: {unscored[0]}")
         if base is None:
             return "zero-shot was not run"
+        if self.view.results.schema_version < RESULTS_SCHEMA:
+            return "results of an earlier version; run the spec again"
         missing = (
             each.reason
             for each in self.view.results.missing_contrasts

@@ -6,7 +6,7 @@ import math
 
 from lora_bench.metrics.verdicts import Verdict
 from lora_bench.report.answer import Answer
-from lora_bench.report.formatting import count_noun, join_words, round_to_error
+from lora_bench.report.formatting import count_noun, format_with_error, join_words
 from lora_bench.report.view import name_floor
 from lora_bench.results.settings import read_section
 
@@ -21,7 +21,7 @@ def describe_lacks(answer: Answer) -> str:
         if row.lacking:
             named.setdefault(row.lacking, []).append(row.configuration.name)
     parts = [
-        f"{join_words(names[:MAX_NAMED])}{f' and {len(names) - MAX_NAMED} more' * (len(names) > MAX_NAMED)} "
+        f"{join_words([*names[:MAX_NAMED], *[f'{len(names) - MAX_NAMED} more'] * (len(names) > MAX_NAMED)])} "
         f"({reason.rstrip('.')})"
         for reason, names in list(named.items())[:MAX_NAMED]
     ]
@@ -35,12 +35,12 @@ def describe_levels(answer: Answer) -> str:
     is_corrected = view.is_corrected(metric)
     cells = [(item.name, view.cell(item, metric, None)) for item in view.bases[:MAX_LEVELS]]
     parts = [
-        f"{name} {round_to_error(value, cell.spread)}"
+        f"{name} {format_with_error(value, cell.spread)}"
         for name, cell in cells
         if (value := view.value(cell, metric)) is not None
     ]
     parts += [
-        f"{name_floor(item)} {round_to_error(item.best_value if is_corrected else item.value, item.se)}"
+        f"{name_floor(item)} {format_with_error(item.best_value if is_corrected else item.value, item.se)}"
         for item in view.floors(metric)[:MAX_LEVELS]
     ]
     if not parts:
@@ -48,7 +48,8 @@ def describe_levels(answer: Answer) -> str:
     counts = {*view.clip_counts(metric, None), *(floor.n_generated for floor in view.floors(metric))}
     estimate = ", corrected for the bias of finite samples" if is_corrected else ""
     caveat = "; a distance of fewer clips is larger" if not is_corrected and len(counts) > 1 else ""
-    return f"Levels of {metric}{estimate}: {', '.join(parts)}{caveat}."
+    errors = " (\u00b1 standard error)" if any("\u00b1" in part for part in parts) else ""
+    return f"Levels of {metric}{estimate}{errors}: {', '.join(parts)}{caveat}."
 
 
 def describe_design(answer: Answer) -> str:

@@ -218,4 +218,4 @@ def test_minus_is_one_sign_on_the_page_and_a_hyphen_in_text_files(tmp_path: Path
     assert {number[0] for number in numbers} == {"\u2212"}
     for name in ("report.md", "details.md", "results.csv", "results.json"):
         assert "\u2212" not in files[name].decode(), name
-    assert "| -36 % | -0.50 to -0.30 |" in files["report.md"].decode()
+    assert "| -36 % | -0.40 (-0.50 to -0.30) |" in files["report.md"].decode()

@@ -95,15 +95,15 @@ def _draw_groups(
     top = 14.0 + 20.0 * legend_rows
     words = ", ".join(f"{name} {format_value(value)}" for name, value in floors)
     floor_lines = textwrap.wrap(f"dashed: reference levels ({words})", MAX_LINE_CHARS) if floors else []
-    height = top + sum(26.0 + 16.0 * len(cells) for _, cells in groups) + 34.0 + 16.0 * len(floor_lines)
+    height = top + sum(26.0 + 16.0 * len(cells) for _, cells in groups) + 38.0 + 16.0 * len(floor_lines)
     canvas = Canvas(WIDTH, height, f"{metric} per prompt and configuration")
     draw_legend(canvas, colours)
-    bottom = height - 30.0
+    bottom = height - 34.0
     for tick in nice_ticks(*span):
         x = scale(tick, span, (LEFT, RIGHT))
         canvas.line((x, top, x, bottom), kind="lb-grid")
         canvas.text(x, bottom + 15, format_tick(tick), anchor="middle", kind="lb-soft")
-    canvas.text((LEFT + RIGHT) / 2, bottom + 28, metric, anchor="middle", kind="lb-soft")
+    canvas.text((LEFT + RIGHT) / 2, bottom + 31, metric, anchor="middle", kind="lb-soft")
     for _, value in floors:
         x = scale(value, span, (LEFT, RIGHT))
         canvas.line((x, top, x, bottom - 16 * len(floor_lines)), kind="lb-floor")

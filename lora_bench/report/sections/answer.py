@@ -9,8 +9,16 @@ from lora_bench.report.answer import Answer, AnswerRow
 from lora_bench.report.answer_lines import advise, describe_design, describe_lacks, describe_levels
 from lora_bench.report.audio.choose_clips import Heard
 from lora_bench.report.cells import tone_of
-from lora_bench.report.formatting import MISSING, format_change, format_count, format_interval
+from lora_bench.report.formatting import (
+    MISSING,
+    format_change,
+    format_count,
+    format_difference,
+    format_interval,
+    format_with_error,
+)
 from lora_bench.report.sections.warnings import write_warnings
+from lora_bench.report.view import arrow
 from lora_bench.report.writers.document import (
     Bar,
     Block,
@@ -56,15 +64,22 @@ def build_answer_table(answer: Answer) -> Table:
             found = row.contrast.delta, row.contrast.ci_low, row.contrast.ci_high, row.contrast.margin
             edges += [edge for edge in found if edge is not None]
     reach = max(abs(edge) for edge in edges) * 1.05 or 1.0
+    is_relative = any(row.share is not None for row in answer.rows)
     has_retention = any(row.retention is not None for row in answer.rows)
     has_copies = any(row.n_copies is not None for row in answer.rows)
     has_bases = len(answer.view.bases) > 1
+    has_changes = bool(answer.compared)
+    change = (
+        Column("change"),
+        Column(
+            "difference (95 % interval)" if is_relative else "95 % interval of the change", is_numeric=False
+        ),
+    )
     columns = (
         Column("configuration", is_numeric=False),
         *[Column("against", is_numeric=False)] * has_bases,
         Column("verdict", is_numeric=False),
-        Column("change"),
-        Column("95 % interval of the change", is_numeric=False),
+        *(change if has_changes else [Column(f"{answer.metric} {arrow(answer.metric)}")]),
         *[Column("off-genre retention")] * has_retention,
         *[Column("copies")] * has_copies,
         Column("parameters"),
@@ -74,14 +89,20 @@ def build_answer_table(answer: Answer) -> Table:
         (
             Cell((Strong(row.configuration.name),)),
             *[Cell(_name_base(answer, row))] * has_bases,
-            *_write_row(row, reach, has_retention=has_retention, has_copies=has_copies),
+            Cell((Chip(row.verdict, tone_of(row.verdict)),), hint=_hint(row)),
+            *(_write_change(row, reach) if has_changes else [_write_level(answer, row)]),
+            *_write_facts(row, has_retention=has_retention, has_copies=has_copies),
         )
         for row in shown
     )
     order = "; the best on the selection tracks first" if answer.has_selection else ""
     against = "zero-shot" if len(answer.view.bases) < 2 else "zero-shot with the same settings"
     left_out = f"; the best {MAX_ROWS} of {len(answer.rows)}" if len(answer.rows) > MAX_ROWS else ""
-    caption = f"Change of {answer.metric} over {answer.view.pooled}, against {against}{order}{left_out}"
+    unit = ", as a share of the zero-shot level and as a difference" if is_relative else ""
+    about = f"Change of {answer.metric} over {answer.view.pooled}, against {against}{unit}"
+    if not has_changes:
+        about = f"{answer.metric} over {answer.view.pooled}"
+    caption = f"{about}{order}{left_out}"
     return Table(caption, columns, rows)
 
 
@@ -90,27 +111,41 @@ def _name_base(answer: Answer, row: AnswerRow) -> str:
     return MISSING if base is None else base.name
 
 
-def _write_row(row: AnswerRow, reach: float, *, has_retention: bool, has_copies: bool) -> tuple[Cell, ...]:
+def _hint(row: AnswerRow) -> str | None:
+    return f"detectable: {row.detectable}" if row.verdict == Verdict.INCONCLUSIVE else row.lacking or None
+
+
+def _write_change(row: AnswerRow, reach: float) -> tuple[Cell, Cell]:
+    """Return the change, and its interval as a drawing and in words."""
     contrast = row.contrast
+    if contrast is None:
+        return Cell(MISSING, hint=_hint(row)), Cell(MISSING, tone="missing")
     tone = tone_of(row.verdict)
-    bar = Cell(MISSING, tone="missing")
-    if contrast is not None and contrast.ci_low is not None and contrast.ci_high is not None:
-        text = format_interval(contrast.ci_low, contrast.ci_high, signed=True)
-        ends = contrast.ci_low, contrast.delta, contrast.ci_high
-        bar = Cell((Bar(text, ends, (-reach, reach), contrast.margin, tone),), order=contrast.delta)
-    hint = f"detectable: {row.detectable}" if row.verdict == Verdict.INCONCLUSIVE else row.lacking or None
+    change = Cell(row.change, order=contrast.delta, tone=tone, hint=_hint(row))
+    if contrast.ci_low is None or contrast.ci_high is None:
+        return change, Cell(MISSING, tone="missing")
+    text = format_interval(contrast.ci_low, contrast.ci_high, signed=True)
+    if row.share is not None:  # the change stands as a share of the zero-shot level
+        text = f"{format_difference(contrast.delta, error=contrast.se)} ({text})"
+    ends = contrast.ci_low, contrast.delta, contrast.ci_high
+    return change, Cell((Bar(text, ends, (-reach, reach), contrast.margin, tone),), order=contrast.delta)
+
+
+def _write_level(answer: Answer, row: AnswerRow) -> Cell:
+    """Return the value itself, where nothing was compared with zero-shot."""
+    value = answer.level(row.configuration)
+    if value is None:
+        return Cell(MISSING, hint=_hint(row), tone="missing")
+    cell = answer.view.cell(row.configuration, answer.metric, None)
+    return Cell(format_with_error(value, cell.spread), order=value)
+
+
+def _write_facts(row: AnswerRow, *, has_retention: bool, has_copies: bool) -> tuple[Cell, ...]:
+    """Return what a configuration costs besides."""
+    kept = MISSING if row.retention is None else format_change(row.retention).lstrip("+")
     copies = MISSING if row.n_copies is None else f"{row.n_copies} of {row.n_clips:,}"
     return (
-        Cell((Chip(row.verdict, tone),), hint=hint),
-        Cell(row.change or MISSING, order=None if contrast is None else contrast.delta, tone=tone, hint=hint),
-        bar,
-        *[
-            Cell(
-                MISSING if row.retention is None else format_change(row.retention).lstrip("+"),
-                order=row.retention,
-            )
-        ]
-        * has_retention,
+        *[Cell(kept, order=row.retention)] * has_retention,
         *[Cell(copies, order=row.n_copies)] * has_copies,
         Cell(format_count(row.params), order=row.params),
         Cell(MISSING if row.total_s is None else f"{row.total_s / 60:.1f}", order=row.total_s),
@@ -131,5 +166,6 @@ def _choose_pair(answer: Answer, heard: Heard) -> Listening | None:
     )
     for row, pair in found:
         if all(clip is not None and clip.sound for clip in pair):
-            return Listening(row.title, row.hint, tuple(clip for clip in pair if clip is not None))
+            title = f"{row.title} \u00b7 clip {row.index} of both, from the same noise"
+            return Listening(title, row.hint, tuple(clip for clip in pair if clip is not None))
     return None

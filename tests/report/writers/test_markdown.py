@@ -149,11 +149,11 @@ def test_verdicts_stand_in_the_headline_the_answer_and_the_table_of_differences(
         "configuration",
         "verdict",
         "change",
-        "95 % interval of the change",
+        "difference (95 % interval)",
         "parameters",
         "minutes",
     ]
-    assert answer[1][:4] == ["**r4**", "better", "-36 %", "-0.50 to -0.30"]
+    assert answer[1][:4] == ["**r4**", "better", "-36 %", "-0.40 (-0.50 to -0.30)"]
     differences = text.split("## mfcc20 ↓, primary")[1]
     assert "| r4 | invented march | -0.40 | -0.50 to -0.30 | 0.140 | 1 | better |" in differences
     assert "| r4 | invented waltz | -0.40 | -0.50 to -0.30 | 0.140 | 1 | inconclusive |" in differences
