@@ -120,6 +120,12 @@ class RunView:
         return [item for item in self.configurations if not item.is_zero_shot]
 
     @cached_property
+    def adapter_kinds(self) -> dict[str, str]:
+        """Kind of adapter by configuration; empty if all have the same."""
+        kinds = {item.name: str((item.trials[0].lora or {}).get("kind", "lora")) for item in self.fine_tuned}
+        return kinds if len(set(kinds.values())) > 1 else {}
+
+    @cached_property
     def zero_shot(self) -> Configuration | None:
         """The (first) base model's column."""
         return next(iter(self.bases), None)

@@ -1,24 +1,21 @@
-"""Plots of a study: main effects with intervals, heat maps of two axes, quality against cost."""
+"""Plots of a study: main effects with intervals, heat maps of two axes; `front.py` draws quality against cost."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from lora_bench.report.formatting import clean_text, format_difference, format_tick, format_value, shorten
+from lora_bench.report.plots.front import draw_front, list_points
 from lora_bench.report.view import RunView, arrow
 from lora_bench.report.writers.document import Figure
 from lora_bench.report.writers.svg import SERIES_COLOURS, Canvas, nice_ticks, scale
-from lora_bench.study import MetricStudy, ParetoFront, Study, analyse_study
-from lora_bench.study.records import COSTS, Interaction, Point
+from lora_bench.study import MetricStudy, Study, analyse_study
+from lora_bench.study.records import Interaction
 
 WIDTH = 760.0
 LEFT, RIGHT = 24.0, 736.0
 MAX_METRICS = 6
 MAX_LEVELS = 40
-MAX_LABELS = 8
-MAX_POINTS = 400
-MARGIN_LEFT = 84.0
 # Pale to dark with falling lightness (ColorBrewer's single-hue blues): reads in grey, and on either background.
 _SHADES = ((239, 243, 255), (189, 215, 231), (107, 174, 214), (49, 130, 189), (8, 81, 156))
 
@@ -27,11 +24,19 @@ def build_study_plots(view: RunView, limit_to: str | None) -> Iterator[Figure]:
     """Yield figures of one metric (None: of all); nothing if the run is no study."""
     study = analyse_study(view.results)
     if study is not None:
-        yield from draw_study(study, limit_to)
+        yield from draw_study(study, limit_to, view.adapter_kinds)
 
 
-def draw_study(study: Study, limit_to: str | None = None) -> Iterator[Figure]:
-    """Yield main effects and heat maps where there are axes, quality against cost where there are three points."""
+def draw_study(
+    study: Study, limit_to: str | None = None, kinds: Mapping[str, str] | None = None
+) -> Iterator[Figure]:
+    """Yield main effects and heat maps where there are axes, quality against cost where there are three points.
+
+    Args:
+        study: the analysis.
+        limit_to: a metric; None draws all.
+        kinds: kind of adapter by configuration, if there are several.
+    """
     for place, metric in enumerate(study.metrics[:MAX_METRICS], start=1):
         if limit_to is not None and metric.metric != limit_to:
             continue
@@ -41,8 +46,9 @@ def draw_study(study: Study, limit_to: str | None = None) -> Iterator[Figure]:
             if _can_be_drawn(interaction):
                 yield draw_heat_map(metric, interaction, f"study-{place}-heat-map-{number}")
         for front in metric.fronts:
-            if study.axes and len(_points_with(metric, front)) >= 3:
-                yield draw_front(metric, front, f"study-{place}-cost-{front.cost.replace('_', '-')}")
+            if (study.axes or kinds) and len(list_points(metric, front)) >= 3:
+                slug = f"study-{place}-cost-{front.cost.replace('_', '-')}"
+                yield draw_front(metric, front, slug, kinds or {})
 
 
 def draw_effects(study: MetricStudy, slug: str) -> Figure:
@@ -152,75 +158,3 @@ def _shade(share: float) -> str:
         round(a + (b - a) * (at - index)) for a, b in zip(_SHADES[index], _SHADES[index + 1], strict=True)
     )
     return "#" + "".join(f"{part:02x}" for part in mixed)
-
-
-def _points_with(study: MetricStudy, front: ParetoFront) -> list[tuple[Point, float]]:
-    """Return configurations with this cost, and the cost."""
-    found = ((point, point.cost(front.cost)) for point in study.points)
-    return [(point, cost) for point, cost in found if cost is not None]
-
-
-def draw_front(study: MetricStudy, front: ParetoFront, slug: str) -> Figure:
-    """Draw quality against one cost; the front's configurations are filled, joined and named."""
-    points = _points_with(study, front)[:MAX_POINTS]
-    costs = [cost for _, cost in points]
-    positive = [cost for cost in costs if cost > 0]
-    is_log = len(positive) > 1 and max(positive) > 20 * min(positive)
-    least = min(positive) / 2 if is_log else 0.0  # zero-shot costs nothing: it stands at the edge
-
-    def at(cost: float) -> float:
-        return math.log10(max(cost, least)) if is_log else cost
-
-    across = (at(min(costs)), at(max(costs)))
-    room = (across[1] - across[0]) * 0.04 or 1.0
-    across = (across[0] - room, across[1] + room)
-    edges = [point.quality + sign * (point.se or 0.0) for point, _ in points for sign in (-1, 1)]
-    margin = (max(edges) - min(edges)) * 0.08 or 1.0
-    span = (min(edges) - margin, max(edges) + margin)
-    top, bottom = 16.0, 276.0
-    canvas = Canvas(WIDTH, 322.0, f"{study.metric} against {front.label}")
-    for tick in nice_ticks(*span):
-        y = scale(tick, span, (bottom, top))
-        canvas.line((MARGIN_LEFT, y, RIGHT, y), kind="lb-grid")
-        canvas.text(MARGIN_LEFT - 6, y + 4, format_tick(tick), anchor="end", kind="lb-soft")
-    for cost, label in _cost_ticks(across, is_log):
-        canvas.text(
-            scale(cost, across, (MARGIN_LEFT, RIGHT)), bottom + 16, label, anchor="middle", kind="lb-soft"
-        )
-    canvas.text((MARGIN_LEFT + RIGHT) / 2, bottom + 36, front.label, anchor="middle", kind="lb-soft")
-    optimal = {name: place for place, name in enumerate(front.optimal)}
-    spots = {
-        point.configuration: (
-            scale(at(cost), across, (MARGIN_LEFT, RIGHT)),
-            scale(point.quality, span, (bottom, top)),
-        )
-        for point, cost in points
-    }
-    canvas.path([spots[name] for name in front.optimal if name in spots], SERIES_COLOURS[1], dashed=True)
-    for point, cost in points:
-        x, y = spots[point.configuration]
-        colour = SERIES_COLOURS[1 if point.configuration in optimal else 0]
-        if point.se is not None:
-            ends = [scale(point.quality + sign * point.se, span, (bottom, top)) for sign in (-1, 1)]
-            canvas.stroke((x, ends[0], x, ends[1]), colour)
-        hint = f"{point.configuration}: {format_value(point.quality)} for {cost:g}"
-        canvas.dot(x, y, colour, hollow=point.configuration not in optimal, hint=clean_text(hint))
-    for name in front.optimal[:MAX_LABELS]:
-        if name in spots:
-            x, y = spots[name]
-            is_right = x > (MARGIN_LEFT + RIGHT) / 2
-            canvas.text(x + (-9 if is_right else 9), y - 7, shorten(name, 30), anchor="end" if is_right else "start",
-                        kind="lb-label")  # fmt: skip
-    quality = "higher" if study.higher_is_better else "lower"
-    caption = (
-        f"{study.metric} against {COSTS[front.cost]}, {quality} is better; filled and joined are the configurations "
-        f"that no other beats in both.{' The cost is on a logarithmic scale.' if is_log else ''}"
-    )
-    return Figure(slug, f"Plot of {study.metric} against {front.label}", caption, canvas.render())
-
-
-def _cost_ticks(across: tuple[float, float], is_log: bool) -> list[tuple[float, str]]:
-    if not is_log:
-        return [(tick, f"{tick:,g}") for tick in nice_ticks(*across)]
-    powers = range(math.ceil(across[0]), math.floor(across[1]) + 1)
-    return [(float(power), f"{10.0**power:,g}" if power < 6 else f"1e{power}") for power in powers]

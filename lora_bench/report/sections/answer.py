@@ -12,11 +12,11 @@ from lora_bench.report.cells import tone_of
 from lora_bench.report.formatting import (
     MISSING,
     format_change,
-    format_count,
     format_difference,
     format_interval,
     format_with_error,
 )
+from lora_bench.report.sections.training import write_params
 from lora_bench.report.sections.warnings import write_warnings
 from lora_bench.report.view import arrow
 from lora_bench.report.writers.document import (
@@ -67,6 +67,7 @@ def build_answer_table(answer: Answer) -> Table:
     is_relative = any(row.share is not None for row in answer.rows)
     has_retention = any(row.retention is not None for row in answer.rows)
     has_copies = any(row.n_copies is not None for row in answer.rows)
+    kinds = answer.view.adapter_kinds
     has_bases = len(answer.view.bases) > 1
     has_changes = bool(answer.compared)
     change = (
@@ -77,6 +78,7 @@ def build_answer_table(answer: Answer) -> Table:
     )
     columns = (
         Column("configuration", is_numeric=False),
+        *[Column("kind", is_numeric=False)] * bool(kinds),
         *[Column("against", is_numeric=False)] * has_bases,
         Column("verdict", is_numeric=False),
         *(change if has_changes else [Column(f"{answer.metric} {arrow(answer.metric)}")]),
@@ -88,6 +90,7 @@ def build_answer_table(answer: Answer) -> Table:
     rows = tuple(
         (
             Cell((Strong(row.configuration.name),)),
+            *[Cell(kinds.get(row.configuration.name, MISSING))] * bool(kinds),
             *[Cell(_name_base(answer, row))] * has_bases,
             Cell((Chip(row.verdict, tone_of(row.verdict)),), hint=_hint(row)),
             *(_write_change(row, reach) if has_changes else [_write_level(answer, row)]),
@@ -147,7 +150,7 @@ def _write_facts(row: AnswerRow, *, has_retention: bool, has_copies: bool) -> tu
     return (
         *[Cell(kept, order=row.retention)] * has_retention,
         *[Cell(copies, order=row.n_copies)] * has_copies,
-        Cell(format_count(row.params), order=row.params),
+        Cell(write_params(row.configuration), order=row.params),
         Cell(MISSING if row.total_s is None else f"{row.total_s / 60:.1f}", order=row.total_s),
     )
 

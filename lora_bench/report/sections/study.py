@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from lora_bench.metrics.verdicts import ALPHA
@@ -52,7 +52,7 @@ def build_study(view: RunView) -> Iterator[Block]:
     yield Bullets(study.notes)
     for index, metric in enumerate(study.metrics):
         yield Heading(3, f"{metric.metric} {arrow(metric.metric)}", f"study-{index + 1}")
-        yield from _build_metric(metric)
+        yield from _build_metric(metric, view.adapter_kinds)
         choice = view.results.repeated_choice
         if choice is not None and choice.metric == metric.metric:
             yield Paragraph(_describe_repeats(choice))
@@ -77,9 +77,9 @@ def _describe_repeats(choice: RepeatedChoice) -> str:
 
 
 def _is_worth_telling(study: Study, view: RunView) -> bool:
-    """Return whether there are axes, a baseline or repeated seeds; else the tables above say all that is known."""
+    """Return whether there are axes, kinds, a baseline or repeated seeds; else the tables above say all."""
     has_seeds = any(metric.error_sd is not None for metric in study.metrics)
-    return bool(study.axes) or has_seeds or view.spec.get("baseline") is not None
+    return bool(study.axes or view.adapter_kinds) or has_seeds or view.spec.get("baseline") is not None
 
 
 def _introduce(study: Study) -> str:
@@ -97,7 +97,7 @@ def _introduce(study: Study) -> str:
     return f"{text} {'; '.join(linked)}." if linked else text
 
 
-def _build_metric(study: MetricStudy) -> Iterator[Block]:
+def _build_metric(study: MetricStudy, kinds: Mapping[str, str]) -> Iterator[Block]:
     kind = "corrected for the bias of finite samples" if study.estimate == "corrected" else "as computed"
     direction = "higher is better" if study.higher_is_better else "lower is better"
     spread = (
@@ -117,7 +117,7 @@ def _build_metric(study: MetricStudy) -> Iterator[Block]:
     for interaction in study.interactions:
         yield _interaction_table(interaction)
         yield Paragraph(_describe_interaction(interaction))
-    yield from _build_costs(study)
+    yield from _build_costs(study, kinds)
 
 
 def _describe_best(study: MetricStudy) -> tuple[str | Strong, ...]:
@@ -236,19 +236,23 @@ def _describe_interaction(found: Interaction) -> str:
     )
 
 
-def _build_costs(study: MetricStudy) -> Iterator[Block]:
+def _build_costs(study: MetricStudy, kinds: Mapping[str, str]) -> Iterator[Block]:
     """Yield quality and cost, with a mark where no other configuration is as good for less."""
     fronts = {front.cost: set(front.optimal) for front in study.fronts}
     if not fronts:
         return
     columns = (
-        *text_columns("configuration"),
+        *text_columns("configuration", *["kind"] * bool(kinds)),
         *number_columns("mean", "trainable parameters", "training time", "total time", "peak memory (GiB)"),
         *text_columns("on the Pareto front of quality against"),
     )
     words = {"trainable_params": "parameters", "train_s": "time", "peak_memory_gib": "memory"}
     rows = tuple(
-        _point_row(point, [words[cost] for cost, names in fronts.items() if point.configuration in names])
+        _point_row(
+            point,
+            [words[cost] for cost, names in fronts.items() if point.configuration in names],
+            kinds,
+        )
         for point in study.points[:MAX_ROWS]
     )
     yield Table("Quality and cost of every configuration, means over training seeds", columns, rows)
@@ -258,9 +262,10 @@ def _build_costs(study: MetricStudy) -> Iterator[Block]:
     )
 
 
-def _point_row(point: Point, fronts: list[str]) -> tuple[Cell, ...]:
+def _point_row(point: Point, fronts: list[str], kinds: Mapping[str, str]) -> tuple[Cell, ...]:
     return (
         Cell(point.configuration),
+        *[Cell(kinds.get(point.configuration, MISSING))] * bool(kinds),
         Cell(format_with_error(point.quality, point.se), order=point.quality),
         number_cell(point.trainable_params, format_count),
         number_cell(point.train_s, format_duration),

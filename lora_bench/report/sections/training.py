@@ -9,7 +9,6 @@ from lora_bench.report.formatting import clean_text, format_count, format_durati
 from lora_bench.report.view import Configuration, RunView
 from lora_bench.report.writers.document import Block, Cell, Heading, Paragraph, Table
 from lora_bench.results.records import Settings
-from lora_bench.results.run_records import TrialResult
 from lora_bench.spec.budgets import format_budgeted
 
 
@@ -18,8 +17,9 @@ def build_adapters(view: RunView) -> Iterator[Block]:
     if not view.fine_tuned:
         return
     yield Heading(2, "LoRA configurations", "lora")
+    kinds = view.adapter_kinds
     columns = (
-        *text_columns("configuration"),
+        *text_columns("configuration", *["kind"] * bool(kinds)),
         *number_columns("rank", "alpha"),
         *text_columns("targets"),
         *number_columns("dropout"),
@@ -27,31 +27,34 @@ def build_adapters(view: RunView) -> Iterator[Block]:
         *number_columns("trainable parameters"),
         *text_columns("changed from the defaults", "seeds", "state"),
     )
-    yield Table("LoRA configurations", columns, tuple(_adapter_row(item) for item in view.fine_tuned))
+    rows = tuple(_adapter_row(item, kinds.get(item.name)) for item in view.fine_tuned)
+    yield Table("LoRA configurations", columns, rows)
 
 
-def _adapter_row(item: Configuration) -> tuple[Cell, ...]:
+def _adapter_row(item: Configuration, kind: str | None) -> tuple[Cell, ...]:
     first = next((trial for trial in item.trials if trial.matched_modules), item.trials[0])
     lora = first.lora or {}
     states = list(dict.fromkeys(trial.state for trial in item.trials))
     return (
         Cell(" = ".join([item.name, *first.aliases])),
+        *([] if kind is None else [Cell(kind)]),
         _setting_cell(lora, "block_size" if lora.get("kind") == "oft" else "rank"),
         _setting_cell(lora, "alpha"),
         Cell(write_setting(lora.get("targets"))),
         _setting_cell(lora, "dropout"),
         Cell(write_setting(first.matched_modules or None)),
-        Cell(write_params(first), order=first.trainable_params),
+        Cell(write_params(item), order=first.trainable_params),
         Cell(write_setting(first.changes or None)),
         Cell(", ".join(str(trial.train_seed) for trial in item.trials)),
         Cell(", ".join(states), tone="plain" if states == ["done"] else "missing"),
     )
 
 
-def write_params(trial: TrialResult) -> str:
+def write_params(item: Configuration) -> str:
     """Return the trainable parameters, with the deviation from the budget where there is one."""
-    if trial.budget is None or trial.trainable_params is None:
-        return format_count(trial.trainable_params)
+    trial = next((each for each in item.trials if each.trainable_params is not None), item.trials[0])
+    if trial.trainable_params is None:
+        return format_count(None)
     return format_budgeted(trial.trainable_params, trial.budget)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 from support.fake_run import FakeRun, FakeTrial, write_json, zero_shot
@@ -121,3 +122,42 @@ def test_without_a_selection_side_the_report_says_that_the_best_score_is_optimis
         "Chosen from 2 by the tracks that score it: the score is optimistic, because the tracks that score it also "
         "chose it." in text
     )
+
+
+def write_kinds(folder: Path) -> Path:
+    """Kinds of adapters at nearly equal parameters and nearly equal quality, with a budget."""
+    names = ("lora", "dora", "vera", "full")
+    trials = [FakeTrial(name, base=0.5 + 0.001 * place) for place, name in enumerate(names)]
+    run = FakeRun([zero_shot(), *trials]).write(folder)
+    plan = read_json(run / "plan.json")
+    for trial in plan["trials"][1:]:
+        trial["lora"] |= {} if trial["name"] == "lora" else {"kind": trial["name"]}
+        if trial["name"] != "full":
+            trial["budget"] = 20_000
+        train = read_json(run / "trials" / trial["id"] / "train.json")
+        train["trainable_params"] = 19_000 + 100 * names.index(trial["name"])
+        write_json(run / "trials" / trial["id"] / "train.json", train)
+    write_json(run / "plan.json", plan)
+    return run
+
+
+def test_kinds_are_named_with_their_parameters_in_tables_and_on_the_front(tmp_path: Path) -> None:
+    text, page, _ = render(write_kinds(tmp_path), tmp_path / "reports")
+    for name, params in (("dora", "19,100 (-4.5 %)"), ("vera", "19,200 (-4.0 %)"), ("full", "19,300")):
+        rows = [
+            line
+            for line in text.splitlines()
+            if line.startswith("|") and f" {name} " in line and params in line
+        ]
+        assert rows, name
+    figures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    figure = next(each for each in figures if "against trainable parameters" in each)
+    labels = re.findall(r'<text x="([\d.]+)" y="([\d.]+)"[^>]*>(lora|dora|vera|full)</text>', figure)
+    assert sorted(name for _, _, name in labels) == ["dora", "full", "lora", "vera"]
+    heights = sorted(float(y) for _, y, _ in labels)
+    assert all(below - above >= 12.9 for above, below in itertools.pairwise(heights))  # none covers another
+
+
+def test_adapters_of_one_kind_have_no_column_for_it(tmp_path: Path) -> None:
+    text, _, _ = render(write_grid(tmp_path), tmp_path / "reports")
+    assert "| kind" not in text
