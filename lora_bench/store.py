@@ -120,6 +120,8 @@ def make_folder(folder: Path, fill: Callable[[Path], object]) -> None:
         try:
             fill(draft)
             for path in draft.rglob("*"):
+                if path.is_symlink():  # to somebody else's file
+                    continue
                 path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors makes its files private
             draft.chmod(0o755)
             _sync_folder(draft)
@@ -220,6 +222,8 @@ def _sync_folder(folder: Path) -> None:
     """Bring files to the disk before their folder gets its name, or a power cut could leave them empty."""
     for place, _, files in os.walk(folder):
         for name in files:
+            if Path(place, name).is_symlink():
+                continue
             descriptor = os.open(Path(place, name), os.O_RDONLY)
             try:
                 os.fsync(descriptor)

@@ -51,15 +51,15 @@ def _join(names: list[str]) -> str:
 
 def _count_files(trial: TrialPlan) -> str:
     """Return the counts that the files give; empty if they are too few, which is reported with its place elsewhere."""
-    from lora_bench.audio import list_folder
+    from lora_bench.stages.dataset.sources import count_recordings
 
     path = trial.dataset.path
     try:
         n_tracks = (
-            BUILTIN_TRACKS[trial.dataset.builtin or "chiptune"]
-            if path is None
-            else len(list_folder(path).files)
+            BUILTIN_TRACKS[trial.dataset.builtin or "chiptune"] if path is None else count_recordings(path)
         )
+        if n_tracks is None:
+            return ""
         counts = count_sides(n_tracks, trial.dataset.split)
     except DatasetError:
         return ""

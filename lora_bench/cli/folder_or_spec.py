@@ -1,4 +1,4 @@
-"""Folders of recordings on the command line: named themselves, or by a spec; nothing is written into one."""
+"""Recordings on the command line: their folder, archive or list, or a spec that names it; nothing is written there."""
 
 from __future__ import annotations
 
@@ -8,29 +8,47 @@ from pathlib import Path
 from lora_bench import api
 from lora_bench.artifacts import AudioFormat
 from lora_bench.errors import UsageError
+from lora_bench.progress import Progress
 from lora_bench.slugs import spell_path
+from lora_bench.spec.data_sources import find_kind
 from lora_bench.spec.schema import DatasetSpec
+from lora_bench.store import Store
 
 
-def read_folder_or_spec(source: Path, overrides: Sequence[str]) -> tuple[Path, DatasetSpec]:
+def read_folder_or_spec(
+    source: Path, overrides: Sequence[str], store: Store, progress: Progress
+) -> tuple[Path, DatasetSpec]:
     """Return a folder of recordings, and the spec's dataset or one with defaults.
 
+    Args:
+        source: a folder or another source of recordings, or a spec.
+        overrides: of the spec.
+        store: where archives, lists and tables are unpacked to.
+        progress: told about that.
+
     Raises:
-        UsageError: there is no such folder or spec, or the spec's dataset is not a folder.
+        UsageError: there is no such folder or spec, or the spec's dataset has no recordings of its own.
         SpecError: the spec is wrong.
+        DatasetError: an archive, a list or a table cannot be read.
     """
-    if source.is_dir():
+    from lora_bench.stages.dataset.sources import locate_folder
+
+    if is_source(source):
         if overrides:
-            raise UsageError(f"-o {overrides[0]}: overrides a spec, but {source} is a folder")
-        return source, DatasetSpec(path=source)
+            kind = "a folder" if source.is_dir() else "no spec"
+            raise UsageError(f"-o {overrides[0]}: overrides a spec, but {source} is {kind}")
+        return locate_folder(source, store, progress), DatasetSpec(path=source)
     dataset = api.load_spec(source, overrides, with_paths=True).spec.dataset
     if dataset.path is None:
         raise UsageError(
             f"{source}: its dataset is rendered (`{dataset.builtin}`); expected a dataset with a path"
         )
-    if not dataset.path.is_dir():
-        raise UsageError(f"{spell_path(dataset.path)}: is not a folder; expected a folder of recordings")
-    return dataset.path, dataset
+    return locate_folder(dataset.path, store, progress), dataset
+
+
+def is_source(source: Path) -> bool:
+    """Return whether a path names recordings themselves, not a spec."""
+    return source.is_dir() or find_kind(source) != "folder"
 
 
 def find_audio_format(source: Path, overrides: Sequence[str]) -> AudioFormat | None:
@@ -39,7 +57,7 @@ def find_audio_format(source: Path, overrides: Sequence[str]) -> AudioFormat | N
     Raises:
         SpecError: the spec is wrong.
     """
-    if source.is_dir():
+    if is_source(source):
         return None
     from lora_bench.forecast.shapes import find_shape
 

@@ -15,6 +15,7 @@ from lora_bench.cli.targets import find_unmatched_targets
 from lora_bench.errors import AudioFileError, DatasetError, Problem, SpecError
 from lora_bench.planning.plan import ExperimentPlan
 from lora_bench.spec import LoadedSpec
+from lora_bench.spec.data_sources import find_kind, is_there
 from lora_bench.spec.paths import find_missing_paths, find_stated
 from lora_bench.spec.schema import DatasetSpec, ModelSpec
 from lora_bench.spec.sides import BUILTIN_TRACKS, MIN_TRACKS, count_sides
@@ -56,8 +57,10 @@ def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Proble
     for dataset in datasets.values():
         if dataset.path is None:
             problems += _check_builtin(dataset, loaded)
-        elif dataset.path.is_dir():
+        elif find_kind(dataset.path) == "folder" and dataset.path.is_dir():
             problems += _check_folder(dataset.path, dataset, loaded)
+        elif is_there(dataset.path):
+            problems += _check_source(dataset.path, dataset, loaded)
         problems += _check_processing(dataset, loaded)
     models = {trial.model.model_dump_json(): trial.model for trial in plan.trials}
     for model in models.values():
@@ -69,6 +72,7 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
     """Report the problems of a folder of recordings: no audio, too little of it, no captions."""
     from lora_bench.audio import list_folder
     from lora_bench.stages.dataset.captions import find_captions, read_metadata, search_captions
+    from lora_bench.stages.dataset.sources import list_packed
     from lora_bench.stages.dataset.track_captions import check_written_fields
 
     place, captions = find_stated(loaded.tree, folder.as_posix())
@@ -76,6 +80,9 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
         files = list_folder(folder).files
     except DatasetError as error:
         yield Problem(place, "dataset.path", f"`dataset.path`: {error}")
+        return
+    if not files and list_packed(folder):
+        yield from _check_source(folder, spec, loaded)
         return
     if len(files) < MIN_TRACKS:
         n_files = f"{len(files)} audio file{'s' if len(files) != 1 else ''}" if files else "no audio file"
@@ -106,6 +113,30 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
             find_captions(folder, paths, spec.captions, metadata)
     except DatasetError as error:
         yield Problem(captions or place, "dataset.captions", f"`dataset.captions`: {error}")
+
+
+def _check_source(path: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:
+    """Report too few recordings in an archive, a table or a list, and files of a list that are missing."""
+    from lora_bench.stages.dataset.sources import count_recordings
+
+    place, _ = find_stated(loaded.tree, path.as_posix())
+    try:
+        n_tracks = count_recordings(path)
+    except DatasetError as error:
+        yield Problem(place, "dataset.path", str(error))
+        return
+    if n_tracks is not None and n_tracks < MIN_TRACKS:
+        yield Problem(
+            place,
+            "dataset.path",
+            f"`dataset.path` is `{path}`, which holds {n_tracks} recordings; expected at least {MIN_TRACKS}; add some "
+            "or change dataset.path",
+        )
+    elif n_tracks is not None:
+        try:
+            count_sides(n_tracks, spec.split)
+        except DatasetError as error:
+            yield Problem(place, "dataset.split", f"`{path}`: {error}")
 
 
 def _check_processing(spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:

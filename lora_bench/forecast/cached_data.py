@@ -50,7 +50,7 @@ def _measure(dataset: DatasetSpec, shape: ModelShape) -> int:
     from lora_bench.audio import list_folder
 
     try:
-        files = list_folder(dataset.path).files
+        files = list_folder(dataset.path).files if dataset.path.is_dir() else (dataset.path,)
     except DatasetError:  # reported with its place elsewhere
         return 0
     return round(_sum_durations(files) * shape.sample_rate_hz * samples * (1 + OTHER_FRAC))

@@ -42,9 +42,9 @@ def _count_tracks(dataset: DatasetSpec) -> int | None:
     """Return the number of recordings, some of which may turn out unusable; None if it is not known."""
     if dataset.path is None:
         return BUILTIN_TRACKS[dataset.builtin or "chiptune"]
-    from lora_bench.audio import list_folder
+    from lora_bench.stages.dataset.sources import count_recordings
 
     try:
-        return len(list_folder(dataset.path).files)
+        return count_recordings(dataset.path)
     except DatasetError:  # reported with its place elsewhere
         return None

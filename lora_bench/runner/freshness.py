@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -138,17 +138,33 @@ def dataset_fingerprint(dataset: DatasetSpec) -> str:
     """
     if dataset.path is None:
         return hash_json({"builtin": dataset.builtin})
+    if not dataset.path.is_dir():
+        from lora_bench.stages.dataset.sources import list_source_files
+
+        return hash_json(
+            [
+                dataset.path,
+                *(
+                    (name, status.st_size, status.st_mtime_ns)
+                    for name, status in list_source_files(dataset.path)
+                ),
+                *_describe_captions(dataset),
+            ]
+        )
     walk = walk_folder(dataset.path)
     files: list[tuple[str, int, int]] = [
         (os.path.relpath(path, dataset.path), status.st_size, status.st_mtime_ns)
         for path, status in walk.files
     ]
     files.extend((name, -1, -1) for name in walk.dropped)
+    return hash_json([*files, *_describe_captions(dataset)])
+
+
+def _describe_captions(dataset: DatasetSpec) -> Iterator[tuple[str, int, int]]:
     captions = dataset.captions.file
     if captions is not None and captions.is_file():
         status = captions.stat()
-        files.append((captions.as_posix(), status.st_size, status.st_mtime_ns))
-    return hash_json(files)
+        yield captions.as_posix(), status.st_size, status.st_mtime_ns
 
 
 def source_key(trial: TrialPlan) -> str:

@@ -23,11 +23,11 @@ from lora_bench.planning.run_folder import SourceFolder
 from lora_bench.progress import Progress
 from lora_bench.runner.jobs.child_process import Tell, call_apart
 from lora_bench.stages.dataset import (
-    check_folder,
     n_reference_clips,
     prepare_dataset,
     reference_clips,
 )
+from lora_bench.stages.dataset.sources import check_source
 from lora_bench.store import Store, write_json
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def prepare_source(
     from lora_bench.models import load_model
 
     if trial.dataset.path is not None:
-        check_folder(trial.dataset)
+        check_source(trial.dataset.path)
     progress.start("load model")
     model = load_model(trial.model)
     manifest = prepare_dataset(trial.dataset, model.info.audio_format, store, progress)

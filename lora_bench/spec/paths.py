@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lora_bench.errors import Problem
+from lora_bench.spec.data_sources import EXPECTED, HUB, is_there
 from lora_bench.spec.tree import Node
 
 _LOCAL_MODEL = ("./", "../", "/", "~/")
@@ -26,6 +27,8 @@ def resolve_paths(node: Node, trail: tuple[str, ...] = ()) -> Node:
     if not isinstance(node.value, str) or not node.value or "\0" in node.value:
         return node
     if trail[-2:] == ("dataset", "path") or (trail[:1] == ("datasets",) and trail[2:] == ("path",)):
+        if node.value.startswith(HUB):
+            return node
         return replace(node, value=resolve_path(node.value, node.place.folder).as_posix())
     is_captions = trail[-2:] == ("captions", "file")
     if is_captions or (trail[-1:] == ("file",) and trail[:1] in {("prompts",), ("prompt_sets",)}):
@@ -67,12 +70,12 @@ def find_missing_paths(tree: Node, used: Collection[str] | None = None) -> list[
         path = Path(str(node.value))
         if used is not None and str(node.value) not in used:
             continue
-        if field == "dataset.path" and not path.is_dir():
+        if field == "dataset.path" and not is_there(path):
             found = "is a file" if path.exists() else "does not exist"
             mend = (
                 "expected a folder of recordings of the genre (wav, flac, ogg, opus, mp3 or m4a, at any depth); put "
                 "them there or change dataset.path"
-            )
+            ) + (f" (or {EXPECTED})" if path.exists() else "")
         elif field == "dataset.captions.file" and not path.is_file():
             found = "is a folder" if path.is_dir() else "does not exist"
             mend = "expected a csv or jsonl file; write one with `lora-bench captions`, or change dataset.captions.file"

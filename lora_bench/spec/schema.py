@@ -105,10 +105,12 @@ class SplitSpec(Section):
 
 
 class DatasetSpec(Section):
-    """The genre: a folder of recordings, or a dataset that lora_bench renders itself."""
+    """The genre: a folder or another source of recordings, or a dataset that lora_bench renders itself."""
 
     path: Annotated[Path, Field(strict=False)] | None = None
-    """Folder of wav, flac, ogg, opus, mp3 or m4a files at any depth; never written to."""
+    """Folder of wav, flac, ogg, opus, mp3 or m4a files at any depth; never written to. Or a list of files (.txt, .m3u,
+    .csv, .tsv), an archive (.zip, .tar, .tar.gz), a table with sounds (.parquet, .arrow), a folder of tables or of
+    webdataset shards, or `hf:owner/name` for a dataset on the hub."""
     builtin: Literal["chiptune"] | None = None
     """A genre that lora_bench renders, so no files are needed."""
     captions: CaptionSpec = CaptionSpec()

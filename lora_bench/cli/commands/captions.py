@@ -15,6 +15,7 @@ from lora_bench.errors import EXIT_OK, DatasetError, UsageError
 from lora_bench.slugs import clean_name, spell_path
 from lora_bench.spec.caption_template import parse_template
 from lora_bench.spec.captions import CaptionSpec
+from lora_bench.spec.data_sources import name_source
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 MAX_NOTES = 10
@@ -24,7 +25,9 @@ MAX_NOTES = 10
 class Options:
     """Options of `lora-bench captions`."""
 
-    source: Path = option(metavar="FOLDER|SPEC", help="a folder of recordings, or a spec with a dataset")
+    source: Path = option(
+        metavar="FOLDER|SPEC", help="a folder, archive or list of recordings, or a spec with a dataset"
+    )
     to: Path | None = option(
         "--to",
         metavar="FILE",
@@ -47,14 +50,17 @@ def execute(options: Options) -> int:
         UsageError: no such folder or spec, a file that exists, or a place inside the folder.
         DatasetError: no audio file, or a source of captions that cannot be used.
     """
-    folder, spec = _read_source(options)
-    path = options.to or Path(f"{clean_name(folder.resolve().name)}_captions.csv")
-    _check_place(path, folder, force=options.force)
     from lora_bench.stages.dataset.caption_export import describe_folder, write_captions
     from lora_bench.store import Store
 
+    store = Store(options.runs_dir / ".cache")
     with open_display(quiet=options.quiet) as progress:
-        found = describe_folder(folder, spec, Store(options.runs_dir / ".cache"), progress)
+        folder, dataset = read_folder_or_spec(options.source, options.overrides, store, progress)
+    spec = _read_captions(options, dataset.captions)
+    path = options.to or Path(f"{clean_name(name_source(dataset.path or folder))}_captions.csv")
+    _check_place(path, folder, force=options.force)
+    with open_display(quiet=options.quiet) as progress:
+        found = describe_folder(folder, spec, store, progress)
     if not found.tracks:
         listed = "".join(f"\n  {line}" for line in list_left_out(found.left_out))
         raise DatasetError(
@@ -78,10 +84,8 @@ def execute(options: Options) -> int:
     return EXIT_OK
 
 
-def _read_source(options: Options) -> tuple[Path, CaptionSpec]:
-    """Return the folder, and where its captions come from."""
-    folder, dataset = read_folder_or_spec(options.source, options.overrides)
-    spec = dataset.captions
+def _read_captions(options: Options, spec: CaptionSpec) -> CaptionSpec:
+    """Return where captions come from, with the options of the command line."""
     if options.template is not None:
         try:
             parse_template(options.template)
@@ -90,7 +94,7 @@ def _read_source(options: Options) -> tuple[Path, CaptionSpec]:
         spec = spec.model_copy(update={"template": options.template, "text": None})
     if options.trigger is not None:
         spec = spec.model_copy(update={"trigger": options.trigger})
-    return folder, spec
+    return spec
 
 
 def _check_place(path: Path, folder: Path, *, force: bool) -> None:

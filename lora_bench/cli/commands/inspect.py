@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 class Options:
     """Options of `lora-bench inspect`."""
 
-    source: Path = option(metavar="FOLDER|SPEC", help="a folder of recordings, or a spec with a dataset")
+    source: Path = option(
+        metavar="FOLDER|SPEC", help="a folder, archive or list of recordings, or a spec with a dataset"
+    )
     html: Path | None = option("--html", metavar="FILE", help="write a page with players")
     overrides: Sequence[str] = overrides_option()
     runs_dir: Path = runs_dir_option()
@@ -38,15 +40,17 @@ def execute(options: Options) -> int:
         UsageError: no such folder or spec, or a page inside of the folder.
         DatasetError: the folder cannot be read.
     """
-    folder, spec = read_folder_or_spec(options.source, options.overrides)
-    if options.html is not None:
-        refuse_place_inside("--html", options.html, folder)
     from lora_bench.stages.dataset.inspection import inspect_folder
     from lora_bench.store import Store, to_jsonable, write_text
 
+    store = Store(options.runs_dir / ".cache")
+    with open_display(quiet=options.quiet) as progress:
+        folder, spec = read_folder_or_spec(options.source, options.overrides, store, progress)
+    if options.html is not None:
+        refuse_place_inside("--html", options.html, folder)
     audio_format = None if is_unset(spec.prepare) else find_audio_format(options.source, options.overrides)
     with open_display(quiet=options.quiet) as progress:
-        found = inspect_folder(folder, spec, Store(options.runs_dir / ".cache"), progress, audio_format)
+        found = inspect_folder(folder, spec, store, progress, audio_format)
     if options.html is not None:
         from lora_bench.cli.inspection_page import write_inspection_page
 

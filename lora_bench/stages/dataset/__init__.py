@@ -1,5 +1,7 @@
 """Stage `dataset`: a folder of recordings becomes a manifest of tracks and slices.
 
+sources.py        what dataset.path names, as a folder: archives.py, audio_tables.py, track_lists.py, hub_datasets.py;
+                  unpacked_folder.py checks what is written
 recordings.py     one file: hash, decode, resample once into the store, or a reason to leave it out
 sound_edits.py    what `dataset.prepare` changes in a recording: offset, silence at the ends, loudness
 processed_sound.py the sound of a recording after a user's program and without vocals (vocals.py)
@@ -23,6 +25,6 @@ prepare.py        all of it, in order
 from __future__ import annotations
 
 from lora_bench.stages.dataset.manifest import manifest_from_json, n_reference_clips, reference_clips
-from lora_bench.stages.dataset.prepare import check_folder, prepare_dataset
+from lora_bench.stages.dataset.prepare import prepare_dataset
 
-__all__ = ["check_folder", "manifest_from_json", "n_reference_clips", "prepare_dataset", "reference_clips"]
+__all__ = ["manifest_from_json", "n_reference_clips", "prepare_dataset", "reference_clips"]

@@ -16,11 +16,13 @@ from lora_bench.errors import DatasetError
 from lora_bench.genres import render_genre
 from lora_bench.progress import Progress
 from lora_bench.slugs import spell_path
+from lora_bench.spec.data_sources import find_kind, name_source
 from lora_bench.spec.schema import DatasetSpec
 from lora_bench.spec.sides import MIN_TRACKS
 from lora_bench.stages.dataset.grouping import name_groups, search_near_duplicates
 from lora_bench.stages.dataset.metadata import Metadata, list_unmatched, read_metadata
 from lora_bench.stages.dataset.recordings import Recording, identify_edits, prepare_recording
+from lora_bench.stages.dataset.sources import locate_folder
 from lora_bench.stages.dataset.splits import assign_sides, cut_slices
 from lora_bench.stages.dataset.track_captions import Caption, caption_tracks
 from lora_bench.store import Store, hash_json
@@ -59,7 +61,7 @@ def prepare_dataset(
                 excluded.append(item)
                 progress.log(f"left out: {item.source} {item.reason}")
             progress.advance(note=item.source)
-    _check_enough(folder, n_files, len(recordings), excluded)
+    _check_enough(spec.path or folder, n_files, len(recordings), excluded)
     captions = _caption(listing, recordings, spec, metadata, store, progress)
     near, groups = _group(listing, recordings, spec, store, progress)
     sides = assign_sides(list(recordings), spec.split, groups)
@@ -108,8 +110,12 @@ def _locate(
 ) -> tuple[str, Path]:
     if spec.builtin is not None:
         return spec.builtin, render_genre(spec.builtin, audio_format.sample_rate_hz, store, progress)
-    folder = check_folder(spec)
-    return spell_path(folder.resolve().name), folder
+    if spec.path is None:  # the schema asks for one of the two
+        raise DatasetError("dataset: neither `path` nor `builtin` is given; expected exactly one")
+    folder = locate_folder(
+        spec.path.absolute() if find_kind(spec.path) != "hub" else spec.path, store, progress
+    )
+    return spell_path(name_source(spec.path)), folder
 
 
 def _refuse_results(listing: Listing, store: Store) -> None:
@@ -120,24 +126,6 @@ def _refuse_results(listing: Listing, store: Store) -> None:
             f"dataset.path: {listing.folder} contains the results ({store.root}), so generated clips would "
             "become recordings; expected a folder of recordings alone, so move them or choose another runs folder"
         )
-
-
-def check_folder(spec: DatasetSpec) -> Path:
-    """The folder of recordings, so that a missing one is told before a model is loaded.
-
-    Raises:
-        DatasetError: it is not there, or not a folder.
-    """
-    if spec.path is None:  # the schema asks for one of the two
-        raise DatasetError("dataset: neither `path` nor `builtin` is given; expected exactly one")
-    folder = spec.path.absolute()
-    if not folder.is_dir():
-        found = "is a file" if folder.exists() else "does not exist"
-        raise DatasetError(
-            f"dataset.path: {folder} {found}; expected a folder of at least {MIN_TRACKS} recordings of the "
-            "genre (wav, flac, ogg, opus, mp3 or m4a, at any depth); put them there or change dataset.path"
-        )
-    return folder
 
 
 def _prepare_all(
@@ -161,14 +149,14 @@ def _refuse_repeat(item: Recording | Excluded, recordings: dict[str, Recording])
     return item
 
 
-def _check_enough(folder: Path, n_files: int, n_usable: int, excluded: Sequence[Excluded]) -> None:
+def _check_enough(source: Path, n_files: int, n_usable: int, excluded: Sequence[Excluded]) -> None:
     if n_usable >= MIN_TRACKS:
         return
     listed = "".join(f"\n  {item.source} {item.reason}" for item in excluded[:N_LISTED])
     if len(excluded) > N_LISTED:
         listed += f"\n  and {len(excluded) - N_LISTED} more"
     raise DatasetError(
-        f"{folder}: {n_usable} usable tracks of {n_files} audio files ({len(excluded)} left out); expected "
+        f"{source}: {n_usable} usable tracks of {n_files} audio files ({len(excluded)} left out); expected "
         f"at least {MIN_TRACKS}, because whole tracks are split into at least 1 to train on and 2 held out, "
         f"so add recordings{listed}"
     )

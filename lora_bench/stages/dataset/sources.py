@@ -1,0 +1,158 @@
+"""Where the recordings of a dataset come from; every source becomes a folder, which is read like the user's own.
+
+A folder of recordings is used as it is.  Lists are linked, and archives, tables and shards unpacked, in the cache.
+Datasets on the hub are fetched into the hub's cache.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from lora_bench.audio import list_folder
+from lora_bench.audio.folder_walk import walk_folder
+from lora_bench.errors import DatasetError
+from lora_bench.progress import Progress
+from lora_bench.slugs import spell_path
+from lora_bench.spec.data_sources import EXPECTED, HUB, find_kind
+from lora_bench.spec.sides import MIN_TRACKS
+from lora_bench.stages.dataset import archives
+from lora_bench.stages.dataset.audio_tables import TABLE_SUFFIXES, count_rows, unpack_table
+from lora_bench.stages.dataset.track_lists import link_list, read_list
+from lora_bench.stages.dataset.unpacked_folder import UnpackedFolder
+from lora_bench.store import Store, hash_file, hash_json
+
+SOURCES_VERSION = 1
+"""Part of the cache key; raise it when the same source becomes another folder."""
+
+
+def check_source(path: Path) -> None:
+    """Check that a source is there, so that a missing one is told before a model is loaded.
+
+    Raises:
+        DatasetError: it is not, or it is no source.
+    """
+    kind = find_kind(path)
+    if kind == "hub" or (kind == "folder" and path.is_dir()) or (kind != "folder" and path.is_file()):
+        return
+    found = "is a file" if path.exists() else "does not exist"
+    raise DatasetError(
+        f"dataset.path: {spell_path(path)} {found}; expected a folder of at least {MIN_TRACKS} recordings of the "
+        "genre (wav, flac, ogg, opus, mp3 or m4a, at any depth); put them there or change dataset.path"
+        + (f" (or {EXPECTED})" if path.exists() else "")
+    )
+
+
+def locate_folder(path: Path, store: Store, progress: Progress) -> Path:
+    """Return the folder of a source's recordings; made in the cache once if the source is not such a folder.
+
+    Raises:
+        DatasetError: the source is missing, damaged, or holds what may not be unpacked.
+        StoreError: the disk is full.
+    """
+    check_source(path)
+    kind = find_kind(path)
+    if kind == "hub":
+        from lora_bench.stages.dataset.hub_datasets import fetch_dataset
+
+        path = fetch_dataset(path.as_posix().removeprefix(HUB))
+    if path.is_dir():
+        packed = list_packed(path)
+        if not packed:
+            return path
+        return _make(store, progress, path, packed, lambda target: _unpack_all(path, packed, target))
+    if kind == "list":
+        return _make(
+            store, progress, path, [path], lambda target: target.write_fields(link_list(path, target))
+        )
+    return _make(store, progress, path, [path], lambda target: _unpack_one(path, target, ""))
+
+
+def _make(
+    store: Store, progress: Progress, path: Path, files: list[Path], fill: Callable[[UnpackedFolder], object]
+) -> Path:
+    # links and tables may name files relative to the source, so its place counts
+    facts = {"version": SOURCES_VERSION, "path": path, "files": [_hash(file) for file in files]}
+
+    def write(draft: Path) -> None:
+        progress.start(f"unpack {spell_path(path.name)}")
+        fill(UnpackedFolder(path, draft))
+
+    return store.get_or_make("sources", hash_json(facts, length=32), write)
+
+
+def _hash(file: Path) -> str:
+    from lora_bench.models.model_files import hash_once
+
+    return hash_once(file) if file.stat().st_size > 2**20 else hash_file(file)
+
+
+def _unpack_one(file: Path, target: UnpackedFolder, prefix: str) -> None:
+    if file.suffix.lower() in TABLE_SUFFIXES:
+        target.write_fields(unpack_table(file, target, prefix))
+    else:
+        archives.unpack(file, target, prefix)
+
+
+def _unpack_all(folder: Path, packed: list[Path], target: UnpackedFolder) -> None:
+    lines: list[Mapping[str, object]] = []
+    for file in packed:
+        prefix = f"{file.relative_to(folder).with_suffix('').as_posix()}/"
+        if file.suffix.lower() in TABLE_SUFFIXES:
+            lines += unpack_table(file, target, prefix)
+        else:
+            archives.unpack(file, target, prefix)
+    target.write_fields(lines)
+
+
+def list_packed(folder: Path) -> list[Path]:
+    """Return the tables or shards (.tar) of a folder that holds no recording itself; empty for other folders.
+
+    Raises:
+        DatasetError: the folder cannot be read.
+    """
+    if any(path.suffix.lower() not in TABLE_SUFFIXES | {".tar"} for path in list_folder(folder).files):
+        return []
+    files = sorted(path for path, _ in walk_folder(folder).files if not path.name.startswith("cache-"))
+    tables = [path for path in files if path.suffix.lower() in TABLE_SUFFIXES]
+    return tables or [path for path in files if path.suffix.lower() == ".tar"]
+
+
+def count_recordings(path: Path) -> int | None:
+    """Count the recordings of a source without unpacking or fetching it, usable or not; None if that cannot be told.
+
+    Raises:
+        DatasetError: a folder or a list cannot be read, or the source is missing.
+    """
+    kind = find_kind(path)
+    check_source(path)
+    if kind == "list":
+        return len(read_list(path))
+    if kind in {"zip", "tar"}:
+        return archives.count_recordings(path)
+    if kind == "table":
+        return count_rows(path)
+    if kind == "hub":
+        return None
+    packed = list_packed(path)
+    if not packed:
+        return len(list_folder(path).files)
+    counts = [
+        count_rows(file) if file.suffix.lower() in TABLE_SUFFIXES else archives.count_recordings(file)
+        for file in packed
+    ]
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+def list_source_files(path: Path) -> list[tuple[str, os.stat_result]]:
+    """Return the files that a source is made of, without a folder's, to notice that one changed; none on the hub."""
+    kind = find_kind(path)
+    if kind == "hub" or not path.is_file():
+        return []
+    files = [path]
+    if kind == "list":
+        with suppress(DatasetError):  # said when it is read
+            files += [file.path for file in read_list(path)]
+    return [(file.as_posix(), file.stat()) for file in files]
