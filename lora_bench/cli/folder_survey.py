@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_bench.audio import AudioHeader, Listing, list_folder, read_header
+from lora_bench.cli.field_survey import FieldSurvey, survey_fields
 from lora_bench.errors import AudioFileError, DatasetError, UsageError
 from lora_bench.slugs import spell_path
 from lora_bench.spec.schema import CaptionSpec
@@ -28,6 +29,7 @@ class Survey:
         captions: source of the captions: `metadata`, `sidecar`, `both` or `text`.
         example: one of the captions.
         notes: remarks about the captions.
+        fields: what is known about the tracks.
     """
 
     folder: Path
@@ -36,6 +38,7 @@ class Survey:
     captions: str
     example: str | None
     notes: tuple[str, ...] = ()
+    fields: FieldSurvey = field(default_factory=FieldSurvey)
 
     @property
     def total_s(self) -> float:
@@ -67,7 +70,25 @@ def survey_folder(folder: Path) -> Survey:
             "to train on, two as references): wav, flac, ogg, opus, mp3 or m4a at any depth" + listed
         )
     captions, example, notes = _survey_captions(listing, tuple(sounds))
-    return Survey(folder.absolute(), tuple(sounds.values()), left_out, captions, example, notes)
+    paths = [path.relative_to(folder).as_posix() for path in sounds]
+    fields = survey_fields(listing, paths, make_caption(folder.absolute().name))
+    return Survey(
+        folder.absolute(),
+        tuple(sounds.values()),
+        left_out,
+        captions,
+        example,
+        (*notes, *fields.notes),
+        fields,
+    )
+
+
+def make_caption(folder: str) -> str:
+    """Return a caption made of the folder's name."""
+    words = " ".join(re.sub(r"[_\W]+", " ", folder).split())
+    if words.lower() in {"", "music"}:
+        return "background music"
+    return words if words.lower().endswith("music") else f"{words} music"
 
 
 def list_left_out(left_out: Mapping[str, str]) -> list[str]:
@@ -84,7 +105,11 @@ def _survey_captions(listing: Listing, files: Sequence[Path]) -> tuple[str, str 
         DatasetError: captions are there and cannot be read.
     """
     spec = CaptionSpec()
-    metadata = read_metadata(listing.folder, spec)
+    metadata = read_metadata(listing.folder, CaptionSpec(template="{caption}"))
+    if not metadata or any(line.caption is not None for line in metadata.values()):
+        metadata = read_metadata(listing.folder, spec)
+    else:  # tables of other fields, which a template uses
+        metadata.clear()
     names = {path.relative_to(listing.folder).as_posix(): listing.name(path) for path in files}
     others = [*(path.relative_to(listing.folder).as_posix() for path in listing.files), *listing.dropped]
     found = search_captions(listing.folder, names, spec, metadata, others)

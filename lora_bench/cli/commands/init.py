@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_bench import api
-from lora_bench.cli.folder_survey import Survey, describe_survey, list_left_out, survey_folder
+from lora_bench.cli.folder_survey import (
+    Survey,
+    describe_survey,
+    list_left_out,
+    make_caption,
+    survey_folder,
+)
 from lora_bench.cli.options import option
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.slugs import clean_name, spell_path
@@ -34,7 +40,9 @@ dataset:
   path: {path}   # relative to this file; never written to
   captions: {captions}
   clip_s: {clip_s}   # length of a training slice; 9 of 10 files are at least this long
-  split: {{by: track, eval_frac: {eval_frac}, seed: 0}}   # holds out about {n_held_out} whole tracks as references
+  split: {{by: {split_by}, eval_frac: {eval_frac}, seed: 0}}   # {about_split}
+  # the same changes to the sound of all tracks; `lora-bench inspect {file}` shows what they do to each
+  # prepare: {{remove_dc: true, trim_silence_db: -50, loudness_lufs: -16}}
 
 prompts:   # the same for the zero-shot model and every fine-tuned one
   - {prompt}
@@ -126,7 +134,7 @@ def write_spec(survey: Survey, place: Path, *, model: str) -> str:
     clip_s = choose_clip_s(durations_s, MAX_POCKET_S if is_pocket else CLIP_LENGTHS_S[0])
     steps, rate, batch_size = (100, "2.0e-3", 4) if is_pocket else (1000, "1.0e-4", 8)
     trained_s = survey.total_s * (1 - n_held_out / n_tracks)
-    caption = survey.example or _make_caption(survey.folder.name)
+    caption = survey.example or survey.fields.example or make_caption(survey.folder.name)
     lines = TEMPLATE.format(
         found=describe_survey(survey),
         shortest=min(durations_s),
@@ -137,10 +145,11 @@ def write_spec(survey: Survey, place: Path, *, model: str) -> str:
         about_model="# small, in the package; use facebook/musicgen-small for music worth hearing"
         * is_pocket,
         path=_quote(_relate(survey.folder, place.absolute().parent)),
-        captions=_write_captions(survey.captions, caption),
+        captions=_write_captions(survey, caption),
+        split_by=survey.fields.split_by,
+        about_split=_describe_split(survey, n_held_out),
         clip_s=clip_s,
         eval_frac=f"{eval_frac:g}",
-        n_held_out=n_held_out,
         prompt=_quote(caption),
         n_clips=40 if is_pocket else 150,
         generate_s=min(8, clip_s),
@@ -154,20 +163,27 @@ def write_spec(survey: Survey, place: Path, *, model: str) -> str:
     return "".join(f"{line.rstrip()}\n" for line in lines.splitlines())
 
 
-def _make_caption(folder: str) -> str:
-    words = " ".join(re.sub(r"[_\W]+", " ", folder).split())
-    if words.lower() in {"", "music"}:
-        return "background music"
-    return words if words.lower().endswith("music") else f"{words} music"
+def _describe_split(survey: Survey, n_held_out: int) -> str:
+    fields = survey.fields
+    kept = "" if fields.split_by == "track" else f"; {fields.n_groups} {fields.split_by}s, each on one side"
+    return f"holds out about {n_held_out} whole tracks as references{kept}"
 
 
-def _write_captions(source: str, caption: str) -> str:
+def _write_captions(survey: Survey, caption: str) -> str:
+    found = survey.fields
+    if survey.captions == "text" and found.template is not None:
+        counts = ", ".join(f"{name} {n}" for name, n in found.counts.items())
+        return (
+            f"   # of {len(survey.sounds)} tracks have: {counts}\n    template: {_quote(found.template)}\n"
+            "    measure: []   # [bpm, key, tags] measures fields that are missing\n    # trigger: a word in front of "
+            "every caption"
+        )
     return {
         "both": "{}        # from metadata.jsonl, or a text file next to the recording",
         "text": f"{{text: {_quote(caption)}}}   # one text for all; better: song.txt next to each song.wav",
         "sidecar": "{source: sidecar}        # a text file next to each recording",
         "metadata": "{source: metadata}       # from metadata.jsonl",
-    }[source]
+    }[survey.captions]
 
 
 def _relate(folder: Path, start: Path) -> str:

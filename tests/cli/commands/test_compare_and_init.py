@@ -272,3 +272,53 @@ def test_init_refuses_a_folder_that_no_spec_can_name(music: Path, capsys: pytest
     assert main(["init", os.fsdecode(b"m\xfasica"), "-o", "s.yaml"]) == 2
     assert r"m\xfasica: a spec cannot name this folder" in capsys.readouterr().err
     assert not Path("s.yaml").exists()
+
+
+def tag(music: Path, **columns: Callable[[int], str]) -> None:
+    """Write a table of fields for the six tunes."""
+    names = [f"{index}.wav" for index in range(5)] + ["deep/x.m4a"]
+    rows = [[name, *(make(index) for make in columns.values())] for index, name in enumerate(names)]
+    text = "\n".join(",".join(row) for row in [["file", *columns], *rows])
+    (music / "captions.csv").write_text(text, encoding="utf-8")
+
+
+def test_init_writes_a_template_of_the_fields_that_it_found(
+    music: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tag(music, genre=lambda _: "waltz", bpm=lambda i: f"{90 + i}.0", key=lambda i: "C major" * (i == 0))
+    assert main(["init", "my_tunes"]) == 0
+    spec = load_spec(Path("my_tunes.yaml")).spec
+    assert spec.dataset.captions.template == "my tunes music, {genre}, {bpm:.0f} bpm"
+    assert spec.dataset.captions.measure == []
+    assert spec.prompts[0] == "my tunes music, waltz, 90 bpm"
+    assert spec.dataset.split.by == "track"
+    text = Path("my_tunes.yaml").read_text(encoding="utf-8")
+    assert "# of 6 tracks have: genre 6, bpm 6" in text
+    assert main(["plan", "my_tunes.yaml"]) == 0
+    tag(music, bpm=lambda i: "fast" * (i % 2) or "90")
+    assert main(["init", "my_tunes", "--force"]) == 0
+    template = load_spec(Path("my_tunes.yaml")).spec.dataset.captions.template
+    assert template == "my tunes music, {bpm} bpm"
+
+
+def test_init_splits_by_artist_where_there_are_enough_of_them(music: Path) -> None:
+    tag(music, artist=lambda _: "one", album=lambda i: f"album {i}", genre=lambda _: "waltz")
+    assert main(["init", "my_tunes"]) == 0
+    assert load_spec(Path("my_tunes.yaml")).spec.dataset.split.by == "album"
+    assert "6 albums, each on one side" in Path("my_tunes.yaml").read_text(encoding="utf-8")
+    tag(music, artist=str, album=lambda i: f"album {i}", genre=lambda _: "waltz")
+    assert main(["init", "my_tunes", "--force"]) == 0
+    assert load_spec(Path("my_tunes.yaml")).spec.dataset.split.by == "artist"
+
+
+def test_the_commented_lines_of_a_written_spec_are_valid_too(music: Path) -> None:
+    tag(music, genre=lambda _: "waltz")
+    assert main(["init", "my_tunes"]) == 0
+    text = Path("my_tunes.yaml").read_text(encoding="utf-8")
+    for line in ("prepare: {", "trigger: "):
+        assert f"# {line}" in text
+        text = text.replace(f"# {line}", line)
+    Path("all.yaml").write_text(text, encoding="utf-8")
+    prepare = load_spec(Path("all.yaml")).spec.dataset.prepare
+    assert (prepare.loudness_lufs, prepare.trim_silence_db, prepare.remove_dc) == (-16.0, -50.0, True)
+    assert main(["plan", "all.yaml"]) == 0
