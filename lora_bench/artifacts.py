@@ -235,6 +235,7 @@ class TrainResult:
         curve: losses over steps, first and last included.
         wall_s: seconds of the steps that made the adapter; those after the last checkpoint of a killed attempt are
             not in it, but in the trial's time for the stage.
+        step: at which the adapter was kept; None for the last one.
     """
 
     adapter: Path
@@ -243,6 +244,7 @@ class TrainResult:
     curve: tuple[LossPoint, ...]
     wall_s: float
     peak_memory_gib: float
+    step: int | None = None
 
 
 @dataclass(frozen=True)

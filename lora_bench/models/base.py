@@ -241,19 +241,22 @@ class MusicModel(ABC):
         check_precision_of_kind(find_kind(self._peft.peft_config[adapters.ADAPTER]), self.dtype)
         self.set_training(False)
 
-    def save_adapter(self, folder: Path, notes: Mapping[str, Any] | None = None) -> None:
+    def save_adapter(
+        self, folder: Path, notes: Mapping[str, Any] | None = None, *, is_trained: bool = True
+    ) -> None:
         """Write the adapter atomically, for plain `peft.PeftModel.from_pretrained`.
 
         Args:
             folder: replaced if it exists.
             notes: saved in its `lora_bench.json` next to model and LoRA settings.
+            is_trained: False leaves the adapter of the model as it is, to train it further.
         """
         if self._peft is None:
             raise ModelError(f"{folder}: there is no adapter to save; inject or load one first")
         facts = {"model": self.info.name, "weights_hash": self.info.weights_hash, "lora": self._lora}
         provenance: dict[str, Any] = {**facts, **(notes or {})}
         adapters.save_adapter(self._peft, folder, provenance, self._hub_id)
-        if adapters.find_changed_base(self._peft) is not None:
+        if is_trained and adapters.find_changed_base(self._peft) is not None:
             self.load_adapter(folder)  # clips are then the same as after loading it later
 
     def remove_adapter(self) -> None:

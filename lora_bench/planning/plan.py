@@ -6,6 +6,7 @@ The order is zero-shot models, variants, grid, ablations; within each, training 
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from lora_bench.errors import Problem, SpecError
 from lora_bench.metrics import parse_metric
-from lora_bench.planning.trainings import find_leaders
+from lora_bench.planning.trainings import find_shared
 from lora_bench.slugs import clean_name, slugify
 from lora_bench.spec.budgets import FitBudget, spell_count
 from lora_bench.spec.configurations import (
@@ -102,7 +103,9 @@ class TrialPlan(Section):
     search: SearchPlace | None = None
     """What a search chooses it by; None if it runs in any case."""
     training: Annotated[str | None, Field(exclude_if=is_none)] = None
-    """Id of the first of the trials that share its training; None if it trains alone."""
+    """Id of the first of the trials that share its training; None if it trains alone and to its end."""
+    kept: Annotated[tuple[int | Literal["best"], ...], Field(exclude_if=operator.not_)] = ()
+    """Steps whose adapters that training keeps, for all trials that share it."""
     n_clips_so_far: int | None = None
     """Clips per prompt that verdicts have needed so far, where the spec looks at them early; None for all."""
 
@@ -215,13 +218,13 @@ def plan_experiment(spec: ExperimentSpec, fit_budget: FitBudget | None = None) -
         for item in configurations
         for seed in spec.repeats.train_seeds
     ]
-    leaders = find_leaders((item, seed, trial.id) for item, seed, trial in planned)
-    fine_tuned = [
-        trial.model_copy(
-            update={"zero_shot": zero_shot[_base_of(item, texts)].id, "training": leaders.get(trial.id)}
-        )
-        for item, _, trial in planned
-    ]
+    shared = find_shared((item, seed, trial.id) for item, seed, trial in planned)
+    fine_tuned: list[TrialPlan] = []
+    for item, _, trial in planned:
+        update: dict[str, object] = {"zero_shot": zero_shot[_base_of(item, texts)].id}
+        if trial.id in shared:
+            update |= {"training": shared[trial.id].leader, "kept": shared[trial.id].kept}
+        fine_tuned.append(trial.model_copy(update=update))
     return ExperimentPlan(
         name=spec.name,
         spec=spec,

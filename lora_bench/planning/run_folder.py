@@ -76,6 +76,8 @@ class TrialFolder(Folder):
     adapter = Named("adapter")
     checkpoint = Named("checkpoint")
     checkpoint_state = Named("checkpoint/state.safetensors")
+    kept = Named("kept")
+    """Adapters of earlier steps, a folder per step."""
     clips = Named("clips")
     """A folder per prompt."""
     clips_key = Named("clips/key")

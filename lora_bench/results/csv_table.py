@@ -36,8 +36,16 @@ def render_csv(results: RunResults) -> str:
 
 
 def list_columns(results: RunResults) -> tuple[str, ...]:
-    """Return the columns: the fixed ones, then every field in which trials differ, by its dotted name."""
-    return (*CSV_COLUMNS, *dict.fromkeys(field for trial in results.trials for field in trial.changes))
+    """Return the columns: the fixed ones, and every field in which trials differ, by its dotted name.
+
+    Where adapters of earlier steps are kept, one for the step is between them.
+    """
+    steps = ("step",) if any(trial.step is not None for trial in results.trials) else ()
+    return (
+        *CSV_COLUMNS,
+        *steps,
+        *dict.fromkeys(field for trial in results.trials for field in trial.changes),
+    )
 
 
 def list_cells(results: RunResults) -> Iterator[Row]:
@@ -109,6 +117,7 @@ def _list_trial_columns(trial: TrialResult) -> Row:
         "trial_id": trial.id,
         "trial": trial.name,
         "kind": trial.kind,
+        "step": trial.losses.steps if trial.step is None else trial.step,
         "train_seed": trial.train_seed,
         "state": trial.state,
         "rank": lora.get("rank"),

@@ -90,6 +90,14 @@ class TrainFile(Record):
     curve: tuple[CurvePoint, ...] = ()
     wall_s: Real | None = None
     peak_memory_gib: Real | None = None
+    step: Count | None = None
+    """At which the adapter was kept; None for the last one."""
+
+    @property
+    def eval_loss(self) -> float | None:
+        """Return the held-out loss of the adapter; None if it was not measured."""
+        last = self.curve[-1].step if self.curve and self.step is None else self.step
+        return next((point.eval_loss for point in self.curve if point.step == last), None)
 
 
 class WrittenGap(Record):

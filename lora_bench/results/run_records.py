@@ -81,6 +81,8 @@ class TrialResult(Record):
     """Adapted modules by target group."""
     adapter: str | None = None
     """Folder of the adapter, relative to the run's."""
+    step: Count | None = None
+    """Of the training, at which the adapter was kept; absent where it is the last one."""
     losses: Losses = Losses()
     wall_s: Mapping[str, Real] = {}
     """Seconds by stage, over all attempts."""

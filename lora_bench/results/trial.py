@@ -53,6 +53,8 @@ def gather_trial(
     optional: dict[str, Any] = {"zero_shot": zero_shot} if is_tuned else {}
     if planned.budget is not None:
         optional["budget"] = planned.budget
+    if is_tuned and trained.step is not None:
+        optional["step"] = trained.step
     if written.selection is not None:
         planned_cells = set(cells)
         optional["selection"] = tuple(

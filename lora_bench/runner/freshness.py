@@ -193,7 +193,7 @@ def inputs_key(trial: TrialPlan) -> str:
         if plan[name] == default:
             del plan[name]
     # who chose a trial and its size, what it is compared with, and who trains it
-    for name in ("search", "zero_shot", "baseline_trial", "training", "budget"):
+    for name in ("search", "zero_shot", "baseline_trial", "training", "kept", "budget"):
         plan.pop(name, None)
     facts: dict[str, object] = {"trial": plan, "data": dataset_fingerprint(trial.dataset)}
     if any(parse_metric(name).encoder == "encodec" for name in trial.metrics):

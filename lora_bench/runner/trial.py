@@ -20,7 +20,6 @@ from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import StateRecord
 from lora_bench.runner.early_stopping import EarlyStopper
-from lora_bench.runner.shared_training import KIND, train_shared
 from lora_bench.runner.stage_times import StageClock
 from lora_bench.slugs import prompt_slugs
 from lora_bench.store import Store, hash_file, hash_json, read_json, to_jsonable, write_json, write_text
@@ -80,15 +79,28 @@ def train_trial(
 ) -> TrainResult:
     """The adapter of this trial: the finished one if it was made from the same things, else trained."""
     from lora_bench.models.model_files import former_hashes
+    from lora_bench.runner.shared_training import KIND, train_shared
     from lora_bench.stages.tokens import encode_dataset, token_key
-    from lora_bench.stages.train import adapter_key, find_finished, former_adapter_keys, train_adapter
+    from lora_bench.stages.train import (
+        adapter_key,
+        find_finished,
+        former_adapter_keys,
+        kept_key,
+        train_adapter,
+    )
 
-    if trial.lora is None or trial.train is None or trial.train_seed is None:
+    if (
+        trial.lora is None
+        or trial.train is None
+        or trial.train_seed is None
+        or isinstance(trial.train.keep, list)
+    ):
         raise StoreError(f"{TrialFolder(folder).plan}: a fine-tuned trial needs lora, train and train_seed")
     manifest = manifest.seal()  # what decides over trainings does not even read the tracks that score them
     tokens = encode_dataset(manifest, model, store, progress)
     settings = trial.lora, trial.train, trial.train_seed
-    key = adapter_key(tokens, model, *settings)
+    training = adapter_key(tokens, model, *settings)
+    key = kept_key(training, trial.train.keep)
     files, stopper = TrialFolder(folder), None
     record, adapter = files.train, files.adapter
     former_tokens = {
@@ -96,11 +108,12 @@ def train_trial(
         for known in former_hashes(model.info.weights_hash)
     }
     if trial.training is not None:
-        store.note_use(KIND, key)
-    former = find_finished(adapter, *former_adapter_keys(former_tokens, model, *settings))
-    if former is not None:
-        _keep_record(record, key, former)
-        return former
+        store.note_use(KIND, training)
+    former_keys = () if trial.train.keep else former_adapter_keys(former_tokens, model, *settings)
+    finished = find_finished(adapter, *former_keys, *([key] if trial.training is not None else ()))
+    if finished is not None:
+        _keep_record(record, key, finished)
+        return finished
     if find_finished(adapter, key) is None:
         record.unlink(missing_ok=True)
         shutil.rmtree(adapter, ignore_errors=True)
@@ -112,12 +125,12 @@ def train_trial(
         on_eval = stopper.measure if stopper is not None else None
 
         def train(place: Path) -> TrainResult:
-            return train_adapter(tokens, model, *settings, place, progress, on_eval)
+            return train_adapter(tokens, model, *settings, place, progress, on_eval, keep=trial.kept)
 
         if trial.training is None:
             result = train(folder)
         else:
-            result = train_shared(key, files, trial.training, store, progress, train)
+            result = train_shared(training, trial, files, store, progress, train)
     except StoppedEarlyError:
         # the decision stands, nobody resumes from it
         shutil.rmtree(files.checkpoint, ignore_errors=True)
@@ -128,7 +141,9 @@ def train_trial(
 
 def _keep_record(record: Path, key: str, result: TrainResult) -> None:
     """Write `train.json`, unless it says the same already."""
-    document = {"key": key, **to_jsonable(result), "adapter": TrialFolder.adapter}
+    from lora_bench.stages.train import write_result
+
+    document = {"key": key, **write_result(result), "adapter": TrialFolder.adapter}
     if not record.is_file() or read_json(record) != document:
         write_json(record, document)
 

@@ -22,6 +22,7 @@ from lora_bench.spec.schema import DatasetSpec, LoraSpec, ModelSpec, TrainSpec
 from lora_bench.spec.search import DEFAULT_SELECTION_FRAC
 from lora_bench.spec.section import Section
 from lora_bench.spec.targets import spell_targets
+from lora_bench.spec.trajectories import KEEP, split_trajectory
 from lora_bench.spec.words import suggest
 
 PlainSection = Mapping[str, JsonValue]
@@ -91,6 +92,7 @@ def list_stated(
     ablations = expander.expand_ablations({trial.name: trial for trial in trials})
     stated = [*trials, *ablations]
     expander.settle_selection(stated)
+    stated = [row for item in stated for row in expander.split_trajectory(item)]
     return stated, expander.problems
 
 
@@ -327,6 +329,17 @@ class _Expander:
                 settled[id(dataset)] = dataset.model_copy(update={"split": split})
             item.settings = item.settings.model_copy(update={"dataset": settled[id(dataset)]})
             item.identity = self.forms.identify(item.settings)
+
+    def split_trajectory(self, item: Configuration) -> list[Configuration]:
+        """The configurations of one that keeps several steps of its training."""
+        search = self.spec.search
+        if isinstance(item.settings.train.keep, list) and (search.optuna or search.early_stopping):
+            self.complain(
+                item.field,
+                f"`{KEEP}` of `{item.name}` lists steps, which a search would judge one by one; give one step or "
+                "`best`, or remove `search`",
+            )
+        return split_trajectory(item, self.forms)
 
     def merge_equal(self, stated: Iterable[Configuration]) -> list[Configuration]:
         """Configurations that differ in more than `EFFECT_FREE`; a name for two of them is a problem."""

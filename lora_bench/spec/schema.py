@@ -157,6 +157,9 @@ class GenerationSpec(Section):
     """`int8` decodes with 8-bit weights and activations on CPUs: faster, but the clips differ. Null is exact."""
 
 
+_Step = Annotated[int, Field(ge=1)]
+
+
 class TrainSpec(Section):
     """Training of an adapter."""
 
@@ -193,6 +196,26 @@ class TrainSpec(Section):
     """Steps between measurements of the held-out loss."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints, from which a killed run resumes."""
+    keep: Annotated[_Step | Literal["best"] | list[_Step] | None, Field(exclude_if=is_none)] = None
+    """Steps after which the adapter is kept, such as `[25, 50]`: each is a row of its own, `NAME@25`, from one training
+    whose end is NAME. A single step is NAME's adapter instead of the end's; `best` is the step of the lowest held-out
+    loss, which must be that of selection tracks. Null is the last step."""
+
+    @field_validator("keep")
+    @classmethod
+    def _ascending(cls, value: int | str | list[int] | None) -> int | str | list[int] | None:
+        if isinstance(value, list) and (not value or value != sorted(set(value))):
+            raise ValueError(f"keep is {value}; expected ascending steps, each once, such as [25, 50]")
+        return value
+
+    @model_validator(mode="after")
+    def _keeps_steps_that_it_takes(self) -> TrainSpec:
+        last = self.keep[-1] if isinstance(self.keep, list) else self.keep
+        if isinstance(last, int) and last > self.steps:
+            raise ValueError(
+                f"keep is {self.keep}, but steps is {self.steps}; expected steps up to {self.steps}"
+            )
+        return self
 
     @property
     def peak_lr(self) -> float:

@@ -15,6 +15,7 @@ from lora_bench.results.settings import read_section
 from lora_bench.spec.changes import flatten_mapping
 from lora_bench.spec.grid import show_value
 from lora_bench.spec.targets import spell_targets
+from lora_bench.spec.trajectories import KEEP
 from lora_bench.study.records import Axis, Level
 
 Estimate = Literal["corrected", "value"]
@@ -139,6 +140,8 @@ def read_setting(trial: TrialResult, field: str, spec: Settings) -> JsonValue:
         return stated
     if section in _DEFAULTS and rest:
         found = _walk(trial.lora if section == "lora" else trial.train, rest)
+        if field == KEEP and found is None:
+            return _walk(trial.train, "steps")
         return "lora" if field == "lora.kind" and found is None else found
     return trial.changes[field] if field in trial.changes else read_default(spec, field)
 
@@ -151,6 +154,8 @@ def read_default(spec: Settings, field: str) -> JsonValue:
         return next((name for name, dataset in named if dataset == spec.get("dataset")), None)
     defaults = read_section(spec, *_DEFAULTS.get(section, (section,)))
     found, rank = _walk(defaults, rest), defaults.get("rank")
+    if field == KEEP and (found is None or isinstance(found, list)):  # a trial keeps one step
+        return defaults.get("steps")
     if field == "lora.kind" and found is None:
         return "lora"
     if field == "lora.alpha" and found is None and isinstance(rank, int | float):

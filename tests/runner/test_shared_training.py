@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from lora_bench.models import load_model
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan, plan_experiment
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.progress import Progress, SilentProgress
+from lora_bench.results.csv_table import render_csv
 from lora_bench.results.gather import gather_results
 from lora_bench.runner.jobs.cleanup import find_left_over
 from lora_bench.runner.trial import train_trial
@@ -172,6 +175,37 @@ def test_plan_counts_a_shared_training_once(root: Path, tmp_path: Path) -> None:
     train_one(second, tmp_path)
     sizes = [item.prediction for item in foresee_trials(plan, tmp_path / "runs") if item.trial.train]
     assert [item.is_trained for item in sizes] == [True, True]
+
+
+def test_the_rows_of_a_trajectory_train_once(root: Path, tmp_path: Path, steps: list[int]) -> None:
+    variants = [{"name": "r2", "train.keep": [3, 6]}, {"name": "best", "train.keep": "best"}]
+    plan = plan_two(root, trials={"variants": variants})
+    rows = tuned(plan)
+    assert [row.name for row in rows] == ["r2@3", "r2@6", "r2", "best"]
+    with pytest.raises(KeyboardInterrupt):
+        train_one(rows[0], tmp_path, StopInTraining(5))
+    results = {row.name: train_one(row, tmp_path) for row in reversed(rows)}  # another trial resumes
+    assert steps == [0, 1, 2, 3, 4, *range(4, 12)]
+    assert {name: result.step for name, result in results.items() if name != "best"} == {
+        "r2@3": 3, "r2@6": 6, "r2": None,
+    }  # fmt: skip
+    assert results["r2@6"].curve[-1].step == 6
+    losses = {point.step: point.eval_loss for point in results["r2"].curve if point.step in {4, 8, 12}}
+    best = min(losses, key=lambda step: losses[step] or 0.0)
+    assert results["best"].step == best
+
+    run = RunFolder(tmp_path / "runs" / NAME)
+    assert {row.name: read_json(run.trial(row.id).train).get("step") for row in rows} == {
+        "r2@3": 3, "r2@6": 6, "r2": None, "best": best,
+    }  # fmt: skip
+    train_one(rows[0], tmp_path)  # finished
+    train_one(rows[3], tmp_path)
+    assert len(steps) == 13
+    write_json(run.plan, plan)
+    cells = list(csv.DictReader(io.StringIO(render_csv(gather_results(run.path)))))
+    assert {cell["trial"]: cell["step"] for cell in cells if cell["kind"] == "fine-tuned"} == {
+        "r2@3": "3", "r2@6": "6", "r2": "12", "best": str(best),
+    }  # fmt: skip
 
 
 def test_one_process_holds_an_entry_while_others_wait(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def read_objective(folder: Path, objective: str, prompts: Sequence[str]) -> floa
     values: list[float | None] = []
     if objective == HELD_OUT_LOSS:
         train = read_if_valid(TrialFolder(folder).train, TrainFile)
-        values = [train.curve[-1].eval_loss] if train is not None and train.curve else []
+        values = [train.eval_loss] if train is not None and train.curve else []
     elif (scores := read_if_valid(TrialFolder(folder).scores, ScoresFile)) is not None:
         found = {item.prompt: item.value for item in scores.of_choice(objective)}
         values = [found.get(prompt) for prompt in prompts]

@@ -7,6 +7,7 @@ last is kept.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,20 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, key: str, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+    path: Path,
+    key: str,
+    parameters: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    find_gap: Callable[[int, Sequence[LossPoint]], str | None] | None = None,
 ) -> TrainState | str:
     """Put a checkpoint's tensors into adapter and optimiser.
+
+    Args:
+        path: of the checkpoint.
+        key: of the training.
+        parameters: of the adapter.
+        optimizer: of the training.
+        find_gap: given step and curve, says what else of the training is missing; None if nothing is.
 
     Returns:
         Its state, or in words why there is none to go on from (nothing is changed then).
@@ -77,6 +89,10 @@ def load_checkpoint(
             facts = json.loads(stored.metadata()["state"])
             if facts.pop("key") != key:
                 return "the checkpoint was made with other data or settings"
+            curve = [LossPoint(**point) for point in facts["curve"]]
+            gap = None if find_gap is None else find_gap(facts["step"], curve)
+            if gap is not None:
+                return gap
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         return f"the checkpoint is damaged ({error})"
@@ -98,5 +114,5 @@ def load_checkpoint(
                 part: tensor if part == "step" and not is_fused else tensor.to(parameter.device)
                 for part, tensor in parts.items()
             }
-    facts["curve"] = [LossPoint(**point) for point in facts["curve"]]
+    facts["curve"] = curve
     return TrainState(**facts)

@@ -10,7 +10,7 @@ from lora_bench.errors import StoreError
 from lora_bench.models.base import MusicModel
 from lora_bench.models.token_set import TokenSet
 from lora_bench.spec.schema import LoraSpec, TrainSpec
-from lora_bench.store import hash_json, read_json
+from lora_bench.store import JsonObject, hash_json, read_json, to_jsonable
 
 FORMAT = 1  # raise it when a checkpoint of an older version must not be resumed
 
@@ -48,7 +48,7 @@ def _make_key(
 def without_effect_free(train: TrainSpec) -> TrainSpec:
     """Return the settings, with defaults for those that do not change the result."""
     default = TrainSpec.model_fields["checkpoint_every"].default
-    return train.model_copy(update={"checkpoint_every": default})
+    return train.model_copy(update={"checkpoint_every": default, "keep": None})
 
 
 def find_finished(adapter: Path, *keys: str) -> TrainResult | None:
@@ -67,4 +67,11 @@ def find_finished(adapter: Path, *keys: str) -> TrainResult | None:
         curve=tuple(LossPoint(**point) for point in result["curve"]),
         wall_s=result["wall_s"],
         peak_memory_gib=result["peak_memory_gib"],
+        step=result.get("step"),
     )
+
+
+def write_result(result: TrainResult) -> JsonObject:
+    """Return a result as JSON; without a step if it is that of the last one."""
+    plain = to_jsonable(result)
+    return {name: value for name, value in plain.items() if name != "step" or value is not None}

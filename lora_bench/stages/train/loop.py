@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,8 @@ from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import LoraSpec, TrainSpec
 from lora_bench.stages.train.checkpoint import TrainState, load_checkpoint, save_checkpoint
-from lora_bench.stages.train.identity import adapter_key, find_finished
+from lora_bench.stages.train.identity import adapter_key, find_finished, write_result
+from lora_bench.stages.train.kept import BEST, Keep, KeptAdapters
 from lora_bench.stages.train.optimizer import make_optimizer
 from lora_bench.stages.train.schedule import learning_rate
 from lora_bench.stages.train.steps import TrainingRun, enter_training, measure_eval_loss, take_step
@@ -42,12 +43,14 @@ from lora_bench.store import to_jsonable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lora_bench.models.records import LoraInjection
+
 MAX_EVAL_SLICES = 64
 N_CURVE_POINTS = 200  # at least, where there are as many steps
 OnEval = Callable[[int, float], None]
 
 
-def train_adapter(
+def train_adapter(  # noqa: PLR0913 (what it trains on, how, and who watches)
     tokens: TokenSet,
     model: MusicModel,
     lora: LoraSpec,
@@ -56,6 +59,8 @@ def train_adapter(
     folder: Path,
     progress: Progress,
     on_eval: OnEval | None = None,
+    *,
+    keep: Collection[Keep] = (),
 ) -> TrainResult:
     """Train a fresh adapter and write `folder/adapter`; the model keeps it, in eval mode.
 
@@ -73,9 +78,11 @@ def train_adapter(
         progress: told about every step.
         on_eval: told the step and the held-out loss at every measurement but the first and the last; what it
             raises ends the training.
+        keep: steps and `best`: `folder/kept` gets their adapters, and the training is the same (see `kept.py`).
 
     Raises:
-        TrainingError: nothing to train on, or the loss is not finite; the last checkpoint stays.
+        TrainingError: nothing to train on, nothing to find the best step by, or the loss is not finite; the last
+            checkpoint stays.
         NoModulesMatchedError: a target matched nothing.
         ResourceError: a precision is asked for that the hardware does not have, or layers cannot be compiled.
         ModelError: a precision is asked for that the model does not have.
@@ -88,8 +95,14 @@ def train_adapter(
         )
     key = adapter_key(tokens, model, lora, train, seed)
     files = TrialFolder(folder)
+    eval_rows = _choose_eval_rows(tokens)
+    if BEST in keep and len(eval_rows) == 0:
+        raise TrainingError(
+            "train.keep is `best`, and no track is held out to measure a loss on; set dataset.split.selection_frac"
+        )
+    kept = KeptAdapters(files, key, train, keep)
     finished = find_finished(files.adapter, key)
-    if finished is not None:
+    if finished is not None and kept.find_gap(train.steps, finished.curve) is None:
         model.load_adapter(finished.adapter)
         shutil.rmtree(files.checkpoint, ignore_errors=True)  # killed between writing the adapter and this
         return finished
@@ -109,15 +122,16 @@ def train_adapter(
         # float16 gradients underflow without it; in other types it does nothing
         scaler=torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16),
         train_rows=train_rows,
-        eval_rows=_choose_eval_rows(tokens),
+        eval_rows=eval_rows,
         state=TrainState(),
+        kept=kept,
     )
     progress.start("train", total=train.steps)
     _restore(run, progress)
     gpus = [model.device] if model.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=gpus):
-            _run_steps(run, progress, on_eval)
+            _run_steps(run, injection, progress, on_eval)
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise _describe_out_of_memory(run) from error
@@ -127,19 +141,29 @@ def train_adapter(
     finally:
         model.set_training(False)
         run.optimizer.zero_grad(set_to_none=True)
+    result = _save_adapter(run, injection, files.adapter, key)
+    shutil.rmtree(files.checkpoint, ignore_errors=True)
+    kept.remove_beaten(result.curve)
+    return result
+
+
+def _save_adapter(run: TrainingRun, injection: LoraInjection, folder: Path, key: str) -> TrainResult:
+    """Save the adapter as it is now, with what led to it."""
+    is_last = run.state.step == run.train.steps
     result = TrainResult(
-        adapter=files.adapter,
+        adapter=folder,
         trainable_params=injection.trainable_params,
         matched_modules=dict(injection.matched_modules),
         curve=tuple(run.state.curve),
         wall_s=run.state.wall_s,
-        peak_memory_gib=peak_gib(model.device),
+        peak_memory_gib=peak_gib(run.model.device),
+        step=None if is_last else run.state.step,
     )
-    notes = {"train": train, "train_seed": seed, "run_key": key, "result": result}
+    train = run.train.model_copy(update={"keep": None})
+    notes = {"train": train, "train_seed": run.seed, "run_key": key, "result": write_result(result)}
     if run.state.pass_size is not None:
         notes["slices_per_pass"] = run.state.pass_size  # memory ran out
-    model.save_adapter(result.adapter, to_jsonable(notes))
-    shutil.rmtree(files.checkpoint, ignore_errors=True)
+    run.model.save_adapter(folder, to_jsonable(notes), is_trained=is_last)
     return result
 
 
@@ -184,7 +208,9 @@ def _choose_eval_rows(tokens: TokenSet) -> NDArray[np.int64]:
 
 
 def _restore(run: TrainingRun, progress: Progress) -> None:
-    found = load_checkpoint(run.files.checkpoint_state, run.key, run.parameters, run.optimizer)
+    found = load_checkpoint(
+        run.files.checkpoint_state, run.key, run.parameters, run.optimizer, run.kept.find_gap
+    )
     if isinstance(found, str):
         if run.files.checkpoint.exists():
             progress.log(f"{found}; training begins at step 0")
@@ -196,10 +222,12 @@ def _restore(run: TrainingRun, progress: Progress) -> None:
     progress.log(f"training resumes from step {found.step}")
 
 
-def _run_steps(run: TrainingRun, progress: Progress, on_eval: OnEval | None) -> None:
+def _run_steps(
+    run: TrainingRun, injection: LoraInjection, progress: Progress, on_eval: OnEval | None
+) -> None:
     train, state = run.train, run.state
     begin, spent_s = time.monotonic(), state.wall_s
-    every = max(1, train.steps // N_CURVE_POINTS)
+    every, kept_steps = max(1, train.steps // N_CURVE_POINTS), run.kept.steps
     enter_training(run.model, train)
     if state.step == 0 and not state.curve:
         state.curve.append(
@@ -212,17 +240,22 @@ def _run_steps(run: TrainingRun, progress: Progress, on_eval: OnEval | None) -> 
         state.window.append(loss)
         state.wall_s = spent_s + time.monotonic() - begin
         is_last = state.step == train.steps
-        is_measured = is_last or state.step % train.eval_every == 0
+        is_regular = is_last or state.step % train.eval_every == 0
+        is_measured = is_regular or state.step in kept_steps
         if is_measured or state.step % every == 0:
             eval_loss = measure_eval_loss(run, progress.log) if is_measured else None
             train_loss = sum(state.window) / len(state.window)
             state.curve.append(LossPoint(state.step, train_loss, eval_loss, rate, round(state.wall_s, 3)))
             state.window = []
+        if is_measured and not is_last:
+            for folder, key in run.kept.list_due(state.curve):
+                _save_adapter(run, injection, folder, key)
         progress.advance(1, note=f"loss {loss:.3f}")
         if not is_last and state.step % train.checkpoint_every == 0:
             state.scaler = run.scaler.state_dict()
             save_checkpoint(run.files.checkpoint_state, run.key, state, run.parameters, run.optimizer)
-        if on_eval is not None and is_measured and not is_last and state.curve[-1].eval_loss is not None:
+            run.kept.remove_beaten(state.curve)
+        if on_eval is not None and is_regular and not is_last and state.curve[-1].eval_loss is not None:
             on_eval(state.step, state.curve[-1].eval_loss)
     state.wall_s = spent_s + time.monotonic() - begin
 

@@ -17,6 +17,7 @@ from lora_bench.models.token_set import TokenSet
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.spec.schema import TrainSpec
 from lora_bench.stages.train.checkpoint import TrainState
+from lora_bench.stages.train.kept import KeptAdapters
 from lora_bench.stages.train.optimizer import set_rate
 from lora_bench.stages.train.schedule import drop_captions, noise_seed, pick_slices
 
@@ -44,6 +45,7 @@ class TrainingRun:
     train_rows: NDArray[np.int64]
     eval_rows: NDArray[np.int64]
     state: TrainState
+    kept: KeptAdapters
 
     @property
     def pass_size(self) -> int:
