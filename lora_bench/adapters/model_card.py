@@ -134,6 +134,7 @@ def _index_results(chosen: ChosenTrial) -> Iterator[JsonObject]:
 
 def _build_card(chosen: ChosenTrial, facts: CardFacts, *, merged: bool) -> Iterator[Block]:
     view, trial = chosen.view, _find_trial(chosen)
+    origin = "trained and scored" if trial.existing_adapter is None else "scored"
     what = "MusicGen weights with a LoRA merged in" if merged else "A LoRA adapter of MusicGen"
     yield Heading(1, facts.name, "top")
     warnings = " ".join(write_warnings(view))
@@ -141,7 +142,7 @@ def _build_card(chosen: ChosenTrial, facts: CardFacts, *, merged: bool) -> Itera
         name = view.results.model.name or facts.base_name
         yield Paragraph(warnings.replace(name, facts.base_name), is_warning=True)  # the name may be a path
     yield Paragraph(
-        (f"{what}, trained and scored by lora_bench: trial ", Code(trial.id), " of the run ",
+        (f"{what}, {origin} by lora_bench: trial ", Code(trial.id), " of the run ",
          Code(view.results.name), ".")
     )  # fmt: skip
     if chosen.reason:
@@ -248,10 +249,19 @@ def _describe_difference(compared: Contrast | None) -> tuple[Cell, Cell]:
 
 def _build_training(trial: TrialResult) -> Iterator[Block]:
     yield Heading(2, "Training", "training")
-    settings = {**(trial.lora or {}), **(trial.train or {}), "training seed": trial.train_seed}
+    settings = {**(trial.lora or {}), **(trial.train or {})}
+    if trial.existing_adapter is None:
+        settings["training seed"] = trial.train_seed
+    else:
+        del settings["path"]  # of this machine
+        yield Paragraph(
+            "The adapter was not trained in this run; these are the settings that its files state."
+        )
     facts: list[Text] = [
         f"{key.replace('_', ' ')}: {write_setting(value)}" for key, value in settings.items()
     ]
+    if trial.n_params:
+        facts.append(f"parameters: {trial.n_params:,}")
     if trial.trainable_params:
         facts.append(f"trainable parameters: {trial.trainable_params:,}")
     if trial.matched_modules:

@@ -1,16 +1,16 @@
-"""Checks of the inputs that a spec names: recordings, captions and models on this machine.
+"""Checks of the inputs that a spec names: recordings, captions, models and adapters on this machine.
 
 `validate`, `plan` and `run` report all missing inputs at once, each with its place in the spec.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lora_bench import api
+from lora_bench.cli.existing_adapters import find_unusable_adapters, is_offline
 from lora_bench.cli.targets import find_unmatched_targets
 from lora_bench.errors import AudioFileError, DatasetError, Problem, SpecError
 from lora_bench.planning.plan import ExperimentPlan
@@ -49,8 +49,9 @@ def load_plan(
 
 
 def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Problem]:
-    """Return the problems of every dataset and every model that a planned trial needs."""
+    """Return the problems of every dataset, model and adapter that a planned trial needs."""
     used = {trial.model.id for trial in plan.trials}
+    used |= {trial.existing_adapter for trial in plan.trials if trial.existing_adapter is not None}
     used |= {str(path) for trial in plan.trials for path in (trial.dataset.path, trial.dataset.captions.file)}
     problems = find_missing_paths(loaded.tree, used)  # not those of named datasets that no trial takes
     datasets = {trial.dataset.model_dump_json(): trial.dataset for trial in plan.trials}
@@ -65,6 +66,7 @@ def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Proble
     models = {trial.model.model_dump_json(): trial.model for trial in plan.trials}
     for model in models.values():
         problems += _check_model(model, loaded)
+    problems += find_unusable_adapters(loaded, plan)
     return list(dict.fromkeys(problems))
 
 
@@ -203,7 +205,7 @@ def _check_model(model: ModelSpec, loaded: LoadedSpec) -> Iterator[Problem]:
                 "(transformers) or state_dict.bin (audiocraft)",
             )
         return
-    if folder.is_absolute() or folder.exists() or not _is_offline():
+    if folder.is_absolute() or folder.exists() or not is_offline():
         return
     from lora_bench.forecast.shapes import hub_cache
 
@@ -215,11 +217,3 @@ def _check_model(model: ModelSpec, loaded: LoadedSpec) -> Iterator[Problem]:
             f"`model.id` is `{model.id}`, which is not in the hub's cache ({hub_cache()}), and HF_HUB_OFFLINE is set; "
             f"run `hf download {model.id}` with a network, or set it to a folder",
         )
-
-
-def _is_offline() -> bool:
-    """Return whether huggingface_hub is set not to use the network."""
-    return any(
-        os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    )

@@ -60,6 +60,8 @@ def _make_row(outlook: Outlook) -> tuple[str, ...]:
 
 
 def _describe_lora(trial: TrialPlan) -> tuple[str, str, str, str]:
+    if trial.existing_adapter is not None:
+        return ("-", "-", "existing adapter", "-")
     if trial.lora is None or trial.train is None:
         return ("-", "-", "-", "-")
     targets = trial.lora.targets if isinstance(trial.lora.targets, str) else " ".join(trial.lora.targets)

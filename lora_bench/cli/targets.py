@@ -18,7 +18,7 @@ def find_unmatched_targets(plan: ExperimentPlan, place: str) -> list[Problem]:
     """
     trials: dict[tuple[str, str], list[TrialPlan]] = {}
     for trial in plan.trials:
-        if trial.lora is not None:
+        if trial.lora is not None and trial.existing_adapter is None:  # whose files say what it adapts
             trials.setdefault((trial.model.model_dump_json(), repr(trial.lora.spell())), []).append(trial)
     problems = _find_rounded_kinds(plan, place)
     for group in trials.values():
@@ -33,13 +33,23 @@ def find_unmatched_targets(plan: ExperimentPlan, place: str) -> list[Problem]:
     return problems
 
 
+def is_half_precision(dtype: str, plan: ExperimentPlan) -> bool:
+    """Return whether a model's weights are in half precision, as far as that is known before it is loaded."""
+    return dtype in {"bfloat16", "float16"} or (dtype == "auto" and plan.spec.resources.gpu > 0)
+
+
 def _find_rounded_kinds(plan: ExperimentPlan, place: str) -> list[Problem]:
     """Return a problem per kind whose update half-precision weights would round away."""
     found: dict[str, Problem] = {}
     for trial in plan.trials:
         dtype = trial.model.dtype
-        is_half = dtype in {"bfloat16", "float16"} or (dtype == "auto" and plan.spec.resources.gpu > 0)
-        if trial.lora is None or trial.lora.kind in LOW_RANK or not is_half:
+        is_half = is_half_precision(dtype, plan)
+        if (
+            trial.lora is None
+            or trial.existing_adapter is not None
+            or trial.lora.kind in LOW_RANK
+            or not is_half
+        ):
             continue
         kind = trial.lora.kind
         message = (

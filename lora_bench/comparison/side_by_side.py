@@ -76,7 +76,7 @@ def list_resources(trial: TrialResult | None) -> Resources:
     """Return the resources of a trial; all unknown where there is no trial."""
     if trial is None:
         return Resources()
-    return Resources(trial.trainable_params, trial.wall_s.get("train"), trial.total_s, trial.peak_memory_gib)
+    return Resources(trial.adapter_params, trial.wall_s.get("train"), trial.total_s, trial.peak_memory_gib)
 
 
 def pair_trials(first: Side, second: Side) -> list[Pair]:

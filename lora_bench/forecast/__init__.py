@@ -11,6 +11,7 @@ scaling.py       the records most like a trial, and a line through their figures
 remaining.py     what is finished of a trial already
 cached_data.py   disk of the cache
 outcomes.py      how far earlier forecasts were off
+adapter_files.py the files of an adapter that exists already
 obstacles.py     a model that no backend here can run
 prediction.py    all of it for one trial, with where each figure comes from
 held_out.py      the number of reference tracks that a plan leads to, and whether it allows a verdict

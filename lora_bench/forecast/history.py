@@ -95,7 +95,7 @@ def _read_trial(folder: TrialFolder) -> Record | None:
         trial = TrialPlan.model_validate_json(folder.plan.read_bytes())
     except (OSError, ValueError):
         return None
-    train = read_if_valid(folder.train, TrainFile) if trial.kind == "fine-tuned" else TrainFile()
+    train = read_if_valid(folder.train, TrainFile) if trial.train is not None else TrainFile()
     return None if train is None else make_record(trial, state, train)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from lora_bench.errors import ModelError
+from lora_bench.forecast.adapter_files import find_adapter_folder, read_adapter
 from lora_bench.forecast.adapters import AdapterSize, size_adapter
 from lora_bench.forecast.footprint import choose_arithmetic, estimate_training
 from lora_bench.forecast.history import (
@@ -88,7 +90,9 @@ class Forecaster:
         """Figures of one trial; what lies finished in its folder is not charged, nor what another trial trains."""
         shape = self._find_shape(trial.model)
         adapter = None
-        if shape is not None and trial.lora is not None:
+        if trial.existing_adapter is not None:
+            adapter = _size_existing(trial.existing_adapter)
+        elif shape is not None and trial.lora is not None:
             adapter = self._size(trial.model, shape, trial.lora)
         records = self._find_records(trial.model)
         left = ALL if folder is None else find_remaining(trial, folder)
@@ -173,6 +177,15 @@ class Forecaster:
         if key not in self._adapters:
             self._adapters[key] = size_adapter(shape, lora)
         return self._adapters[key]
+
+
+def _size_existing(path: str) -> AdapterSize | None:
+    """Size of an adapter that exists already, by its files; None if they are not here or damaged."""
+    folder = find_adapter_folder(path)
+    try:
+        return None if folder is None else read_adapter(folder).size()
+    except ModelError:  # which the inputs' checks report
+        return None
 
 
 def _measure_disk(trial: TrialPlan, shape: ModelShape | None, adapter: AdapterSize | None) -> int | None:

@@ -222,7 +222,7 @@ class MusicModel(ABC):
         self._peft = adapters.add_adapter(self._network, names, lora, seed)
         self._lora = lora
         self.set_training(False)
-        return LoraInjection(*adapters.count_adapter(self._peft))
+        return self.count_adapter()
 
     def load_adapter(self, folder: Path) -> None:
         """Load a saved adapter in place of an earlier one; it may have audiocraft's names.
@@ -240,6 +240,14 @@ class MusicModel(ABC):
             self._peft = adapters.load_adapter(self._network, folder)
         check_precision_of_kind(find_kind(self._peft.peft_config[adapters.ADAPTER]), self.dtype)
         self.set_training(False)
+
+    def count_adapter(self) -> LoraInjection:
+        """Return the parameters of the adapter, and its modules by target group.
+
+        Raises:
+            ModelError: there is none.
+        """
+        return LoraInjection(*adapters.count_adapter(self.peft_model))
 
     def save_adapter(
         self, folder: Path, notes: Mapping[str, Any] | None = None, *, is_trained: bool = True

@@ -67,7 +67,7 @@ class TrialPlan(Section):
     configuration: str
     """Name without the seed: what repeats have in common."""
     kind: Literal["zero-shot", "fine-tuned"]
-    """Whether an adapter is trained."""
+    """Whether there is an adapter."""
     model: ModelSpec
     """The model."""
     dataset: DatasetSpec
@@ -77,9 +77,9 @@ class TrialPlan(Section):
     budget: Annotated[int | None, Field(exclude_if=is_none)] = None
     """Trainable parameters that the size was chosen for; None where the spec gives the size, or the kind has none."""
     train: TrainSpec | None
-    """Training settings; None for zero-shot."""
+    """Training settings; None for zero-shot and for an adapter that exists already."""
     train_seed: int | None
-    """Training seed; None for zero-shot."""
+    """Training seed; None where nothing is trained."""
     generation: GenerationSpec
     """Sampling."""
     prompts: tuple[str, ...]
@@ -115,6 +115,11 @@ class TrialPlan(Section):
         if self.n_clips_so_far is None:
             return self.generation
         return self.generation.model_copy(update={"n_clips": self.n_clips_so_far})
+
+    @property
+    def existing_adapter(self) -> str | None:
+        """Folder or hub id of an adapter that is not trained here; None for zero-shot and for trained ones."""
+        return None if self.lora is None else self.lora.path
 
     @property
     def own_prompts(self) -> tuple[str, ...]:
@@ -216,9 +221,9 @@ def plan_experiment(spec: ExperimentSpec, fit_budget: FitBudget | None = None) -
     planned = [
         (item, seed, _plan_trial(spec, item, seed, texts))
         for item in configurations
-        for seed in spec.repeats.train_seeds
+        for seed in (spec.repeats.train_seeds if item.settings.lora.is_trained else (None,))
     ]
-    shared = find_shared((item, seed, trial.id) for item, seed, trial in planned)
+    shared = find_shared((item, seed, trial.id) for item, seed, trial in planned if seed is not None)
     fine_tuned: list[TrialPlan] = []
     for item, _, trial in planned:
         update: dict[str, object] = {"zero_shot": zero_shot[_base_of(item, texts)].id}
@@ -285,7 +290,7 @@ def _describe_merged(item: Configuration) -> str:
 
 def _base_of(item: Configuration, texts: SectionTexts) -> str:
     """What the base model's clips depend on: configurations with the same text share a zero-shot trial."""
-    return texts.write(_select_sections(item, trained=False))
+    return texts.write(_select_sections(item, is_tuned=False))
 
 
 def _plan_zero_shot(
@@ -296,13 +301,13 @@ def _plan_zero_shot(
     for item in configurations:
         distinct.setdefault(_base_of(item, texts), []).append(item)
     firsts = [group[0] for group in distinct.values()]
-    sections = [drop_effect_free(_select_sections(item, trained=False)) for item in firsts]
+    sections = [drop_effect_free(_select_sections(item, is_tuned=False)) for item in firsts]
     varying = [name for other in sections[1:] for name in find_differences(sections[0], other)]
     trials: dict[str, TrialPlan] = {}
     for key, group in distinct.items():
         item = group[0]
         shown = [show_value(find_value(item.settings, item.changes, name)) for name in _name_parts(varying)]
-        trial = _plan_trial(spec, item, None, texts, clean_name("-".join([ZERO_SHOT, *shown])))
+        trial = _plan_trial(spec, item, None, texts, zero_shot_name=clean_name("-".join([ZERO_SHOT, *shown])))
         n_clips = max(other.settings.generation.n_clips for other in group)
         generation = trial.generation.model_copy(update={"n_clips": n_clips})
         trials[key] = trial.model_copy(update={"generation": generation})
@@ -310,11 +315,17 @@ def _plan_zero_shot(
 
 
 def _pair_with_baseline(trials: Sequence[TrialPlan], baseline: str | None) -> list[TrialPlan]:
-    """Each trial with the baseline's trial of its seed, if both have the same noise and the same references."""
+    """Each trial with the baseline's trial of its seed, if both have the same noise and the same references.
+
+    An adapter that exists already is compared with the baseline's first training.
+    """
     by_seed = {trial.train_seed: trial for trial in trials if trial.configuration == baseline}
+    first = next(iter(by_seed.values()), None)
     paired: list[TrialPlan] = []
     for trial in trials:
-        other = by_seed.get(trial.train_seed)
+        # an adapter that exists already has no seed: as the baseline, it is that of every training
+        is_unseeded = trial.existing_adapter is not None or (first is not None and first.existing_adapter)
+        other = first if is_unseeded else by_seed.get(trial.train_seed)
         is_pair = (
             other is not None
             and other.configuration != trial.configuration
@@ -336,35 +347,35 @@ def _plan_trial(
     item: Configuration,
     seed: int | None,
     texts: SectionTexts,
-    base_name: str = ZERO_SHOT,
+    zero_shot_name: str | None = None,
 ) -> TrialPlan:
-    """One trial; without a training seed it is a zero-shot one, named `base_name`."""
-    configuration = base_name if seed is None else item.name
+    """One trial: that of the base model if it has a `zero_shot_name`; else without a seed nothing is trained."""
+    configuration = zero_shot_name or item.name
     several = seed is not None and len(spec.repeats.train_seeds) > 1
     name = f"{configuration}-s{seed}" if several else configuration
-    settings, trained = item.settings, seed is not None
+    settings, is_tuned, is_trained = item.settings, zero_shot_name is None, seed is not None
     lora = settings.lora.model_copy(update={"alpha": settings.lora.resolved_alpha, "budget": None})
-    is_kept = not trained or spec.baseline in (item.name, *item.aliases)
+    is_kept = not is_trained or spec.baseline in (item.name, *item.aliases)
     return TrialPlan(
-        id=f"{slugify(name, max_length=MAX_SLUG)}-{_hash_settings(item, seed, texts)}",
+        id=f"{slugify(name, max_length=MAX_SLUG)}-{_hash_settings(item, seed, texts, is_tuned=is_tuned)}",
         name=name,
         configuration=configuration,
-        kind="fine-tuned" if trained else ZERO_SHOT,
+        kind="fine-tuned" if is_tuned else ZERO_SHOT,
         model=settings.model,
         dataset=settings.dataset,
-        lora=lora if trained else None,
-        budget=settings.lora.budget if trained and has_setting(settings.lora.kind, "budget") else None,
-        train=settings.train if trained else None,
+        lora=lora if is_tuned else None,
+        budget=settings.lora.budget if is_trained and has_setting(settings.lora.kind, "budget") else None,
+        train=settings.train if is_trained else None,
         train_seed=seed,
         generation=settings.generation,
         prompts=tuple(spec.prompts),
         metrics=tuple(spec.metrics),
         encoders=spec.encoders,
         off_genre=spec.off_genre,
-        changes=to_jsonable(item.changes) if trained else {},
-        aliases=tuple(item.aliases) if trained else (),
+        changes=to_jsonable(item.changes) if is_tuned else {},
+        aliases=tuple(item.aliases) if is_tuned else (),
         early_stopping=None if is_kept else spec.search.early_stopping,
-        search=_place_in_search(spec, item) if trained else None,
+        search=_place_in_search(spec, item) if is_tuned else None,
     )
 
 
@@ -374,20 +385,20 @@ def _place_in_search(spec: ExperimentSpec, item: Configuration) -> SearchPlace |
     return SearchPlace(cells=tuple(item.cells), is_wanted=item.is_wanted)
 
 
-def _hash_settings(item: Configuration, seed: int | None, texts: SectionTexts) -> str:
+def _hash_settings(item: Configuration, seed: int | None, texts: SectionTexts, *, is_tuned: bool) -> str:
     """Eight digits of the hash of everything that a trial's clips depend on."""
-    sections = texts.write(_select_sections(item, trained=seed is not None))
+    sections = texts.write(_select_sections(item, is_tuned=is_tuned))
     facts = {"version": ID_VERSION, "train_seed": seed, "settings": sections}
     return hashlib.sha256(write_canonical(facts).encode()).hexdigest()[:8]
 
 
-def _select_sections(item: Configuration, *, trained: bool) -> dict[str, PlainSection]:
+def _select_sections(item: Configuration, *, is_tuned: bool) -> dict[str, PlainSection]:
     """The sections that count.
 
-    A dataset or model in a local folder counts by its absolute path, a built-in one by its name.
+    A dataset, model or adapter in a local folder counts by its absolute path, a built-in one by its name.
     """
     return {
-        name: section for name, section in item.identity.items() if trained or name not in _ADAPTER_SECTIONS
+        name: section for name, section in item.identity.items() if is_tuned or name not in _ADAPTER_SECTIONS
     }
 
 

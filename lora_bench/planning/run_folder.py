@@ -74,6 +74,8 @@ class TrialFolder(Folder):
     rungs = Named("rungs.json")
     """What early stopping measured and decided."""
     adapter = Named("adapter")
+    existing_adapter = Named("existing_adapter.json")
+    """What the files of an adapter say that was not trained here."""
     checkpoint = Named("checkpoint")
     checkpoint_state = Named("checkpoint/state.safetensors")
     kept = Named("kept")

@@ -34,7 +34,7 @@ class AnswerRow:
         retention: of off-genre prompts, mean over training seeds (1: nothing moved); None if there are none.
         n_copies: clips whose codes copy the training set; None if that was not measured.
         n_clips: clips that were searched for copies.
-        params: trainable parameters.
+        params: parameters of the adapter.
         total_s: seconds of all stages, mean over training seeds.
         lacking: why there is no verdict; empty if there is one.
     """
@@ -194,7 +194,7 @@ class Answer:
             retention=self._average_retention(item),
             n_copies=n_copies,
             n_clips=n_clips,
-            params=next((t.trainable_params for t in trials if t.trainable_params is not None), None),
+            params=next((t.adapter_params for t in trials if t.adapter_params is not None), None),
             total_s=math.fsum(totals) / len(totals) if totals else None,
             lacking=self._explain_lack(item, contrast),
         )

@@ -56,12 +56,18 @@ def describe_design(answer: Answer) -> str:
     """Return the design in one line."""
     view = answer.view
     generation, dataset = view.generation, view.results.dataset
+    n_existing = sum(item.is_existing for item in view.fine_tuned)
+    n_trained = len(view.fine_tuned) - n_existing
     seeds = max((item.n_seeds for item in view.fine_tuned), default=0)
     parts = [
         view.results.name,
         str(view.results.model.name or "unknown model"),
-        count_noun(len(view.fine_tuned), "LoRA configuration")
-        + (f", {count_noun(seeds, 'training seed')} each" if seeds else ""),
+        *[
+            count_noun(n_trained, "LoRA configuration")
+            + (f", {count_noun(seeds, 'training seed')} each" if seeds else "")
+        ]
+        * bool(n_trained or not n_existing),
+        *[count_noun(n_existing, "existing adapter")] * bool(n_existing),
     ]
     if dataset.train is not None and dataset.eval is not None:
         selection = f"{dataset.selection.n_tracks} to select by, " if dataset.selection is not None else ""
@@ -82,8 +88,15 @@ def advise(answer: Answer) -> list[str]:
     """Return what limits the answer, and what to do next."""
     said = _describe_looks(answer)
     found = [row.contrast for row in answer.compared if row.contrast is not None]
-    if found and max(item.n_seeds for item in found) == 1:
-        trained = [row.total_s for row in answer.rows if row.total_s is not None]
+    is_trained = any(not row.configuration.is_existing for row in answer.compared)
+    if found and not is_trained:
+        said.append(
+            f"{'This adapter exists' if len(found) == 1 else 'These adapters exist'} already: the answer is about "
+            f"{'this adapter' if len(found) == 1 else 'these adapters'}, not about settings of a training."
+        )
+    elif found and max(item.n_seeds for item in found) == 1:
+        rows = (row for row in answer.rows if not row.configuration.is_existing)
+        trained = [row.total_s for row in rows if row.total_s is not None]
         minutes = 2.0 * math.fsum(trained) / 60.0
         cost = f" (about {minutes:.0f} more minutes)" if minutes >= 1.0 else ""
         said.append(

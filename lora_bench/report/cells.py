@@ -10,6 +10,8 @@ from lora_bench.report.view import RunView
 from lora_bench.report.writers.document import Cell, Column, Strong, Tone
 
 DESCRIPTIVE = "descriptive"
+THIS_ADAPTER = "this adapter"
+"""What stands for training seeds where an adapter existed already."""
 _TONES: dict[str, Tone] = {Verdict.BETTER: "better", Verdict.WORSE: "worse"}
 
 

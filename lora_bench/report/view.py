@@ -34,9 +34,14 @@ class Configuration:
         return self.kind == "zero-shot"
 
     @property
+    def is_existing(self) -> bool:
+        """Return whether its adapter was not trained in this run."""
+        return self.trials[0].existing_adapter is not None
+
+    @property
     def n_seeds(self) -> int:
-        """Number of training seeds that were planned; 0 for the base model."""
-        return 0 if self.is_zero_shot else len(self.trials)
+        """Number of training seeds that were planned; 0 where nothing is trained."""
+        return 0 if self.is_zero_shot or self.is_existing else len(self.trials)
 
 
 @dataclass(frozen=True)

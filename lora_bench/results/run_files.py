@@ -100,6 +100,21 @@ class TrainFile(Record):
         return next((point.eval_loss for point in self.curve if point.step == last), None)
 
 
+class ExistingAdapterFile(Record):
+    """`existing_adapter.json` of a trial: what the files of its adapter say."""
+
+    key: str
+    """Hash of its weights and config."""
+    kind: str
+    rank: Count | None = None
+    """None for kinds without one."""
+    alpha: Real | None = None
+    targets: str
+    """The adapted modules as a target, or the ends of their names."""
+    n_params: Count
+    matched_modules: Mapping[str, Count] = {}
+
+
 class WrittenGap(Record):
     """A cell that a stage left unscored."""
 

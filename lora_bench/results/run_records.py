@@ -77,6 +77,8 @@ class TrialResult(Record):
     """Trainable parameters that the size was chosen for; absent where the spec gives the size."""
     train: Settings | None = None
     trainable_params: Count | None = None
+    n_params: Count | None = None
+    """Parameters of an adapter that exists already, none of which are trained; None for others."""
     matched_modules: Mapping[str, Count] = {}
     """Adapted modules by target group."""
     adapter: str | None = None
@@ -109,6 +111,17 @@ class TrialResult(Record):
     def is_zero_shot(self) -> bool:
         """Return whether this is the base model."""
         return self.kind == "zero-shot"
+
+    @property
+    def existing_adapter(self) -> str | None:
+        """Return the folder or hub id of an adapter that was not trained here; None for others."""
+        path = (self.lora or {}).get("path")
+        return path if isinstance(path, str) else None
+
+    @property
+    def adapter_params(self) -> int | None:
+        """Return the parameters of the adapter, whether they were trained here or not; None if that is not known."""
+        return self.trainable_params if self.n_params is None else self.n_params
 
     @property
     def total_s(self) -> float | None:

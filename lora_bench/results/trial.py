@@ -13,6 +13,7 @@ from lora_bench.results.reading import read_part
 from lora_bench.results.records import ScoreRecord, Settings, UnscoredCell
 from lora_bench.results.run_files import (
     CurvePoint,
+    ExistingAdapterFile,
     PlannedTrial,
     ScoresFile,
     StateFile,
@@ -20,6 +21,7 @@ from lora_bench.results.run_files import (
     UnusableScore,
 )
 from lora_bench.results.run_records import Losses, TrialResult, TrialState
+from lora_bench.results.settings import read_text
 from lora_bench.spec.kinds import has_setting
 from lora_bench.store import hash_json
 
@@ -42,6 +44,8 @@ def gather_trial(
     problems: list[str] = []
     state_file = read_part(folder.state, StateFile, problems) or StateFile()
     train = read_part(folder.train, TrainFile, problems)
+    is_existing = read_text(planned.lora, "path") is not None
+    existing = read_part(folder.existing_adapter, ExistingAdapterFile, problems) if is_existing else None
     written = read_part(folder.scores, ScoresFile, problems) or ScoresFile()
     cells = list(_list_planned_cells(planned, spec))
     state, reason = _settle_state(state_file, problems)
@@ -55,6 +59,8 @@ def gather_trial(
         optional["budget"] = planned.budget
     if is_tuned and trained.step is not None:
         optional["step"] = trained.step
+    if existing is not None:
+        optional["n_params"] = existing.n_params
     if written.selection is not None:
         planned_cells = set(cells)
         optional["selection"] = tuple(
@@ -71,12 +77,12 @@ def gather_trial(
         state=state,
         reason=reason,
         stage=state_file.stage,
-        lora=_fill_in_alpha(planned.lora) if is_tuned else None,
+        lora=_describe_adapter(planned.lora, existing) if is_tuned else None,
         train=planned.train if is_tuned else None,
-        trainable_params=trained.trainable_params if is_tuned else 0,
-        matched_modules=trained.matched_modules,
+        trainable_params=0 if not is_tuned or is_existing else trained.trainable_params,
+        matched_modules=existing.matched_modules if existing is not None else trained.matched_modules,
         adapter=folder.adapter.relative_to(folder.run.path).as_posix()
-        if train and folder.adapter.is_dir()
+        if (train or existing) and folder.adapter.is_dir()
         else None,
         losses=_summarize_losses(trained.curve),
         wall_s=_list_stage_times(state_file, trained, is_shared=planned.training is not None),
@@ -194,10 +200,19 @@ def is_complete(trial: TrialResult) -> bool:
     )
 
 
+def _describe_adapter(lora: Settings | None, existing: ExistingAdapterFile | None) -> Settings | None:
+    """Return the settings of an adapter; of one that exists already, those of its files next to its path."""
+    if existing is None:
+        return _fill_in_alpha(lora)
+    read = existing.model_dump(include={"kind", "rank", "alpha", "targets"}, exclude_none=True)
+    return {**(lora or {}), **read}
+
+
 def _fill_in_alpha(lora: Settings | None) -> Settings | None:
     """Return the settings with alpha's default, so that a reader need not know it."""
     if (
         lora is None
+        or lora.get("path") is not None
         or lora.get("alpha") is not None
         or not has_setting(str(lora.get("kind", "lora")), "alpha")
     ):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lora_bench.comparison.looks import is_decided, left_looks, plan_look
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, StoreError
+from lora_bench.forecast.adapter_files import fetch_adapter
 from lora_bench.gpus import limit_gpus, require_gpus
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
 from lora_bench.planning.run_folder import CACHE, RunFolder
@@ -107,6 +108,8 @@ def _run_missing(
         check_address(ray_address)
     # with a GPU, Ray's workers need all of its memory; on a cluster this machine may have none
     uses_gpu = plan.spec.resources.gpu > 0
+    for path in sorted({trial.existing_adapter for trial in pending if trial.existing_adapter is not None}):
+        fetch_adapter(path)
     with limit_gpus(None if uses_gpu else 0.0):
         _prepare(plan, run_folder, store_root, progress, apart=uses_gpu and executor == "ray")
     if pending:

@@ -12,9 +12,12 @@ from filelock import FileLock, Timeout
 
 from lora_bench.audio.folder_walk import walk_folder
 from lora_bench.errors import StoreError
+from lora_bench.forecast.adapter_files import fingerprint_adapter
 from lora_bench.metrics import parse_metric
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
+from lora_bench.results.reading import read_part
+from lora_bench.results.run_files import ExistingAdapterFile
 from lora_bench.results.search_tally import SearchTally
 from lora_bench.results.trial_files import StateRecord, read_state
 from lora_bench.spec.configurations import find_differences
@@ -85,6 +88,10 @@ class RunHistory:
         n_before, n_now = (one.get("n_clips_so_far") or one["generation"]["n_clips"] for one in (before, now))
         if n_before != n_now:
             added.append(f"n_clips {n_before} -> {n_now}")
+        if trial.existing_adapter is not None:
+            taken = read_part(TrialFolder(folder).existing_adapter, ExistingAdapterFile, [])
+            if taken is not None and taken.key != fingerprint_adapter(trial.existing_adapter):
+                added.append("the adapter's files have changed")
         return ", ".join(added) or "its data or settings are checked again"
 
 
@@ -196,6 +203,8 @@ def inputs_key(trial: TrialPlan) -> str:
     for name in ("search", "zero_shot", "baseline_trial", "training", "kept", "budget"):
         plan.pop(name, None)
     facts: dict[str, object] = {"trial": plan, "data": dataset_fingerprint(trial.dataset)}
+    if trial.existing_adapter is not None:
+        facts["adapter"] = fingerprint_adapter(trial.existing_adapter)
     if any(parse_metric(name).encoder == "encodec" for name in trial.metrics):
         facts["codec_identity"] = CODEC_IDENTITY
     return hash_json(facts)

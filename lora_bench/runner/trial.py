@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lora_bench.artifacts import ADAPTER_WEIGHTS, GeneratedClips, Manifest, TrainResult
 from lora_bench.errors import StoppedEarlyError, StoreError
 from lora_bench.evaluation.trial_scores import TrialClips, score_clips
+from lora_bench.forecast.adapter_files import fingerprint_adapter
 from lora_bench.gpus import CPU
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.planning.run_folder import TrialFolder
@@ -55,7 +56,13 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
         model = load_model(trial.model)
     with clock.stage("dataset"):
         manifest = prepare_dataset(trial.dataset, model.info.audio_format, store, progress)
-    if trial.kind == "fine-tuned":
+    if trial.existing_adapter is not None:
+        from lora_bench.runner.existing_adapter import take_adapter
+
+        with clock.stage("load"):
+            progress.start("load adapter")
+            take_adapter(trial, trial.existing_adapter, model, folder)
+    elif trial.kind == "fine-tuned":
         with clock.stage("train"):
             result = train_trial(trial, model, manifest, folder, store, progress)
         model.load_adapter(result.adapter)
@@ -158,7 +165,9 @@ def _make_stopper(
     return EarlyStopper(trial.early_stopping, trial.train.steps, folder, own, group)
 
 
-def _adapter_hash(folder: Path) -> str | None:
+def _adapter_hash(trial: TrialPlan, folder: Path) -> str | None:
+    if trial.existing_adapter is not None:
+        return fingerprint_adapter(TrialFolder(folder).adapter.as_posix())
     weights = TrialFolder(folder).adapter / ADAPTER_WEIGHTS
     return hash_file(weights) if weights.is_file() else None
 
@@ -168,7 +177,7 @@ def _clips_keys(trial: TrialPlan, model: MusicModel, folder: Path) -> list[str]:
     from lora_bench.models.model_files import former_hashes
 
     sampling = trial.generation.model_dump(include=set(SAMPLING_FIELDS))
-    facts = {"adapter": _adapter_hash(folder), "sampling": sampling}
+    facts = {"adapter": _adapter_hash(trial, folder), "sampling": sampling}
     if (dtype := str(model.dtype)) != "torch.float32":  # which earlier versions did not note
         facts["dtype"] = dtype
     current = model.info.weights_hash

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
@@ -14,6 +15,7 @@ from lora_bench.errors import Problem
 from lora_bench.slugs import clean_name
 from lora_bench.spec.budgets import FitBudget
 from lora_bench.spec.changes import Changes, apply_changes, flatten_mapping
+from lora_bench.spec.existing_adapters import is_training_setting
 from lora_bench.spec.experiment import ExperimentSpec, TrialSettings
 from lora_bench.spec.grid import expand_grid, find_value, name_combination, show_value
 from lora_bench.spec.problems import field_name
@@ -112,13 +114,16 @@ class SectionForms:
 
     def identify(self, settings: TrialSettings) -> dict[str, PlainSection]:
         """What settings are compared by; not to be changed."""
-        return {name: self._write(section) for name, section in settings}
+        plain = {name: self._write(section) for name, section in settings}
+        if not settings.lora.is_trained:
+            del plain["train"]
+        return plain
 
     def _write(self, section: Section) -> PlainSection:
         known = self._known.get(id(section))
         if known is not None:
             return known[1]
-        if isinstance(section, LoraSpec):
+        if isinstance(section, LoraSpec) and section.is_trained:
             has_budget = section.budget is not None and self.has_sizes
             spelled = (section.model_copy(update={"budget": None}) if has_budget else section).spell()
             alpha = {"alpha": section.resolved_alpha} if "alpha" in spelled else {}
@@ -206,6 +211,8 @@ class _Expander:
     def resolve(self, settings: TrialSettings, where: str) -> TrialSettings | None:
         """Settings with the rate of their kind, and the size that a budget leads to; None, and a problem, if not."""
         lora, train, model = settings.lora, settings.train, settings.model
+        if not lora.is_trained:
+            return settings
         try:
             if isinstance(train.lr, dict):
                 key = id(train), lora.kind
@@ -246,7 +253,10 @@ class _Expander:
         if name is None and grid is not None:
             name = name_combination(grid, changes, settings)
         elif name is None:
-            name = clean_name(f"r{settings.lora.rank}-{show_value(settings.lora.targets)}")
+            lora = settings.lora
+            name = clean_name(
+                f"r{lora.rank}-{show_value(lora.targets)}" if lora.path is None else PurePath(lora.path).name
+            )
         return Configuration(name, settings, changes, where, self.forms.identify(settings), stated)
 
     def place(self, configuration: Configuration, cell: dict[str, str] | None) -> Configuration:
@@ -301,7 +311,17 @@ class _Expander:
                 continue
             (dotted,) = changes
             identity = made.identity
-            if identity == baseline.identity:
+            if (
+                identity == baseline.identity
+                and not made.settings.lora.is_trained
+                and is_training_setting(dotted)
+            ):
+                message = (
+                    f"ablation `{name}` has no effect: `{wanted}` is an adapter that exists already, which "
+                    f"`{dotted}` does not train; change another field, or the baseline"
+                )
+                self.complain(where, message)
+            elif identity == baseline.identity:
                 value = show_value(find_value(made.settings, changes, dotted))
                 self.complain(
                     where, f"ablation `{name}` changes nothing: `{dotted}` of `{wanted}` is already {value}"

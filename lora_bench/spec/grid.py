@@ -92,7 +92,7 @@ def label_budget(lora: LoraSpec) -> str:
 
 
 def _label(name: str, value: Any) -> str:
-    if isinstance(value, str | list) or value is None:
+    if isinstance(value, str | list | Path) or value is None:
         return show_value(value)
     return f"{_SHORT.get(name, name.rpartition('.')[2])}{show_value(value)}"
 
@@ -106,6 +106,8 @@ def find_value(settings: TrialSettings, changes: Changes, dotted: str) -> Any:
     if dotted == "dataset":
         named = changes.get("dataset")
         return named if isinstance(named, str) else name_dataset(settings)
+    if dotted == "lora.path" and settings.lora.path is not None:
+        return Path(settings.lora.path)  # whose last part is its name
     value: Any = settings
     for part in dotted.split("."):
         value = getattr(value, part)

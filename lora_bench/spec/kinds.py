@@ -29,7 +29,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "full": (),
 }
 """Settings of each kind, besides `targets`."""
-COMMON = frozenset({"kind", "targets"})
+COMMON = frozenset({"kind", "targets", "path"})
 LOW_RANK = frozenset({"lora", "dora", "rslora", "lora+", "pissa", "olora"})
 """Kinds that PEFT's LoRA layers compute: weights of any precision keep the update apart, so it is not rounded away."""
 CHANGING_BASE = frozenset({"pissa", "olora"})
@@ -64,7 +64,7 @@ def spell_kind(settings: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
 
 
 def write_conditions(schema: dict[str, Any]) -> None:
-    """Add to a JSON Schema of `lora` that a stated kind excludes the settings of others."""
+    """Add to a JSON Schema of `lora` that a stated kind excludes the settings of others, and a path all of them."""
     fields = [name for name in schema["properties"] if name not in COMMON]
     schema["allOf"] = [
         {
@@ -73,3 +73,9 @@ def write_conditions(schema: dict[str, Any]) -> None:
         }
         for kind, names in SETTINGS.items()
     ]
+    schema["allOf"].append(
+        {
+            "if": {"properties": {"path": {"type": "string"}}, "required": ["path"]},
+            "then": {"properties": {name: False for name in schema["properties"] if name != "path"}},
+        }
+    )

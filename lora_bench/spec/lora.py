@@ -37,6 +37,9 @@ class LoraSpec(Section):
 
     model_config = ConfigDict(json_schema_extra=write_conditions)
 
+    path: Annotated[str, StringConstraints(min_length=1)] | None = None
+    """An adapter that exists already: a folder as PEFT writes it, or a hub id. It is not trained, and has no other
+    settings here: kind, rank and targets are those of its files."""
     kind: Kind = "lora"
     """Kind of adapter; `full` trains the weights themselves. Each kind has settings of its own, and `targets`."""
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
@@ -102,14 +105,24 @@ class LoraSpec(Section):
 
     @model_serializer(mode="wrap")
     def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The settings of the kind; plain LoRA is written as before there were others, so its runs are still found."""
+        """The settings of the kind; plain LoRA is written as before there were others, so its runs are still found.
+
+        Of an adapter that exists, its path alone: all else is in its files.
+        """
+        if self.path is not None:
+            return {"path": self.path}
         settings: dict[str, Any] = write(self)
         is_plain = self.kind == "lora"
         return {
             name: value
             for name, value in settings.items()
-            if has_setting(self.kind, name) and not (is_plain and name == "kind")
+            if has_setting(self.kind, name) and name != "path" and not (is_plain and name == "kind")
         }
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the adapter is trained, rather than read from files that exist."""
+        return self.path is None
 
     @property
     def is_dora(self) -> bool:

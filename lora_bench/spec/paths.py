@@ -14,7 +14,7 @@ _LOCAL_MODEL = ("./", "../", "/", "~/")
 
 
 def resolve_paths(node: Node, trail: tuple[str, ...] = ()) -> Node:
-    """The document with absolute paths for datasets, files of prompts and captions, and models in local folders.
+    """The document with absolute paths for datasets, prompts, captions, and models and adapters in local folders.
 
     Keys may be dotted and values may be lists, as in axes; numbers and other wrong values stay as they
     are, for the models to refuse.
@@ -35,6 +35,12 @@ def resolve_paths(node: Node, trail: tuple[str, ...] = ()) -> Node:
         return replace(node, value=resolve_path(node.value, node.place.folder).as_posix())
     if trail[-2:] == ("model", "id"):
         return replace(node, value=_resolve_model(node.value, node.place.folder))
+    if trail[-2:] == ("lora", "path"):
+        is_hub_id = node.value.count("/") == 1  # a name alone is no hub id
+        resolved = _resolve_model(node.value, node.place.folder)
+        return replace(
+            node, value=resolved if is_hub_id else resolve_path(node.value, node.place.folder).as_posix()
+        )
     return node
 
 
@@ -59,7 +65,7 @@ def _resolve_model(stated: str, folder: Path) -> str:
 
 
 def find_missing_paths(tree: Node, used: Collection[str] | None = None) -> list[Problem]:
-    """Problems of folders of recordings, files of captions and local models that are not there, each at its place.
+    """Problems of recordings, captions, local models and adapters that are not there, each at its place.
 
     Args:
         tree: a document with absolute paths.
@@ -82,6 +88,9 @@ def find_missing_paths(tree: Node, used: Collection[str] | None = None) -> list[
         elif field == "model.id" and not path.exists():
             found = "does not exist"
             mend = "expected a folder with a MusicGen model, `pocket`, or a hub id such as facebook/musicgen-small"
+        elif field == "lora.path" and not path.is_dir():
+            found = "is a file" if path.exists() else "does not exist"
+            mend = "expected the folder of an adapter as PEFT writes it, or a hub id such as owner/name"
         else:
             continue
         problems.append(
@@ -104,7 +113,7 @@ def find_stated(tree: Node, path: str) -> tuple[str, str | None]:
 
 
 def _list_paths(node: Node, trail: tuple[str, ...] = ()) -> Iterator[tuple[str, Node]]:
-    """`dataset.path` or `model.id`, and its node, for every absolute path of the document."""
+    """`dataset.path`, `model.id` or `lora.path`, and its node, for every absolute path of the document."""
     for key, child in node.children.items():
         yield from _list_paths(child, (*trail, *key.split(".")))
     for child in node.items:
@@ -116,3 +125,5 @@ def _list_paths(node: Node, trail: tuple[str, ...] = ()) -> Iterator[tuple[str, 
             yield "dataset.captions.file", node
         elif trail[-2:] == ("model", "id"):
             yield "model.id", node
+        elif trail[-2:] == ("lora", "path"):
+            yield "lora.path", node

@@ -32,6 +32,8 @@ EXPANDED_TARGETS: dict[str, tuple[str, ...]] = {
     "decoder": (*GROUPS, *OTHER_GROUPS),
 }
 """Words that stand for several groups of modules."""
+AUDIOCRAFT_STEMS = ("transformer.layers.", "linears.", "condition_provider.")
+"""Beginnings of the names of a decoder's modules in audiocraft."""
 UNADAPTABLE = (*OTHER_GROUPS, "decoder")
 """Words for modules that are no linear layers, which only full fine-tuning takes."""
 

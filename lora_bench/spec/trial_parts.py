@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pydantic import ValidationError
 
 from lora_bench.errors import Problem
+from lora_bench.spec.existing_adapters import find_axis_conflict, find_conflicts
 from lora_bench.spec.experiment import MAX_GRID, TrialSettings
 from lora_bench.spec.fields import dotted_fields, section_at
 from lora_bench.spec.kinds import SETTINGS, describe_foreign, has_setting
@@ -131,7 +132,13 @@ class _Checker:
                     self.problems.append(problem)
 
     def check_kind(self, patch: Patch) -> None:
-        """Settings that are stated next to a kind without them; those of parents and overrides are inherited."""
+        """Settings that are stated next to a kind without them, or next to an adapter that exists already.
+
+        Those of parents and overrides are inherited.
+        """
+        lora = self.base.children.get("lora")
+        for dotted, node, message in find_conflicts(patch, lora.children.get("path") if lora else None):
+            self.complain(node, dotted, message, at_key=True)
         stated = patch.get("lora.kind")
         if stated is None or not isinstance(stated.value, str) or stated.value not in SETTINGS:
             return  # the models say so
@@ -189,6 +196,9 @@ class _Checker:
             )
         zipped = dict(self.check_zips(grid, axes))
         self.check_size({**axes, **zipped})
+        conflict = find_axis_conflict({**axes, **zipped}, [*axes, *zipped])
+        if conflict is not None:
+            self.complain(conflict[0], "lora.path", conflict[1], at_key=True)
         excluded = grid.children.get("exclude")
         for combination in excluded.items if excluded else []:
             self.check_exclusion(combination, {**axes, **zipped})

@@ -70,7 +70,7 @@ def analyse_metric(results: RunResults, metric: str, prompt: str | None = None) 
     """Analyse one metric on one prompt, or over all prompts; None if no fine-tuned trial is scored on it."""
     whole = read_grid(results.spec)
     rows, estimate = collect_rows(results, whole, metric, prompt)
-    tuned = [row for row in rows if row.seed is not None]
+    tuned = [row for row in rows if not row.trial.is_zero_shot]
     if not tuned:
         return None
     error = _measure_error(tuned)

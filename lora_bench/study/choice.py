@@ -43,7 +43,7 @@ def _make_point(rows: Sequence[Row], error: SeedError, n_planned: int) -> Point:
         se=None if is_zero_shot or error.sd is None else error.sd / math.sqrt(len(rows)),
         n_done=len(rows),
         n_planned=n_planned,
-        trainable_params=_average(trial.trainable_params for trial in trials),
+        trainable_params=_average(trial.adapter_params for trial in trials),
         train_s=0.0 if is_zero_shot else _average(trial.wall_s.get("train") for trial in trials),
         total_s=_average(trial.total_s for trial in trials),
         peak_memory_gib=None if is_zero_shot else _average(trial.peak_memory_gib for trial in trials),

@@ -52,7 +52,9 @@ def execute(options: Options) -> int:
 def describe_plan(plan: ExperimentPlan) -> str:
     """`2 zero-shot and 8 fine-tuned trials (4 trainings), 3 prompts, 50 clips each, 3 metrics`."""
     n_zero_shot = sum(trial.kind == "zero-shot" for trial in plan.trials)
-    n_tuned = len(plan.trials) - n_zero_shot
+    n_existing = sum(trial.existing_adapter is not None for trial in plan.trials)
+    n_tuned = len(plan.trials) - n_zero_shot - n_existing
+    existing = f", {n_existing} existing adapter{'s' if n_existing != 1 else ''}" if n_existing else ""
     n_prompts, n_metrics = len(plan.spec.prompts), len(plan.spec.metrics)
     optuna = plan.spec.search.optuna
     n_candidates = sum(trial.search is not None for trial in plan.trials)
@@ -60,8 +62,9 @@ def describe_plan(plan: ExperimentPlan) -> str:
     n_trainings = count_trainings([trial.training for trial in plan.trials if trial.train is not None])
     plural = "s" if n_trainings != 1 else ""
     shared = f" ({n_trainings} training{plural})" if n_trainings < n_tuned else ""
+    trials = f"{n_zero_shot} zero-shot and {n_tuned} fine-tuned trial{'s' if n_tuned != 1 else ''}"
     return (
-        f"{n_zero_shot} zero-shot and {n_tuned} fine-tuned trial{'s' if n_tuned != 1 else ''}{searched}{shared}, "
+        f"{trials}{searched}{shared}{existing}, "
         f"{n_prompts} prompt{'s' if n_prompts != 1 else ''}, {plan.spec.generation.n_clips} clips each, "
         f"{n_metrics} metric{'s' if n_metrics != 1 else ''}"
     )

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from lora_bench.artifacts import ADAPTER_CONFIG, ADAPTER_PROVENANCE, ADAPTER_WEIGHTS
 from lora_bench.errors import ModelError
 from lora_bench.models.bridges.tensors import name_in_audiocraft, name_in_transformers
+from lora_bench.spec.targets import AUDIOCRAFT_STEMS
 from lora_bench.store import read_json, write_json
 
 PREFIX = "base_model.model."  # that PEFT puts before every name
 ADAPTED = ".lora_"  # between a module's name and its adapter's parts
-AUDIOCRAFT_STEMS = ("transformer.layers.", "linears.", "condition_provider.")
 BASE_CLASSES = {
     "transformers": ("MusicgenForConditionalGeneration", "transformers.models.musicgen.modeling_musicgen"),
     "audiocraft": ("LMModel", "audiocraft.models.lm"),

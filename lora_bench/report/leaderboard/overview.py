@@ -11,7 +11,7 @@ from urllib.parse import quote
 from lora_bench.errors import StoreError, describe_error
 from lora_bench.planning.plan import name_report
 from lora_bench.planning.run_folder import ReportFolder, RunFolder
-from lora_bench.report.cells import number_columns, text_columns, verdict_cell
+from lora_bench.report.cells import THIS_ADAPTER, number_columns, text_columns, verdict_cell
 from lora_bench.report.formatting import (
     MISSING,
     clean_text,
@@ -234,6 +234,9 @@ def _entry_row(place: int, entry: Entry, reports_folder: Path) -> tuple[Cell, ..
         Cell(_describe_model(entry.run)),
         Cell(f"{format_value(entry.order)}{mark}", order=entry.order),
         Cell(interval + kind, order=cell.low),
-        Cell(MISSING if item.is_zero_shot else str(cell.n_seeds), order=cell.n_seeds),
+        Cell(
+            MISSING if item.is_zero_shot else THIS_ADAPTER if item.is_existing else str(cell.n_seeds),
+            order=cell.n_seeds,
+        ),
         verdict_cell(cell.verdict),
     )

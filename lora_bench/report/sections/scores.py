@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from lora_bench.metrics.names import CODEC_MATCHED
 from lora_bench.report.cells import (
     DESCRIPTIVE,
+    THIS_ADAPTER,
     interval_cell,
     number_cell,
     number_columns,
@@ -115,7 +116,9 @@ def score_cell(value: CellValue, configuration: Configuration, *, is_corrected: 
         hints.append(
             f"standard error over {'clips and tracks' if value.over == 'clips' else 'training seeds'}"
         )
-    if configuration.n_seeds:
+    if configuration.is_existing:
+        hints.append(THIS_ADAPTER)
+    elif configuration.n_seeds:
         hints.append(f"{value.n_seeds} of {configuration.n_seeds} training seeds")
     if value.corrected is not None and value.over == "clips":
         interval = format_interval(value.low, value.high)
@@ -181,6 +184,7 @@ def _write_differences(view: RunView, caption: str, contrasts: Sequence[Contrast
         shown = [item for item in contrasts if item.prompt is None][:MAX_ROWS]
         caption += f" (the {len(contrasts) - len(shown):,} further rows are in results.json)"
     against = dict.fromkeys(item.against for item in contrasts)
+    existing = {item.name for item in view.fine_tuned if item.is_existing}
     columns = (
         *text_columns("configuration", *["against"] * (len(against) > 1), "prompt"),
         *number_columns("difference", "95 % interval", "detectable", "seeds"),
@@ -194,7 +198,7 @@ def _write_differences(view: RunView, caption: str, contrasts: Sequence[Contrast
             number_cell(item.delta, lambda value, se=item.se: format_difference(value, error=se)),
             interval_cell(item.ci_low, item.ci_high),
             number_cell(item.detectable, lambda value: format_value(value, digits=3)),
-            Cell(str(item.n_seeds), order=item.n_seeds),
+            Cell(THIS_ADAPTER if item.configuration in existing else str(item.n_seeds), order=item.n_seeds),
             verdict_cell(item.verdict or (None if item.primary else DESCRIPTIVE)),
         )
         for item in shown

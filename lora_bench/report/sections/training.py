@@ -43,19 +43,28 @@ def _adapter_row(item: Configuration, kind: str | None) -> tuple[Cell, ...]:
         Cell(write_setting(lora.get("targets"))),
         _setting_cell(lora, "dropout"),
         Cell(write_setting(first.matched_modules or None)),
-        Cell(write_params(item), order=first.trainable_params),
+        Cell(
+            f"{write_params(item)}, not trained here"
+            if item.is_existing and first.n_params is not None
+            else write_params(item),
+            order=first.adapter_params,
+        ),
         Cell(write_setting(first.changes or None)),
-        Cell(", ".join(str(trial.train_seed) for trial in item.trials)),
+        Cell(
+            f"existing adapter of kind {lora.get('kind', 'unknown')}"
+            if item.is_existing
+            else ", ".join(str(trial.train_seed) for trial in item.trials)
+        ),
         Cell(", ".join(states), tone="plain" if states == ["done"] else "missing"),
     )
 
 
 def write_params(item: Configuration) -> str:
-    """Return the trainable parameters, with the deviation from the budget where there is one."""
-    trial = next((each for each in item.trials if each.trainable_params is not None), item.trials[0])
-    if trial.trainable_params is None:
+    """Return the parameters of an adapter, with the deviation from the budget where there is one."""
+    trial = next((each for each in item.trials if each.adapter_params is not None), item.trials[0])
+    if trial.adapter_params is None:
         return format_count(None)
-    return format_budgeted(trial.trainable_params, trial.budget)
+    return format_budgeted(trial.adapter_params, trial.budget)
 
 
 def _setting_cell(settings: Settings, name: str) -> Cell:
