@@ -220,7 +220,7 @@ def plan_experiment(spec: ExperimentSpec, fit_budget: FitBudget | None = None) -
     zero_shot = _plan_zero_shot(spec, configurations, texts)
     planned = [
         (item, seed, _plan_trial(spec, item, seed, texts))
-        for item in configurations
+        for item in ([] if spec.trials.zero_shot_only else configurations)
         for seed in (spec.repeats.train_seeds if item.settings.lora.is_trained else (None,))
     ]
     shared = find_shared((item, seed, trial.id) for item, seed, trial in planned if seed is not None)
@@ -236,7 +236,11 @@ def plan_experiment(spec: ExperimentSpec, fit_budget: FitBudget | None = None) -
         trials=(*zero_shot.values(), *_pair_with_baseline(fine_tuned, baseline)),
         baseline=baseline,
         notes=(
-            *(_describe_merged(item) for item in configurations if item.aliases or item.merged_fields),
+            *(
+                _describe_merged(item)
+                for item in configurations
+                if (item.aliases or item.merged_fields) and not spec.trials.zero_shot_only
+            ),
             *_describe_unsized(configurations),
             *_describe_undecidable(spec, configurations),
         ),

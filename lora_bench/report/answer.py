@@ -20,6 +20,7 @@ from lora_bench.report.formatting import (
 from lora_bench.report.view import Configuration, RunView, is_higher_better
 from lora_bench.results.records import Contrast
 from lora_bench.results.run_records import RESULTS_SCHEMA
+from lora_bench.results.settings import read_section
 
 CHOSEN = "the best on the selection tracks"
 
@@ -129,15 +130,15 @@ class Answer:
         return self.view.value(self.view.cell(configuration, self.metric, None), self.metric)
 
     @property
+    def is_zero_shot_only(self) -> bool:
+        """Whether the spec asks for the base model alone."""
+        return bool(read_section(self.view.spec, "trials").get("zero_shot_only"))
+
+    @property
     def headline(self) -> str:
         """The outcome in one sentence."""
-        view = self.view
-        if not view.fine_tuned or view.zero_shot is None:
-            return "There is nothing to compare zero-shot with."
-        if not self.compared and view.results.schema_version < RESULTS_SCHEMA:
-            return "These results are of an earlier version, without today's verdicts; run the spec again to get them."
         if not self.compared:
-            return "No fine-tuned configuration was compared with zero-shot, so the effect of fine-tuning is unknown."
+            return self._say_no_comparison()
         groups = {verdict: [r for r in self.compared if r.verdict == verdict] for verdict in Verdict}
         better, worse = groups[Verdict.BETTER], groups[Verdict.WORSE]
         if better:
@@ -157,6 +158,17 @@ class Answer:
         )
         largest = f"{which} is {best.change}, and this design finds {best.detectable} and more"
         return f"Whether fine-tuning helps is not settled: {largest}."
+
+    def _say_no_comparison(self) -> str:
+        view = self.view
+        if self.is_zero_shot_only:
+            several = "s" if len(view.bases) > 1 else ""
+            return f"These are the scores of the base model{several} alone: no adapter was asked for."
+        if not view.fine_tuned or view.zero_shot is None:
+            return "There is nothing to compare zero-shot with."
+        if view.results.schema_version < RESULTS_SCHEMA:
+            return "These results are of an earlier version, without today's verdicts; run the spec again to get them."
+        return "No fine-tuned configuration was compared with zero-shot, so the effect of fine-tuning is unknown."
 
     def _say_move(self, rows: Sequence[AnswerRow], *, better: bool) -> str:
         first, n = rows[0], len(self.compared)

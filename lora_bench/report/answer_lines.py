@@ -66,7 +66,8 @@ def describe_design(answer: Answer) -> str:
             count_noun(n_trained, "LoRA configuration")
             + (f", {count_noun(seeds, 'training seed')} each" if seeds else "")
         ]
-        * bool(n_trained or not n_existing),
+        * bool(n_trained or not (n_existing or answer.is_zero_shot_only)),
+        *[count_noun(len(view.bases), "zero-shot row")] * answer.is_zero_shot_only,
         *[count_noun(n_existing, "existing adapter")] * bool(n_existing),
     ]
     if dataset.train is not None and dataset.eval is not None:

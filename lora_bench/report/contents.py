@@ -84,7 +84,7 @@ def build_report(view: RunView, heard: Heard) -> Report:
 
 def _build_effects(answer: Answer) -> Iterator[Block]:
     view = answer.view
-    yield Heading(2, "Effects", "effects")
+    yield Heading(2, "Scores" if answer.is_zero_shot_only else "Effects", "effects")
     forest = draw_forest(answer)
     if forest is not None:
         yield forest
@@ -95,6 +95,8 @@ def _build_effects(answer: Answer) -> Iterator[Block]:
         yield metric_table(view, answer.metric, is_corrected=view.is_corrected(answer.metric))
     elif view.metrics:
         yield overview_table(view)
+    if answer.is_zero_shot_only:
+        return
     is_single = all(row.contrast is None or row.contrast.n_seeds < 2 for row in answer.rows)
     about = ", for these adapters" if is_single else ", and new trainings"
     calibration = tell_calibration(view.folder)

@@ -6,6 +6,7 @@ sections, parents) is resolved by `loading.py` before these models see it.
 
 from __future__ import annotations
 
+import operator
 import re
 from typing import Annotated, Any, Literal
 
@@ -103,6 +104,10 @@ class GridSpec(Section):
 class TrialsSpec(Section):
     """The trials that are compared, in addition to the zero-shot model."""
 
+    zero_shot_only: Annotated[bool, Field(exclude_if=operator.not_)] = (
+        False  # finished runs from before it are still found
+    )
+    """Run the base model alone, without any adapter. Variants and axes then say which models, data and sampling."""
     variants: list[VariantSpec] = Field(default_factory=list)
     """Named trials."""
     grid: GridSpec | None = None
@@ -239,6 +244,24 @@ class ExperimentSpec(Section):
             text for name, texts in self.prompt_sets.items() if OFF_GENRE_SET.match(name) for text in texts
         }
         return tuple(prompt for prompt in self.prompts if prompt in stated)
+
+    @model_validator(mode="after")
+    def _nothing_next_to_zero_shot_alone(self) -> ExperimentSpec:
+        if not self.trials.zero_shot_only:
+            return self
+        stated = {
+            "baseline": self.baseline is not None,
+            "ablations": bool(self.ablations),
+            "verdict.looks": bool(self.verdict.looks),
+            "search": self.search.decides,
+        }
+        found = [f"`{name}`" for name, is_there in stated.items() if is_there]
+        if found:
+            raise ValueError(
+                f"trials.zero_shot_only leaves no adapter to compare, but {' and '.join(found)} would need one; remove "
+                "one of the two"
+            )
+        return self
 
     @model_validator(mode="after")
     def _looks_before_the_end(self) -> ExperimentSpec:

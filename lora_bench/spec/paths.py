@@ -26,22 +26,21 @@ def resolve_paths(node: Node, trail: tuple[str, ...] = ()) -> Node:
         return replace(node, value=[resolve_paths(child, trail) for child in node.value])
     if not isinstance(node.value, str) or not node.value or "\0" in node.value:
         return node
-    if trail[-2:] == ("dataset", "path") or (trail[:1] == ("datasets",) and trail[2:] == ("path",)):
-        if node.value.startswith(HUB):
-            return node
-        return replace(node, value=resolve_path(node.value, node.place.folder).as_posix())
-    is_captions = trail[-2:] == ("captions", "file")
-    if is_captions or (trail[-1:] == ("file",) and trail[:1] in {("prompts",), ("prompt_sets",)}):
-        return replace(node, value=resolve_path(node.value, node.place.folder).as_posix())
-    if trail[-2:] == ("model", "id"):
-        return replace(node, value=_resolve_model(node.value, node.place.folder))
-    if trail[-2:] == ("lora", "path"):
-        is_hub_id = node.value.count("/") == 1  # a name alone is no hub id
-        resolved = _resolve_model(node.value, node.place.folder)
-        return replace(
-            node, value=resolved if is_hub_id else resolve_path(node.value, node.place.folder).as_posix()
-        )
-    return node
+    return replace(node, value=_resolve_value(node.value, node.place.folder, trail))
+
+
+def _resolve_value(stated: str, folder: Path, trail: tuple[str, ...]) -> str:
+    """A text of the spec, as an absolute path if its field is that of a file or a folder."""
+    is_data = trail[-2:] == ("dataset", "path") or (trail[:1] == ("datasets",) and trail[2:] == ("path",))
+    is_text = trail[-2:] == ("captions", "file") or (
+        trail[-1:] == ("file",) and trail[:1] in {("prompts",), ("prompt_sets",)}
+    )
+    is_adapter = trail[-2:] == ("lora", "path")
+    if trail[-2:] == ("model", "id") or (is_adapter and stated.count("/") == 1):  # a name alone is no hub id
+        return _resolve_model(stated, folder)
+    if is_text or is_adapter or (is_data and not stated.startswith(HUB)):
+        return resolve_path(stated, folder).as_posix()
+    return stated
 
 
 def resolve_path(stated: str, folder: Path) -> Path:

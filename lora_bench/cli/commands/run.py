@@ -87,12 +87,16 @@ def execute(options: Options) -> int:
 def print_answer(run_folder: Path) -> None:
     """Print the headline and a row per configuration, as the report has them; nothing before there is an answer."""
     from lora_bench.report.answer import Answer
+    from lora_bench.report.answer_lines import describe_levels
     from lora_bench.report.formatting import use_plain_signs
     from lora_bench.report.sections.answer import build_answer_table
     from lora_bench.report.view import RunView
     from lora_bench.report.writers.document import write_plain
 
     answer = Answer(RunView(read_results_file(RunFolder(run_folder).results), run_folder))
+    if answer.is_zero_shot_only:
+        print(use_plain_signs(answer.headline))
+        print(use_plain_signs(describe_levels(answer)))
     if answer.compared:
         print(use_plain_signs(answer.headline))
         table = build_answer_table(answer)

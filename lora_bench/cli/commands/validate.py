@@ -63,6 +63,8 @@ def describe_plan(plan: ExperimentPlan) -> str:
     plural = "s" if n_trainings != 1 else ""
     shared = f" ({n_trainings} training{plural})" if n_trainings < n_tuned else ""
     trials = f"{n_zero_shot} zero-shot and {n_tuned} fine-tuned trial{'s' if n_tuned != 1 else ''}"
+    if plan.spec.trials.zero_shot_only:
+        trials = f"{n_zero_shot} zero-shot trial{'s' if n_zero_shot != 1 else ''} alone"
     return (
         f"{trials}{searched}{shared}{existing}, "
         f"{n_prompts} prompt{'s' if n_prompts != 1 else ''}, {plan.spec.generation.n_clips} clips each, "

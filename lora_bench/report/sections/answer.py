@@ -44,6 +44,7 @@ def build_answer(answer: Answer, heard: Heard) -> Iterator[Block]:
     yield Paragraph(describe_design(answer), kind="meta")
     if answer.rows:
         yield build_answer_table(answer)
+    if answer.rows or answer.is_zero_shot_only:
         for line in (describe_lacks(answer), describe_levels(answer)):
             if line:
                 yield Paragraph(line, kind="meta")
