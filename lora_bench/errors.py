@@ -8,6 +8,7 @@ LoraBenchError                 base; carries an exit code
 ├── AudioFileError             one audio file cannot be read; names it
 ├── ModelError                 a model or adapter cannot be loaded or does not fit
 │   └── NoModulesMatchedError  a LoRA target matched nothing
+├── ExternalError              clips of another system are missing, or its command failed
 ├── TrainingError              training cannot continue (NaN, nothing to train on)
 ├── OutOfMemoryError           the smallest batch did not fit; carries the numbers
 ├── ScoreError                 a score cannot be computed from these inputs
@@ -135,6 +136,10 @@ class ModelError(LoraBenchError):
 
 class NoModulesMatchedError(ModelError):
     """A LoRA target matched no module of the model."""
+
+
+class ExternalError(LoraBenchError):
+    """Clips of another system are missing, or the command that generates them failed."""
 
 
 class TrainingError(LoraBenchError):

@@ -76,6 +76,7 @@ def _find_named(run_folder: Path, view: RunView, name: str) -> TrialResult:
         raise UsageError(f"--trial {name}: {len(named)} trials have this name; give the id of one: {ids}")
     if found:
         why = "is the base model" if found[0].is_zero_shot else f"is {found[0].state}"
+        why = why if found[0].external is None else "is another system"
         raise UsageError(f"--trial {name}: has no adapter, it {why}; trials with one: {choices}")
     raise UsageError(f"--trial {name}: {run_folder} has no such trial; expected `best` or one of {choices}")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from lora_bench import api
 from lora_bench.cli.existing_adapters import find_unusable_adapters, is_offline
 from lora_bench.cli.targets import find_unmatched_targets
-from lora_bench.errors import AudioFileError, DatasetError, Problem, SpecError
-from lora_bench.planning.plan import ExperimentPlan
+from lora_bench.errors import AudioFileError, DatasetError, LoraBenchError, Problem, SpecError
+from lora_bench.planning.plan import ExperimentPlan, TrialPlan
 from lora_bench.spec import LoadedSpec
 from lora_bench.spec.data_sources import find_kind, is_there
 from lora_bench.spec.paths import find_missing_paths, find_stated
@@ -53,6 +53,8 @@ def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Proble
     used = {trial.model.id for trial in plan.trials}
     used |= {trial.existing_adapter for trial in plan.trials if trial.existing_adapter is not None}
     used |= {str(path) for trial in plan.trials for path in (trial.dataset.path, trial.dataset.captions.file)}
+    externals = [trial.external for trial in plan.trials if trial.external is not None]
+    used |= {str(path) for external in externals for path in external.paths}
     problems = find_missing_paths(loaded.tree, used)  # not those of named datasets that no trial takes
     datasets = {trial.dataset.model_dump_json(): trial.dataset for trial in plan.trials}
     for dataset in datasets.values():
@@ -67,7 +69,22 @@ def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Proble
     for model in models.values():
         problems += _check_model(model, loaded)
     problems += find_unusable_adapters(loaded, plan)
+    for trial in plan.trials:
+        if trial.external is not None and trial.external.clips is not None:
+            problems += _check_clips(trial.external.clips, trial, loaded)
     return list(dict.fromkeys(problems))
+
+
+def _check_clips(folder: Path, trial: TrialPlan, loaded: LoadedSpec) -> Iterator[Problem]:
+    """Report prompts for which another system's folder holds no clips."""
+    from lora_bench.stages.external.folder import match_clips
+
+    if folder.is_dir():  # else it is listed among the missing paths
+        try:
+            match_clips(folder, trial.prompts)
+        except LoraBenchError as error:
+            place = find_stated(loaded.tree, folder.as_posix())[0]
+            yield Problem(place, "external.clips", f"`{trial.name}`: {error}")
 
 
 def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:

@@ -80,25 +80,33 @@ class Sums:
     cache_bytes: int | None
     """Part of `disk_bytes`."""
     memory_gib: float | None
+    has_external: bool = False
+    """Whether other systems are among them, whose time is not in the sum."""
 
 
 def sum_up(outlooks: Sequence[Outlook], n_choices: int, cache_bytes: int | None) -> Sums:
-    """Add up the predictions.
+    """Add up the predictions; the time of other systems, which is not known, is left out.
 
     Of the trials that a search chooses from, the `n_choices` largest count, so the sums are upper bounds.
     """
     fixed = [item.prediction for item in outlooks if item.is_open and not item.is_chosen_later]
     offered = [item.prediction for item in outlooks if item.is_open and item.is_chosen_later]
     tuned = [item.prediction for item in outlooks if item.is_open and item.trial.train is not None]
+    known_s = [
+        item.prediction.time_s
+        for item in outlooks
+        if item.is_open and not item.is_chosen_later and item.trial.external is None
+    ]
     memories = [item.memory_gib for item in tuned if not item.is_trained]
     disk_bytes = _add([item.disk_bytes for item in fixed], [item.disk_bytes for item in offered], n_choices)
     known = [value for value in memories if value is not None]
     return Sums(
         n_to_run=len(fixed) + min(n_choices, len(offered)),
-        time_s=_add([item.time_s for item in fixed], [item.time_s for item in offered], n_choices),
+        time_s=_add(known_s, [item.time_s for item in offered], n_choices),
         disk_bytes=None if disk_bytes is None or cache_bytes is None else disk_bytes + cache_bytes,
         cache_bytes=cache_bytes,
         memory_gib=max(known) if known and len(known) == len(memories) else None,
+        has_external=any(item.is_open and item.trial.external is not None for item in outlooks),
     )
 
 

@@ -10,11 +10,13 @@ from lora_bench.cli.commands.validate import describe_plan
 from lora_bench.cli.dataset_sides import describe_sides
 from lora_bench.cli.outlook import Outlook, Sums, count_choices, sum_up
 from lora_bench.cli.tables import format_table
+from lora_bench.errors import LoraBenchError
 from lora_bench.forecast import Outcome, describe_accuracy, find_obstacle, read_outcomes
 from lora_bench.forecast.held_out import describe_few_tracks
 from lora_bench.planning.plan import MANY_TRIALS, ExperimentPlan, TrialPlan
 from lora_bench.runner.search.optuna import INSTALL
 from lora_bench.spec.budgets import format_budgeted
+from lora_bench.spec.external import ExternalSpec
 from lora_bench.spec.kinds import has_setting
 
 HEAD = (
@@ -84,6 +86,11 @@ def write_notes(
         *describe_sides(plan, runs_dir / plan.name),
     ]
     lines += _describe_obstacles(outlooks)
+    lines += [
+        _describe_external(outlook.trial, outlook.trial.external)
+        for outlook in outlooks
+        if outlook.trial.external
+    ]
     lines += _describe_origins(outlooks, read_outcomes(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
     n_choices = count_choices(plan, outlooks)
     if n_choices and find_spec("optuna") is None:
@@ -123,6 +130,24 @@ def _describe_obstacles(outlooks: Sequence[Outlook]) -> list[str]:
     return [f"warning: {line}; its trials would fail" for line in found]
 
 
+def _describe_external(trial: TrialPlan, external: ExternalSpec) -> str:
+    """Return how many clips another system has to give, and what is not known of it."""
+    from lora_bench.stages.external.folder import match_clips
+
+    n_clips, n_prompts = trial.sampling.n_clips, len(trial.prompts)
+    wanted = f"{n_clips} clips for each of {n_prompts} prompts"
+    if external.clips is None:
+        n_calls = "one call" if external.per == "run" else f"one call per prompt ({n_prompts})"
+        return f"{trial.name}: a command generates {wanted} in {n_calls}; no training, its time is unknown"
+    try:
+        counts = [len(files) for files in match_clips(external.clips, trial.prompts).values()]
+    except LoraBenchError:
+        return f"{trial.name}: {wanted} of {external.clips}; no training"  # what is wrong with it is listed below
+    few = f"; partial: some prompts have {min(counts)}" if min(counts) < n_clips else ""
+    more = f", the first {n_clips} of up to {max(counts)}" if max(counts) > n_clips else ""
+    return f"{trial.name}: {wanted}{more}, from {external.clips}{few}; no training, its time is unknown"
+
+
 def _mark(basis: str) -> str:
     """Return `~` for a figure that was not measured with the same settings."""
     return "" if basis == "same settings" else "~"
@@ -143,7 +168,7 @@ def _describe_origins(
         model, found = outlook.trial.model.id, outlook.prediction
         if found.disk_bytes is None:
             unsized[f"sizes with {model}: unknown, its config.json is not on this machine"] = None
-        if not outlook.is_open:
+        if not outlook.is_open or outlook.trial.external is not None:
             continue
         n = found.n_records
         words = {
@@ -169,7 +194,8 @@ def _describe_origins(
 def _describe_sum(sums: Sums, at_most: str) -> str:
     parts: list[str] = []
     if sums.time_s and sums.n_to_run:
-        parts.append(f"about {format_time(sums.time_s)}{at_most}, one trial at a time")
+        others = ", without other systems" if sums.has_external else ""
+        parts.append(f"about {format_time(sums.time_s)}{at_most}, one trial at a time{others}")
     if sums.disk_bytes and sums.n_to_run:
         cache = f", including about {format_bytes(sums.cache_bytes)} of cache" if sums.cache_bytes else ""
         parts.append(f"{format_bytes(sums.disk_bytes)} of disk{at_most}{cache}")

@@ -42,15 +42,20 @@ def compare_pair(
     """Compare the second trial with the first, by metric and prompt; also return why contrasts are absent."""
     if first is None or second is None:
         return {}, ["the clips of one side are not here, only its results"]
-    reason = find_hindrance(first.plan, second.plan)
+    is_paired = first.plan.external is None and second.plan.external is None
+    reason = find_hindrance(first.plan, second.plan, is_paired=is_paired)
     if reason is not None:
         return {}, [reason]
     from lora_bench.comparison.contrasts import Group, Trained, contrast_groups
     from lora_bench.comparison.embedded_trial import EmbeddedTrial
     from lora_bench.comparison.run_contrasts import label_prompts, primary_labels
 
-    base, tuned = (EmbeddedTrial(side.folder, side.plan.prompts) for side in (first, second))
-    group = Group(tuned.id, base.id, "", (Trained(tuned, base, second.plan.train_seed),), {})
+    base, tuned = (
+        EmbeddedTrial(side.folder, side.plan.prompts, is_external=side.plan.external is not None)
+        for side in (first, second)
+    )
+    trained = (Trained(tuned, base, second.plan.train_seed),)
+    group = Group(tuned.id, base.id, "", trained, {}, is_paired=is_paired)
     prompts = [prompt for prompt in base.prompts if prompt in tuned.prompts]
     own = [prompt for prompt in prompts if prompt not in first.plan.off_genre] or prompts
     reasons = [
@@ -74,12 +79,19 @@ def compare_pair(
     )
 
 
-def find_hindrance(first: TrialSettings, second: TrialSettings) -> str | None:
-    """Return why the clips of two trials are not pairs; None if they are."""
-    for name in _SAME_NOISE:
+def find_hindrance(first: TrialSettings, second: TrialSettings, *, is_paired: bool = True) -> str | None:
+    """Return why the clips of two trials cannot be compared; None if they can.
+
+    Args:
+        first: one trial.
+        second: the other one.
+        is_paired: whether clips have to be pairs; those of another system are not.
+    """
+    for name in _SAME_NOISE if is_paired else ("clip_s",):
         one, other = (plan.generation.get(name) for plan in (first, second))
         if one != other:
-            return f"generation.{name} is {one} and {other}, so the clips are not pairs"
+            lack = "are not pairs" if is_paired else "cannot be compared"
+            return f"generation.{name} is {one} and {other}, so the clips {lack}"
     if not set(first.prompts) & set(second.prompts):
-        return "the trials have no prompt in common, so there are no pairs"
+        return f"the trials have no prompt in common, so {'there are no pairs' if is_paired else 'nothing is compared'}"
     return None

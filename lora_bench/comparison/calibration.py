@@ -88,7 +88,8 @@ def calibrate_run(
     """
     metric = parse_metric(plan.spec.primary_metric)
     run = RunFolder(run_folder)
-    done = [pair for pair in find_pairs(plan)[0] if all(run.trial(trial.id).is_scored for trial in pair)]
+    pairs = (pair for pair in find_pairs(plan)[0] if pair[0].external is None)  # draws leave out whole pairs
+    done = [pair for pair in pairs if all(run.trial(trial.id).is_scored for trial in pair)]
     if not done:
         raise UnscoredError(f"{run_folder}: no fine-tuned trial is scored, so there is nothing to calibrate")
     prompts = done[0][0].own_prompts

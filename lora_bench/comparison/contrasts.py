@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from lora_bench.artifacts import Embeddings
 from lora_bench.comparison.embedded_trial import EmbeddedTrial
@@ -18,6 +19,7 @@ from lora_bench.metrics.contrast import (
     add_seed_errors,
     join_family,
     subtract,
+    subtract_independent,
 )
 from lora_bench.metrics.names import Metric
 from lora_bench.metrics.provenance import merge_provenance
@@ -29,6 +31,12 @@ from lora_bench.stages.score import replicate_score
 METHOD = {
     "estimator": "difference of bias-corrected statistics of clips with the same prompts and noise, mean over seeds",
     "interval": "delete-one-cluster jackknife of clips and tracks, and spread over training seeds, Welch",
+}
+METHOD_UNPAIRED = {
+    "estimator": "difference of bias-corrected statistics of clips with the same prompts, without pairs (the other "
+    "system's clips have noise of their own), mean over seeds",
+    "interval": "delete-one-cluster jackknife of either side's clips and of tracks, and spread over training seeds, "
+    "Welch",
 }
 SINGLE, SIMULTANEOUS = "95 %, of this difference alone", "95 %, simultaneous over the primary family"
 N_LOADED = 64
@@ -53,6 +61,7 @@ class Group:
         source: key of the model, data and sampling that groups share; only within one are they comparable.
         trainings: one per seed.
         margins: by metric, the largest difference that counts as none.
+        is_paired: whether clips of one index share their noise; not those of another system.
     """
 
     configuration: str
@@ -60,6 +69,7 @@ class Group:
     source: str
     trainings: tuple[Trained, ...]
     margins: Mapping[str, float]
+    is_paired: bool = True
 
     @property
     def sides(self) -> list[EmbeddedTrial]:
@@ -76,7 +86,7 @@ class Cell:
     prompt: str | None
     difference: Difference
     prompts: tuple[str, ...]
-    n_pairs: int
+    n_clips: tuple[int, int]
     n_tracks: int | None
     notes: tuple[str, ...]
     provenance: Mapping[str, str | int | float]
@@ -85,8 +95,11 @@ class Cell:
     def places(self) -> dict[Cause, list[Place]]:
         """Names of the strata of its errors: equal ones are the same clips, tracks and seeds."""
         source = self.group.source
+        own: list[Place] = []
+        if not self.group.is_paired:
+            own = [(source, prompt, self.group.configuration) for prompt in self.prompts]
         return {
-            "clips": [(source, prompt) for prompt in self.prompts],
+            "clips": [*((source, prompt) for prompt in self.prompts), *own],
             "tracks": [(source,)],
             "seeds": [(source, self.group.configuration, self.group.against)],
         }
@@ -117,10 +130,11 @@ class ContrastReader:
         """
         sides = group.sides
         references = self._share(metric, tuple(sides))
-        kept, n_lost = self._find_common(sides, metric.encoder, prompts)
-        found = {side: self._replicate(side, metric, prompts, kept, references) for side in sides}
-        difference = subtract([(found[one.trial][0], found[one.against][0]) for one in group.trainings])
-        sets = [self._load(side, metric.encoder, name) for side in sides for name in prompts]
+        kept, n_lost = self._keep_clips(group, metric, prompts)
+        found = {side: self._replicate(side, metric, prompts, kept[side], references) for side in sides}
+        pairs = [(found[one.trial][0], found[one.against][0]) for one in group.trainings]
+        difference = subtract(pairs) if group.is_paired else subtract_independent(pairs)
+        sets = [self._load(side, side.name_clips(metric), name) for side in sides for name in prompts]
         provenance = merge_provenance([item.provenance for item in sets], references.provenance)
         notes = [f"{n_lost} clip(s) without a partner were left out"] if n_lost else []
         notes += [note for side in sides[:1] for note in found[side][1]]
@@ -133,25 +147,48 @@ class ContrastReader:
             prompt=prompt,
             difference=difference,
             prompts=prompts,
-            n_pairs=sum(map(len, kept)),
+            n_clips=(
+                sum(map(len, kept[group.trainings[0].trial])),
+                sum(map(len, kept[group.trainings[0].against])),
+            ),
             n_tracks=len(references.groups) if n_tracks == 1 else n_tracks,
             notes=tuple(notes),
             provenance=provenance | {"dim": sets[0].values.shape[1]},
         )
 
+    def _keep_clips(
+        self, group: Group, metric: Metric, prompts: Sequence[str]
+    ) -> tuple[dict[EmbeddedTrial, tuple[tuple[str, ...], ...]], int]:
+        """Return by trial the clips that are compared, and how many are left out because they have no pair."""
+        trials, others = (
+            list(dict.fromkeys(side))
+            for side in zip(*((t.trial, t.against) for t in group.trainings), strict=True)
+        )
+        kept: dict[EmbeddedTrial, tuple[tuple[str, ...], ...]] = {}
+        n_lost = 0
+        for sides in [group.sides] if group.is_paired else [trials, others]:
+            names, n = self._find_common(sides, metric, prompts)
+            kept |= dict.fromkeys(sides, names)
+            n_lost += n
+        return kept, n_lost
+
     def _find_common(
-        self, sides: Sequence[EmbeddedTrial], encoder: str, prompts: Iterable[str]
+        self, sides: Sequence[EmbeddedTrial], metric: Metric, prompts: Iterable[str]
     ) -> tuple[tuple[tuple[str, ...], ...], int]:
         """Return by prompt the names of the clips that all trials have, and how many others there are."""
         kept: list[tuple[str, ...]] = []
         n_lost = 0
         for prompt in prompts:
-            names = [self._load(side, encoder, prompt).clip_names for side in sides]
+            names = [self._load(side, side.name_clips(metric), prompt).clip_names for side in sides]
             if any(len(set(item)) < len(item) for item in names):
                 raise ScoreError(
                     "clip names repeat, so clips cannot be paired; every clip of a prompt needs its own name"
                 )
             shared = set(names[0]).intersection(*names[1:])
+            if len(shared) < 2 and len(sides) == 1:
+                raise UnscoredError(
+                    f"a comparison needs at least 2 clips per prompt, and `{prompt}` has {len(shared)}"
+                )
             if len(shared) < 2:
                 counts = " and ".join(str(len(item)) for item in names)
                 raise UnscoredError(
@@ -174,7 +211,7 @@ class ContrastReader:
         if key not in self._replicates:
             sets: list[Embeddings] = []
             for prompt, names in zip(prompts, kept, strict=True):
-                loaded = self._load(side, metric.encoder, prompt)
+                loaded = self._load(side, side.name_clips(metric), prompt)
                 place = {name: index for index, name in enumerate(loaded.clip_names)}
                 sets.append(take_clips(loaded, [place[name] for name in names]))
             other = references
@@ -243,8 +280,8 @@ def contrast_groups(
                     continue
                 seeds = tuple(
                     one.train_seed for one in group.trainings
-                )  # only equal ones have shifts in common
-                rows.setdefault((group.source, label, seeds), []).append(cell)
+                )  # only equal ones have shifts in common, and an external system has none of its own
+                rows.setdefault((group.source, label, seeds, group.is_paired), []).append(cell)
             done()
         for row in rows.values():
             differences = add_seed_errors([cell.difference for cell in row])
@@ -264,6 +301,13 @@ def contrast_groups(
     ]
 
 
+def _count_clips(cell: Cell) -> dict[str, Any]:
+    """Return the fields of a contrast that say whether clips are pairs, and how many there are."""
+    if cell.group.is_paired:
+        return {"n_pairs": cell.n_clips[0]}
+    return {"paired": False, "n_clips": cell.n_clips}
+
+
 def _record(cell: Cell, family: Family | None) -> Contrast:
     found, group = cell.difference, cell.group
     margin = group.margins.get(cell.metric.name)
@@ -276,7 +320,7 @@ def _record(cell: Cell, family: Family | None) -> Contrast:
         delta_plugin=found.plugin,
         margin=margin,
         variance=ErrorParts(**{cause: part.variance for cause, part in found.errors.items()}),
-        n_pairs=cell.n_pairs,
+        **_count_clips(cell),
         n_tracks=cell.n_tracks,
         seeds=tuple(
             SeedDifference(trial=one.trial.id, train_seed=one.train_seed, delta=delta)
@@ -286,7 +330,7 @@ def _record(cell: Cell, family: Family | None) -> Contrast:
         provenance={
             **cell.provenance,
             "distance": cell.metric.distance,
-            **METHOD,
+            **(METHOD if group.is_paired else METHOD_UNPAIRED),
             "confidence": SINGLE if family is None else SIMULTANEOUS,
             **({} if family is None else {"family_size": family.n, "family_alpha": family.alpha}),
             **({} if family is None or family.level == ALPHA else {"look_alpha": family.level}),

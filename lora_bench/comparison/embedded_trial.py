@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lora_bench.artifacts import Embeddings
 from lora_bench.errors import UnscoredError
@@ -22,18 +22,29 @@ class EmbeddedTrial:
     Attributes:
         folder: the trial's folder; its name is the trial's id.
         prompts: in the order of the trial.
+        is_external: whether its clips are those of another system.
     """
 
     folder: TrialFolder
     prompts: tuple[str, ...]
+    is_external: bool = field(default=False, kw_only=True)
 
     @property
     def id(self) -> str:
         """The trial's id."""
         return self.folder.path.name
 
+    def name_clips(self, metric: Metric) -> str:
+        """Return which embeddings of the clips a metric compares.
+
+        The model's clips are decoded from codes as they are; those of another system pass through the codec for a
+        codec-matched metric, as the references do.
+        """
+        is_recoded = self.is_external and metric.codec_matched
+        return f"{metric.encoder}{CODEC_MATCHED}" if is_recoded else metric.encoder
+
     def load_clips(self, encoder: str, prompt: str) -> Embeddings:
-        """Load the clips of one prompt.
+        """Load the clips of one prompt; `encoder` as `name_clips` says.
 
         Raises:
             UnscoredError: they were not embedded.

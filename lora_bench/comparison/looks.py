@@ -65,11 +65,11 @@ def left_looks(plan: ExperimentPlan, run_folder: Path) -> list[Look]:
 
 
 def is_decided(plan: ExperimentPlan, run_folder: Path) -> bool:
-    """Return whether every fine-tuned configuration has its verdict."""
+    """Return whether every configuration that is compared with zero-shot has its verdict."""
     if not plan.spec.verdict.looks:
         return False
     decided = read_decisions(plan, run_folder).configurations
-    return all(trial.configuration in decided for trial in plan.trials if trial.kind == "fine-tuned")
+    return all(trial.configuration in decided for trial in plan.trials if trial.kind != "zero-shot")
 
 
 def plan_look(plan: ExperimentPlan, look: Look, run_folder: Path) -> ExperimentPlan:

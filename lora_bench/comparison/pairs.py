@@ -1,4 +1,4 @@
-"""Comparison of every finished fine-tuned trial with its partners, from the files of both.
+"""Comparison of every finished fine-tuned or external trial with its partners, from the files of both.
 
 Planning decides the partners: the zero-shot trial of the same model, data and sampling, and, where the experiment
 names a baseline, the baseline's trial of the same training seed.
@@ -27,11 +27,27 @@ Pair = tuple[TrialPlan, TrialPlan]
 
 
 def find_pairs(plan: ExperimentPlan) -> tuple[list[Pair], list[Pair]]:
-    """Return trials with their zero-shot trial, and trials with the baseline's, as planned."""
+    """Return trials with their zero-shot trial, and trials with the baseline's, as planned.
+
+    An external trial has a pair with every training of the baseline.
+    """
     by_id = {trial.id: trial for trial in plan.trials}
     with_zero_shot = [(trial, by_id[trial.zero_shot]) for trial in plan.trials if trial.zero_shot]
     with_baseline = [(trial, by_id[trial.baseline_trial]) for trial in plan.trials if trial.baseline_trial]
+    baselines = [trial for trial in plan.trials if trial.configuration == plan.baseline]
+    with_baseline += [
+        (trial, other)
+        for trial in plan.trials
+        for other in baselines
+        if trial.external is not None and have_same_references(trial, other)
+    ]
     return with_zero_shot, with_baseline
+
+
+def have_same_references(trial: TrialPlan, other: TrialPlan) -> bool:
+    """Return whether the clips of two trials are scored against the same recordings."""
+    one, two = ((item.model, item.dataset, item.generation.clip_s) for item in (trial, other))
+    return one == two
 
 
 def compare_trials(
@@ -86,7 +102,12 @@ def compare_trials(
     guards = GuardsFile(
         key=key,
         guards=tuple(join_guards(done, run_folder)),
-        control=tuple(record for pair in zero_shot for record in check_control(pair, run_folder)),
+        control=tuple(
+            record
+            for pair in zero_shot
+            if pair[0].external is None
+            for record in check_control(pair, run_folder)
+        ),
     )
     write_record(run.guards, guards)
 

@@ -99,13 +99,14 @@ def make_groups(pairs: Sequence[Pair], plan: ExperimentPlan, run_folder: Path) -
             source=source,
             trainings=tuple(
                 Trained(
-                    EmbeddedTrial(run.trial(trial.id), trial.prompts),
+                    EmbeddedTrial(run.trial(trial.id), trial.prompts, is_external=trial.external is not None),
                     EmbeddedTrial(run.trial(partner.id), partner.prompts),
-                    trial.train_seed,
+                    partner.train_seed if trial.train_seed is None else trial.train_seed,
                 )
                 for trial, partner in members
             ),
             margins=margins[source],
+            is_paired=members[0][0].external is None,
         )
         for (configuration, against, source), members in grouped.items()
     ]

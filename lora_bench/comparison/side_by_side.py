@@ -16,7 +16,7 @@ from lora_bench.spec.configurations import drop_effect_free, find_differences
 
 # A difference in any of these makes two scores answers to different questions.
 _PAIRED_BY = ("dataset", "generation", "prompts")
-TEST_FIELDS = {"delta", "ci_low", "ci_high", "detectable", "primary", "verdict", "n_pairs"}
+TEST_FIELDS = {"delta", "ci_low", "ci_high", "detectable", "primary", "verdict", "n_pairs", "paired"}
 
 Key = tuple[str, str | None]
 

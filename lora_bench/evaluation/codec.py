@@ -62,12 +62,12 @@ def identify_codec(model: MusicModel) -> str:
     return model.info.codec_hash or model.info.weights_hash
 
 
-def mark_recoded(embeddings: Embeddings, model: MusicModel) -> Embeddings:
-    """Return embeddings of recoded clips that say so in their provenance."""
+def mark_recoded(embeddings: Embeddings, model: MusicModel, side: str = "reference") -> Embeddings:
+    """Return embeddings of recoded clips of one side that say so in their provenance."""
     words = "encoded and decoded by the music model's codec"
     if "scale" in embeddings.provenance:
         words += (
             "; the coefficients' scale is that of the plain metric, fitted on recordings before the codec"
         )
-    about = {"reference_audio": words, "reference_codec_hash": identify_codec(model)}
+    about = {f"{side}_audio": words, f"{side}_codec_hash": identify_codec(model)}
     return replace(embeddings, provenance={**embeddings.provenance, **about})

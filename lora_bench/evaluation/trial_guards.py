@@ -88,15 +88,27 @@ class PromptClips:
 
     Attributes:
         clips: the sound, read once.
-        code_files: `.npy` of each clip's codes, named as the clip.
+        code_files: `.npy` of each clip's codes, named as the clip; or why there are none.
         means: by encoder, one vector per clip.
         adherence: [N] cosine of each clip and its prompt's text; or why there is none.
+        n_clips: how many clips; None is as many as files of codes.
     """
 
     clips: Iterable[AudioClip]
-    code_files: tuple[Path, ...]
+    code_files: tuple[Path, ...] | str
     means: Mapping[str, Embeddings]
     adherence: NDArray[np.float64] | str
+    n_clips: int | None = None
+
+    def read_codes(self) -> Codes:
+        """Read the codes of the clips.
+
+        Raises:
+            UnscoredError: there are none.
+        """
+        if isinstance(self.code_files, str):
+            raise UnscoredError(self.code_files)
+        return read_codes(self.code_files)
 
 
 @dataclass(frozen=True)
@@ -148,12 +160,12 @@ def measure_guards(
     held_out = reference_clips(dataset.manifest, "eval", dataset.clip_s)
     control = _measure(held_out, lambda: _token_codes(dataset.tokens, "eval"))
     control.n_clips = control.n_clips or len(control.codes)
-    sets = [_measure(one.clips, lambda files=one.code_files: read_codes(files)) for one in prompts.values()]
+    sets = [_measure(one.clips, one.read_codes) for one in prompts.values()]
     _search_sound([control, *sets], dataset, store)
     _search_codes([control, *sets], dataset)
     records = [_describe(None, None, [control], control, [dataset.references], dataset)]
     for (prompt, one), measured in zip(prompts.items(), sets, strict=True):
-        measured.n_clips = len(one.code_files)
+        measured.n_clips = len(one.code_files) if one.n_clips is None else one.n_clips
         found = _describe(trial_id, prompt, [measured], control, [one.means], dataset)
         records.append(_add_adherence(found, [one.adherence]))
     means = [one.means for one in prompts.values()]

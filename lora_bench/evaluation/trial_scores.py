@@ -3,6 +3,7 @@
 trials/<id>/embeddings/<encoder>/<prompt>.npz       generated clips
 trials/<id>/embeddings/<encoder>/texts.npz          prompts, where the encoder knows texts
 trials/<id>/embeddings/<encoder>/reference.json     which file below holds the reference
+trials/<id>/embeddings/<encoder>@codec/<prompt>.npz clips of another system after the codec
 trials/<id>/embeddings/<encoder>/reference_codec.json   the same after the codec, where a metric is codec-matched
 reference_embeddings/<hash>.npz                     held-out recordings, shared by trials
 """
@@ -20,11 +21,13 @@ from lora_bench.artifacts import Embeddings, GeneratedClips, Manifest, Score, Sp
 from lora_bench.errors import UnscoredError
 from lora_bench.evaluation.encoding import embed_reference, load_clips, prepare_encoder
 from lora_bench.metrics import Metric, parse_metric
+from lora_bench.metrics.names import CODEC_MATCHED
 from lora_bench.planning.plan import TrialPlan
-from lora_bench.planning.run_folder import TrialFolder
+from lora_bench.planning.run_folder import EmbeddingFolder, TrialFolder
 from lora_bench.progress import Progress, track
+from lora_bench.results.external import label_external
 from lora_bench.slugs import prompt_slugs
-from lora_bench.store import Store, hash_file, hash_json, read_json, write_json
+from lora_bench.store import Store, hash_file, hash_json, read_json, to_jsonable, write_json
 
 if TYPE_CHECKING:
     from lora_bench.encoders import Encoder
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 GUARDS_VERSION = 1  # raise it when the same clips give other guards
 ADHERENCE_ENCODER = "clap"
+NO_CODES = "clips of another system have no codes of this model; their copies are searched in the sound"
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class EncodedTrial:
 
     Attributes:
         generated: by prompt.
+        coded_generated: those of another system after the model's codec, for codec-matched metrics; None for the
+            model's own, which are decoded from codes as they are.
         reference: excerpts of the held-out tracks.
         coded_reference: the same after the model's codec; None if no metric is codec-matched.
         texts: one vector per prompt, in their order; None if the encoder knows no texts.
@@ -51,6 +57,12 @@ class EncodedTrial:
     coded_reference: Embeddings | None
     texts: Embeddings | None
     selection: EncodedTrial | None = None
+    coded_generated: Mapping[str, Embeddings] | None = None
+
+    def clips_for(self, metric: Metric) -> Mapping[str, Embeddings]:
+        """Return the clips that a metric compares."""
+        coded = self.coded_generated if metric.codec_matched else None
+        return self.generated if coded is None else coded
 
 
 @dataclass
@@ -95,6 +107,8 @@ class TrialClips:
         """Return the provenance of the clips: references of a side, model, sampling and seeds."""
         from lora_bench.stages.generate import read_methods
 
+        if self.trial.external is not None:
+            return self._describe_external(side)
         sampling = self.trial.generation
         codes = {files[0].parent for files in self.code_files.values() if files}
         methods = sorted({method for folder in codes for method in read_methods(folder)})
@@ -109,6 +123,16 @@ class TrialClips:
             **({"decoding": " and ".join(methods)} if methods else {}),
             "generation_seed": sampling.seed,
             "train_seed": "none" if self.trial.train_seed is None else self.trial.train_seed,
+        }
+
+    def _describe_external(self, side: Split) -> dict[str, str | int | float]:
+        files = [file for prompt in self.clips.values() for file in prompt.files]
+        return {
+            "reference_hash": hash_json([self.manifest.key, side, self.clip_s]),
+            **({"side": side} if side == "selection" else {}),
+            "model": f"external: {label_external(to_jsonable(self.trial.external))}",
+            "clips_hash": hash_json([hash_file(file) for file in files]),
+            "sampling": f"of another system, clips of {self.clip_s:g} s",
         }
 
     def encode(self, name: str) -> EncodedTrial:
@@ -136,12 +160,32 @@ class TrialClips:
         texts: Embeddings | None = embed_text(list(self.clips)) if embed_text is not None else None
         if texts is not None:
             save_embeddings(texts, place.texts)
+        recoded = None
+        if coded is not None and self.trial.external is not None:
+            recoded = self._embed_recoded(
+                encoder, TrialFolder(self.folder).embeddings(f"{name}{CODEC_MATCHED}")
+            )
         selection: EncodedTrial | None = None
         if self.manifest.has_selection:
             selection = EncodedTrial(
-                generated, *self._embed_references(encoder, name, "selection"), texts=None
+                generated,
+                *self._embed_references(encoder, name, "selection"),
+                texts=None,
+                coded_generated=recoded,
             )
-        return EncodedTrial(generated, reference, coded, texts, selection)
+        return EncodedTrial(generated, reference, coded, texts, selection, recoded)
+
+    def _embed_recoded(self, encoder: Encoder, place: EmbeddingFolder) -> dict[str, Embeddings]:
+        """Embed another system's clips after the codec, as the references are, and keep them for comparisons."""
+        from lora_bench.evaluation.codec import mark_recoded, through_codec
+        from lora_bench.stages.embed import embed_clips, save_embeddings
+
+        found: dict[str, Embeddings] = {}
+        for prompt, slug in prompt_slugs(self.trial.prompts).items():
+            coded = through_codec(self.model, load_clips(self.clips[prompt]))
+            found[prompt] = mark_recoded(embed_clips(encoder, coded, self.store), self.model, "generated")
+            save_embeddings(found[prompt], place.prompt(slug))
+        return found
 
     def _embed_references(
         self, encoder: Encoder, name: str, side: Split
@@ -233,7 +277,8 @@ def score_metric(
             sheet.unscored += [Unscored(metric.name, prompt, reason) for prompt in (*encoded.generated, None)]
             return
         other = encoded.texts
-    for place, (prompt, generated) in enumerate(encoded.generated.items()):
+    clips = encoded.clips_for(metric)
+    for place, (prompt, generated) in enumerate(clips.items()):
         against = take_texts(other, [place]) if metric.distance == "text" else other
         try:
             score = score_embeddings(metric, generated, against, prompt)
@@ -245,7 +290,7 @@ def score_metric(
             other = take_texts(
                 other, [place for place, prompt in enumerate(encoded.generated) if prompt in own_prompts]
             )
-        score = score_pooled(metric, [encoded.generated[prompt] for prompt in own_prompts], other)
+        score = score_pooled(metric, [clips[prompt] for prompt in own_prompts], other)
         sheet.scores.append(replace(score, provenance={**score.provenance, **about}))
     except UnscoredError as reason:
         sheet.unscored.append(Unscored(metric.name, None, str(reason)))
@@ -309,7 +354,8 @@ def guard_clips(
     prompts = {
         prompt: PromptClips(
             clips=track(load_clips(clips), progress),
-            code_files=made.code_files[prompt],
+            code_files=made.code_files[prompt] if made.trial.external is None else NO_CODES,
+            n_clips=len(clips.files),
             means={name: generated[prompt] for name, (generated, _) in means.items()},
             adherence=adherence if isinstance(adherence, str) else adherence[prompt],
         )

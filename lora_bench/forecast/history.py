@@ -95,6 +95,8 @@ def _read_trial(folder: TrialFolder) -> Record | None:
         trial = TrialPlan.model_validate_json(folder.plan.read_bytes())
     except (OSError, ValueError):
         return None
+    if trial.external is not None:  # its times are another program's
+        return None
     train = read_if_valid(folder.train, TrainFile) if trial.train is not None else TrainFile()
     return None if train is None else make_record(trial, state, train)
 

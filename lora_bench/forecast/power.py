@@ -76,14 +76,18 @@ def forecast_power(plan: ExperimentPlan, earlier: RunResults, detect: str | None
     found = [
         item
         for item in earlier.contrasts
-        if item.metric == metric and item.prompt is None and item.se and item.kind == "zero-shot"
+        if item.metric == metric
+        and item.prompt is None
+        and item.se
+        and item.kind == "zero-shot"
+        and item.paired
     ]
     if not found:
         raise UsageError(
             f"--power: {earlier.name} has no difference from zero-shot on `{metric}` with an interval; expected a "
             "finished run of this version that scores the spec's primary metric"
         )
-    trained = [trial for trial in plan.trials if trial.zero_shot is not None]
+    trained = [trial for trial in plan.trials if trial.kind == "fine-tuned"]
     if not trained:
         raise UsageError("--power: the spec trains nothing; add trials")
     design = Design(

@@ -87,8 +87,13 @@ class Forecaster:
     def predict(
         self, trial: TrialPlan, folder: Path | None = None, *, is_trained_by_another: bool = False
     ) -> Prediction:
-        """Figures of one trial; what lies finished in its folder is not charged, nor what another trial trains."""
+        """Figures of one trial; what lies finished in its folder is not charged, nor what another trial trains.
+
+        Of another system's clips, disk space alone is known.
+        """
         shape = self._find_shape(trial.model)
+        if trial.external is not None:
+            return Prediction(None, _measure_disk(trial, shape, None), None, None, "none", 0, "none")
         adapter = None
         if trial.existing_adapter is not None:
             adapter = _size_existing(trial.existing_adapter)
@@ -196,7 +201,7 @@ def _measure_disk(trial: TrialPlan, shape: ModelShape | None, adapter: AdapterSi
     n_samples = round(generation.clip_s * shape.sample_rate_hz)
     n_frames = -(-n_samples // shape.hop_samples)
     wav = WAV_HEADER_BYTES + 2 * shape.channels * n_samples
-    codes = NPY_HEADER_BYTES + 2 * shape.n_codebooks * n_frames
+    codes = NPY_HEADER_BYTES + 2 * shape.n_codebooks * n_frames if trial.external is None else 0
     return len(trial.prompts) * generation.n_clips * (wav + codes) + (adapter.n_bytes if adapter else 0)
 
 

@@ -54,7 +54,7 @@ def choose_prompts(view: RunView, wanted: Sequence[str]) -> list[str]:
 def choose_contestants(
     view: RunView, wanted: Sequence[str], prompts: Sequence[str]
 ) -> tuple[list[Contestant], list[str]]:
-    """Return zero-shot and the fine-tuned configurations that are compared, all from one base model.
+    """Return zero-shot, and the fine-tuned configurations and other systems that are compared with it.
 
     Without names, configurations that are spread evenly over the ranking on the primary metric, so that the metric can
     be compared with people's preference.
@@ -90,7 +90,7 @@ def choose_contestants(
 def _find_all(view: RunView) -> tuple[Configuration, list[Configuration]]:
     if view.zero_shot is None:
         raise UsageError(f"{view.folder.path}: has no zero-shot trial, which all others are compared with")
-    return view.zero_shot, [item for item in view.fine_tuned if view.base_of(item) is view.zero_shot]
+    return view.zero_shot, [item for item in view.rivals if view.base_of(item) is view.zero_shot]
 
 
 def _find_named(view: RunView, wanted: Sequence[str]) -> tuple[Configuration, list[Configuration]]:

@@ -1,9 +1,10 @@
 """The difference of a configuration from another: one crossed model of clips, reference tracks and training seeds.
 
-Both sides have the same prompts and noise, and are scored against the same tracks.  The difference is the mean over
-training seeds.  Its variance has three parts, each estimated with the others held fixed and then summed:
+Both sides have the same prompts and are scored against the same tracks.  The difference is the mean over training
+seeds.  Its variance has three parts, each estimated with the others held fixed and then summed:
 
-clips   a clip is left out of every trial at once (the trials of a contrast share its noise)
+clips   a clip is left out of every trial at once (the trials of a contrast share its noise); of another system, whose
+        clips have noise of their own, out of one side at a time (`subtract_independent`)
 tracks  a reference track is left out of every trial at once
 seeds   the spread of the difference over training seeds
 
@@ -101,6 +102,51 @@ def subtract(pairs: Sequence[tuple[Replicates, Replicates]]) -> Difference:
     }
     errors: dict[Cause, Jackknife] = dict(joined.jackknife().items())
     return Difference(joined.value, joined.corrected, by_seed, errors, deviations, joined.lacking)
+
+
+def subtract_independent(pairs: Sequence[tuple[Replicates, Replicates]]) -> Difference:
+    """Return the mean difference of the first of each pair from the second, whose clips share no noise.
+
+    The first of all pairs have the same clips, and so have the second.  Strata of clips are those of the second side,
+    then those of the first.
+
+    Raises:
+        ScoreError: the sides were scored against different tracks.
+    """
+    share = 1.0 / len(pairs)
+    second, first = (
+        combine([pair[side] for pair in pairs], [weight] * len(pairs))
+        for side, weight in ((1, -share), (0, share))
+    )
+    by_seed = tuple(one.corrected - other.corrected for one, other in pairs)
+    value, lacking = first.value + second.value, first.lacking or second.lacking
+    if lacking:
+        return Difference(value, value, by_seed, {}, {}, lacking)
+    tracks = (
+        combine(
+            [replace(side, parts={"tracks": side.parts["tracks"]}) for side in (first, second)], [1.0, 1.0]
+        )
+        if "tracks" in first.parts
+        else None
+    )
+    clips = [side.jackknife().get("clips") for side in (second, first)]
+    known = [part for part in clips if part is not None]
+    errors: dict[Cause, Jackknife] = {}
+    if known:
+        variance = sum(part.variance for part in known)
+        freedom = join_freedom(known) if variance else min(part.freedom for part in known)
+        errors["clips"] = Jackknife(sum(part.bias for part in known), variance, freedom)
+    deviations: dict[tuple[Cause, int], NDArray[np.float64]] = {}
+    for side in (second, first):
+        begin = len(deviations)
+        for place, values in enumerate(side.parts["clips"].deviations().values()):
+            deviations["clips", begin + place] = values
+    if tracks is not None:
+        errors |= tracks.jackknife()
+        deviations |= {
+            ("tracks", stratum): values for stratum, values in tracks.parts["tracks"].deviations().items()
+        }
+    return Difference(value, first.corrected + second.corrected, by_seed, errors, deviations)
 
 
 def add_seed_errors(differences: Sequence[Difference]) -> list[Difference]:

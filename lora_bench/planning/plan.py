@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,7 @@ from lora_bench.spec.configurations import (
     write_canonical,
 )
 from lora_bench.spec.experiment import ExperimentSpec
+from lora_bench.spec.external import ExternalSpec
 from lora_bench.spec.grid import find_value, show_value
 from lora_bench.spec.kinds import has_setting
 from lora_bench.spec.loading import LoadedSpec
@@ -45,7 +47,7 @@ ID_VERSION = 2
 MANY_TRIALS = 64
 MIN_CLIPS = {"mmd": 3}  # to leave one out, as of tracks; else 2
 MAX_SLUG = 60
-_ADAPTER_SECTIONS = frozenset({"lora", "train"})
+_UNTUNED_WITHOUT = frozenset({"lora", "train", "external"})
 
 
 class SearchPlace(Section):
@@ -66,10 +68,10 @@ class TrialPlan(Section):
     """As tables show it; ends in `-s<seed>` where there are several training seeds."""
     configuration: str
     """Name without the seed: what repeats have in common."""
-    kind: Literal["zero-shot", "fine-tuned"]
-    """Whether there is an adapter."""
+    kind: Literal["zero-shot", "fine-tuned", "external"]
+    """Whether there is an adapter, or the clips are those of another system."""
     model: ModelSpec
-    """The model."""
+    """The model; of an external trial, the one whose format and codec its clips are compared in."""
     dataset: DatasetSpec
     """The dataset."""
     lora: LoraSpec | None
@@ -108,6 +110,8 @@ class TrialPlan(Section):
     """Steps whose adapters that training keeps, for all trials that share it."""
     n_clips_so_far: int | None = None
     """Clips per prompt that verdicts have needed so far, where the spec looks at them early; None for all."""
+    external: Annotated[ExternalSpec | None, Field(exclude_if=is_none)] = None
+    """Another system whose clips these are; None for those of the model."""
 
     @property
     def sampling(self) -> GenerationSpec:
@@ -219,21 +223,21 @@ def plan_experiment(spec: ExperimentSpec, fit_budget: FitBudget | None = None) -
     texts = SectionTexts(EFFECT_FREE)
     zero_shot = _plan_zero_shot(spec, configurations, texts)
     planned = [
-        (item, seed, _plan_trial(spec, item, seed, texts))
+        (item, trial.train_seed, trial)
         for item in ([] if spec.trials.zero_shot_only else configurations)
-        for seed in (spec.repeats.train_seeds if item.settings.lora.is_trained else (None,))
+        for trial in _plan_repeats(spec, item, texts)
     ]
     shared = find_shared((item, seed, trial.id) for item, seed, trial in planned if seed is not None)
-    fine_tuned: list[TrialPlan] = []
+    compared: list[TrialPlan] = []
     for item, _, trial in planned:
         update: dict[str, object] = {"zero_shot": zero_shot[_base_of(item, texts)].id}
         if trial.id in shared:
             update |= {"training": shared[trial.id].leader, "kept": shared[trial.id].kept}
-        fine_tuned.append(trial.model_copy(update=update))
+        compared.append(trial.model_copy(update=update))
     return ExperimentPlan(
         name=spec.name,
         spec=spec,
-        trials=(*zero_shot.values(), *_pair_with_baseline(fine_tuned, baseline)),
+        trials=(*zero_shot.values(), *_pair_with_baseline(compared, baseline)),
         baseline=baseline,
         notes=(
             *(
@@ -254,6 +258,15 @@ def _refuse_budget(lora: LoraSpec, _: ModelSpec) -> LoraSpec:
     )
 
 
+def _plan_repeats(spec: ExperimentSpec, item: Configuration, texts: SectionTexts) -> list[TrialPlan]:
+    """Return one trial per training seed; one where nothing is trained."""
+    if item.external is not None:
+        stated = {"kind": "external", "external": item.external, "lora": None, "search": None}
+        return [_plan_trial(spec, item, None, texts).model_copy(update=stated)]
+    seeds = spec.repeats.train_seeds if item.settings.lora.is_trained else (None,)
+    return [_plan_trial(spec, item, seed, texts) for seed in seeds]
+
+
 def _describe_undecidable(spec: ExperimentSpec, configurations: Sequence[Configuration]) -> list[str]:
     """Return why no verdict can be reached."""
     notes: list[str] = []
@@ -272,7 +285,9 @@ def _describe_unsized(configurations: Sequence[Configuration]) -> list[str]:
     names = [
         item.name
         for item in configurations
-        if item.settings.lora.budget is not None and not has_setting(item.settings.lora.kind, "budget")
+        if item.external is None
+        and item.settings.lora.budget is not None
+        and not has_setting(item.settings.lora.kind, "budget")
     ]
     return (
         [f"lora.budget has no effect on {', '.join(names)}: the kind has no size to choose"] if names else []
@@ -301,6 +316,7 @@ def _plan_zero_shot(
     spec: ExperimentSpec, configurations: list[Configuration], texts: SectionTexts
 ) -> dict[str, TrialPlan]:
     """The base model of every model, dataset and sampling that occurs, with as many clips as any trial needs."""
+    configurations = [replace(item, external=None) for item in configurations]
     distinct: dict[str, list[Configuration]] = {}
     for item in configurations:
         distinct.setdefault(_base_of(item, texts), []).append(item)
@@ -391,7 +407,13 @@ def _place_in_search(spec: ExperimentSpec, item: Configuration) -> SearchPlace |
 
 def _hash_settings(item: Configuration, seed: int | None, texts: SectionTexts, *, is_tuned: bool) -> str:
     """Eight digits of the hash of everything that a trial's clips depend on."""
-    sections = texts.write(_select_sections(item, is_tuned=is_tuned))
+    chosen = _select_sections(item, is_tuned=is_tuned)
+    if item.external is not None:  # of sampling, the length, and the seed that a command gets
+        used = {"clip_s"} if item.external.clips is not None else {"clip_s", "seed"}
+        generation = {key: value for key, value in chosen["generation"].items() if key in used}
+        kept = {name: chosen[name] for name in ("model", "dataset", "external")}
+        chosen = {**kept, "generation": generation}
+    sections = texts.write(chosen)
     facts = {"version": ID_VERSION, "train_seed": seed, "settings": sections}
     return hashlib.sha256(write_canonical(facts).encode()).hexdigest()[:8]
 
@@ -402,7 +424,7 @@ def _select_sections(item: Configuration, *, is_tuned: bool) -> dict[str, PlainS
     A dataset, model or adapter in a local folder counts by its absolute path, a built-in one by its name.
     """
     return {
-        name: section for name, section in item.identity.items() if is_tuned or name not in _ADAPTER_SECTIONS
+        name: section for name, section in item.identity.items() if is_tuned or name not in _UNTUNED_WITHOUT
     }
 
 

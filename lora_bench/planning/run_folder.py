@@ -88,6 +88,10 @@ class TrialFolder(Folder):
     """Prompts by folder."""
     codes = Named("codes")
     """A folder per prompt, as `clips`."""
+    external = Named("external.json")
+    """Where the clips of another system come from."""
+    external_raw = Named("external")
+    """What a command has written and was not taken over yet, with its request and its output."""
     error = Named("error.txt")
     log = Named("log.txt")
     progress = Named("progress.json")

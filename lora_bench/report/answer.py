@@ -16,6 +16,7 @@ from lora_bench.report.formatting import (
     clean_text,
     format_change,
     format_difference,
+    join_words,
 )
 from lora_bench.report.view import Configuration, RunView, is_higher_better
 from lora_bench.results.records import Contrast
@@ -23,11 +24,12 @@ from lora_bench.results.run_records import RESULTS_SCHEMA
 from lora_bench.results.settings import read_section
 
 CHOSEN = "the best on the selection tracks"
+MAX_SYSTEMS = 3
 
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """One configuration.
+    """One configuration, or another system.
 
     Attributes:
         contrast: with zero-shot on the primary metric over the genre's prompts; None if it was not compared.
@@ -35,8 +37,8 @@ class AnswerRow:
         retention: of off-genre prompts, mean over training seeds (1: nothing moved); None if there are none.
         n_copies: clips whose codes copy the training set; None if that was not measured.
         n_clips: clips that were searched for copies.
-        params: parameters of the adapter.
-        total_s: seconds of all stages, mean over training seeds.
+        params: parameters of the adapter; None of another system.
+        total_s: seconds of all stages, mean over training seeds; None of another system.
         lacking: why there is no verdict; empty if there is one.
     """
 
@@ -87,16 +89,16 @@ class Answer:
 
     @cached_property
     def rows(self) -> list[AnswerRow]:
-        """Configurations with an adapter, the best first, those that were not compared last.
+        """Configurations with an adapter and other systems, the best first, those that were not compared last.
 
         The selection side decides what is best where the dataset has one, else the change itself.
         """
-        return sorted((self._make_row(item) for item in self.view.fine_tuned), key=self._rank)
+        return sorted((self._make_row(item) for item in self.view.rivals), key=self._rank)
 
     @cached_property
     def has_selection(self) -> bool:
         """Whether tracks that enter no verdict decide the order."""
-        return any(self._average_selection(item) is not None for item in self.view.fine_tuned)
+        return any(self._average_selection(item) is not None for item in self.view.rivals)
 
     def _rank(self, row: AnswerRow) -> tuple[bool, float]:
         sign = 1.0 if self.lower_is_better else -1.0
@@ -123,6 +125,11 @@ class Answer:
         """Rows with a contrast."""
         return [row for row in self.rows if row.contrast is not None]
 
+    @cached_property
+    def tuned(self) -> list[AnswerRow]:
+        """Rows of configurations with an adapter that have a contrast."""
+        return [row for row in self.compared if row.configuration.external is None]
+
     def level(self, configuration: Configuration | None) -> float | None:
         """Return a configuration's value over the genre's prompts, as the tables of the front show it."""
         if configuration is None:
@@ -137,18 +144,18 @@ class Answer:
     @property
     def headline(self) -> str:
         """The outcome in one sentence."""
-        if not self.compared:
+        if not self.tuned:
             return self._say_no_comparison()
-        groups = {verdict: [r for r in self.compared if r.verdict == verdict] for verdict in Verdict}
+        groups = {verdict: [r for r in self.tuned if r.verdict == verdict] for verdict in Verdict}
         better, worse = groups[Verdict.BETTER], groups[Verdict.WORSE]
         if better:
             farther = f"; {len(worse)} moved it farther" if worse else ""
             return f"{self._say_move(better, better=True)}{farther}{self._say_retention(better[0])}."
         if worse:
             return f"{self._say_move(worse if self.has_selection else worse[::-1], better=False)}."
-        if len(groups[Verdict.EQUIVALENT]) == len(self.compared):
+        if len(groups[Verdict.EQUIVALENT]) == len(self.tuned):
             return "Fine-tuning makes no difference that matters: every change is within the margin."
-        best = self.compared[0]
+        best = self.tuned[0]
         if best.contrast is None or best.contrast.se is None:
             return (
                 "Whether fine-tuning helps is not known: there are too few clips or tracks for an interval."
@@ -164,14 +171,16 @@ class Answer:
         if self.is_zero_shot_only:
             several = "s" if len(view.bases) > 1 else ""
             return f"These are the scores of the base model{several} alone: no adapter was asked for."
-        if not view.fine_tuned or view.zero_shot is None:
+        if not view.rivals or view.zero_shot is None:
             return "There is nothing to compare zero-shot with."
+        if not view.fine_tuned:
+            return self._say_systems()
         if view.results.schema_version < RESULTS_SCHEMA:
             return "These results are of an earlier version, without today's verdicts; run the spec again to get them."
         return "No fine-tuned configuration was compared with zero-shot, so the effect of fine-tuning is unknown."
 
     def _say_move(self, rows: Sequence[AnswerRow], *, better: bool) -> str:
-        first, n = rows[0], len(self.compared)
+        first, n = rows[0], len(self.tuned)
         change = first.change.lstrip(f"+{MINUS}")
         subject, where = ("the music", "the genre") if self.lower_is_better else ("clips", "their prompts")
         direction = f"{'closer to' if better else 'farther from'} {where}"
@@ -181,6 +190,16 @@ class Answer:
         whole = "both configurations" if n == 2 else f"all {n} configurations"
         who = whole.capitalize() if len(rows) == n else f"{len(rows)} of {n} configurations"
         return f"{who} moved {subject} {direction}: {first.configuration.name}{most}, by {change}"
+
+    def _say_systems(self) -> str:
+        """Return the outcome of a run without trainings: the verdict on each of a few other systems."""
+        words = [
+            f"{row.configuration.name} is {row.verdict} ({row.change})" for row in self.compared[:MAX_SYSTEMS]
+        ]
+        if not words:
+            return "No other system was compared with zero-shot."
+        more = f", and {len(self.compared) - len(words)} more" if len(self.compared) > len(words) else ""
+        return f"Compared with zero-shot, {join_words(words)}{more}."
 
     def _say_retention(self, row: AnswerRow) -> str:
         if row.retention is None:
@@ -207,7 +226,7 @@ class Answer:
             n_copies=n_copies,
             n_clips=n_clips,
             params=next((t.adapter_params for t in trials if t.adapter_params is not None), None),
-            total_s=math.fsum(totals) / len(totals) if totals else None,
+            total_s=math.fsum(totals) / len(totals) if totals and item.external is None else None,
             lacking=self._explain_lack(item, contrast),
         )
 

@@ -66,10 +66,12 @@ def describe_design(answer: Answer) -> str:
             count_noun(n_trained, "LoRA configuration")
             + (f", {count_noun(seeds, 'training seed')} each" if seeds else "")
         ]
-        * bool(n_trained or not (n_existing or answer.is_zero_shot_only)),
+        * bool(n_trained or not (n_existing or answer.is_zero_shot_only or view.systems)),
         *[count_noun(len(view.bases), "zero-shot row")] * answer.is_zero_shot_only,
         *[count_noun(n_existing, "existing adapter")] * bool(n_existing),
     ]
+    if view.systems:
+        parts.append(count_noun(len(view.systems), "other system"))
     if dataset.train is not None and dataset.eval is not None:
         selection = f"{dataset.selection.n_tracks} to select by, " if dataset.selection is not None else ""
         parts.append(
@@ -89,13 +91,14 @@ def advise(answer: Answer) -> list[str]:
     """Return what limits the answer, and what to do next."""
     said = _describe_looks(answer)
     found = [row.contrast for row in answer.compared if row.contrast is not None]
-    is_trained = any(not row.configuration.is_existing for row in answer.compared)
-    if found and not is_trained:
+    tuned = [row.contrast for row in answer.tuned if row.contrast is not None]
+    is_trained = any(not row.configuration.is_existing for row in answer.tuned)
+    if tuned and not is_trained:
         said.append(
-            f"{'This adapter exists' if len(found) == 1 else 'These adapters exist'} already: the answer is about "
-            f"{'this adapter' if len(found) == 1 else 'these adapters'}, not about settings of a training."
+            f"{'This adapter exists' if len(tuned) == 1 else 'These adapters exist'} already: the answer is about "
+            f"{'this adapter' if len(tuned) == 1 else 'these adapters'}, not about settings of a training."
         )
-    elif found and max(item.n_seeds for item in found) == 1:
+    elif tuned and max(item.n_seeds for item in tuned) == 1:
         rows = (row for row in answer.rows if not row.configuration.is_existing)
         trained = [row.total_s for row in rows if row.total_s is not None]
         minutes = 2.0 * math.fsum(trained) / 60.0

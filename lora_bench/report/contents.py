@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lora_bench.planning.run_folder import ReportFolder
 from lora_bench.report.answer import Answer
 from lora_bench.report.audio.choose_clips import Heard
+from lora_bench.report.formatting import join_words
 from lora_bench.report.plots.forest import draw_forest
 from lora_bench.report.plots.scores import draw_losses, draw_scores
 from lora_bench.report.plots.study import build_study_plots
@@ -32,6 +33,7 @@ from lora_bench.report.sections.scores import (
     overview_table,
 )
 from lora_bench.report.sections.study import build_study
+from lora_bench.report.sections.systems import build_systems
 from lora_bench.report.sections.training import build_adapters, build_costs, build_training
 from lora_bench.report.view import RunView
 from lora_bench.report.writers.document import Block, Bullets, Figure, Fold, Heading, Link, Paragraph
@@ -45,6 +47,10 @@ HOW_TO_READ = (
     "95 %: better or worse if zero is outside, equivalent if the whole interval is within the margin, else "
     "inconclusive. All else is descriptive. Detectable is the true difference that this design finds with a "
     "probability of 80 %."
+)
+UNPAIRED = (
+    "Other systems are compared without pairs: their clips have noise of their own, so their intervals are those of "
+    "two independent sets of clips."
 )
 
 
@@ -75,7 +81,7 @@ def build_report(view: RunView, heard: Heard) -> Report:
         *_build_effects(answer),
         *build_listening_front(answer),
         *_build_study_front(view),
-        *_build_listening(heard),
+        *_build_listening(view, heard),
         *_build_training_front(view),
         *_link_details(),
     ]
@@ -91,16 +97,16 @@ def _build_effects(answer: Answer) -> Iterator[Block]:
     levels = draw_scores(view, answer.metric, "levels")
     if levels is not None:
         yield levels
-    if len(view.fine_tuned) <= MAX_DIRECT_CONFIGURATIONS and answer.metric in view.metrics:
+    if len(view.rivals) <= MAX_DIRECT_CONFIGURATIONS and answer.metric in view.metrics:
         yield metric_table(view, answer.metric, is_corrected=view.is_corrected(answer.metric))
     elif view.metrics:
         yield overview_table(view)
     if answer.is_zero_shot_only:
         return
-    is_single = all(row.contrast is None or row.contrast.n_seeds < 2 for row in answer.rows)
+    is_single = all(row.contrast is None or row.contrast.n_seeds < 2 for row in answer.tuned)
     about = ", for these adapters" if is_single else ", and new trainings"
     calibration = tell_calibration(view.folder)
-    words = HOW_TO_READ.format(trainings=about)
+    words = HOW_TO_READ.format(trainings=about) + (f" {UNPAIRED}" if view.systems else "")
     yield Paragraph(words if calibration is None else f"{words} {calibration}", kind="meta")
 
 
@@ -153,6 +159,7 @@ def _list_details(answer: Answer, heard: Heard) -> Iterator[Fold]:
         build_captions,
         build_model,
         build_adapters,
+        build_systems,
         build_training,
         build_costs,
         build_generation,
@@ -182,13 +189,15 @@ def choose_title(view: RunView) -> str:
     return read_text(read_section(view.spec, "report"), "title") or view.results.name
 
 
-def _build_listening(heard: Heard) -> Iterator[Block]:
+def _build_listening(view: RunView, heard: Heard) -> Iterator[Block]:
     if not heard.matrices:
         return
     yield Heading(2, "Listen", "listen")
+    others = join_words([item.name for item in view.systems])
+    caveat = f" The clips of {others} are of other systems, with noise of their own." if others else ""
     yield Paragraph(
         "The same prompt, clip index and noise through the base model and each configuration: only the adapter "
-        "differs. Choose a clip; left and right change the voice at the same place, space pauses.",
+        f"differs.{caveat} Choose a clip; left and right change the voice at the same place, space pauses.",
         only_in="page",
     )
     yield Paragraph(

@@ -12,6 +12,7 @@ from pathlib import Path
 from lora_bench.metrics.names import TEXT_METRIC_NAMES
 from lora_bench.planning.run_folder import RunFolder, SourceFolder
 from lora_bench.report.formatting import text_width
+from lora_bench.results.external import ExternalRecord
 from lora_bench.results.reading import read_part
 from lora_bench.results.records import Contrast, Floor, ScoreRecord, UnscoredCell
 from lora_bench.results.run_files import CurvePoint, DatasetFile, ManifestEntry, TrackEntry, TrainFile
@@ -22,7 +23,7 @@ from lora_bench.results.settings import read_section
 
 @dataclass(frozen=True)
 class Configuration:
-    """One column of the tables: the zero-shot model, or a LoRA configuration with its training seeds."""
+    """One column of the tables: the zero-shot model, a LoRA configuration with its seeds, or another system."""
 
     name: str
     kind: TrialKind
@@ -39,9 +40,14 @@ class Configuration:
         return self.trials[0].existing_adapter is not None
 
     @property
+    def external(self) -> ExternalRecord | None:
+        """Another system whose clips these are; None for those of the model."""
+        return self.trials[0].external
+
+    @property
     def n_seeds(self) -> int:
         """Number of training seeds that were planned; 0 where nothing is trained."""
-        return 0 if self.is_zero_shot or self.is_existing else len(self.trials)
+        return len(self.trials) if self.kind == "fine-tuned" and not self.is_existing else 0
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,16 @@ class RunView:
     @cached_property
     def fine_tuned(self) -> list[Configuration]:
         """Configurations with an adapter."""
+        return [item for item in self.configurations if item.kind == "fine-tuned"]
+
+    @cached_property
+    def systems(self) -> list[Configuration]:
+        """Other systems."""
+        return [item for item in self.configurations if item.external is not None]
+
+    @cached_property
+    def rivals(self) -> list[Configuration]:
+        """All that is compared with zero-shot: configurations with an adapter, and other systems."""
         return [item for item in self.configurations if not item.is_zero_shot]
 
     @cached_property

@@ -22,6 +22,8 @@ CSV_COLUMNS: tuple[str, ...] = (
     "baseline", "baseline_delta", "baseline_ci_low", "baseline_ci_high", "baseline_verdict",
     "encoder", "weights", "window", "resampler", "estimator", "interval_method", "provenance_hash", "unscored",
 )  # fmt: skip
+EXTERNAL_COLUMNS = ("external", "paired")
+"""Columns of runs with other systems: where their clips come from, and whether the difference is one of pairs."""
 
 
 def render_csv(results: RunResults) -> str:
@@ -38,12 +40,14 @@ def render_csv(results: RunResults) -> str:
 def list_columns(results: RunResults) -> tuple[str, ...]:
     """Return the columns: the fixed ones, and every field in which trials differ, by its dotted name.
 
-    Where adapters of earlier steps are kept, one for the step is between them.
+    Where adapters of earlier steps are kept, or other systems compared, columns for these are between them.
     """
     steps = ("step",) if any(trial.step is not None for trial in results.trials) else ()
+    external = EXTERNAL_COLUMNS if any(trial.external for trial in results.trials) else ()
     return (
         *CSV_COLUMNS,
         *steps,
+        *external,
         *dict.fromkeys(field for trial in results.trials for field in trial.changes),
     )
 
@@ -82,6 +86,7 @@ def _list_contrast(zero_shot: Contrast | None, baseline: Contrast | None) -> Row
             "delta_ci_high": zero_shot.ci_high,
             "delta_detectable": zero_shot.detectable,
             "n_seeds": zero_shot.n_seeds,
+            "paired": zero_shot.paired,
             "primary": zero_shot.primary,
             "verdict": zero_shot.verdict,
         }
@@ -118,6 +123,7 @@ def _list_trial_columns(trial: TrialResult) -> Row:
         "trial": trial.name,
         "kind": trial.kind,
         "step": trial.losses.steps if trial.step is None else trial.step,
+        "external": None if trial.external is None else trial.external.label,
         "train_seed": trial.train_seed,
         "state": trial.state,
         "rank": lora.get("rank"),

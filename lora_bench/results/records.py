@@ -170,7 +170,11 @@ class Contrast(Record):
     """The true difference that this design finds with a probability of 80 %."""
     variance: ErrorParts = ErrorParts()
     n_pairs: Count | None = None
-    """Clips per trial that both sides made."""
+    """Clips per trial that both sides made with the same noise; None if the clips are no pairs."""
+    paired: Flag = True
+    """Whether clips of one index share their noise; never with another system's."""
+    n_clips: tuple[Count, Count] | None = None
+    """Clips per trial of either side, where they are no pairs."""
     n_tracks: Count | None = None
     """Reference tracks (for one track, its clips)."""
     seeds: tuple[SeedDifference, ...] = ()

@@ -48,6 +48,7 @@ class PlannedTrial(Record):
     zero_shot: str | None = None
     training: str | None = None
     """First of the trials that share its training; None if it trains alone."""
+    external: Settings | None = None
     search: Settings | None = None
     """Its place in the space of a search; None if it runs in any case."""
 
@@ -328,6 +329,7 @@ class TrialSettings(Record):
     off_genre: tuple[str, ...] = ()
     train_seed: Count | None = None
     generation: Settings = Field(default_factory=dict)
+    external: Settings | None = None
 
 
 class ReferencePointer(Record):

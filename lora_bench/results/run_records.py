@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from lora_bench.artifacts import AudioFormat
+from lora_bench.results.external import ExternalRecord
 from lora_bench.results.records import (
     Contrast,
     ControlRecord,
@@ -29,7 +30,7 @@ from lora_bench.results.records import (
 RESULTS_SCHEMA = 2
 TrialState = Literal["done", "stopped", "failed", "running", "missing", "untried"]
 """`stopped`: early, as the spec asks; `missing`: not started, or interrupted; `untried`: a search left it out."""
-TrialKind = Literal["zero-shot", "fine-tuned"]
+TrialKind = Literal["zero-shot", "fine-tuned", "external"]
 
 
 def _check_name(name: str) -> str:
@@ -95,6 +96,8 @@ class TrialResult(Record):
     """Scores of the same clips against the selection side, for choices alone; empty where there is no such side."""
     zero_shot: str | None = None
     """Id of the base model's trial that this one is compared with."""
+    external: ExternalRecord | None = None
+    """Another system whose clips these are; None for those of the model."""
 
     @model_validator(mode="before")
     @classmethod
@@ -122,6 +125,11 @@ class TrialResult(Record):
     def adapter_params(self) -> int | None:
         """Return the parameters of the adapter, whether they were trained here or not; None if that is not known."""
         return self.trainable_params if self.n_params is None else self.n_params
+
+    @property
+    def is_fine_tuned(self) -> bool:
+        """Return whether there is an adapter."""
+        return self.kind == "fine-tuned"
 
     @property
     def total_s(self) -> float | None:

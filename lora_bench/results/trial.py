@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from lora_bench.planning.run_folder import TrialFolder
+from lora_bench.results.external import ExternalRecord, label_external
 from lora_bench.results.reading import read_part
 from lora_bench.results.records import ScoreRecord, Settings, UnscoredCell
 from lora_bench.results.run_files import (
@@ -51,16 +52,18 @@ def gather_trial(
     state, reason = _settle_state(state_file, problems)
     scores, unscored = _split_cells(written, set(cells))
     _add_missing_cells(scores, unscored, cells, state, reason)
-    is_tuned = planned.kind != "zero-shot"
+    is_tuned, is_external = planned.kind == "fine-tuned", planned.kind == "external"
     trained = train or TrainFile()
     name = planned.name or planned.id
-    optional: dict[str, Any] = {"zero_shot": zero_shot} if is_tuned else {}
+    optional: dict[str, Any] = {"zero_shot": zero_shot} if is_tuned or is_external else {}
     if planned.budget is not None:
         optional["budget"] = planned.budget
     if is_tuned and trained.step is not None:
         optional["step"] = trained.step
     if existing is not None:
         optional["n_params"] = existing.n_params
+    if is_external:
+        optional["external"] = _read_external(folder, planned, state_file, problems)
     if written.selection is not None:
         planned_cells = set(cells)
         optional["selection"] = tuple(
@@ -79,7 +82,11 @@ def gather_trial(
         stage=state_file.stage,
         lora=_describe_adapter(planned.lora, existing) if is_tuned else None,
         train=planned.train if is_tuned else None,
-        trainable_params=0 if not is_tuned or is_existing else trained.trainable_params,
+        trainable_params=None
+        if is_external
+        else 0
+        if not is_tuned or is_existing
+        else trained.trainable_params,
         matched_modules=existing.matched_modules if existing is not None else trained.matched_modules,
         adapter=folder.adapter.relative_to(folder.run.path).as_posix()
         if (train or existing) and folder.adapter.is_dir()
@@ -91,6 +98,14 @@ def gather_trial(
         unscored=tuple(unscored),
         **optional,
     )
+
+
+def _read_external(
+    folder: TrialFolder, planned: PlannedTrial, state: StateFile, problems: list[str]
+) -> ExternalRecord:
+    """Return what is known of another system's clips; its name alone before they are scored."""
+    written = read_part(folder.external, ExternalRecord, problems) if state.state == "done" else None
+    return written or ExternalRecord(label=label_external(planned.external or {}))
 
 
 def find_bases(planned: Sequence[PlannedTrial]) -> dict[str, str | None]:

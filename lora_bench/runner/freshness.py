@@ -22,11 +22,12 @@ from lora_bench.results.search_tally import SearchTally
 from lora_bench.results.trial_files import StateRecord, read_state
 from lora_bench.spec.configurations import find_differences
 from lora_bench.spec.schema import DatasetSpec
+from lora_bench.stages.external.identity import fingerprint_external
 from lora_bench.store import hash_json, read_json, to_jsonable
 
 Kind = Literal["new", "changed", "more", "failed", "interrupted", "running", "cached", "untried"]
 MAX_SHOWN = 4
-_COMPARED = ("model", "dataset", "lora", "train", "train_seed", "generation")
+_COMPARED = ("model", "dataset", "lora", "train", "train_seed", "generation", "external")
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,8 @@ def inputs_key(trial: TrialPlan) -> str:
     facts: dict[str, object] = {"trial": plan, "data": dataset_fingerprint(trial.dataset)}
     if trial.existing_adapter is not None:
         facts["adapter"] = fingerprint_adapter(trial.existing_adapter)
+    if trial.external is not None:
+        facts["external"] = fingerprint_external(trial.external)
     if any(parse_metric(name).encoder == "encodec" for name in trial.metrics):
         facts["codec_identity"] = CODEC_IDENTITY
     return hash_json(facts)

@@ -21,6 +21,7 @@ from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import StateRecord
 from lora_bench.runner.early_stopping import EarlyStopper
+from lora_bench.runner.external_trial import execute_external
 from lora_bench.runner.stage_times import StageClock
 from lora_bench.slugs import prompt_slugs
 from lora_bench.store import Store, hash_file, hash_json, read_json, to_jsonable, write_json, write_text
@@ -49,6 +50,8 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
     from lora_bench.models.device import name_device
     from lora_bench.stages.dataset import prepare_dataset
 
+    if trial.external is not None:
+        return execute_external(trial, folder, store, progress)
     clock = StageClock(folder)
     write_json(TrialFolder(folder).plan, trial)
     with clock.stage("load"):

@@ -17,6 +17,7 @@ from lora_bench.spec.budgets import FitBudget
 from lora_bench.spec.changes import Changes, apply_changes, flatten_mapping
 from lora_bench.spec.existing_adapters import is_training_setting
 from lora_bench.spec.experiment import ExperimentSpec, TrialSettings
+from lora_bench.spec.external import ExternalSpec
 from lora_bench.spec.grid import expand_grid, find_value, name_combination, show_value
 from lora_bench.spec.problems import field_name
 from lora_bench.spec.rates import choose_rate
@@ -57,6 +58,7 @@ class Configuration:
         cells: where it stands in the space that a search chooses from, as values by axis; several if
             combinations are equal, none outside of the space.
         is_wanted: whether the spec names it outside of that space, so that a search has to try it.
+        external: another system, whose clips stand in for those of a fine-tuned model; None for a training.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Configuration:
     merged_fields: list[str] = dataclasses.field(default_factory=list)
     cells: list[dict[str, str]] = dataclasses.field(default_factory=list)
     is_wanted: bool = False
+    external: ExternalSpec | None = None
 
 
 def expand_configurations(
@@ -112,12 +115,14 @@ class SectionForms:
         # each is kept with its section, under whose id it is
         self._known: dict[int, tuple[Section, PlainSection]] = {}
 
-    def identify(self, settings: TrialSettings) -> dict[str, PlainSection]:
+    def identify(
+        self, settings: TrialSettings, external: ExternalSpec | None = None
+    ) -> dict[str, PlainSection]:
         """What settings are compared by; not to be changed."""
         plain = {name: self._write(section) for name, section in settings}
         if not settings.lora.is_trained:
             del plain["train"]
-        return plain
+        return plain if external is None else {**plain, "external": self._write(external)}
 
     def _write(self, section: Section) -> PlainSection:
         known = self._known.get(id(section))
@@ -129,6 +134,8 @@ class SectionForms:
             alpha = {"alpha": section.resolved_alpha} if "alpha" in spelled else {}
             targets = spell_targets(section.targets)
             plain: PlainSection = {**spelled, **alpha, "targets": targets}
+        elif isinstance(section, ExternalSpec):
+            plain = section.identify()
         else:
             plain = section.model_dump(mode="json")
         self._known[id(section)] = (section, plain)
@@ -279,7 +286,11 @@ class _Expander:
             made = self.make(
                 variant.name, self.change(self.base, variant.changes, where), variant.changes, where
             )
-            if made is not None:
+            if made is not None and variant.external is not None:
+                made.external, made.is_wanted = variant.external, True
+                made.identity = self.forms.identify(made.settings, variant.external)
+                yield made
+            elif made is not None:
                 yield self.place(made, {VARIANT_AXIS: variant.name} if trials.grid is None else None)
         if trials.grid is None:
             return
@@ -302,6 +313,12 @@ class _Expander:
             near = suggest(wanted, trials)
             known = ", ".join(list(trials)[:12])
             self.complain("baseline", f"`{wanted}` is not a trial{near}; trials are {known}")
+            return
+        if baseline.external is not None:
+            self.complain(
+                "baseline",
+                f"`{wanted}` is an external system, which has no settings to change; name a trial that is fine-tuned",
+            )
             return
         for name, changes in self.spec.ablations.items():
             where = f"ablations.{name}"
@@ -348,10 +365,12 @@ class _Expander:
                 split = dataset.split.model_copy(update={"selection_frac": wanted})
                 settled[id(dataset)] = dataset.model_copy(update={"split": split})
             item.settings = item.settings.model_copy(update={"dataset": settled[id(dataset)]})
-            item.identity = self.forms.identify(item.settings)
+            item.identity = self.forms.identify(item.settings, item.external)
 
     def split_trajectory(self, item: Configuration) -> list[Configuration]:
         """The configurations of one that keeps several steps of its training."""
+        if item.external is not None:
+            return [item]
         search = self.spec.search
         if isinstance(item.settings.train.keep, list) and (search.optuna or search.early_stopping):
             self.complain(
@@ -400,7 +419,7 @@ class _Expander:
             generation = first.settings.generation.model_copy(update={"n_clips": n_clips})
             first.settings = first.settings.model_copy(update={"generation": generation})
             first.changes = {**first.changes, N_CLIPS: n_clips}
-            first.identity = self.forms.identify(first.settings)
+            first.identity = self.forms.identify(first.settings, first.external)
 
 
 def drop_effect_free(sections: Mapping[str, PlainSection]) -> dict[str, dict[str, JsonValue]]:

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from lora_bench.metrics.names import COMMAND, is_described, is_metric, parse_metric
 from lora_bench.spec.changes import Changes, flatten_mapping
 from lora_bench.spec.commands import CommandSpec
+from lora_bench.spec.external import ExternalSpec, find_foreign_change
 from lora_bench.spec.schema import (
     DatasetSpec,
     DefaultsSpec,
@@ -27,7 +28,7 @@ from lora_bench.spec.schema import (
     TrainSpec,
 )
 from lora_bench.spec.search import SearchSpec
-from lora_bench.spec.section import Name, Prompt, Section
+from lora_bench.spec.section import Name, Prompt, Section, is_none
 
 MAX_GRID = 100_000
 DEFAULT_METRICS = ("mfcc20-seed", "mfcc20", "encodec")
@@ -55,15 +56,25 @@ class VariantSpec(Section):
     """Name of the trial in tables and folders."""
     changes: dict[str, Any] = Field(default_factory=dict)
     """Dotted field to value; written as sections (`lora: {rank: 4}`) or as dotted keys (`lora.rank: 4`)."""
+    external: Annotated[ExternalSpec | None, Field(exclude_if=is_none)] = None
+    """Clips of another system, which nothing is trained for."""
 
     @model_validator(mode="before")
     @classmethod
     def _gather_changes(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        rest = {key: value for key, value in data.items() if key not in {"name", "changes"}}
+        own = ("name", "external")
+        rest = {key: value for key, value in data.items() if key not in {*own, "changes"}}
         changes = {**(data.get("changes") or {}), **flatten_mapping(rest)}
-        return {key: data[key] for key in ("name",) if key in data} | {"changes": changes}
+        return {key: data[key] for key in own if key in data} | {"changes": changes}
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> VariantSpec:
+        reason = find_foreign_change(self.changes) if self.external is not None else None
+        if reason is not None:
+            raise ValueError(reason)
+        return self
 
 
 class ZipSpec(Section):

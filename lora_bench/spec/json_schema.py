@@ -99,7 +99,8 @@ def _changes_schema(settings: JsonSchemaValue) -> JsonSchemaValue:
 def _open_trials(definitions: JsonSchemaValue, changes: JsonSchemaValue) -> None:
     """Variants, links and axes as they are written, not as they are stored."""
     variant: JsonSchemaValue = definitions["VariantSpec"]
-    variant["properties"] = {"name": variant["properties"]["name"], **changes["properties"]}
+    own = {name: variant["properties"][name] for name in ("name", "external")}
+    variant["properties"] = {**own, **changes["properties"]}
     link: JsonSchemaValue = definitions["ZipSpec"]
     values: JsonSchemaValue = {"type": "array", "minItems": 1}
     fields: JsonSchemaValue = dict.fromkeys((*dotted_fields(TrialSettings), "dataset"), values)

@@ -10,6 +10,7 @@ from lora_bench.errors import Problem
 from lora_bench.spec.data_sources import EXPECTED, HUB, is_there
 from lora_bench.spec.tree import Node
 
+_SCRIPTS = (".py", ".sh")
 _LOCAL_MODEL = ("./", "../", "/", "~/")
 
 
@@ -32,15 +33,24 @@ def resolve_paths(node: Node, trail: tuple[str, ...] = ()) -> Node:
 def _resolve_value(stated: str, folder: Path, trail: tuple[str, ...]) -> str:
     """A text of the spec, as an absolute path if its field is that of a file or a folder."""
     is_data = trail[-2:] == ("dataset", "path") or (trail[:1] == ("datasets",) and trail[2:] == ("path",))
-    is_text = trail[-2:] == ("captions", "file") or (
+    is_text = trail[-2:] in {("captions", "file"), ("external", "clips"), ("external", "files")} or (
         trail[-1:] == ("file",) and trail[:1] in {("prompts",), ("prompt_sets",)}
     )
     is_adapter = trail[-2:] == ("lora", "path")
+    if trail[-2:] == ("external", "command"):
+        return _resolve_argument(stated, folder)
     if trail[-2:] == ("model", "id") or (is_adapter and stated.count("/") == 1):  # a name alone is no hub id
         return _resolve_model(stated, folder)
     if is_text or is_adapter or (is_data and not stated.startswith(HUB)):
         return resolve_path(stated, folder).as_posix()
     return stated
+
+
+def _resolve_argument(stated: str, folder: Path) -> str:
+    """A script, or any file next to the spec, as an absolute path; any other word of a command as it is."""
+    path = resolve_path(stated, folder)
+    is_path = path.suffix in _SCRIPTS or stated.startswith(("./", "../", "~/"))
+    return path.as_posix() if path.is_file() or is_path else stated
 
 
 def resolve_path(stated: str, folder: Path) -> Path:
@@ -84,6 +94,16 @@ def find_missing_paths(tree: Node, used: Collection[str] | None = None) -> list[
         elif field == "dataset.captions.file" and not path.is_file():
             found = "is a folder" if path.is_dir() else "does not exist"
             mend = "expected a csv or jsonl file; write one with `lora-bench captions`, or change dataset.captions.file"
+        elif field == "external.clips" and not path.is_dir():
+            found = "is a file" if path.exists() else "does not exist"
+            mend = (
+                "expected a folder with the clips of another system; put them there or change external.clips"
+            )
+        elif field == "external.files" or (field == "external.command" and path.suffix in _SCRIPTS):
+            if path.is_file():
+                continue
+            found = "is a folder" if path.is_dir() else "does not exist"
+            mend = f"expected a file; change {field}"
         elif field == "model.id" and not path.exists():
             found = "does not exist"
             mend = "expected a folder with a MusicGen model, `pocket`, or a hub id such as facebook/musicgen-small"
@@ -122,6 +142,8 @@ def _list_paths(node: Node, trail: tuple[str, ...] = ()) -> Iterator[tuple[str, 
             yield "dataset.path", node
         elif trail[-2:] == ("captions", "file"):
             yield "dataset.captions.file", node
+        elif trail[-2:] in {("external", "clips"), ("external", "files"), ("external", "command")}:
+            yield ".".join(trail[-2:]), node
         elif trail[-2:] == ("model", "id"):
             yield "model.id", node
         elif trail[-2:] == ("lora", "path"):

@@ -44,7 +44,9 @@ def check_trial_parts(root: Node, seen: set[str]) -> list[Problem]:
     if trials is not None:
         variants = trials.children.get("variants")
         for variant in variants.items if variants else []:
-            without_name = {key: node for key, node in variant.children.items() if key != "name"}
+            without_name = {
+                key: node for key, node in variant.children.items() if key not in {"name", "external"}
+            }
             patch = checker.flatten(replace(variant, value=without_name))
             checker.check_kind(patch)
             checker.check_size(patch)

@@ -31,6 +31,8 @@ SEVERAL_SOURCES = (
     "references, so an axis over these says how hard the data are, not which setting is better."
 )
 
+EXTERNAL = "clips of other systems, which have no settings, training seeds or costs to compare."
+
 
 def analyse_study(results: RunResults) -> Study | None:
     """Analyse all metrics over all prompts together.
@@ -39,7 +41,7 @@ def analyse_study(results: RunResults) -> Study | None:
         None if fewer than two fine-tuned configurations are planned: then there is nothing to study.
     """
     trials = [trial for trial in results.trials if trial.state != UNTRIED]
-    if len({trial.configuration for trial in trials if not trial.is_zero_shot}) < 2:
+    if len({trial.configuration for trial in trials if trial.is_fine_tuned}) < 2:
         return None
     names = [cell.metric for trial in trials for cell in (*trial.scores, *trial.unscored)]
     metrics = dict.fromkeys((*results.planned.metrics, *names))
@@ -47,6 +49,9 @@ def analyse_study(results: RunResults) -> Study | None:
     notes = [SPREAD if any(study.error_sd is not None for study in studies) else ONE_SEED]
     if sum(trial.is_zero_shot for trial in trials) > 1:
         notes.append(SEVERAL_SOURCES)
+    others = [trial.name for trial in trials if trial.external is not None]
+    if others:
+        notes.append(f"Not in this: {', '.join(others)}, {EXTERNAL}")
     if results.search is not None:
         notes.append(describe_search(results.search))
     return Study(results.name, read_grid(results.spec).axes, tuple(studies), tuple(notes))
@@ -78,7 +83,7 @@ def analyse_metric(results: RunResults, metric: str, prompt: str | None = None) 
     axes, placed, notes = _keep_scored_levels(tuned, whole)
     mains, interactions = analyse_axes(placed, axes, error, higher_is_better=higher)
     points = make_points(rows, error, results.trials)
-    planned = sum(not trial.is_zero_shot and trial.state != UNTRIED for trial in results.trials)
+    planned = sum(trial.is_fine_tuned and trial.state != UNTRIED for trial in results.trials)
     if len(tuned) < planned:
         notes.append(
             f"{planned - len(tuned)} of {planned} fine-tuned trials have no score and are not in this."

@@ -38,7 +38,7 @@ def _make_point(rows: Sequence[Row], error: SeedError, n_planned: int) -> Point:
     is_zero_shot = trials[0].is_zero_shot
     return Point(
         configuration=rows[0].configuration,
-        kind=trials[0].kind,
+        kind="zero-shot" if is_zero_shot else "fine-tuned",
         quality=math.fsum(row.value for row in rows) / len(rows),
         se=None if is_zero_shot or error.sd is None else error.sd / math.sqrt(len(rows)),
         n_done=len(rows),

@@ -185,9 +185,14 @@ def choose_estimate(scores: Sequence[ScoreRecord]) -> Estimate:
 def collect_rows(
     results: RunResults, grid: Grid, metric: str, prompt: str | None, side: Side = "test"
 ) -> tuple[list[Row], Estimate]:
-    """Return every trial with a score of one side, zero-shot ones included, and which of its numbers is taken."""
+    """Return every trial with a score of one side, and which of its numbers is taken.
+
+    Zero-shot trials are among them; those of other systems, which have no settings, are not.
+    """
     scored = [
-        (trial, score) for trial in results.trials if (score := find_score(trial, metric, prompt, side))
+        (trial, score)
+        for trial in results.trials
+        if trial.external is None and (score := find_score(trial, metric, prompt, side))
     ]
     estimate = choose_estimate([score for _, score in scored])
     rows: list[Row] = []

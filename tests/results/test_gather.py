@@ -238,7 +238,7 @@ def test_results_without_the_rest_of_their_run_are_read_as_they_are(tmp_path: Pa
         ({"name": 3, "trials": []}, "`name` is 3, expected text"),
         (
             {"trials": [{"id": "a", "kind": "odd"}]},
-            "`trials[0].kind` is 'odd', expected 'zero-shot' or 'fine-tuned'",
+            "`trials[0].kind` is 'odd', expected 'zero-shot', 'fine-tuned' or 'external'",
         ),
         (
             {"trials": [{"id": "a", "generation": {"clip_s": float("inf")}}]},

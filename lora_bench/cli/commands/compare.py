@@ -84,6 +84,11 @@ def execute(options: Options) -> int:
     for name, listed in changes.items():
         more = f" and {len(listed) - MAX_CHANGES} more" if len(listed) > MAX_CHANGES else ""
         print(f"{name}: {', '.join(listed[:MAX_CHANGES])}{more}")
+    unpaired = list(
+        dict.fromkeys(cell.trial for cell in cells if cell.test is not None and not cell.test.paired)
+    )
+    if unpaired:
+        print(f"without pairs ({_name_some(unpaired)}): another system's clips have noise of their own")
     for reason, names in untested.items():
         print(f"no interval ({_name_some(names)}): {reason}")
     for warning in warnings:

@@ -53,8 +53,10 @@ def describe_plan(plan: ExperimentPlan) -> str:
     """`2 zero-shot and 8 fine-tuned trials (4 trainings), 3 prompts, 50 clips each, 3 metrics`."""
     n_zero_shot = sum(trial.kind == "zero-shot" for trial in plan.trials)
     n_existing = sum(trial.existing_adapter is not None for trial in plan.trials)
-    n_tuned = len(plan.trials) - n_zero_shot - n_existing
+    n_external = sum(trial.kind == "external" for trial in plan.trials)
+    n_tuned = len(plan.trials) - n_zero_shot - n_existing - n_external
     existing = f", {n_existing} existing adapter{'s' if n_existing != 1 else ''}" if n_existing else ""
+    external = f", and {n_external} of other systems" if n_external else ""
     n_prompts, n_metrics = len(plan.spec.prompts), len(plan.spec.metrics)
     optuna = plan.spec.search.optuna
     n_candidates = sum(trial.search is not None for trial in plan.trials)
@@ -66,7 +68,7 @@ def describe_plan(plan: ExperimentPlan) -> str:
     if plan.spec.trials.zero_shot_only:
         trials = f"{n_zero_shot} zero-shot trial{'s' if n_zero_shot != 1 else ''} alone"
     return (
-        f"{trials}{searched}{shared}{existing}, "
+        f"{trials}{searched}{shared}{existing}{external}, "
         f"{n_prompts} prompt{'s' if n_prompts != 1 else ''}, {plan.spec.generation.n_clips} clips each, "
         f"{n_metrics} metric{'s' if n_metrics != 1 else ''}"
     )

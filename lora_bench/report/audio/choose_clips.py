@@ -20,6 +20,7 @@ from lora_bench.slugs import prompt_slug
 
 MAX_PROMPTS = 6
 MAX_FINE_TUNED = 3
+MAX_SYSTEMS = 2
 N_INDICES = 2
 BUDGET_BYTES = 11_000_000  # of text in the page; the rest of its 15 MB is for tables and plots
 QUIET_SHARE = 0.1  # clips that stay below the common loudness: a page can lower a clip, not raise it
@@ -143,12 +144,13 @@ def _name_reference(path: Path, sources: dict[str, str]) -> str:
 
 
 def _choose_configurations(view: RunView, base: Configuration | None) -> Iterator[Configuration]:
-    """Yield the base model, then those trained from it that come first in the answer, in the plan's order."""
+    """Yield the base model, what comes first in the answer of those trained from it, and other systems."""
     if base is not None:
         yield base
     tuned = [item for item in view.fine_tuned if view.base_of(item) == base]
     best = [row.configuration for row in Answer(view).rows if row.configuration in tuned][:MAX_FINE_TUNED]
     yield from (item for item in tuned if item in best)
+    yield from [item for item in view.systems if view.base_of(item) == base][:MAX_SYSTEMS]
 
 
 def _first_with_clips(view: RunView, configuration: Configuration) -> TrialResult | None:

@@ -26,6 +26,14 @@ SAMPLING = {
 
 NOT_OF_THE_METRIC = {"model", "model_weights_hash", "train_seed", "decoding"}
 """Facts about the clips, not the metric: a table compares models and adapters.  Weights count by their hash, if any."""
+OF_SAMPLING = ("metric's sampling", "metric's generation seed")
+OF_SYSTEMS = (
+    *OF_SAMPLING,
+    "metric's clips hash",
+    "metric's generated audio",
+    "metric's generated codec hash",
+)
+"""Facts of another system's clips, not of the metric."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,13 @@ def list_entries(run: RunView, plan: RunPlan | None) -> list[Entry]:
             if cell.value is None:
                 continue
             facts = _list_facts(run, configuration, metric, sampling)
+            base = run.base_of(configuration)
+            if (
+                configuration.external is not None
+                and base is not None
+                and run.cell(base, metric, None).value is not None
+            ):
+                facts = _take_sampling(facts, _list_facts(run, base, metric, sampling))
             found.append(Entry(run, configuration, metric, cell, facts))
     return found
 
@@ -88,6 +103,15 @@ def _list_facts(run: RunView, configuration: Configuration, metric: str, samplin
     left_out = NOT_OF_THE_METRIC | ({"weights"} if score.provenance.get("weights_hash") else set())
     made = {k: v for k, v in score.provenance.items() if not k.startswith("n_") and k not in left_out}
     return facts | {f"metric's {key.replace('_', ' ')}": value for key, value in sorted(made.items())}
+
+
+def _take_sampling(facts: Settings, base: Settings) -> Settings:
+    """Return the facts of another system's clips with the sampling of the model that its run compares it with.
+
+    It has none of its own that could be compared: it stands where its base stands.
+    """
+    own = {name: value for name, value in facts.items() if name not in OF_SYSTEMS}
+    return dict(sorted({**{name: base.get(name) for name in OF_SAMPLING if name in base}, **own}.items()))
 
 
 def _find_dataset(run: RunView, trial_id: str) -> DatasetSummary:

@@ -45,6 +45,7 @@ from lora_bench.report.writers.document import (
 )
 from lora_bench.report.writers.html import write_page
 from lora_bench.report.writers.markdown import write_markdown
+from lora_bench.results.external import ExternalRecord
 from lora_bench.results.gather import gather_results
 from lora_bench.results.reading import read_run_plan
 from lora_bench.results.settings import read_section
@@ -151,7 +152,7 @@ def _run_row(run: RunView, reports_folder: Path) -> tuple[Cell, ...]:
         Cell(state, tone="plain" if results.complete else "missing"),
         Cell(_describe_model(run)),
         Cell(join_words(list(names))),
-        Cell(str(len(run.fine_tuned)), order=len(run.fine_tuned)),
+        Cell(str(len(run.rivals)), order=len(run.rivals)),
         Cell(str(len(run.prompts)), order=len(run.prompts)),
         Cell(", ".join(run.metrics)),
     )
@@ -170,6 +171,10 @@ def _describe_model(run: RunView) -> str:
     model = run.results.model
     name = str(model.name or read_section(run.spec, "model").get("id") or MISSING)
     return shorten(name, 40) + (" (untrained)" if model.trained is False else "")
+
+
+def _name_system(external: ExternalRecord) -> str:
+    return f"external: {shorten(clean_text(external.label), 40)}"
 
 
 def _build_metric(
@@ -224,6 +229,7 @@ def _leaderboard(metric: str, group: list[Entry], number: int, reports_folder: P
 
 def _entry_row(place: int, entry: Entry, reports_folder: Path) -> tuple[Cell, ...]:
     cell, item = entry.cell, entry.configuration
+    external = item.external
     interval = format_interval(cell.low, cell.high)
     kind = " (± se)" if cell.over == "seeds" and interval != MISSING else ""
     mark = "" if cell.corrected is not None else " (plain)"
@@ -231,11 +237,11 @@ def _entry_row(place: int, entry: Entry, reports_folder: Path) -> tuple[Cell, ..
         Cell(str(place), order=place),
         Cell(item.name),
         Cell(_link_run(entry.run, reports_folder)),
-        Cell(_describe_model(entry.run)),
+        Cell(_describe_model(entry.run) if external is None else _name_system(external)),
         Cell(f"{format_value(entry.order)}{mark}", order=entry.order),
         Cell(interval + kind, order=cell.low),
         Cell(
-            MISSING if item.is_zero_shot else THIS_ADAPTER if item.is_existing else str(cell.n_seeds),
+            THIS_ADAPTER if item.is_existing else str(cell.n_seeds) if item.n_seeds else MISSING,
             order=cell.n_seeds,
         ),
         verdict_cell(cell.verdict),

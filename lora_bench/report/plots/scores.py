@@ -75,7 +75,7 @@ def draw_scores(view: RunView, metric: str, slug: str) -> Figure | None:
     caption = f"{metric}: {what}, with intervals where there are any; grey and hollow is zero-shot."
     if len(view.configurations) > MAX_SERIES:
         n_shown = sum(not item.is_zero_shot for item in chosen)
-        caption += f" Shown are the best {n_shown} of {len(view.fine_tuned)} over all prompts."
+        caption += f" Shown are the best {n_shown} of {len(view.rivals)} over all prompts."
     if len(view.prompts) > MAX_GROUPS - 1:
         caption += f" Shown are the first {MAX_GROUPS - 1} of {len(view.prompts)} prompts."
     return Figure(slug, f"Plot of {metric} per prompt and configuration", caption, svg)

@@ -11,10 +11,12 @@ from lora_bench.report.audio.choose_clips import Heard
 from lora_bench.report.cells import tone_of
 from lora_bench.report.formatting import (
     MISSING,
+    clean_text,
     format_change,
     format_difference,
     format_interval,
     format_with_error,
+    shorten,
 )
 from lora_bench.report.sections.training import write_params
 from lora_bench.report.sections.warnings import write_warnings
@@ -90,7 +92,7 @@ def build_answer_table(answer: Answer) -> Table:
     )
     rows = tuple(
         (
-            Cell((Strong(row.configuration.name),)),
+            _name_row(row),
             *[Cell(kinds.get(row.configuration.name, MISSING))] * bool(kinds),
             *[Cell(_name_base(answer, row))] * has_bases,
             Cell((Chip(row.verdict, tone_of(row.verdict)),), hint=_hint(row)),
@@ -108,6 +110,15 @@ def build_answer_table(answer: Answer) -> Table:
         about = f"{answer.metric} over {answer.view.pooled}"
     caption = f"{about}{order}{left_out}"
     return Table(caption, columns, rows)
+
+
+def _name_row(row: AnswerRow) -> Cell:
+    """Return a configuration's name; that of another system with its folder or command."""
+    external = row.configuration.external
+    name = Strong(row.configuration.name)
+    return Cell(
+        (name,) if external is None else (name, f" (external: {shorten(clean_text(external.label), 40)})")
+    )
 
 
 def _name_base(answer: Answer, row: AnswerRow) -> str:
@@ -158,9 +169,10 @@ def _write_facts(row: AnswerRow, *, has_retention: bool, has_copies: bool) -> tu
 
 def _choose_pair(answer: Answer, heard: Heard) -> Listening | None:
     """Return zero-shot and the best configuration on one prompt; None where no clip is at hand."""
-    if not answer.compared:
+    ranked = answer.tuned or answer.compared
+    if not ranked:
         return None
-    best = {answer.view.name_trial(trial.id) for trial in answer.compared[0].configuration.trials}
+    best = {answer.view.name_trial(trial.id) for trial in ranked[0].configuration.trials}
     found = (
         (row, (row.clips[0], row.clips[column]))
         for matrix in heard.matrices

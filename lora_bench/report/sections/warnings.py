@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lora_bench.report.formatting import count_noun
+from lora_bench.report.sections.systems import describe_partial
 from lora_bench.report.view import RunView
 from lora_bench.results.search_tally import describe_rest
 
@@ -10,7 +11,7 @@ MAX_NAMED = 3
 
 
 def write_warnings(view: RunView) -> list[str]:
-    """Return what limits the numbers: an untrained model, an incomplete run."""
+    """Return what limits the numbers: an untrained model, an incomplete run, another system with too few clips."""
     warnings: list[str] = []
     model = view.results.model
     if model.trained is False:
@@ -20,7 +21,7 @@ def write_warnings(view: RunView) -> list[str]:
         )
     if not view.results.complete:
         warnings.append(_describe_gaps(view))
-    return warnings
+    return [*warnings, *describe_partial(view)]
 
 
 def _describe_gaps(view: RunView) -> str:

@@ -36,6 +36,7 @@ _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
     (errors.AudioFileError, "data"),
     (errors.ModelError, "configuration"),
     (errors.SpecError, "configuration"),
+    (errors.ExternalError, "external system"),
     (errors.TrainingError, "training"),
     (errors.ScoreError, "scoring"),
     (errors.ResourceError, "resources"),
