@@ -10,6 +10,8 @@ from typing import Any
 import psutil
 import pytest
 import soundfile
+from support import ROOT
+from support.documents import read_blocks
 
 from lora_bench.errors import ExternalError
 from lora_bench.progress import SilentProgress
@@ -146,6 +148,20 @@ def test_silence_other_rates_and_stereo_are_clips(tmp_path: Path) -> None:
     found = call(tmp_path, PROMPTS[:1], settings={"silent": [0], "rate_hz": 22050, "channels": 2})
     info = soundfile.info(found["warm lofi"][0])
     assert (info.samplerate, info.channels) == (22050, 2)
+
+
+def test_the_generator_of_the_documentation_does_what_is_asked(tmp_path: Path) -> None:
+    blocks = [
+        block.text for block in read_blocks(ROOT / "docs" / "external.md") if block.language == "python"
+    ]
+    script = tmp_path / "my_generator.py"
+    script.write_text(blocks[0], encoding="utf-8")
+    assert blocks[0].startswith("# my_generator.py\n")
+    found = call(tmp_path, command=[sys.executable, str(script)], settings={"gain": 0.3})
+    assert sum(map(len, found.values())) == 6
+    audio, rate_hz = soundfile.read(found["warm lofi"][0])
+    assert len(audio) == 0.5 * rate_hz
+    assert abs(audio).max() == pytest.approx(0.3, abs=0.01)
 
 
 def test_a_command_that_cannot_be_started_says_so(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def write_methods(answer: Answer, citations: Citations) -> str:
     paragraphs = [
         ("Model and data", [*_tell_model(answer.view, citations), *_tell_data(answer.view)]),
         ("Adaptation", list(_tell_adapters(answer.view, citations))),
-        ("Generation", list(_tell_generation(answer.view))),
+        ("Generation", [*_tell_generation(answer.view), *_tell_systems(answer.view)]),
         ("Metrics", list(_tell_metrics(answer, citations))),
         ("Inference", list(_tell_inference(answer))),
         ("Software and hardware", list(_tell_machine(answer.view, citations))),
@@ -119,6 +119,16 @@ def _find_shared(documents: list[Settings]) -> Settings:
     return {
         key: value for key, value in first.items() if all(other.get(key, ...) == value for other in others)
     }
+
+
+def _tell_systems(view: RunView) -> Iterator[str]:
+    if not view.systems:
+        return
+    names = join_words([rf"\textsf{{{escape_latex(item.name)}}}" for item in view.systems])
+    yield (
+        f"Clips of other systems ({names}) were brought to the format of the recordings and compared with zero-shot "
+        "without pairs, because their noise is their own; for codec-matched metrics they passed through the codec."
+    )
 
 
 def _tell_generation(view: RunView) -> Iterator[str]:
