@@ -145,7 +145,7 @@ def _run(external: ExternalSpec, request: Path, files: Sequence[Path], raw: Path
             return f"cannot be started ({error.strerror})"
         try:
             _note_process(raw, process.pid)
-            while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            while not _has_ended(process):
                 if external.timeout_s is not None and time.monotonic() - began_s > external.timeout_s:
                     return f"was stopped after timeout_s, {external.timeout_s:g} s"
                 n_written = sum(file.is_file() for file in files)
@@ -153,9 +153,7 @@ def _run(external: ExternalSpec, request: Path, files: Sequence[Path], raw: Path
                 n_seen = n_written
                 time.sleep(POLL_S)
         finally:
-            with suppress(
-                ProcessLookupError
-            ):  # the leader is not reaped yet, so the number is still its group's
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             _process_note(raw).unlink(missing_ok=True)
@@ -164,6 +162,13 @@ def _run(external: ExternalSpec, request: Path, files: Sequence[Path], raw: Path
     if code < 0:
         return f"ended with signal {signal.Signals(-code).name}"
     return f"ended with code {code}" if code else ""
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Return whether a process has ended; where the system can, it is left unreaped: its group keeps its number."""
+    if not hasattr(os, "waitid"):
+        return process.poll() is not None
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
 def _read_tail(raw: Path) -> str:
