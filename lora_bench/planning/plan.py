@@ -337,7 +337,7 @@ def _plan_zero_shot(
 def _pair_with_baseline(trials: Sequence[TrialPlan], baseline: str | None) -> list[TrialPlan]:
     """Each trial with the baseline's trial of its seed, if both have the same noise and the same references.
 
-    An adapter that exists already is compared with the baseline's first training.
+    An adapter that exists already is compared with the baseline's first training.  Another system's clips are no pairs.
     """
     by_seed = {trial.train_seed: trial for trial in trials if trial.configuration == baseline}
     first = next(iter(by_seed.values()), None)
@@ -348,6 +348,7 @@ def _pair_with_baseline(trials: Sequence[TrialPlan], baseline: str | None) -> li
         other = first if is_unseeded else by_seed.get(trial.train_seed)
         is_pair = (
             other is not None
+            and trial.external is None
             and other.configuration != trial.configuration
             and (other.model, other.dataset) == (trial.model, trial.dataset)
             and (other.generation.clip_s, other.generation.seed)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_bench.comparison.pairs import find_pairs
 from lora_bench.errors import SpecError
 from lora_bench.planning.plan import ExperimentPlan, plan_experiment, plan_file
 from lora_bench.runner.freshness import inputs_key
@@ -102,6 +103,22 @@ def test_a_change_without_effect_is_refused(tmp_path: Path) -> None:
 def test_an_external_system_cannot_be_the_baseline(tmp_path: Path) -> None:
     said = fail(tmp_path, "{name: other, external: {clips: a}}", "{name: r8}", rest="baseline: other\n")
     assert "`other` is an external system, which has no settings to change" in said
+
+
+@pytest.mark.parametrize("lora", ["{rank: 8}", "{path: ./adapter}"])
+def test_an_external_trial_is_no_pair_of_the_baseline_but_compared_with_each_of_its_trials(
+    tmp_path: Path, lora: str
+) -> None:
+    made = plan(
+        tmp_path,
+        f"{{name: base, lora: {lora}}}",
+        "{name: other, external: {clips: a}}",
+        rest="baseline: base\nrepeats: {train_seeds: [0, 1]}\n",
+    )
+    bases = [trial for trial in made.trials if trial.configuration == "base"]
+    assert made.trials[-1].baseline_trial is None
+    pairs = find_pairs(made)[1]
+    assert pairs == [(made.trials[-1], trial) for trial in bases]
 
 
 def test_absent_folders_and_scripts_are_listed_with_their_places(tmp_path: Path) -> None:
