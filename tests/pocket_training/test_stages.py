@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import EncodecModel
 
+from pocket_training import shapes
 from pocket_training.captions import Captioner, Heard, analyse_track
 from pocket_training.codec import CodecTraining, get_phase, train_codec
 from pocket_training.codec import get_rate_frac as get_codec_rate_frac
@@ -278,7 +279,22 @@ def test_a_wider_codec_with_larger_codebooks_starts_as_the_narrow_one_it_takes_o
 
 
 @pytest.fixture
-def lm_args(tmp_path):
+def small_model(monkeypatch):
+    """Models that `shapes.build_model` builds have two layers, and the text encoder two of 32."""
+    text, decoder = shapes.build_text_config(), shapes.build_decoder_config
+    text.d_model, text.d_kv, text.d_ff, text.num_layers = 32, 8, 64, 2
+
+    def build_small_decoder(codebook_size):
+        config = decoder(codebook_size)
+        config.ffn_dim, config.num_hidden_layers = 256, 2
+        return config
+
+    monkeypatch.setattr(shapes, "build_text_config", lambda: text)
+    monkeypatch.setattr(shapes, "build_decoder_config", build_small_decoder)
+
+
+@pytest.fixture
+def lm_args(tmp_path, small_model):
     """A working folder with an untrained codec and codes of two training tracks and one held out."""
     pytest.importorskip("audiocraft")
     save_codec(PocketCodec(build_codec_config(32, 4)), tmp_path / "codec")
