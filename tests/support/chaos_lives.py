@@ -103,7 +103,12 @@ def live(plan: ExperimentPlan, place: Path, executor: str = "local", ray_address
 
 def preload(plan: ExperimentPlan) -> None:
     """Import what a life needs; nothing is decoded here, as numba refuses to be forked after that."""
+    import lora_bench.comparison.run_contrasts
+    import lora_bench.encoders.encodec
+    import lora_bench.evaluation.trial_guards
+    import lora_bench.evaluation.trial_scores
     import lora_bench.models.decoding.small_batch_step
+    import lora_bench.report.render
     import lora_bench.stages.dataset
     import lora_bench.stages.generate
     import lora_bench.stages.score
