@@ -14,7 +14,7 @@ from lora_bench.report.formatting import format_with_error
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run; tests that change it do so in ways that others do not mind."""
+    """A finished run; only the last test that uses it changes it."""
     place = tmp_path_factory.mktemp("experiment")
     assert run(place) == 0
     return place
@@ -126,24 +126,23 @@ def test_rendering_again_from_files_gives_the_same_bytes(finished: Path) -> None
     assert {p.name: p.read_bytes() for p in reports.iterdir() if p.is_file()} == before
 
 
-def test_more_clips_keep_the_old_ones_and_the_adapter(tmp_path: Path) -> None:
-    assert run(tmp_path) == 0
-    trials = tmp_path / "runs" / "tiny" / "trials"
+def test_more_clips_keep_the_old_ones_and_the_adapter(finished: Path) -> None:
+    trials = finished / "runs" / "tiny" / "trials"
     kept = {p: p.read_bytes() for p in [*trials.rglob("*.wav"), *trials.rglob("*.safetensors")]}
     stamps = {p: p.stat().st_mtime_ns for p in kept}
-    report = (tmp_path / "reports" / "tiny" / "results.json").read_bytes()
-    assert run(tmp_path, "-o", "generation.n_clips=4") == 0
-    (other,) = (place for place in (tmp_path / "reports").iterdir() if place.name != "tiny")
+    report = (finished / "reports" / "tiny" / "results.json").read_bytes()
+    assert run(finished, "-o", "generation.n_clips=4") == 0
+    (other,) = (place for place in (finished / "reports").iterdir() if place.name != "tiny")
     assert json.loads((other / "results.json").read_text(encoding="utf-8"))["overrides"] == [
         "generation.n_clips=4"
     ]
-    assert (tmp_path / "reports" / "tiny" / "results.json").read_bytes() == report
+    assert (finished / "reports" / "tiny" / "results.json").read_bytes() == report
     assert {p: p.stat().st_mtime_ns for p in kept} == stamps
     assert {p: p.read_bytes() for p in kept} == kept
     assert len(list(trials.rglob("003.wav"))) == 2
     assert all(
         score["n_generated"] == 4
-        for trial in results(tmp_path)["trials"]
+        for trial in results(finished)["trials"]
         for score in trial["scores"]
         if score["prompt"]
     )
