@@ -59,7 +59,7 @@ for call in json.load(sys.stdin):
 """
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
 def test_every_verb_prints_where_the_terminal_has_few_letters(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "音楽.yaml").write_text(SPEC, encoding="utf-8")
     score = {"metric": "mfcc20", "prompt": "音楽", "value": 1.0}
