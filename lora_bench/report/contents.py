@@ -12,6 +12,7 @@ from lora_bench.report.formatting import join_words
 from lora_bench.report.plots.forest import draw_forest
 from lora_bench.report.plots.scores import draw_losses, draw_scores
 from lora_bench.report.plots.study import build_study_plots
+from lora_bench.report.plots.trajectories import draw_trajectories
 from lora_bench.report.sections.answer import build_answer
 from lora_bench.report.sections.captions import build_captions
 from lora_bench.report.sections.guards import build_guards
@@ -118,10 +119,10 @@ def _build_study_front(view: RunView) -> Iterator[Block]:
 
 
 def _build_training_front(view: RunView) -> Iterator[Block]:
-    losses = draw_losses(view)
-    if losses is not None:
+    figures = [figure for figure in (draw_losses(view), draw_trajectories(view)) if figure is not None]
+    if figures:
         yield Heading(2, "Training", "losses")
-        yield losses
+        yield from figures
 
 
 def _link_details() -> Iterator[Block]:
