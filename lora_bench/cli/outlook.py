@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_bench.comparison.looks import plan_rest
-from lora_bench.forecast import Forecaster, Prediction, find_device, read_history
+from lora_bench.forecast import Forecaster, History, Prediction, find_device, read_history
+from lora_bench.forecast.cards import Card
 from lora_bench.planning.plan import ExperimentPlan, TrialPlan
 from lora_bench.planning.run_folder import RunFolder
 from lora_bench.results.search_tally import tally_plan
@@ -31,13 +32,16 @@ class Outlook:
         return self.reason.kind not in {"cached", "untried"}
 
 
-def foresee_trials(plan: ExperimentPlan, runs_dir: Path) -> list[Outlook]:
-    """Return every trial of a plan with its reason and its prediction; finished trials take no time."""
+def foresee_trials(plan: ExperimentPlan, runs_dir: Path, card: Card | None = None) -> list[Outlook]:
+    """Return every trial of a plan with its reason and its prediction; finished trials take no time.
+
+    With a card, predictions are on paper, from its data sheet alone.
+    """
     run_folder = runs_dir / plan.name
     plan = plan_rest(plan, run_folder)
     history, tally = RunHistory(run_folder), tally_plan(run_folder, plan)
-    records = read_history(runs_dir)
-    forecaster = Forecaster(records, device=find_device(plan.spec.resources.gpu, records))
+    records = read_history(runs_dir) if card is None else History(())
+    forecaster = Forecaster(records, device=find_device(plan.spec.resources.gpu, records), card=card)
     outlooks: list[Outlook] = []
     run = RunFolder(run_folder)
     trained = {  # trainings that others share, and that are done or charged already
@@ -91,13 +95,20 @@ def sum_up(outlooks: Sequence[Outlook], n_choices: int, cache_bytes: int | None)
     """
     fixed = [item.prediction for item in outlooks if item.is_open and not item.is_chosen_later]
     offered = [item.prediction for item in outlooks if item.is_open and item.is_chosen_later]
-    tuned = [item.prediction for item in outlooks if item.is_open and item.trial.train is not None]
     known_s = [
         item.prediction.time_s
         for item in outlooks
         if item.is_open and not item.is_chosen_later and item.trial.external is None
     ]
-    memories = [item.memory_gib for item in tuned if not item.is_trained]
+    memories = [
+        item.prediction.peak_gib
+        for item in outlooks
+        if item.is_open
+        and (
+            item.prediction.stages is not None
+            or (item.trial.train is not None and not item.prediction.is_trained)
+        )
+    ]
     disk_bytes = _add([item.disk_bytes for item in fixed], [item.disk_bytes for item in offered], n_choices)
     known = [value for value in memories if value is not None]
     return Sums(

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from lora_bench.cli.commands.validate import describe_plan
 from lora_bench.cli.dataset_sides import describe_sides
+from lora_bench.cli.gpu_notes import describe_gpu
 from lora_bench.cli.outlook import Outlook, Sums, count_choices, sum_up
 from lora_bench.cli.tables import format_table
 from lora_bench.errors import LoraBenchError
 from lora_bench.forecast import Outcome, describe_accuracy, find_obstacle, read_outcomes
+from lora_bench.forecast.cards import Card, find_card
 from lora_bench.forecast.held_out import describe_few_tracks
+from lora_bench.gpus import CPU
 from lora_bench.planning.plan import MANY_TRIALS, ExperimentPlan, TrialPlan
 from lora_bench.runner.search.optuna import INSTALL
 from lora_bench.spec.budgets import format_budgeted
@@ -44,8 +47,9 @@ def _make_row(outlook: Outlook) -> tuple[str, ...]:
         params = format_budgeted(adapter.trainable_params, trial.budget)
         sizes = (str(n_modules), params, format_bytes(adapter.n_bytes))
     memory = "-" if trial.train is None or prediction.is_trained else UNKNOWN
-    if prediction.memory_gib is not None:
-        memory = f"{_mark(prediction.memory_basis)}{prediction.memory_gib:.1f} GiB"
+    if prediction.peak_gib is not None and outlook.is_open:
+        is_measured = prediction.peak_gib == prediction.memory_gib
+        memory = f"{_mark(prediction.memory_basis if is_measured else 'shapes')}{prediction.peak_gib:.1f} GiB"
     time = format_time(prediction.time_s) if outlook.is_open else "-"
     if prediction.time_s is not None and outlook.is_open:
         time = f"{_mark(prediction.time_basis)}{time}"
@@ -75,9 +79,16 @@ def _describe_lora(trial: TrialPlan) -> tuple[str, str, str, str]:
 
 
 def write_notes(
-    plan: ExperimentPlan, outlooks: Sequence[Outlook], runs_dir: Path, cache_bytes: int | None
+    plan: ExperimentPlan,
+    outlooks: Sequence[Outlook],
+    runs_dir: Path,
+    cache_bytes: int | None,
+    card: Card | None = None,
 ) -> list[str]:
-    """Return the lines below the table: overrides, warnings, where figures come from, and the sums."""
+    """Return the lines below the table: overrides, warnings, where figures come from, and the sums.
+
+    `card` is that of a forecast on paper.
+    """
     lines = [
         *(f"override: {line}" for line in plan.override_effects),
         *plan.notes,
@@ -91,7 +102,12 @@ def write_notes(
         for outlook in outlooks
         if outlook.trial.external
     ]
-    lines += _describe_origins(outlooks, read_outcomes(runs_dir), has_gpu=plan.spec.resources.gpu > 0)
+    lines += _describe_origins(
+        outlooks, read_outcomes(runs_dir), has_gpu=plan.spec.resources.gpu > 0 or card is not None
+    )
+    device = outlooks[0].prediction.device if outlooks else CPU
+    n_gpus = plan.spec.resources.gpu
+    lines += describe_gpu(outlooks, n_gpus, card or find_card(device), on_paper=card is not None)
     n_choices = count_choices(plan, outlooks)
     if n_choices and find_spec("optuna") is None:
         lines.append(f"warning: search.optuna: optuna is not installed; run `{INSTALL}` in the repository")
@@ -177,6 +193,7 @@ def _describe_origins(
             "settings",
             "probe": "~ is from a short probe on this machine (scoring not included)",
             "shapes": f"~ is {estimate}",
+            "data sheet": "~ is on paper",
         }
         if found.memory_basis != "none":
             accuracy = describe_accuracy(outcomes, "memory", found.memory_basis, found.device)

@@ -7,6 +7,9 @@ budgets.py       the size whose trainable parameters come nearest to `lora.budge
 footprint.py     peak memory of training from such a shape, where nothing was trained yet
 history.py       what earlier trials on this machine took, read from their files
 devices.py       the device that a plan's trials run on
+cards.py         nominal figures of GPUs, from data sheets
+stage_memory.py  peak memory of a trial's stages on a GPU
+roofline.py      time of its GPU work from a data sheet
 scaling.py       the records most like a trial, and a line through their figures
 remaining.py     what is finished of a trial already
 cached_data.py   disk of the cache
@@ -28,12 +31,14 @@ from lora_bench.forecast.history import History, read_history
 from lora_bench.forecast.obstacles import find_obstacle
 from lora_bench.forecast.outcomes import Outcome, describe_accuracy, keep_outcomes, read_outcomes
 from lora_bench.forecast.prediction import Forecaster, Prediction
+from lora_bench.forecast.stage_memory import StagePeaks
 
 __all__ = [
     "Forecaster",
     "History",
     "Outcome",
     "Prediction",
+    "StagePeaks",
     "describe_accuracy",
     "find_device",
     "find_obstacle",

@@ -82,15 +82,15 @@ class Footprint:
 
     Attributes:
         decoder: its frozen weights, in `model.dtype`.
-        text_and_codec: T5, EnCodec and the text's projection, in float32.  Counted throughout, an upper bound: both
-            encoders are let go before training, but not those of audiocraft's own exports.
+        text_and_codec: T5, EnCodec and the text's projection, in float32.  On a CPU counted throughout, an upper
+            bound: encoders are let go before training, except those of audiocraft's own exports.
         adapter: weights, gradients and AdamW's two moments, all float32.
         activations: what the decoder's layers keep for the backward pass.
         recomputed: what one layer keeps while it is computed again; 0 without checkpointing.
         logits: float32 log-probabilities of all codes, kept for the backward pass.
         working: gradients and copies that come and go.
         loading: the whole model in float32, as audiocraft's comes to the device before the decoder gets its own
-            type; transformers' decoder is cast on the way.
+            type; transformers' decoder is cast on the way, and on a GPU this is 0 for it.
     """
 
     decoder: int
@@ -133,18 +133,32 @@ class Footprint:
         return PROCESS_GIB + max(lasting + CPU_HELD_RATIO * passing, self.loading) / GIB
 
 
-def choose_arithmetic(model: ModelSpec, train: TrainSpec, *, has_gpu: bool) -> Arithmetic:
-    """Return the arithmetic of a trial; `auto` counts as bfloat16 on a GPU."""
-    is_half = model.dtype in {"bfloat16", "float16"} or (model.dtype == "auto" and has_gpu)
+def choose_weight(model: ModelSpec, *, has_bfloat16: bool) -> int:
+    """Return the bytes of one of the decoder's numbers; `auto` is bfloat16 on a GPU that has it."""
+    is_half = model.dtype in {"bfloat16", "float16"} or (model.dtype == "auto" and has_bfloat16)
+    return HALF if is_half else FLOAT32
+
+
+def choose_arithmetic(
+    model: ModelSpec, train: TrainSpec, *, has_gpu: bool, has_bfloat16: bool | None = None
+) -> Arithmetic:
+    """Return the arithmetic of a trial; a GPU has bfloat16 unless said otherwise."""
+    weight = choose_weight(model, has_bfloat16=has_gpu if has_bfloat16 is None else has_bfloat16)
     return Arithmetic(
         device="cuda" if has_gpu else "cpu",
-        weight=HALF if is_half else FLOAT32,
-        is_autocast=train.precision == "bfloat16" and not is_half,
+        weight=weight,
+        is_autocast=train.precision == "bfloat16" and weight == FLOAT32,
     )
 
 
 def estimate_training(
-    shape: ModelShape, lora: LoraSpec, train: TrainSpec, clip_s: float, arithmetic: Arithmetic
+    shape: ModelShape,
+    lora: LoraSpec,
+    train: TrainSpec,
+    clip_s: float,
+    arithmetic: Arithmetic,
+    *,
+    keeps_encoders: bool = True,
 ) -> Footprint:
     """Estimate the peak memory of a training step.
 
@@ -154,6 +168,7 @@ def estimate_training(
         train: `batch_size` slices go through the model at once; accumulation adds nothing.
         clip_s: length of a slice.
         arithmetic: see `choose_arithmetic`.
+        keeps_encoders: whether text encoder and codec stay in memory; False for a model in transformers' form.
     """
     sizes = shape.decoder
     n_frames = -(-round(clip_s * shape.sample_rate_hz) // shape.hop_samples)
@@ -165,7 +180,7 @@ def estimate_training(
     adapted, _ = match_targets(lora.targets, list_trainable(shape, lora))
     n_decoder = count_decoder(shape)
     n_projection = sum(linear.n_in * linear.n_out + linear.n_out for linear in _find(shape, "conditioning"))
-    frozen = FLOAT32 * (shape.n_frozen + n_projection)
+    frozen = FLOAT32 * (shape.n_frozen * keeps_encoders + n_projection)
     n_texts = train.batch_size * CAPTION_TOKENS
     passing = _Pass(sizes, lora, arithmetic, n_positions, n_texts, train.gradient_checkpointing)
     kept, recomputed = passing.keep_layers(adapted)
@@ -187,7 +202,7 @@ def estimate_training(
         recomputed=recomputed,
         logits=logits,
         working=max(transient, wide * n_copies) + rounded,
-        loading=FLOAT32 * n_decoder + frozen,
+        loading=FLOAT32 * n_decoder + frozen if keeps_encoders else 0,
     )
 
 
@@ -276,9 +291,11 @@ class _Pass:
     def _is_kept(self, part: str, kept: set[str]) -> bool:
         """Return whether the input of a layer is kept already, by attention or for a parallel layer; note it in `kept`.
 
-        In float32 and without dropout only: elsewhere every adapter has a copy of its own.
+        Only without dropout, and where adapters compute in the type of the layers: elsewhere every adapter has a copy
+        of its own.
         """
-        if self.lora.has_dropout or self.arithmetic.product != FLOAT32:
+        arithmetic = self.arithmetic
+        if self.lora.has_dropout or arithmetic.is_autocast or arithmetic.adapter_input != arithmetic.product:
             return False
         block, _, leaf = part.rpartition(".")
         source = f"{block}.{leaf}" if leaf == "q_proj" and block == "encoder_attn" else block or leaf

@@ -11,7 +11,8 @@ from typing import Literal
 from lora_bench.errors import ModelError
 from lora_bench.forecast.adapter_files import find_adapter_folder, read_adapter
 from lora_bench.forecast.adapters import AdapterSize, size_adapter
-from lora_bench.forecast.footprint import choose_arithmetic, estimate_training
+from lora_bench.forecast.cards import Card, find_card
+from lora_bench.forecast.footprint import choose_arithmetic, choose_weight, estimate_training
 from lora_bench.forecast.history import (
     History,
     Record,
@@ -24,8 +25,10 @@ from lora_bench.forecast.history import (
     name_mode,
 )
 from lora_bench.forecast.remaining import ALL, Remaining, find_remaining
+from lora_bench.forecast.roofline import estimate_trial_s
 from lora_bench.forecast.scaling import choose_alike, predict_figure, scale_figure
 from lora_bench.forecast.shapes import ModelShape, find_shape
+from lora_bench.forecast.stage_memory import StagePeaks, estimate_stages
 from lora_bench.gpus import CPU
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.spec.schema import LoraSpec, ModelSpec
@@ -34,7 +37,7 @@ WAV_HEADER_BYTES = 44
 NPY_HEADER_BYTES = 128
 Origin = Literal["earlier trials", "probe", "none"]
 MemoryOrigin = Literal["earlier trials", "probe", "shapes", "none"]
-Basis = Literal["same settings", "other settings", "probe", "shapes", "none"]
+Basis = Literal["same settings", "other settings", "probe", "shapes", "data sheet", "none"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,9 @@ class Prediction:
         adapter: None for zero-shot, and for a model whose sizes are not known here.
         disk_bytes: clips, their codes, adapter; embeddings (a few MB per metric) come on top.
         memory_gib: peak in training; None without training, also where that is finished.
-        time_s: all stages on this machine, one trial at a time, without what is finished.
+        stages: on a GPU, peaks of all stages; None on a CPU, and for a model whose sizes are not known here.
+        time_s: all stages on this machine, one trial at a time, without what is finished; from a data sheet only the
+            work of the GPU.
         origin: what time comes from; `n_records` of them.
         memory_origin: what memory comes from: the same, or an estimate from shapes (`footprint.py`) where nothing was
             trained here; none for zero-shot, and for a model whose sizes are not known here.
@@ -66,6 +71,12 @@ class Prediction:
     """Whether its training is finished."""
     device: str = CPU
     """As in `Forecaster`."""
+    stages: StagePeaks | None = None
+
+    @property
+    def peak_gib(self) -> float | None:
+        """Peak of the whole trial on a GPU, of its training on a CPU."""
+        return self.memory_gib if self.stages is None else self.stages.peak_gib
 
 
 class Forecaster:
@@ -74,12 +85,16 @@ class Forecaster:
     Args:
         history: what earlier trials took.
         device: where trials run: `gpus.CPU`, the name of a GPU, or `gpus.UNKNOWN`.  Only records of it count.
+        card: a GPU by its data sheet, for forecasts on paper; `history` should be empty then.
     """
 
-    def __init__(self, history: History, *, device: str = CPU) -> None:
+    def __init__(self, history: History, *, device: str = CPU, card: Card | None = None) -> None:
         self.history = history
-        self.device = device
+        self.device = device if card is None else card.name
+        self.is_on_paper = card is not None
+        self.card = card or find_card(device)
         self._peaks: dict[str, float] = {}
+        self._stages: dict[str, StagePeaks] = {}
         self._shapes: dict[str, ModelShape | None] = {}
         self._records: dict[str, tuple[Record, ...]] = {}
         self._adapters: dict[str, AdapterSize] = {}
@@ -111,6 +126,9 @@ class Forecaster:
         memory_gib, memory_origin, memory_basis = None, "none", "none"
         if trial.train is not None and not is_trained:
             memory_gib, memory_origin, memory_basis = self._predict_memory(trial, records, origin)
+        time_basis: Basis = "none" if time_s is None else _name_basis(origin, is_same=is_same)
+        if self.is_on_paper and self.card is not None and shape is not None:
+            time_s, time_basis = estimate_trial_s(shape, trial, self.card, left), "data sheet"
         return Prediction(
             adapter=adapter,
             disk_bytes=_measure_disk(trial, shape, None if is_trained_by_another else adapter),
@@ -119,10 +137,11 @@ class Forecaster:
             origin=origin,
             n_records=len(records),
             memory_origin=memory_origin,
-            time_basis="none" if time_s is None else _name_basis(origin, is_same=is_same),
+            time_basis=time_basis,
             memory_basis=memory_basis,
             is_trained=is_trained,
             device=self.device,
+            stages=self._estimate_stages(trial, shape, memory_gib),
         )
 
     def _predict_memory(
@@ -151,6 +170,27 @@ class Forecaster:
                 )
         return min(moved)[1] if moved else estimate, origin, "other settings"
 
+    def _estimate_stages(
+        self, trial: TrialPlan, shape: ModelShape | None, training_gib: float | None
+    ) -> StagePeaks | None:
+        if shape is None or self.device == CPU:
+            return None
+        card, lora = self.card, trial.lora
+        weight = choose_weight(trial.model, has_bfloat16=card is None or card.bfloat16_tflops is not None)
+        key = f"{trial.model.id} {trial.model.revision} {weight} {lora.spell() if lora else None} {training_gib}"
+        key += f" {trial.generation.model_dump_json()} {trial.dataset.clip_s}"
+        if key not in self._stages:
+            self._stages[key] = estimate_stages(
+                shape,
+                lora,
+                trial.generation,
+                trial.dataset.clip_s,
+                training_gib=training_gib,
+                card_gib=None if card is None else card.memory_gib,
+                weight=weight,
+            )
+        return self._stages[key]
+
     def _estimate_memory(self, trial: TrialPlan) -> float | None:
         """Peak in training from shapes; None for zero-shot, and without sizes."""
         shape = self._find_shape(trial.model)
@@ -160,8 +200,17 @@ class Forecaster:
         passes = f"{train.batch_size} {name_mode(train)} {trial.dataset.clip_s}"
         key = f"{model.id} {model.revision} {model.dtype} {lora.spell()} {passes}"
         if key not in self._peaks:
-            arithmetic = choose_arithmetic(model, train, has_gpu=self.device != CPU)
-            footprint = estimate_training(shape, lora, train, trial.dataset.clip_s, arithmetic)
+            has_gpu = self.device != CPU
+            has_bfloat16 = has_gpu and (self.card is None or self.card.bfloat16_tflops is not None)
+            arithmetic = choose_arithmetic(model, train, has_gpu=has_gpu, has_bfloat16=has_bfloat16)
+            footprint = estimate_training(
+                shape,
+                lora,
+                train,
+                trial.dataset.clip_s,
+                arithmetic,
+                keeps_encoders=not has_gpu or model.backend == "audiocraft",
+            )
             self._peaks[key] = footprint.predict_peak_gib(arithmetic.device)
         return self._peaks[key]
 

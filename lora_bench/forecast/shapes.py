@@ -77,6 +77,7 @@ class ModelShape:
         n_frozen: numbers in text encoder and codec.
         hop_samples: samples per codec frame.
         origin: where this was read.
+        codec_filters: channels of the codec at the full sample rate.
     """
 
     linears: tuple[Linear, ...]
@@ -86,6 +87,7 @@ class ModelShape:
     channels: int
     hop_samples: int
     origin: str
+    codec_filters: int = ENCODEC_32KHZ.num_filters
 
     @property
     def n_codebooks(self) -> int:
@@ -196,6 +198,7 @@ def _read_config(place: Path) -> ModelShape | None:
         channels=channels,
         hop_samples=math.prod(codec.upsampling_ratios),
         origin="the model's config.json",
+        codec_filters=codec.num_filters,
     )
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.fake_gpu import SHAPES, build_model, cut, fake_gpu
-from support.gpu_meter import Meter
 
+from benchmarks.fake_gpu import SHAPES, build_model, cut, fake_gpu
+from benchmarks.gpu_meter import Meter
 from lora_bench.forecast.footprint import CAPTION_TOKENS, HALF, Arithmetic, estimate_training
 from lora_bench.forecast.shapes import ModelShape, find_shape
 from lora_bench.models.token_set import TokenSet

@@ -24,10 +24,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from benchmarks.gpu_meter import find_line
 from lora_bench.models import device as devices
 from lora_bench.models.decoding import decoder as decoding
 from lora_bench.models.decoding import loop
-from support.gpu_meter import find_line
 
 GARBAGE = {torch.int64: 2**40}
 REFUSED = frozenset({"_local_scalar_dense", "item", "equal", "is_nonzero", "nonzero"})

@@ -15,8 +15,9 @@ from lora_bench.cli.outlook import Outlook, count_choices, foresee_trials, sum_u
 from lora_bench.cli.plan_text import format_outlooks, write_notes
 from lora_bench.cli.planned_power import foresee_power
 from lora_bench.cli.tables import print_json_text
-from lora_bench.errors import EXIT_OK, Problem, SpecError
+from lora_bench.errors import EXIT_OK, Problem, SpecError, UsageError
 from lora_bench.forecast import Prediction, find_device, forecast_cache, read_history
+from lora_bench.forecast.cards import choose_card
 from lora_bench.gpus import limit_gpus, require_gpus
 from lora_bench.planning.plan import MANY_TRIALS, ExperimentPlan, TrialPlan
 from lora_bench.store import JsonObject, to_jsonable
@@ -33,6 +34,11 @@ class Options:
     runs_dir: Path = runs_dir_option()
     probe: bool = option(
         "--probe", help="measure memory and time of models that no earlier run has measured on this machine"
+    )
+    gpu: str | None = option(
+        "--gpu",
+        metavar="NAME",
+        help='forecast memory and time on paper for a GPU such as "H100 80GB", without one',
     )
     power: Path | None = option(
         "--power",
@@ -51,15 +57,21 @@ def execute(options: Options) -> int:
     """Print the plan as a table or as JSON.
 
     Raises:
-        UsageError: the earlier run of `--power` is missing or has no differences, or `--detect` is no difference.
+        UsageError: the earlier run of `--power` is missing or has no differences, `--detect` is no difference, or
+            the GPU of `--gpu` is not known.
         SpecError: after the plan, if an input is missing on this machine, or LoRA targets match no module.
     """
+    card = None if options.gpu is None else choose_card(options.gpu)
+    if card is not None and options.probe:
+        raise UsageError(
+            "--probe: it measures this machine, and --gpu forecasts another one; leave out one of them"
+        )
     plan, missing = load_plan(options.spec, options.overrides)
     runs_dir = options.runs_dir.absolute()
     power = foresee_power(plan, options.power, options.detect, options.runs_dir)
     if options.probe:
         _probe(plan, runs_dir)
-    outlooks = foresee_trials(plan, runs_dir)
+    outlooks = foresee_trials(plan, runs_dir, card)
     cache_bytes = forecast_cache(plan, runs_dir / plan.name)
     if options.json:
         # Python's own writer takes as long over 10,000 trials as everything else together
@@ -70,7 +82,7 @@ def execute(options: Options) -> int:
         print_json_text(to_json({**document, "problems": problems}, indent=1).decode())
         return _finish(missing)
     print(format_outlooks(outlooks))
-    notes = write_notes(plan, outlooks, runs_dir, cache_bytes)
+    notes = write_notes(plan, outlooks, runs_dir, cache_bytes, card)
     for line in [*notes, *(power.describe() if power is not None else ())]:
         print(line)
     return _finish(missing)
@@ -142,11 +154,13 @@ FIGURES = (
 
 
 def _write_prediction(prediction: Prediction) -> JsonObject:
-    adapter = prediction.adapter
+    adapter, stages = prediction.adapter, prediction.stages
+    on_gpu = {} if stages is None else {"device": prediction.device, "stages": to_jsonable(stages)}
     return {
         "matched_modules": None if adapter is None else dict(adapter.matched_modules),
         "trainable_params": None if adapter is None else adapter.trainable_params,
         "adapter_bytes": None if adapter is None else adapter.n_bytes,
         "problem": None if adapter is None else adapter.problem,
+        **on_gpu,
         **{name: getattr(prediction, name) for name in FIGURES},
     }

@@ -12,9 +12,9 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from support.fake_gpu import SHAPES, build_model, cut, fake_gpu
-from support.gpu_meter import Meter
 
+from benchmarks.fake_gpu import SHAPES, build_model, cut, fake_gpu
+from benchmarks.gpu_meter import Meter
 from benchmarks.random_model import MusicGenShape
 from lora_bench.models.decoding import decoder as decoding
 from lora_bench.models.decoding.decoder import Decoder
