@@ -34,28 +34,35 @@ def read_links(path: Path, start: int = 0) -> list[Link]:
         AudioFileError: the file is cut off, or more than a small part of it is not Ogg.
     """
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        links: list[Link] = []
-        place, n_lost, was_begin, has_ended = start, 0, False, False
-        while (found := data.find(b"OggS", place)) >= 0:
+        begins: list[int] = []
+        ends: list[int] = []
+        codings: list[list[bytes]] = []
+        n_bytes = len(data)
+        place, n_lost, flags = start, 0, 0
+        while (found := place if data[place : place + 4] == b"OggS" else data.find(b"OggS", place)) >= 0:
             n_lost += found - place
-            n_segments = data[found + 26] if found + HEAD_BYTES <= len(data) else 0
-            body = found + HEAD_BYTES + n_segments
-            page_end = body + sum(data[found + HEAD_BYTES : body])
-            if found + HEAD_BYTES > len(data) or page_end > len(data):
+            head = data[found : found + HEAD_BYTES + 255]  # one copy of what is looked at
+            if len(head) < HEAD_BYTES:
                 raise AudioFileError(str(path), "is cut off (its last Ogg page is not whole)")
-            flags = data[found + 5]
+            body = HEAD_BYTES + head[26]
+            place = found + body + sum(head[HEAD_BYTES:body])
+            if place > n_bytes:
+                raise AudioFileError(str(path), "is cut off (its last Ogg page is not whole)")
+            was_begin, flags = flags & BEGINS, head[5]
             if flags & BEGINS:
-                coding = bytes(data[body : body + 8])
+                coding = bytes(data[found + body : found + body + 8])
                 if was_begin:
-                    links[-1] = Link(links[-1].start, page_end, (*links[-1].codings, coding))
+                    codings[-1].append(coding)
                 else:
-                    links.append(Link(found, page_end, (coding,)))
-            elif links:
-                links[-1] = Link(links[-1].start, page_end, links[-1].codings)
-            was_begin, has_ended = bool(flags & BEGINS), bool(flags & ENDS)
-            place = page_end
-        if not has_ended:
+                    begins.append(found)
+                    ends.append(place)
+                    codings.append([coding])
+            if ends:
+                ends[-1] = place
+        if not flags & ENDS:
             raise AudioFileError(str(path), "is cut off (the page that ends an Ogg stream is missing)")
         if n_lost > MAX_LOST_FRAC * (len(data) - start):
             raise AudioFileError(str(path), f"is damaged ({n_lost} bytes of it are no Ogg pages)")
-        return links
+        return [
+            Link(begin, end, tuple(found)) for begin, end, found in zip(begins, ends, codings, strict=True)
+        ]

@@ -99,8 +99,14 @@ def _list_parts(path: Path, content: Content) -> list[Part]:
     """List the parts of a file to decode, in order."""
     if content.kind == "ogg":
         links = read_links(path, content.start)
+        # a part that is the whole file is opened by its name, which is faster than through a window
         return [
-            Part(path, link.start, link.end, kind="ogg" if _needs_ffmpeg(link.codings) else "")
+            Part(
+                path,
+                link.start,
+                None if link.end == content.n_bytes else link.end,
+                kind="ogg" if _needs_ffmpeg(link.codings) else "",
+            )
             for link in links
         ]
     if content.kind == "mpeg":
