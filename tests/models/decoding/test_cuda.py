@@ -1,25 +1,40 @@
-"""On a GPU: captured steps, their sampling, and training with the fused optimiser.  Run with `pytest -m gpu`."""
+"""On a GPU: captured steps, the default bfloat16, their memory, and training with the fused optimiser.
+
+Run with `pytest -m gpu`.  `test_cuda_checks.py` runs the same checks on the CPU.
+"""
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from support.gpu_checks import (
+    HALF_TOLERANCE,
+    add_update,
+    decode_parts,
+    have_equal_bits,
+    measure_error,
+    train_whole_and_in_parts,
+)
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lora_bench.cli.main import main
 from lora_bench.errors import ResourceError
+from lora_bench.gpus import list_names
 from lora_bench.models import load_model
 from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding.decoder import Decoder, generate_batches, generate_codes
 from lora_bench.models.decoding.loop import BUCKET
-from lora_bench.models.token_set import TokenSet
+from lora_bench.models.device import name_device
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
-from lora_bench.spec.schema import GenerationSpec, LoraSpec, ModelSpec, TrainSpec
-from lora_bench.stages.train import train_adapter
+from lora_bench.spec.schema import GenerationSpec, LoraSpec, ModelSpec
 
 pytestmark = [
     pytest.mark.gpu,
@@ -67,41 +82,84 @@ def test_eight_bits_are_refused(on_gpu: MusicModel) -> None:
         Decoder(on_gpu, GenerationSpec(quantization="int8"))
 
 
-def test_a_run_that_was_interrupted_goes_on_with_the_fused_optimiser(
-    on_gpu: MusicModel, tmp_path: Path
+@pytest.fixture
+def in_halves(tiny_folder: Path) -> MusicModel:
+    """The default of a GPU."""
+    model = load_model(ModelSpec(id=str(tiny_folder)), device="cuda")
+    assert model.dtype == torch.bfloat16
+    return model
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_logits_in_bfloat16_are_those_of_float32_on_the_cpu(
+    tiny: TransformersMusicGen, in_halves: MusicModel, adapted: bool
 ) -> None:
-    import numpy as np
+    if adapted:
+        for model in (tiny, in_halves):
+            add_update(model, LoraSpec(rank=4, targets="all"))
+    assert measure_error(tiny, in_halves) < HALF_TOLERANCE
 
-    generator = np.random.default_rng(0)
-    n = 6
-    tokens = TokenSet(
-        key="test",
-        codes=generator.integers(0, on_gpu.info.codebook_size, (n, 4, 40)).astype(np.int16),
-        valid_frames=np.full(n, 40, dtype=np.int64),
-        splits=("train",) * 4 + ("eval",) * 2,
-        track_ids=tuple(map(str, range(n))),
-        caption_index=np.zeros(n, dtype=np.int64),
-        captions=(PROMPT,),
-        text_states=(on_gpu.encode_text([PROMPT])[0].numpy(),),
-        slice_s=1.0,
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_several_batches_replay_what_one_batch_computes(in_halves: MusicModel, adapted: bool) -> None:
+    if adapted:
+        add_update(in_halves, LoraSpec(rank=4, targets="all"))
+    parts = [range(start, start + 4) for start in (0, 4, 8)]
+    expected = decode_parts(in_halves, parts, N_FRAMES, 4, together=False)
+    assert torch.equal(decode_parts(in_halves, parts, N_FRAMES, 4, together=True), expected)
+    assert torch.equal(decode_parts(in_halves, [range(12)], N_FRAMES, 4, together=True), expected)
+
+
+def test_replays_read_no_freed_memory_and_free_theirs(
+    in_halves: MusicModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "graph", partial(torch.cuda.graph, check_input_liveness=True))
+    decode_parts(in_halves, [range(4)], N_FRAMES, 4, together=True)  # workspaces of the libraries stay
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    gc.disable()  # nothing waits for the collector of cycles
+    try:
+        decode_parts(in_halves, [range(8)], N_FRAMES, 4, together=True)
+        assert torch.cuda.memory_allocated() <= before
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_training_that_was_interrupted_ends_with_the_same_bits(
+    dtype: Literal["float32", "bfloat16"], tiny_folder: Path, tmp_path: Path
+) -> None:
+    model = load_model(ModelSpec(id=str(tiny_folder), dtype=dtype), device="cuda")
+    # flash attention adds gradients in any order
+    with sdpa_kernel(SDPBackend.MATH):
+        whole, again, parts = train_whole_and_in_parts(
+            model, tmp_path, LoraSpec(rank=2, targets="all", dropout=0.1)
+        )
+    assert have_equal_bits(whole, again)
+    assert have_equal_bits(whole, parts)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="this machine has fewer than two GPUs")
+def test_a_second_gpu_computes_what_the_first_does(tiny_folder: Path) -> None:
+    spec = ModelSpec(id=str(tiny_folder), dtype="float32")
+    first, second = (load_model(spec, device=f"cuda:{index}") for index in range(2))
+    assert torch.cuda.current_device() == 0
+    expected, found = (
+        decode_parts(model, [range(4)], N_FRAMES, 4, together=True) for model in (first, second)
     )
-    train = TrainSpec(steps=6, batch_size=2, lr=1e-2, eval_every=3, checkpoint_every=2)
-    lora = LoraSpec(rank=2, targets="all", dropout=0.0)
+    if torch.cuda.get_device_name(0) == torch.cuda.get_device_name(1):
+        assert torch.equal(found, expected)
+    else:
+        assert float((found == expected).float().mean()) > 0.9
 
-    class StopAtFour(SilentProgress):
-        left = 4
 
-        def advance(self, n: int = 1, *, note: str = "") -> None:
-            self.left -= n
-            if self.left == 0:
-                raise KeyboardInterrupt
+def test_doctor_names_the_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor"])
+    out = capsys.readouterr().out
+    assert torch.cuda.get_device_name(0) in out
 
-    train_adapter(tokens, on_gpu, lora, train, 0, tmp_path / "whole", SilentProgress())
-    with pytest.raises(KeyboardInterrupt):
-        train_adapter(tokens, on_gpu, lora, train, 0, tmp_path / "parts", StopAtFour())
-    train_adapter(tokens, on_gpu, lora, train, 0, tmp_path / "parts", SilentProgress())
-    whole, parts = (
-        load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("whole", "parts")
-    )
-    for name, weight in whole.items():
-        torch.testing.assert_close(parts[name], weight, rtol=1e-3, atol=1e-5)
+
+def test_the_forecast_knows_the_gpu_by_the_name_that_trials_keep() -> None:
+    if not list_names():
+        pytest.skip("the driver lists no GPUs here")
+    assert name_device(torch.device("cuda")) in list_names()
