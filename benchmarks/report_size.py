@@ -59,13 +59,15 @@ def write_run(folder: Path, n_trials: int, n_prompts: int) -> Path:
                     }
                 )  # fmt: skip
                 if trial["kind"] == "fine-tuned":
+                    delta = float(noise.normal(-0.1, 0.2))
+                    verdict = "better" if delta < -0.2 else "worse" if delta > 0.2 else "inconclusive"
                     compared.append(
                         {
                             "metric": metric, "prompt": prompt, "configuration": trial["name"],
-                            "delta": -0.1, "se": 0.1, "ci_low": -0.3, "ci_high": 0.1, "detectable": 0.3,
+                            "delta": delta, "se": 0.1, "ci_low": delta - 0.2, "ci_high": delta + 0.2, "detectable": 0.3,
                             "primary": metric == METRICS[0], "n_pairs": 10, "n_tracks": 10,
-                            "verdict": "inconclusive" if metric == METRICS[0] else None,
-                            "seeds": [{"trial": trial["id"], "train_seed": 0, "delta": -0.1}],
+                            "verdict": verdict if metric == METRICS[0] else None,
+                            "seeds": [{"trial": trial["id"], "train_seed": 0, "delta": delta}],
                         }
                     )  # fmt: skip
         save(place / "scores.json", {"scores": scores, "unscored": []})

@@ -31,7 +31,6 @@ PAGES = (
     "benchmarks/README.md",
     "benchmarks/results/**/*.*",
     "lora_bench/models/pocket/*.md",
-    "reports/*/page.png",
     "reports/*/report.html",
 )
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)")

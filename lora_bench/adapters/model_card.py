@@ -15,9 +15,9 @@ from lora_bench.report.formatting import (
     add_interval,
     clean_text,
     count_noun,
-    format_difference,
     format_duration,
     format_with_error,
+    format_with_interval,
     shorten,
     write_setting,
 )
@@ -241,9 +241,7 @@ def _describe_score(score: ScoreRecord | None) -> str:
 def _describe_difference(compared: Contrast | None) -> tuple[Cell, Cell]:
     if compared is None:
         return Cell(MISSING), Cell(MISSING)
-    text = add_interval(
-        format_difference(compared.delta, error=compared.se), compared.ci_low, compared.ci_high, signed=True
-    )
+    text = format_with_interval(compared.delta, compared.ci_low, compared.ci_high, compared.se)
     return Cell(text), Cell(compared.verdict or DESCRIPTIVE)
 
 

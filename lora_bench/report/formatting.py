@@ -93,6 +93,12 @@ def format_difference(value: float, *, error: float | None = None) -> str:
     return format_fixed(value, decimals, signed=True)
 
 
+def format_with_interval(value: float, low: float | None, high: float | None, error: float | None) -> str:
+    """Return `−1.9 (−3.0 to −0.7)`, all rounded to what the interval's width allows; without one, by the error."""
+    half = None if low is None or high is None else (high - low) / 2.0
+    return add_interval(format_difference(value, error=half / 2.0 if half else error), low, high, signed=True)
+
+
 def format_change(share: float) -> str:
     """Return a share as a signed percentage: `−27 %`; one decimal below 10 %."""
     percent = 100.0 * share

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lora_bench.report.answer import Answer
-from lora_bench.report.formatting import add_interval, format_difference, format_tick, shorten
+from lora_bench.report.formatting import format_tick, format_with_interval, shorten
 from lora_bench.report.plots.scores import LEFT, MAX_SERIES, RIGHT, WIDTH, count_legend_rows, draw_legend
 from lora_bench.report.writers.document import Figure
 from lora_bench.report.writers.svg import SERIES_COLOURS, Canvas, nice_ticks, scale
@@ -103,8 +103,6 @@ def _draw_row(canvas: Canvas, item: Contrast, y: float, place: Place, colour: st
                 canvas.line((x, y - 4, x, y + 4), kind="lb-reach")
     if item.ci_low is not None and item.ci_high is not None:
         canvas.stroke((place(item.ci_low), y, place(item.ci_high), y), colour)
-    change = add_interval(
-        format_difference(item.delta, error=item.se), item.ci_low, item.ci_high, signed=True
-    )
+    change = format_with_interval(item.delta, item.ci_low, item.ci_high, item.se)
     hint = f"{item.configuration}: {change}" + (f", {item.verdict}" if item.verdict else "")
     canvas.dot(place(item.delta), y, colour, hollow=not item.primary, hint=hint)

@@ -13,9 +13,9 @@ from lora_bench.report.formatting import (
     MISSING,
     clean_text,
     format_change,
-    format_difference,
     format_interval,
     format_with_error,
+    format_with_interval,
     shorten,
 )
 from lora_bench.report.sections.training import write_params
@@ -141,7 +141,7 @@ def _write_change(row: AnswerRow, reach: float) -> tuple[Cell, Cell]:
         return change, Cell(MISSING, tone="missing")
     text = format_interval(contrast.ci_low, contrast.ci_high, signed=True)
     if row.share is not None:  # the change stands as a share of the zero-shot level
-        text = f"{format_difference(contrast.delta, error=contrast.se)} ({text})"
+        text = format_with_interval(contrast.delta, contrast.ci_low, contrast.ci_high, contrast.se)
     ends = contrast.ci_low, contrast.delta, contrast.ci_high
     return change, Cell((Bar(text, ends, (-reach, reach), contrast.margin, tone),), order=contrast.delta)
 
@@ -158,7 +158,7 @@ def _write_level(answer: Answer, row: AnswerRow) -> Cell:
 def _write_facts(row: AnswerRow, *, has_retention: bool, has_copies: bool) -> tuple[Cell, ...]:
     """Return what a configuration costs besides."""
     kept = MISSING if row.retention is None else format_change(row.retention).lstrip("+")
-    copies = MISSING if row.n_copies is None else f"{row.n_copies} of {row.n_clips:,}"
+    copies = MISSING if row.n_copies is None else f"{row.n_copies}\u00a0of\u00a0{row.n_clips:,}"
     return (
         *[Cell(kept, order=row.retention)] * has_retention,
         *[Cell(copies, order=row.n_copies)] * has_copies,

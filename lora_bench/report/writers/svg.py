@@ -16,12 +16,12 @@ SERIES_COLOURS = ("#888888", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f0
 STYLE = """
 .lb-plot{font:12px system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","Noto Sans CJK KR",sans-serif}
 .lb-plot text{fill:#24292f}.lb-plot .lb-soft{fill:#57606a}
-.lb-plot .lb-label{paint-order:stroke;stroke:#fff;stroke-width:4px;stroke-linejoin:round}
+.lb-plot .lb-label{paint-order:stroke;stroke:var(--card,#fff);stroke-width:4px;stroke-linejoin:round}
 .lb-plot .lb-grid{stroke:#8c959f;stroke-opacity:.3}.lb-plot .lb-floor{stroke:#57606a;stroke-dasharray:4 3}
 .lb-plot .lb-on-pale{fill:#111}.lb-plot .lb-on-dark{fill:#fff}.lb-plot .lb-band{fill:#8c959f;fill-opacity:.16}
 .lb-plot .lb-reach{stroke:#8c959f;stroke-width:1}
 @media (prefers-color-scheme:dark){.lb-plot text{fill:#e6edf3}.lb-plot .lb-soft{fill:#9da7b3}
-.lb-plot .lb-label{stroke:#0d1117}.lb-plot .lb-on-pale{fill:#111}.lb-plot .lb-on-dark{fill:#fff}
+.lb-plot .lb-label{stroke:var(--card,#0d1117)}.lb-plot .lb-on-pale{fill:#111}.lb-plot .lb-on-dark{fill:#fff}
 .lb-plot .lb-floor{stroke:#9da7b3}}
 """.strip()
 
