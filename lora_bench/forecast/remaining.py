@@ -36,7 +36,7 @@ def find_remaining(trial: TrialPlan, folder: Path) -> Remaining:
     train_frac = 0.0
     if trial.train is not None and not files.is_trained:
         train_frac = 1.0 - min(read_step(files.checkpoint_state) / trial.train.steps, 1.0)
-    return Remaining(train_frac, 1.0 - n_there / n_clips)
+    return Remaining(train_frac, 1.0 - n_there / n_clips if n_clips else 0.0)
 
 
 def read_step(checkpoint: Path) -> int:

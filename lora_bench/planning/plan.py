@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,6 +40,8 @@ from lora_bench.spec.schema import DatasetSpec, GenerationSpec, LoraSpec, ModelS
 from lora_bench.spec.search import EarlyStoppingSpec
 from lora_bench.spec.search_problems import find_search_problems
 from lora_bench.spec.section import Section, is_none
+from lora_bench.spec.tune import TuneSpec
+from lora_bench.spec.tuned_configurations import Attempt, freeze_values, list_attempts
 from lora_bench.store import hash_json, read_json, to_jsonable
 
 # Raised when the same settings give other clips, or when what is hashed changes.
@@ -48,6 +50,8 @@ MANY_TRIALS = 64
 MIN_CLIPS = {"mmd": 3}  # to leave one out, as of tracks; else 2
 MAX_SLUG = 60
 _UNTUNED_WITHOUT = frozenset({"lora", "train", "external"})
+Chosen = Mapping[str, Mapping[str, Any]]
+"""Values by dotted field, by configuration."""
 
 
 class SearchPlace(Section):
@@ -57,6 +61,15 @@ class SearchPlace(Section):
     """Values by axis; several where combinations are equal."""
     is_wanted: bool = False
     """Whether it is the baseline, or named elsewhere in the spec: then it is tried before others."""
+
+
+class TuningPlace(Section):
+    """The attempt of a configuration that a trial is: it is trained, and neither generates nor is scored."""
+
+    configuration: str
+    """The configuration that looks for its values."""
+    values: dict[str, Any]
+    """Those of this attempt, by dotted field."""
 
 
 class TrialPlan(Section):
@@ -108,6 +121,8 @@ class TrialPlan(Section):
     """Id of the first of the trials that share its training; None if it trains alone and to its end."""
     kept: Annotated[tuple[int | Literal["best"], ...], Field(exclude_if=operator.not_)] = ()
     """Steps whose adapters that training keeps, for all trials that share it."""
+    tuning: Annotated[TuningPlace | None, Field(exclude_if=is_none)] = None
+    """The attempt that it is, of `tune`; None for a trial that is scored."""
     n_clips_so_far: int | None = None
     """Clips per prompt that verdicts have needed so far, where the spec looks at them early; None for all."""
     external: Annotated[ExternalSpec | None, Field(exclude_if=is_none)] = None
@@ -156,6 +171,14 @@ class ExperimentPlan(Section):
     override_effects: tuple[str, ...] = ()
     """Lines that say what the overrides change, by trial."""
 
+    n_later: Annotated[int, Field(exclude_if=operator.not_)] = 0
+    """Trials that follow when what was tuned is chosen; 0 where the plan holds all trials."""
+
+    @property
+    def is_tuning(self) -> bool:
+        """Whether these are the attempts of `tune`, before the comparison."""
+        return bool(self.n_later)
+
     @property
     def report_name(self) -> str:
         """Name of the report's folder."""
@@ -166,7 +189,8 @@ class ExperimentPlan(Section):
         """Trials that a run does in all: a search leaves some out."""
         optuna = self.spec.search.optuna
         n_candidates = sum(trial.search is not None for trial in self.trials)
-        return len(self.trials) - n_candidates + (optuna.n_trials if optuna is not None else 0)
+        n_chosen = optuna.n_trials if optuna is not None else 0
+        return len(self.trials) + self.n_later - n_candidates + n_chosen
 
 
 def name_report(name: str, overrides: Sequence[str]) -> str:
@@ -200,7 +224,9 @@ def plan_file(loaded: LoadedSpec, fit_budget: FitBudget | None = None) -> Experi
     return plan.model_copy(update={"source": file.as_posix(), **stated})
 
 
-def plan_experiment(spec: ExperimentSpec, fit_budget: FitBudget | None = None) -> ExperimentPlan:
+def plan_experiment(
+    spec: ExperimentSpec, fit_budget: FitBudget | None = None, chosen: Chosen | None = None
+) -> ExperimentPlan:
     """Expand an experiment into trials, and decide what each is compared with.
 
     Configurations that train the same adapter and make the same clips are one trial; the zero-shot model of every
@@ -209,14 +235,24 @@ def plan_experiment(spec: ExperimentSpec, fit_budget: FitBudget | None = None) -
     Args:
         spec: the experiment.
         fit_budget: finds the sizes of adapters with `lora.budget` (`forecast.budgets`), where the spec has any.
+        chosen: with `tune`, the values that were chosen by configuration; those without are left out.  None plans the
+            attempts.
 
     Raises:
         SpecError: names collide, the baseline does not exist, a combination is not valid.
     """
-    configurations, problems = expand_configurations(spec, fit_budget or _refuse_budget)
+    fit_budget = fit_budget or _refuse_budget
+    configurations, problems = expand_configurations(spec, fit_budget)
     problems = problems or find_search_problems(spec, configurations)
+    attempts: list[Attempt] = []
+    if spec.tune is not None and not problems:
+        attempts, problems = list_attempts(spec, spec.tune, configurations, fit_budget)
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
+    if spec.tune is not None and chosen is None:
+        return _plan_attempts(spec, spec.tune, configurations, attempts)
+    if spec.tune is not None and chosen is not None:
+        configurations = freeze_values(spec, configurations, chosen, fit_budget)
     baseline = next(
         (item.name for item in configurations if spec.baseline in (item.name, *item.aliases)), None
     )
@@ -249,6 +285,32 @@ def plan_experiment(spec: ExperimentSpec, fit_budget: FitBudget | None = None) -
             *_describe_undecidable(spec, configurations),
         ),
     )
+
+
+def _plan_attempts(
+    spec: ExperimentSpec, tune: TuneSpec, configurations: Sequence[Configuration], attempts: Sequence[Attempt]
+) -> ExperimentPlan:
+    """The attempts of `tune`, each trained once; what they lead to is planned when it is chosen."""
+    texts = SectionTexts(EFFECT_FREE)
+    seed = tune.choose_seed(spec.repeats.train_seeds)
+    trials: list[TrialPlan] = []
+    for attempt in attempts:
+        place = TuningPlace(configuration=attempt.of, values=to_jsonable(attempt.values))
+        # under the id of a final trial with this seed and these values, which takes up the training
+        trial = _plan_trial(spec, attempt.made, seed, texts)
+        own = {"name": attempt.name, "configuration": attempt.name, "tuning": place}
+        # what a final trial generates is not part of an attempt
+        trials.append(
+            trial.model_copy(update={**own, "prompts": (), "metrics": (), "off_genre": (), "search": None})
+        )
+    n_bases = len({_base_of(item, texts) for item in configurations})
+    n_tuned = len({attempt.of for attempt in attempts})
+    n_later = n_bases + len(configurations) + n_tuned * (len(spec.repeats.train_seeds) - 1)
+    notes = (
+        *tune.describe(n_tuned, n_later, spec.repeats.train_seeds),
+        *_describe_unsized(configurations),
+    )
+    return ExperimentPlan(name=spec.name, spec=spec, trials=tuple(trials), n_later=n_later, notes=notes)
 
 
 def _refuse_budget(lora: LoraSpec, _: ModelSpec) -> LoraSpec:

@@ -146,6 +146,8 @@ class RunFolder(Folder):
     contrasts = Named("contrasts.json")
     choice = Named("choice.json")
     """The choice of the best configuration, repeated on halves of the tracks."""
+    tuning = Named("tuning.json")
+    """What was tried of each configuration before the comparison, and chosen."""
     calibration = Named("calibration.json")
     """How often intervals and verdicts of this design are right."""
     guards = Named("guards.json")

@@ -36,6 +36,7 @@ from lora_bench.report.sections.scores import (
 from lora_bench.report.sections.study import build_study
 from lora_bench.report.sections.systems import build_systems
 from lora_bench.report.sections.training import build_adapters, build_costs, build_training
+from lora_bench.report.sections.tuning import build_tuning
 from lora_bench.report.view import RunView
 from lora_bench.report.writers.document import Block, Bullets, Figure, Fold, Heading, Link, Paragraph
 from lora_bench.results.calibration import tell_calibration
@@ -153,6 +154,7 @@ def _list_details(answer: Answer, heard: Heard) -> Iterator[Fold]:
     yield from build_listening_details(answer)
     yield from _build_memorisation(heard)
     for section in (
+        build_tuning,
         build_study,
         build_guards,
         build_dataset,

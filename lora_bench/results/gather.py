@@ -35,6 +35,7 @@ from lora_bench.results.run_records import (
     RunResults,
     SourceSummary,
     SplitSummary,
+    Tuning,
 )
 from lora_bench.results.search_tally import describe_rest, settle_search
 from lora_bench.results.settings import read_section, read_text
@@ -75,12 +76,17 @@ def _gather(run: RunFolder, plan: RunPlan) -> RunResults:
     optional: dict[str, Any] = {  # absent rather than null in runs that have none
         "decided": None if compared.decisions is None else compared.decisions.configurations,
         "repeated_choice": None if choice is None else choice.choice,
+        "tuning": None if read_section(spec, "tune") == {} else read_part(run.tuning, Tuning, problems),
     }
     guarded = read_part(run.guards, GuardsFile, problems) or GuardsFile()
     return RunResults(
         schema=RESULTS_SCHEMA,
         name=plan.name or read_text(plan.spec, "name") or run.path.name,
-        complete=bool(trials) and all(is_complete(trial) for trial in trials) and not describe_rest(search),
+        complete=bool(trials)
+        and all(is_complete(trial) for trial in trials)
+        and not plan.n_later
+        and not describe_rest(search)
+        and not list_unsettled(optional["tuning"]),
         planned=Planned(
             trials=len(trials),
             metrics=list_names(spec.get("metrics"), "name"),
@@ -109,6 +115,15 @@ def _gather(run: RunFolder, plan: RunPlan) -> RunResults:
         source=plan.source,
         overrides=plan.overrides,
         problems=tuple(problems),
+    )
+
+
+def list_unsettled(tuning: Tuning | None) -> list[str]:
+    """Return configurations without chosen values, which are not compared."""
+    return (
+        []
+        if tuning is None
+        else [item.configuration for item in tuning.configurations if item.chosen is None]
     )
 
 

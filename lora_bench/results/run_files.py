@@ -49,6 +49,8 @@ class PlannedTrial(Record):
     training: str | None = None
     """First of the trials that share its training; None if it trains alone."""
     external: Settings | None = None
+    tuning: Settings | None = None
+    """The attempt of `tune` that it is; None if it is scored."""
     search: Settings | None = None
     """Its place in the space of a search; None if it runs in any case."""
 
@@ -61,6 +63,8 @@ class RunPlan(Record):
     trials: tuple[PlannedTrial, ...]
     source: str | None = None
     overrides: tuple[str, ...] = ()
+    n_later: Count = 0
+    """Trials that follow when what is tuned is chosen."""
 
 
 class StateFile(Record):

@@ -235,6 +235,39 @@ class SearchSummary(Record):
     seed: Count | None = None
 
 
+class TuningAttempt(Record):
+    """One combination of values that a configuration was trained with."""
+
+    trial: str
+    """Id of its folder."""
+    values: Settings
+    """By dotted field."""
+    state: TrialState
+    loss: Real | None = None
+    """Held-out loss on the selection tracks at the end of training."""
+    reason: str | None = None
+    """Why there is none."""
+
+
+class TunedConfiguration(Record):
+    """The attempts of one configuration, and the values that were chosen."""
+
+    configuration: str
+    attempts: tuple[TuningAttempt, ...]
+    chosen: Settings | None = None
+    """The values of the lowest loss; None while they are not settled, or if every attempt failed."""
+    inputs: str | None = None
+    """Key of the plans and the data of the attempts."""
+
+
+class Tuning(Record):
+    """What `tune` tried and chose, before any score."""
+
+    train_seed: Count
+    """Of the attempts."""
+    configurations: tuple[TunedConfiguration, ...]
+
+
 class ChoiceShare(Record):
     """How often a configuration was chosen, and its scores on the tracks that did not choose it."""
 
@@ -287,6 +320,8 @@ class RunResults(Record):
     looks before the last clips."""
     repeated_choice: RepeatedChoice | None = None
     """None where tracks were set aside to select by, or there is nothing to choose from."""
+    tuning: Tuning | None = None
+    """None where nothing was tuned."""
     guards: tuple[GuardRecord, ...] = ()
     control: tuple[ControlRecord, ...] = ()
     dataset: DatasetSummary = DatasetSummary()

@@ -202,6 +202,8 @@ def _make_gap(cell: Cell, reason: str, cause: Cause) -> UnscoredCell:
 
 def _list_planned_cells(planned: PlannedTrial, spec: Settings) -> Iterator[Cell]:
     """Yield metric x prompt, and each metric over all prompts."""
+    if planned.tuning is not None:
+        return
     prompts = planned.prompts or list_names(spec.get("prompts"), "text")
     for metric in planned.metrics or list_names(spec.get("metrics"), "name"):
         for prompt in (*prompts, None):

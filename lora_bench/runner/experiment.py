@@ -27,6 +27,7 @@ from lora_bench.runner.jobs.locks import hold_run
 from lora_bench.runner.ray_backend.cluster import check_address
 from lora_bench.runner.search.optuna import require_optuna
 from lora_bench.runner.search.trial_search import SearchPlan, plan_search
+from lora_bench.runner.tuning import tune_experiment
 from lora_bench.store import Store, read_json, remove_drafts, to_jsonable, write_json
 
 
@@ -58,6 +59,15 @@ def run_experiment(
         remove_drafts(reports_dir / plan.report_name)
         failed: set[str] = set()
         try:
+            if plan.is_tuning:
+                plan = tune_experiment(
+                    plan,
+                    run_folder,
+                    progress,
+                    lambda step: _run_missing(
+                        step, run_folder, store_root, progress, executor=executor, ray_address=ray_address
+                    ),
+                )
             for look in left_looks(plan, run_folder):
                 current = plan_look(plan, look, run_folder)
                 failed |= _run_missing(
@@ -93,7 +103,7 @@ def _run_missing(
     *,
     executor: str,
     ray_address: str | None,
-    left_out: Collection[str],
+    left_out: Collection[str] = (),
 ) -> set[str]:
     """Prepare the data and run the trials that are missing, without those of `left_out`; return those that failed."""
     run = RunFolder(run_folder)
@@ -111,7 +121,8 @@ def _run_missing(
     for path in sorted({trial.existing_adapter for trial in pending if trial.existing_adapter is not None}):
         fetch_adapter(path)
     with limit_gpus(None if uses_gpu else 0.0):
-        _prepare(plan, run_folder, store_root, progress, apart=uses_gpu and executor == "ray")
+        if not plan.is_tuning:  # whose attempts leave the tracks that score sealed
+            _prepare(plan, run_folder, store_root, progress, apart=uses_gpu and executor == "ray")
     if pending:
         from lora_bench.runner.trackers import track_trials
 

@@ -217,5 +217,7 @@ def is_finished(trial: TrialPlan, folder: Path) -> bool:
     """Whether the trial's files say that exactly this was done, or stopped early as the spec asks."""
     found = read_state(folder)
     state = found.get("state")
-    is_complete = state == "stopped" or (state == "done" and TrialFolder(folder).is_scored)
+    files = TrialFolder(folder)
+    has_results = files.train.is_file() if trial.tuning is not None else files.is_scored
+    is_complete = state == "stopped" or (state == "done" and has_results)
     return is_complete and found.get("inputs") == inputs_key(trial)

@@ -47,7 +47,6 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
         Figures for the trial's state: seconds per stage, model facts, dataset key.
     """
     from lora_bench.models import load_model
-    from lora_bench.models.device import name_device
     from lora_bench.stages.dataset import prepare_dataset
 
     if trial.external is not None:
@@ -68,11 +67,21 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
     elif trial.kind == "fine-tuned":
         with clock.stage("train"):
             result = train_trial(trial, model, manifest, folder, store, progress)
+        if trial.tuning is not None:  # its held-out loss is all that is asked for
+            return _describe_trial(clock, model, manifest, [])
         model.load_adapter(result.adapter)
     with clock.stage("generate"):
         clips, codes, notes = _generate(trial, model, folder, progress)
     with clock.stage("score"):
         score_clips(TrialClips(trial, model, manifest, clips, codes, folder, store), progress)
+    return _describe_trial(clock, model, manifest, notes)
+
+
+def _describe_trial(
+    clock: StageClock, model: MusicModel, manifest: Manifest, notes: list[str]
+) -> StateRecord:
+    from lora_bench.models.device import name_device
+
     figures: StateRecord = {
         "wall_s": clock.wall_s,
         "model": to_jsonable(model.info),

@@ -5,6 +5,8 @@ reading.py      YAML with places        tree.py         values that know their p
 parents.py      `extends`               paths.py        relative paths
 prompts.py      prompt files            trial_parts.py  variants, axes, ablations
 shipped.py      specs by name          budgets.py      numbers of parameters
+tune.py         section `tune`         rates.py        learning rates by kind
+tuned_configurations.py  its attempts, and the chosen values
 fields.py       what a field takes      problems.py     messages
 loading.py      all of it: `load_spec`  json_schema.py  for editors
 """

@@ -83,7 +83,7 @@ def expand_configurations(
         spec: the experiment.
         fit_budget: finds the sizes of adapters with a budget; without it, their sizes stay open.
     """
-    expander = _Expander(spec, fit_budget)
+    expander = Expander(spec, fit_budget)
     stated, expander.problems = list_stated(spec, fit_budget)
     return expander.merge_equal(stated), expander.problems
 
@@ -92,7 +92,7 @@ def list_stated(
     spec: ExperimentSpec, fit_budget: FitBudget | None = None
 ) -> tuple[list[Configuration], list[Problem]]:
     """All configurations as stated, equal ones apart, and what is wrong with them."""
-    expander = _Expander(spec, fit_budget)
+    expander = Expander(spec, fit_budget)
     trials = list(expander.expand_trials())
     ablations = expander.expand_ablations({trial.name: trial for trial in trials})
     stated = [*trials, *ablations]
@@ -172,7 +172,7 @@ def write_canonical(plain: Any) -> str:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-class _Expander:
+class Expander:
     """Expands one spec that `trial_parts.py` has checked; `problems` takes what shows only then."""
 
     def __init__(self, spec: ExperimentSpec, fit_budget: FitBudget | None = None) -> None:
@@ -188,6 +188,7 @@ class _Expander:
         self.problems: list[Problem] = []
 
     def complain(self, where: str, message: str) -> None:
+        """Add a problem at a field of the spec."""
         self.problems.append(Problem(self.spec.name, where, message))
 
     def change(self, base: TrialSettings, changes: Changes, where: str) -> TrialSettings | None:
@@ -352,8 +353,9 @@ class _Expander:
             yield self.place(made, None)
 
     def settle_selection(self, stated: Iterable[Configuration]) -> None:
-        """Fill in the selection side of every dataset: by default, there is one where a search decides."""
-        default = DEFAULT_SELECTION_FRAC if self.spec.search.decides else None
+        """Fill in the selection side of every dataset: by default, there is one where a search or `tune` decides."""
+        decides = self.spec.search.decides or self.spec.tune is not None
+        default = DEFAULT_SELECTION_FRAC if decides else None
         settled: dict[int, DatasetSpec] = {}
         for item in stated:
             dataset = item.settings.dataset

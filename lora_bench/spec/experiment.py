@@ -29,6 +29,7 @@ from lora_bench.spec.schema import (
 )
 from lora_bench.spec.search import SearchSpec
 from lora_bench.spec.section import Name, Prompt, Section, is_none
+from lora_bench.spec.tune import TuneSpec
 
 MAX_GRID = 100_000
 DEFAULT_METRICS = ("mfcc20-seed", "mfcc20", "encodec")
@@ -186,6 +187,8 @@ class ExperimentSpec(Section):
     """Training seeds."""
     resources: ResourcesSpec = ResourcesSpec()
     """Resources of one trial."""
+    tune: Annotated[TuneSpec | None, Field(exclude_if=is_none)] = None
+    """Values among which each configuration finds its own before the comparison."""
     search: SearchSpec = SearchSpec()
     """Spend less on trials that do not look promising."""
     report: ReportSpec = ReportSpec()
@@ -265,6 +268,7 @@ class ExperimentSpec(Section):
             "ablations": bool(self.ablations),
             "verdict.looks": bool(self.verdict.looks),
             "search": self.search.decides,
+            "tune": self.tune is not None,
         }
         found = [f"`{name}`" for name, is_there in stated.items() if is_there]
         if found:
@@ -304,8 +308,16 @@ class ExperimentSpec(Section):
         if self.search.optuna is not None and len(self.repeats.train_seeds) > 1:
             raise ValueError(
                 f"search.optuna judges a combination by one training, but repeats has "
-                f"{len(self.repeats.train_seeds)} train_seeds; use one seed, and rerun the best combinations with "
-                "several seeds and without the search"
+                f"{len(self.repeats.train_seeds)} train_seeds; use one seed, or `tune`, which chooses by one "
+                "training per configuration and then trains what was chosen with all seeds"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> ExperimentSpec:
+        if self.tune is not None and self.search.decides:
+            raise ValueError(
+                "tune and search both decide what is trained to the end; remove one of them (tune tries every value)"
             )
         return self
 

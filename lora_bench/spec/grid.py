@@ -75,7 +75,7 @@ def name_combination(grid: GridSpec, changes: Changes, settings: TrialSettings) 
         labels = (
             label_budget(settings.lora)
             if name == _BUDGET
-            else _label(name, find_value(settings, changes, name))
+            else label_field(name, find_value(settings, changes, name))
             for name in axes
         )
         text = "-".join(label for label in labels if label)
@@ -91,7 +91,8 @@ def label_budget(lora: LoraSpec) -> str:
     return f"{spell_count(lora.budget)}-{size}{factor}"
 
 
-def _label(name: str, value: Any) -> str:
+def label_field(name: str, value: Any) -> str:
+    """A field with its value as part of a name: `lr0.001`, `r16`."""
     if isinstance(value, str | list | Path) or value is None:
         return show_value(value)
     return f"{_SHORT.get(name, name.rpartition('.')[2])}{show_value(value)}"

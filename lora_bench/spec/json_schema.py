@@ -20,6 +20,7 @@ from lora_bench.metrics.names import CODEC_MATCHED, COMMAND
 from lora_bench.spec.commands import CommandSpec
 from lora_bench.spec.experiment import ExperimentSpec, TrialSettings
 from lora_bench.spec.fields import dotted_fields
+from lora_bench.spec.tune import TUNED_SECTIONS
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -106,6 +107,10 @@ def _open_trials(definitions: JsonSchemaValue, changes: JsonSchemaValue) -> None
     fields: JsonSchemaValue = dict.fromkeys((*dotted_fields(TrialSettings), "dataset"), values)
     link["properties"] = {"with": link["properties"]["with"], **fields}
     link["required"] = ["with"]
+    tune: JsonSchemaValue = definitions["TuneSpec"]
+    tuned = {name: values for name in fields if name.startswith(TUNED_SECTIONS)}
+    tune["properties"] = {"seed": tune["properties"]["seed"], **tuned}
+    del tune["required"]
     grid: JsonSchemaValue = definitions["GridSpec"]["properties"]
     grid["axes"] = {**grid["axes"], "properties": fields, "additionalProperties": False}
     grid["zip"] = _either(grid["zip"], {"$ref": "#/$defs/ZipSpec"})

@@ -82,8 +82,8 @@ class SplitSpec(Section):
     )
     """Fraction of the tracks (at least one) that is taken from the training side to select by: held-out loss, early
     stopping, searches and the choice of the best trial use these, and the references stay sealed for the scores. Null
-    is 0.1 with `search`, else 0; with 0, selection uses the references, and the scores of what is selected are too
-    good."""
+    is 0.1 with `search` or `tune`, else 0; with 0, selection uses the references, and the scores of what is selected
+    are too good."""
     seed: Seed = 0
     """Seed of the split."""
 

@@ -54,6 +54,12 @@ def check_trial_parts(root: Node, seen: set[str]) -> list[Problem]:
         grid = trials.children.get("grid")
         if grid is not None:
             checker.check_grid(grid)
+    tune = root.children.get("tune")
+    if tune is not None:
+        axes = tune.children.get("axes", tune)
+        stated = {name: node for name, node in axes.children.items() if name != "seed"}
+        for axis, values in checker.flatten(replace(axes, value=stated)).items():
+            checker.check_values(axis, values)
     ablations = root.children.get("ablations")
     if ablations is not None:
         checker.check_ablations(ablations)

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from lora_bench.cli.inputs import load_plan
 from lora_bench.cli.options import json_option, option, overrides_option, runs_dir_option, spec_option
 from lora_bench.cli.outlook import Outlook, count_choices, foresee_trials, sum_up
-from lora_bench.cli.plan_text import format_outlooks, write_notes
+from lora_bench.cli.plan_text import format_outlooks, format_time, write_notes
 from lora_bench.cli.planned_power import foresee_power
 from lora_bench.cli.tables import print_json_text
 from lora_bench.errors import EXIT_OK, Problem, SpecError, UsageError
@@ -20,6 +20,7 @@ from lora_bench.forecast import Prediction, find_device, forecast_cache, read_hi
 from lora_bench.forecast.cards import choose_card
 from lora_bench.gpus import limit_gpus, require_gpus
 from lora_bench.planning.plan import MANY_TRIALS, ExperimentPlan, TrialPlan
+from lora_bench.runner.tuning import plan_later, plan_step
 from lora_bench.store import JsonObject, to_jsonable
 
 SCHEMA = 1
@@ -68,10 +69,12 @@ def execute(options: Options) -> int:
         )
     plan, missing = load_plan(options.spec, options.overrides)
     runs_dir = options.runs_dir.absolute()
+    plan = plan_step(plan, runs_dir / plan.name)
     power = foresee_power(plan, options.power, options.detect, options.runs_dir)
     if options.probe:
         _probe(plan, runs_dir)
     outlooks = foresee_trials(plan, runs_dir, card)
+    later = foresee_trials(plan_later(plan), runs_dir, card) if plan.is_tuning else []
     cache_bytes = forecast_cache(plan, runs_dir / plan.name)
     if options.json:
         # Python's own writer takes as long over 10,000 trials as everything else together
@@ -83,6 +86,8 @@ def execute(options: Options) -> int:
         return _finish(missing)
     print(format_outlooks(outlooks))
     notes = write_notes(plan, outlooks, runs_dir, cache_bytes, card)
+    if later and (time_s := sum_up(later, 0, cache_bytes).time_s):
+        notes.append(f"step 2 of 2: about {format_time(time_s)}, one trial at a time")
     for line in [*notes, *(power.describe() if power is not None else ())]:
         print(line)
     return _finish(missing)

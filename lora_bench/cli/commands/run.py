@@ -22,6 +22,7 @@ from lora_bench.cli.tables import format_table
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, InterruptedRunError, SpecError, UsageError
 from lora_bench.planning.plan import MANY_TRIALS
 from lora_bench.planning.run_folder import ReportFolder, RunFolder
+from lora_bench.results.gather import list_unsettled
 from lora_bench.results.reading import read_results_file
 from lora_bench.results.search_tally import UNTRIED, describe_rest
 
@@ -123,6 +124,10 @@ def describe_gaps(run_folder: Path) -> list[str]:
     lines: list[str] = []
     if rest := describe_rest(results.search):
         lines.append(f"incomplete: {rest}")
+    lines += [
+        f"incomplete: {name} is not compared, because every attempt of `tune` failed"
+        for name in list_unsettled(results.tuning)
+    ]
     for trial in results.trials:
         if trial.state == UNTRIED:
             continue

@@ -20,6 +20,7 @@ from lora_bench.results.run_files import PlannedTrial
 from lora_bench.results.search_tally import UNTRIED, SearchTally, tally_plan, tally_planned
 from lora_bench.runner.freshness import is_held
 from lora_bench.runner.jobs.state import view_trial
+from lora_bench.runner.tuning import plan_step
 from lora_bench.spec import load_spec
 from lora_bench.store import to_jsonable
 
@@ -167,6 +168,7 @@ def find_run(target: Path, runs_dir: Path) -> tuple[Path, Sequence[PlannedTrial]
         raise UsageError(f"{target}: does not exist; expected a spec or the folder of a run")
     plan = plan_experiment(load_spec(target))
     run_folder = (runs_dir / plan.name).absolute()
+    plan = plan_step(plan, run_folder)
     if find_run_began(run_folder) is not None and RunFolder(run_folder).plan.is_file():
         found = read_run_plan(run_folder)
         return run_folder, found.trials, tally_planned(run_folder, found)

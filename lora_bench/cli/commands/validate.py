@@ -51,13 +51,15 @@ def execute(options: Options) -> int:
 
 def describe_plan(plan: ExperimentPlan) -> str:
     """`2 zero-shot and 8 fine-tuned trials (4 trainings), 3 prompts, 50 clips each, 3 metrics`."""
+    if plan.is_tuning:
+        n_attempts = len(plan.trials)
+        return f"{n_attempts} attempts of tune, then {plan.n_later} trials{_describe_clips(plan)}"
     n_zero_shot = sum(trial.kind == "zero-shot" for trial in plan.trials)
     n_existing = sum(trial.existing_adapter is not None for trial in plan.trials)
     n_external = sum(trial.kind == "external" for trial in plan.trials)
     n_tuned = len(plan.trials) - n_zero_shot - n_existing - n_external
     existing = f", {n_existing} existing adapter{'s' if n_existing != 1 else ''}" if n_existing else ""
     external = f", and {n_external} of other systems" if n_external else ""
-    n_prompts, n_metrics = len(plan.spec.prompts), len(plan.spec.metrics)
     optuna = plan.spec.search.optuna
     n_candidates = sum(trial.search is not None for trial in plan.trials)
     searched = f" (a search tries {optuna.n_trials} of {n_candidates})" if optuna is not None else ""
@@ -67,8 +69,12 @@ def describe_plan(plan: ExperimentPlan) -> str:
     trials = f"{n_zero_shot} zero-shot and {n_tuned} fine-tuned trial{'s' if n_tuned != 1 else ''}"
     if plan.spec.trials.zero_shot_only:
         trials = f"{n_zero_shot} zero-shot trial{'s' if n_zero_shot != 1 else ''} alone"
+    return f"{trials}{searched}{shared}{existing}{external}{_describe_clips(plan)}"
+
+
+def _describe_clips(plan: ExperimentPlan) -> str:
+    n_prompts, n_metrics = len(plan.spec.prompts), len(plan.spec.metrics)
     return (
-        f"{trials}{searched}{shared}{existing}{external}, "
-        f"{n_prompts} prompt{'s' if n_prompts != 1 else ''}, {plan.spec.generation.n_clips} clips each, "
+        f", {n_prompts} prompt{'s' if n_prompts != 1 else ''}, {plan.spec.generation.n_clips} clips each, "
         f"{n_metrics} metric{'s' if n_metrics != 1 else ''}"
     )

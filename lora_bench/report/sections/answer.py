@@ -19,6 +19,7 @@ from lora_bench.report.formatting import (
     shorten,
 )
 from lora_bench.report.sections.training import write_params
+from lora_bench.report.sections.tuning import describe_tuning
 from lora_bench.report.sections.warnings import write_warnings
 from lora_bench.report.view import arrow
 from lora_bench.report.writers.document import (
@@ -44,6 +45,10 @@ def build_answer(answer: Answer, heard: Heard) -> Iterator[Block]:
         yield Paragraph(" ".join(warnings), is_warning=True)
     yield Heading(1, answer.headline, "answer")
     yield Paragraph(describe_design(answer), kind="meta")
+    tuning = answer.view.results.tuning
+    if tuning is not None:
+        n_seeds = max((row.configuration.n_seeds for row in answer.rows), default=0)
+        yield Paragraph(describe_tuning(tuning, n_seeds), kind="meta")
     if answer.rows:
         yield build_answer_table(answer)
     if answer.rows or answer.is_zero_shot_only:

@@ -16,7 +16,8 @@ from pathlib import Path
 from lora_bench.errors import StoreError
 from lora_bench.planning.run_folder import CACHE, RunFolder, SourceFolder
 from lora_bench.planning.sources import list_sources
-from lora_bench.results.reading import read_run_plan
+from lora_bench.results.reading import read_part, read_run_plan
+from lora_bench.results.run_records import Tuning
 from lora_bench.runner.jobs.locks import RAY_STORAGE, hold_cache
 from lora_bench.store import DRAFT, to_jsonable
 
@@ -117,7 +118,9 @@ def _list_users(run: Path) -> Iterator[Path]:
 def _list_old(run: Path) -> Iterator[tuple[Path, str]]:
     """List trials and data of earlier versions of a run's spec."""
     trials = read_run_plan(run).trials
-    kept = {trial.id for trial in trials}
+    tuning = read_part(RunFolder(run).tuning, Tuning, [])
+    tried = [attempt.trial for item in (tuning.configurations if tuning else ()) for attempt in item.attempts]
+    kept = {*tried, *(trial.id for trial in trials)}
     for folder in RunFolder(run).list_trials():
         if folder.path.name not in kept:
             yield folder.path, OLD_TRIAL

@@ -1,0 +1,151 @@
+"""The first step of an experiment with `tune`: each configuration finds its values, before anything is scored.
+
+The attempts are trainings like others, without clips and scores.  They are judged by their last held-out loss, which is
+measured on the selection tracks, so the tracks that score stay sealed.  What was chosen is written to `tuning.json` and
+frozen: it stands as long as spec and recordings ask for the same attempts, also if a failed one could be repeated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from lora_bench.errors import TrainingError
+from lora_bench.forecast.budgets import fit_budget
+from lora_bench.planning.plan import ExperimentPlan, TrialPlan, plan_experiment
+from lora_bench.planning.run_folder import RunFolder
+from lora_bench.progress import Progress
+from lora_bench.results.reading import read_part, write_record
+from lora_bench.results.run_records import TunedConfiguration, Tuning, TuningAttempt
+from lora_bench.results.trial_files import read_state
+from lora_bench.runner.freshness import inputs_key
+from lora_bench.runner.search.trial_search import read_objective
+from lora_bench.spec.grid import show_value
+from lora_bench.spec.search import HELD_OUT_LOSS
+from lora_bench.store import hash_json
+
+RunMissing = Callable[[ExperimentPlan], object]
+
+
+def plan_step(plan: ExperimentPlan, run_folder: Path) -> ExperimentPlan:
+    """Return the plan of the step that a run is at: the attempts, or all trials with the values that were chosen."""
+    if not plan.is_tuning:
+        return plan
+    found = _read_frozen(plan, run_folder)
+    return _plan_chosen(plan, found) if all(item.chosen is not None for item in found) else plan
+
+
+def plan_later(plan: ExperimentPlan) -> ExperimentPlan:
+    """Return the plan of the comparison as if the first values had been chosen, for forecasts."""
+    first = {t.tuning.configuration: t.tuning.values for t in reversed(plan.trials) if t.tuning is not None}
+    return plan_experiment(plan.spec, fit_budget, first)
+
+
+def tune_experiment(
+    plan: ExperimentPlan, run_folder: Path, progress: Progress, run_missing: RunMissing
+) -> ExperimentPlan:
+    """Run the attempts that are missing, freeze what was chosen, and return the plan of the comparison.
+
+    Args:
+        plan: the attempts.
+        run_folder: gets `tuning.json`.
+        progress: told what was chosen.
+        run_missing: runs the unfinished trials of a plan.
+
+    Raises:
+        StoreError: the disk is full.
+    """
+    frozen = {item.configuration for item in _read_frozen(plan, run_folder) if item.chosen is not None}
+    attempts = tuple(t for t in plan.trials if t.tuning is not None and t.tuning.configuration not in frozen)
+    if attempts:
+        run_missing(plan.model_copy(update={"trials": attempts}))
+    found = _read_frozen(plan, run_folder)
+    settled = tuple(item if item.chosen is not None else _choose(item) for item in found)
+    seed = next((trial.train_seed for trial in plan.trials if trial.train_seed is not None), 0)
+    write_record(RunFolder(run_folder).tuning, Tuning(train_seed=seed, configurations=settled))
+    for item in settled if attempts else ():
+        progress.log(describe_choice(item))
+    return _plan_chosen(plan, settled)
+
+
+def describe_choice(item: TunedConfiguration) -> str:
+    """Return what was chosen for a configuration, from how many, and which attempts failed."""
+    done = [attempt for attempt in item.attempts if attempt.loss is not None]
+    failed = [f"{show_values(each.values)} ({each.reason})" for each in item.attempts if each.loss is None]
+    lost = f"; without a loss: {'; '.join(failed)}" if failed else ""
+    if item.chosen is None:
+        return f"{item.configuration}: nothing was chosen{lost}"
+    return f"{item.configuration}: {show_values(item.chosen)}, chosen from {len(done)}{lost}"
+
+
+def show_values(values: Mapping[str, object]) -> str:
+    """Return values as messages show them: `train.lr 0.0003`."""
+    return ", ".join(f"{name} {show_value(value)}" for name, value in values.items())
+
+
+def _read_frozen(plan: ExperimentPlan, run_folder: Path) -> list[TunedConfiguration]:
+    """Return every configuration with its attempts; those of the same attempts as before keep what was chosen."""
+    run = RunFolder(run_folder)
+    written = read_part(run.tuning, Tuning, [])
+    earlier = {item.configuration: item for item in (written.configurations if written is not None else ())}
+    groups: dict[str, list[TrialPlan]] = {}
+    for trial in plan.trials:
+        if trial.tuning is not None:
+            groups.setdefault(trial.tuning.configuration, []).append(trial)
+    found: list[TunedConfiguration] = []
+    for name, trials in groups.items():
+        known = earlier.get(name)
+        inputs = hash_json([inputs_key(trial) for trial in trials])
+        if known is not None and known.inputs == inputs and known.chosen is not None:
+            found.append(known)
+            continue
+        attempts = tuple(_read_attempt(trial, run) for trial in trials)
+        found.append(TunedConfiguration(configuration=name, attempts=attempts, inputs=inputs))
+    return found
+
+
+def _read_attempt(trial: TrialPlan, run: RunFolder) -> TuningAttempt:
+    """Return how an attempt ended, from its files."""
+    folder = run.trial(trial.id).path
+    record = read_state(folder)
+    state, loss = record.get("state", "missing"), None
+    reason = record.get("reason")
+    if state == "done":
+        loss = read_objective(folder, HELD_OUT_LOSS, ())
+        reason = None if loss is not None else "its held-out loss is not finite"
+    is_known = state in {"done", "failed", "stopped"}
+    return TuningAttempt.model_validate(
+        {
+            "trial": trial.id,
+            "values": {} if trial.tuning is None else trial.tuning.values,
+            "state": state if is_known else "missing",
+            **({} if loss is None else {"loss": loss}),
+            **({} if reason is None else {"reason": reason}),
+        }
+    )
+
+
+def _choose(item: TunedConfiguration) -> TunedConfiguration:
+    """Return the configuration with the values of the lowest loss, if every attempt came to its end."""
+    if any(attempt.state == "missing" for attempt in item.attempts):
+        return item
+    done = [attempt for attempt in item.attempts if attempt.loss is not None]
+    best = min(done, key=lambda attempt: attempt.loss if attempt.loss is not None else math.inf, default=None)
+    return item if best is None else item.model_copy(update={"chosen": best.values})
+
+
+def _plan_chosen(plan: ExperimentPlan, items: Sequence[TunedConfiguration]) -> ExperimentPlan:
+    """Return the plan of the comparison, under the same source and overrides.
+
+    Raises:
+        TrainingError: there is nothing to compare, because every attempt failed.
+    """
+    chosen = {item.configuration: item.chosen for item in items if item.chosen is not None}
+    if not chosen:
+        raise TrainingError(
+            f"tune: every attempt failed, so nothing is compared; {describe_choice(items[0])}"
+        )
+    found = plan_experiment(plan.spec, fit_budget, chosen)
+    stated = {"source": plan.source, "overrides": plan.overrides, "override_effects": plan.override_effects}
+    return found.model_copy(update=stated)
