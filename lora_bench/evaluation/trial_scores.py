@@ -121,6 +121,7 @@ class TrialClips:
             f"top k {sampling.top_k}, clips of {sampling.clip_s:g} s"
             + (f", decoded in {sampling.quantization}" if sampling.quantization else ""),
             **({"decoding": " and ".join(methods)} if methods else {}),
+            **({"adapter_scale": sampling.adapter_scale} if sampling.adapter_scale != 1.0 else {}),
             "generation_seed": sampling.seed,
             "train_seed": "none" if self.trial.train_seed is None else self.trial.train_seed,
         }

@@ -11,6 +11,7 @@ transformers_melody.py     the same of a melody model, conditioned on text alone
 audiocraft_backend/        a model on audiocraft's classes, imported only if a spec names it
 bridges/                   convert weights, configs and adapters between the two
 compiled_training.py       decoder layers compiled by torch, for training steps
+adapter_strength.py        an adapter at other strengths than it was trained with
 lora.py, targets.py        adapters by PEFT; module names of target words
 delay_pattern.py           the delay pattern
 linears.py, extraction.py  the decoder's weights as plain tensors, adapter included

@@ -167,6 +167,13 @@ def unwrap(module: nn.Module) -> nn.Module:
     return module.modules_to_save[ADAPTER] if isinstance(module, ModulesToSaveWrapper) else module
 
 
+def find_base(module: nn.Module) -> Any:
+    """Return the base model's own module under one of PEFT's layers; another module as it is."""
+    if isinstance(module, ModulesToSaveWrapper):
+        return module.original_module
+    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+
+
 def restore_originals(network: nn.Module) -> None:
     """Put the base model's own modules back in the place of the copies that were trained."""
     for name, module in find_adapted(network).items():

@@ -72,6 +72,8 @@ class MusicModel(ABC):
         self._hub_id = hub_id
         self._peft: PeftModel | None = None
         self._lora: LoraSpec | None = None
+        self.adapter_scale = 1.0
+        """Strength of the adapter in decoding; another adapter begins with 1."""
         self._compiled = CompiledLayers()
         network.requires_grad_(False)
         network.eval()
@@ -270,6 +272,7 @@ class MusicModel(ABC):
     def remove_adapter(self) -> None:
         """Restore the base model bit for bit; without an adapter do nothing."""
         self._compiled.forget()
+        self.adapter_scale = 1.0
         if self._peft is not None:
             adapters.remove_adapter(self._peft)
             self._peft = None
@@ -366,4 +369,6 @@ class MusicModel(ABC):
 
     def decoder_weights(self) -> DecoderWeights:
         """Return weights for decoding that include the current adapter; the model does not change."""
-        return extract_decoder_weights(self._network, start_id=self.info.codebook_size)
+        return extract_decoder_weights(
+            self._network, start_id=self.info.codebook_size, strength=self.adapter_scale
+        )

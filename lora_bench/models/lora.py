@@ -25,6 +25,7 @@ from lora_bench.errors import ModelError, StoreError
 from lora_bench.models.adapter_kinds import (
     ADAPTER,
     find_adapted,
+    find_base,
     has_merged_update,
     hash_seed,
     list_own_parameters,
@@ -34,6 +35,7 @@ from lora_bench.models.adapter_kinds import (
     seed_kind,
     unwrap,
 )
+from lora_bench.models.adapter_strength import blend, scale_low_rank
 from lora_bench.models.changed_base import ChangedBase
 from lora_bench.models.linears import PackedLinear
 from lora_bench.models.model_files import former_hashes
@@ -223,15 +225,13 @@ def _first_line(error: BaseException) -> str:
 
 
 @torch.no_grad()
-def read_linear(module: nn.Module) -> PackedLinear:
-    """Read a linear layer's tensors, with the update of its adapter if it has one.
+def read_linear(module: nn.Module, strength: float = 1.0) -> PackedLinear:
+    """Read a linear layer's tensors, with the update of its adapter, if it has one, at some strength.
 
     LoRA's update stays apart; the update of other kinds is merged into a copy of the weight.
     """
-    module = merge_copy(module) if has_merged_update(module) else unwrap(module)
     if not isinstance(module, LoraLayer):
-        linear = cast("nn.Linear", module)
-        return PackedLinear(linear.weight.detach(), _detached(linear.bias))
+        return _read_merged(module, strength)
     base = cast("nn.Linear", module.get_base_layer())
     down = cast("nn.Linear", module.lora_A[ADAPTER]).weight.detach().float()
     up = cast("nn.Linear", module.lora_B[ADAPTER]).weight.detach().float() * module.scaling[ADAPTER]
@@ -240,7 +240,20 @@ def read_linear(module: nn.Module) -> PackedLinear:
         magnitude = cast("Any", module.lora_magnitude_vector[ADAPTER]).weight.detach().float()
         norm = torch.linalg.norm(base.weight.detach().float() + up @ down, dim=1)
         scale = magnitude / norm
-    return PackedLinear(base.weight.detach(), _detached(base.bias), down, up, scale)
+    linear = PackedLinear(base.weight.detach(), _detached(base.bias), down, up, scale)
+    return scale_low_rank(linear, strength)
+
+
+def _read_merged(module: nn.Module, strength: float) -> PackedLinear:
+    """Read a layer whose update, if it has one, is merged into a copy of its weight, or is the copy itself."""
+    base = find_base(module)
+    if base is module or strength == 0.0:
+        return PackedLinear(base.weight.detach(), _detached(base.bias))
+    adapted = merge_copy(module) if has_merged_update(module) else cast("nn.Linear", unwrap(module))
+    bias, adapted_bias = _detached(base.bias), _detached(adapted.bias)
+    if bias is not None and adapted_bias is not None:
+        bias = blend(bias, adapted_bias, strength)
+    return PackedLinear(blend(base.weight.detach(), adapted.weight.detach(), strength), bias)
 
 
 def _detached(tensor: torch.Tensor | None) -> torch.Tensor | None:

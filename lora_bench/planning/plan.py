@@ -49,6 +49,7 @@ ID_VERSION = 2
 MANY_TRIALS = 64
 MIN_CLIPS = {"mmd": 3}  # to leave one out, as of tracks; else 2
 MAX_SLUG = 60
+_STRENGTH = "adapter_scale"
 _UNTUNED_WITHOUT = frozenset({"lora", "train", "external"})
 Chosen = Mapping[str, Mapping[str, Any]]
 """Values by dotted field, by configuration."""
@@ -450,7 +451,9 @@ def _plan_trial(
         budget=settings.lora.budget if is_trained and has_setting(settings.lora.kind, "budget") else None,
         train=settings.train if is_trained else None,
         train_seed=seed,
-        generation=settings.generation,
+        generation=settings.generation
+        if is_tuned
+        else settings.generation.model_copy(update={_STRENGTH: 1.0}),
         prompts=tuple(spec.prompts),
         metrics=tuple(spec.metrics),
         encoders=spec.encoders,
@@ -486,9 +489,14 @@ def _select_sections(item: Configuration, *, is_tuned: bool) -> dict[str, PlainS
 
     A dataset, model or adapter in a local folder counts by its absolute path, a built-in one by its name.
     """
-    return {
-        name: section for name, section in item.identity.items() if is_tuned or name not in _UNTUNED_WITHOUT
-    }
+    if is_tuned:
+        return dict(item.identity)
+    sections = {name: section for name, section in item.identity.items() if name not in _UNTUNED_WITHOUT}
+    if _STRENGTH in sections["generation"]:  # the base model has none
+        sections["generation"] = {
+            name: value for name, value in sections["generation"].items() if name != _STRENGTH
+        }
+    return sections
 
 
 def read_plan(path: Path) -> ExperimentPlan:

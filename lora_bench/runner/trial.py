@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lora_bench.models import MusicModel
     from lora_bench.models.token_set import TokenSet
 
-SAMPLING_FIELDS = ("clip_s", "guidance", "temperature", "top_k", "seed", "quantization")
+SAMPLING_FIELDS = ("clip_s", "guidance", "temperature", "top_k", "seed", "quantization", "adapter_scale")
 
 
 def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progress) -> StateRecord:
@@ -70,6 +70,7 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
         if trial.tuning is not None:  # its held-out loss is all that is asked for
             return _describe_trial(clock, model, manifest, [])
         model.load_adapter(result.adapter)
+    model.adapter_scale = trial.generation.adapter_scale
     with clock.stage("generate"):
         clips, codes, notes = _generate(trial, model, folder, progress)
     with clock.stage("score"):

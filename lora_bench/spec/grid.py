@@ -26,6 +26,7 @@ _SHORT = {
     "lora.dropout": "drop",
     "train.lr": "lr",
     "train.batch_size": "b",
+    "generation.adapter_scale": "scale",
 }
 
 

@@ -136,6 +136,10 @@ class DatasetSpec(Section):
         return self
 
 
+def _is_one(value: object) -> bool:
+    return value == 1.0
+
+
 class GenerationSpec(Section):
     """Sampling of clips, the same for the zero-shot and the fine-tuned models."""
 
@@ -149,6 +153,9 @@ class GenerationSpec(Section):
     """Softmax temperature."""
     top_k: Annotated[int, Field(ge=1)] | None = 250
     """Sample from the k most probable codes; null samples from all, 1 is greedy."""
+    adapter_scale: Annotated[float, Field(ge=0.0, le=10.0, exclude_if=_is_one)] = 1.0
+    """Strength of the adapter: base weights W0 and adapted ones W give W0 + scale (W - W0). 1 is as trained, 0 gives
+    the clips of zero-shot. Trials that differ in it share one training."""
     seed: Seed = 0
     """Seed of the noise: a clip depends only on seed, prompt, clip index and step."""
     batch_size: Annotated[int, Field(ge=1)] | None = None

@@ -427,3 +427,16 @@ def test_a_grid_has_every_combination_once_but_the_excluded(
     trials = plan(trials={"grid": grid}).trials[1:]
     assert [(t.lora.rank, t.lora.targets, t.train.lr) for t in trials if t.lora and t.train] == wanted
     assert len({trial.id for trial in trials}) == len({trial.name for trial in trials}) == len(wanted)
+
+
+def test_strengths_share_zero_shot_and_training_and_full_strength_changes_no_identity() -> None:
+    scales = [0.0, 0.5, 1.0]
+    made = plan(trials={"grid": {"axes": {"lora.rank": [4], "generation.adapter_scale": scales}}})
+    assert [trial.name for trial in made.trials] == ["zero-shot", "r4-scale0", "r4-scale0.5", "r4-scale1"]
+    base, *tuned = made.trials
+    assert base.generation.adapter_scale == 1.0
+    assert {trial.zero_shot for trial in tuned} == {base.id}
+    assert {trial.training for trial in tuned} == {tuned[0].id}
+    plain = plan(trials={"variants": [{"name": "r4-scale1", "lora": {"rank": 4}}]})
+    assert [trial.id for trial in plain.trials] == [base.id, tuned[2].id]
+    assert "adapter_scale" not in tuned[2].model_dump_json(exclude={"changes"})

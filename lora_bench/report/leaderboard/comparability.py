@@ -24,7 +24,7 @@ SAMPLING = {
     "quantization": "quantization",
 }
 
-NOT_OF_THE_METRIC = {"model", "model_weights_hash", "train_seed", "decoding"}
+NOT_OF_THE_METRIC = {"model", "model_weights_hash", "train_seed", "decoding", "adapter_scale"}
 """Facts about the clips, not the metric: a table compares models and adapters.  Weights count by their hash, if any."""
 OF_SAMPLING = ("metric's sampling", "metric's generation seed")
 OF_SYSTEMS = (
