@@ -75,7 +75,7 @@ def test_every_verb_prints_where_the_terminal_has_few_letters(encoding: str, tmp
         ["status", spec, "--json"], ["clean"], ["clean", "--json"], ["report", spec], ["index", "runs"],
         ["listen", spec, "--import", "答え.json"], ["listen", spec, "--import", "答え.json", "--json"],
         ["compare", spec, spec], ["compare", spec, spec, "--json"], ["schema"], ["specs"], ["doctor"], ["doctor", "--json"],
-        ["calibrate", spec],
+        ["calibrate", spec], ["paper", spec, "--to", "論文"],
         ["score", "--reference", "audio", "--generated", "audio", "--metric", "mfcc20"],
         ["score", "--reference", "audio", "--generated", "audio", "--metric", "mfcc20", "--json"],
         ["generate", spec, "--prompt", "音楽"], ["export", spec, "--to", "出力"],
