@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_the_text_score_is_compared_as_by_welch_s_test_of_two_independent_sample
     other, base = draw(9, 1.5, 1), draw(14, 1.0, 2)
     sides = write(tmp_path, "e", other, "clap", is_external=True), write(tmp_path, "b", base, "clap")
     [found] = compare([group(*sides)], TEXT)
-    expected = stats.ttest_ind(cosines(other), cosines(base), equal_var=False)
+    expected: Any = stats.ttest_ind(cosines(other), cosines(base), equal_var=False)
     interval = expected.confidence_interval(0.95)
     assert found.delta == pytest.approx(cosines(other).mean() - cosines(base).mean(), rel=1e-6)
     assert (found.ci_low, found.ci_high) == pytest.approx((interval.low, interval.high), rel=1e-4)
