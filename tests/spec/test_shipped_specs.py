@@ -11,12 +11,12 @@ import pytest
 import yaml
 from support import ROOT
 
-from lora_bench.planning.plan import plan_file
+from lora_bench.api import plan_experiment
 from lora_bench.spec import load_spec
 from lora_bench.spec.json_schema import write_schema_text
 
 FOLDER = ROOT / "specs"
-N_SHIPPED = 11
+N_SHIPPED = 12
 N_BASES = 6
 BASES = sorted(FOLDER.glob("base/*.yaml"))
 SHIPPED = sorted(path for path in FOLDER.glob("**/*.yaml") if path not in BASES)
@@ -36,9 +36,9 @@ def test_all_shipped_specs_are_counted() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=show_shipped)
 def test_shipped_spec_is_valid_and_planned(path: Path) -> None:
-    plan = plan_file(load_spec(path))
+    plan = plan_experiment(load_spec(path))
     assert plan.name == show_shipped(path).removesuffix(".yaml").replace("/", "-")
-    assert plan.trials[0].kind == "zero-shot"
+    assert plan.is_tuning or plan.trials[0].kind == "zero-shot"
     assert any(trial.kind == "fine-tuned" for trial in plan.trials)
 
 
@@ -57,7 +57,7 @@ def test_studies_name_the_json_schema_in_their_first_line(path: Path) -> None:
 
 @pytest.mark.parametrize("path", STUDIES, ids=show_shipped)
 def test_studies_have_a_grid_a_baseline_and_three_training_seeds(path: Path) -> None:
-    plan = plan_file(load_spec(path))
+    plan = plan_experiment(load_spec(path))
     assert plan.spec.trials.grid is not None
     assert plan.baseline is not None
     assert plan.spec.repeats.train_seeds == [0, 1, 2]
