@@ -39,7 +39,7 @@ ALL_FIELDS = {
         }
     },
 }
-"""What a block that shows a part of a spec is added to."""
+"""What a block that shows a part of a spec is added to; its trials take the place of these."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,10 @@ class ReaderFolder:
         file = self.place / (title[1] if title else "full-part.yaml")
         file.parent.mkdir(exist_ok=True)
         base = self.place / "full-base.yaml"
-        base.write_text(yaml.safe_dump(ALL_FIELDS), encoding="utf-8")
-        is_whole = "schema" in yaml.safe_load(text)
+        stated = yaml.safe_load(text)
+        fields = {name: value for name, value in ALL_FIELDS.items() if name != "trials" or name not in stated}
+        base.write_text(yaml.safe_dump(fields), encoding="utf-8")
+        is_whole = "schema" in stated
         file.write_text(
             text if is_whole else f"schema: 1\nextends: [full-base.yaml]\n{text}", encoding="utf-8"
         )
