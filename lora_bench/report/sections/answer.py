@@ -13,6 +13,7 @@ from lora_bench.report.formatting import (
     MISSING,
     clean_text,
     format_change,
+    format_count,
     format_interval,
     format_with_error,
     format_with_interval,
@@ -167,7 +168,11 @@ def _write_facts(row: AnswerRow, *, has_retention: bool, has_copies: bool) -> tu
     return (
         *[Cell(kept, order=row.retention)] * has_retention,
         *[Cell(copies, order=row.n_copies)] * has_copies,
-        Cell(write_params(row.configuration), order=row.params),
+        Cell(
+            format_count(row.params),
+            order=row.params,
+            hint=write_params(row.configuration) if row.configuration.trials[0].budget is not None else None,
+        ),
         Cell(MISSING if row.total_s is None else f"{row.total_s / 60:.1f}", order=row.total_s),
     )
 
