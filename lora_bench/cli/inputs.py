@@ -113,7 +113,8 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
         )
     else:
         try:
-            count_sides(len(files), spec.split)
+            n_train = count_sides(len(files), spec.split).train
+            yield from _check_size(spec, n_train, place, folder.as_posix())
         except DatasetError as error:
             yield Problem(place, "dataset.split", f"`{folder}`: {error}")
     if not files:
@@ -182,11 +183,21 @@ def _check_processing(spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem
 
 def _check_builtin(spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:
     """Report a split of a rendered genre that leaves nothing to train on."""
+    place, _ = find_stated(loaded.tree, spec.builtin or "")
     try:
-        count_sides(BUILTIN_TRACKS[spec.builtin or "chiptune"], spec.split)
+        n_train = count_sides(BUILTIN_TRACKS[spec.builtin or "chiptune"], spec.split).train
+        yield from _check_size(spec, n_train, place, spec.builtin or "")
     except DatasetError as error:
-        place, _ = find_stated(loaded.tree, spec.builtin or "")
         yield Problem(place, "dataset.split", f"`{spec.builtin}`: {error}")
+
+
+def _check_size(spec: DatasetSpec, n_train: int, place: str, name: str) -> Iterator[Problem]:
+    """Report a part of the training side that is larger than the whole, if all recordings are usable."""
+    from lora_bench.stages.dataset.data_size import describe_few_tracks
+
+    wanted = None if spec.size is None else spec.size.tracks
+    if isinstance(wanted, int) and wanted > n_train:
+        yield Problem(place, "dataset.size.tracks", f"`{name}`: {describe_few_tracks(wanted, n_train)}")
 
 
 def _is_recording(path: Path, files: Sequence[Path], min_track_s: float) -> bool:

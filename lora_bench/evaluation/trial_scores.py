@@ -326,10 +326,12 @@ def guard_clips(
 ) -> None:
     """Write `guards.json`, unless it was written for the same clips, data and encoders."""
     from lora_bench.evaluation.trial_guards import DatasetSide, PromptClips, measure_guards
+    from lora_bench.stages.dataset import take_training
     from lora_bench.stages.guard import describe_method
     from lora_bench.stages.tokens import encode_dataset
 
-    tokens = encode_dataset(made.manifest, made.model, made.store, progress)
+    manifest = take_training(made.manifest, made.trial.dataset)  # copies are of what was trained on
+    tokens = encode_dataset(manifest, made.model, made.store, progress)
     files = [file for clips in made.clips.values() for file in clips.files]
     codes = [file for group in made.code_files.values() for file in group if file.is_file()]
     key = hash_json(
@@ -363,7 +365,7 @@ def guard_clips(
         for prompt, clips in made.clips.items()
     }
     dataset = DatasetSide(
-        manifest=made.manifest,
+        manifest=manifest,
         tokens=tokens,
         frame_rate_hz=made.model.info.frame_rate_hz,
         clip_s=made.clip_s,

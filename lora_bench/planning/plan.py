@@ -413,7 +413,7 @@ def _pair_with_baseline(trials: Sequence[TrialPlan], baseline: str | None) -> li
             other is not None
             and trial.external is None
             and other.configuration != trial.configuration
-            and (other.model, other.dataset) == (trial.model, trial.dataset)
+            and (other.model, other.dataset.whole) == (trial.model, trial.dataset.whole)
             and (other.generation.clip_s, other.generation.seed)
             == (trial.generation.clip_s, trial.generation.seed)
         )
@@ -446,7 +446,7 @@ def _plan_trial(
         configuration=configuration,
         kind="fine-tuned" if is_tuned else ZERO_SHOT,
         model=settings.model,
-        dataset=settings.dataset,
+        dataset=settings.dataset if is_tuned else settings.dataset.whole,
         lora=lora if is_tuned else None,
         budget=settings.lora.budget if is_trained and has_setting(settings.lora.kind, "budget") else None,
         train=settings.train if is_trained else None,
@@ -496,6 +496,8 @@ def _select_sections(item: Configuration, *, is_tuned: bool) -> dict[str, PlainS
         sections["generation"] = {
             name: value for name, value in sections["generation"].items() if name != _STRENGTH
         }
+    if "size" in sections["dataset"]:  # its references are the same for all sizes
+        sections["dataset"] = {name: value for name, value in sections["dataset"].items() if name != "size"}
     return sections
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from lora_bench.slugs import slugify, spell_path
-from lora_bench.store import JsonObject, hash_json
+from lora_bench.store import JsonObject, JsonValue, hash_json
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def list_sources(trials: Sequence[JsonObject]) -> list[Source]:
 def key_source(trial: JsonObject) -> str:
     """Eight digits of the hash of what a source is."""
     generation = _read_section(trial, "generation")
-    facts = {name: trial.get(name) for name in ("model", "dataset")}
+    dataset = {name: value for name, value in _read_section(trial, "dataset").items() if name != "size"}
+    facts: dict[str, JsonValue] = {"model": trial.get("model"), "dataset": dataset or trial.get("dataset")}
     return hash_json(facts | {name: generation.get(name) for name in ("clip_s", "n_clips")}, length=8)
 
 

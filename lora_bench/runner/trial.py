@@ -100,6 +100,7 @@ def train_trial(
     """The adapter of this trial: the finished one if it was made from the same things, else trained."""
     from lora_bench.models.model_files import former_hashes
     from lora_bench.runner.shared_training import KIND, train_shared
+    from lora_bench.stages.dataset import take_training
     from lora_bench.stages.tokens import encode_dataset, token_key
     from lora_bench.stages.train import (
         adapter_key,
@@ -116,6 +117,7 @@ def train_trial(
         or isinstance(trial.train.keep, list)
     ):
         raise StoreError(f"{TrialFolder(folder).plan}: a fine-tuned trial needs lora, train and train_seed")
+    manifest = take_training(manifest, trial.dataset)
     manifest = manifest.seal()  # what decides over trainings does not even read the tracks that score them
     tokens = encode_dataset(manifest, model, store, progress)
     settings = trial.lora, trial.train, trial.train_seed

@@ -11,6 +11,7 @@ from typing import Any
 from lora_bench.slugs import clean_name
 from lora_bench.spec.budgets import spell_count
 from lora_bench.spec.changes import Changes, flatten_mapping
+from lora_bench.spec.data_size import ALL, SIZE_FIELDS
 from lora_bench.spec.experiment import GridSpec, TrialSettings
 from lora_bench.spec.kinds import has_setting
 from lora_bench.spec.lora import LoraSpec
@@ -110,6 +111,8 @@ def find_value(settings: TrialSettings, changes: Changes, dotted: str) -> Any:
         return named if isinstance(named, str) else name_dataset(settings)
     if dotted == "lora.path" and settings.lora.path is not None:
         return Path(settings.lora.path)  # whose last part is its name
+    if dotted in SIZE_FIELDS and settings.dataset.size is None:
+        return ALL
     value: Any = settings
     for part in dotted.split("."):
         value = getattr(value, part)

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from lora_bench.spec.captions import CaptionSpec
+from lora_bench.spec.data_size import DataSizeSpec
 from lora_bench.spec.lora import LoraSpec
 from lora_bench.spec.prepare import PrepareSpec, is_unset
 from lora_bench.spec.rates import Rate, RatesByKind
@@ -123,6 +124,18 @@ class DatasetSpec(Section):
     """The split into training, selection and reference tracks."""
     prepare: Annotated[PrepareSpec, Field(exclude_if=is_unset)] = PrepareSpec()
     """Changes to the sound of every recording; none by default."""
+    size: Annotated[DataSizeSpec | None, Field(exclude_if=is_none)] = None
+    """Part of the training tracks to train on, such as `{tracks: 8}` or `{minutes: 30}`; null is all of them."""
+
+    @field_validator("size")
+    @classmethod
+    def _all_is_no_part(cls, value: DataSizeSpec | None) -> DataSizeSpec | None:
+        return None if value is not None and value.is_whole else value
+
+    @property
+    def whole(self) -> DatasetSpec:
+        """The dataset with all of its training tracks."""
+        return self if self.size is None else self.model_copy(update={"size": None})
 
     @model_validator(mode="after")
     def _one_source(self) -> DatasetSpec:

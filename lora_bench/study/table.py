@@ -13,6 +13,7 @@ from lora_bench.results.records import ScoreRecord, Settings
 from lora_bench.results.run_records import RunResults, TrialResult
 from lora_bench.results.settings import read_section
 from lora_bench.spec.changes import flatten_mapping
+from lora_bench.spec.data_size import ALL, SIZE_FIELDS, order_sizes
 from lora_bench.spec.grid import show_value
 from lora_bench.spec.targets import spell_targets
 from lora_bench.spec.trajectories import KEEP
@@ -61,12 +62,17 @@ def read_grid(spec: Settings) -> Grid:
     axes: list[Axis] = []
     matches: list[tuple[Settings, ...]] = []
     fixed: dict[str, JsonValue] = {}
-    for field, values in read_section(grid, "axes").items():
-        if not isinstance(values, list):
+    for field, listed_values in read_section(grid, "axes").items():
+        if not isinstance(listed_values, list):
             continue
+        values = listed_values
         followers = {
             name: listed for axis, fields in links if axis == field for name, listed in fields.items()
         }
+        if field in SIZE_FIELDS:  # a learning curve, with `all` last
+            order = order_sizes(listed_values)
+            values = [listed_values[place] for place in order]
+            followers = {name: [listed[place] for place in order] for name, listed in followers.items()}
         wanted = tuple(
             flatten_mapping({field: value, **{name: listed[index] for name, listed in followers.items()}})
             for index, value in enumerate(values)
@@ -152,6 +158,8 @@ def read_default(spec: Settings, field: str) -> JsonValue:
     if field == "dataset":
         named = read_section(spec, "datasets").items()
         return next((name for name, dataset in named if dataset == spec.get("dataset")), None)
+    if field in SIZE_FIELDS:
+        return read_section(spec, "dataset", "size").get(rest.rpartition(".")[2], ALL)
     defaults = read_section(spec, *_DEFAULTS.get(section, (section,)))
     found, rank = _walk(defaults, rest), defaults.get("rank")
     if field == KEEP and (found is None or isinstance(found, list)):  # a trial keeps one step

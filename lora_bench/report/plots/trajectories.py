@@ -66,10 +66,8 @@ def _choose_step(view: RunView, rows: Sequence[tuple[int, Configuration]]) -> in
     """Return the best step by the scores of the selection side, or by its loss; None without such a side."""
     if view.results.dataset.selection is None:
         return None
-    metric = view.primary_metric
-    scores = [
-        [find_score(trial, metric or "", None, "selection") for trial in item.trials] for _, item in rows
-    ]
+    metric = view.primary_metric or ""
+    scores = [[find_score(trial, metric, None, "selection") for trial in item.trials] for _, item in rows]
     found = [score for line in scores for score in line if score is not None]
     if len(found) == sum(map(len, scores)):
         field = choose_estimate(found)

@@ -18,13 +18,21 @@ caption_export.py captions and fields as a file to edit and read back
 inspection.py     faults of recordings and captions before training; track_facts.py measures one recording
 grouping.py       tracks that stay on one side of the split; near_duplicates.py finds the same music in two recordings
 splits.py         tracks to sides, tracks to slices
+data_size.py      nested parts of the training side
 manifest.py       a manifest from JSON; excerpts of its tracks as reference clips
 prepare.py        all of it, in order
 """
 
 from __future__ import annotations
 
+from lora_bench.stages.dataset.data_size import take_training
 from lora_bench.stages.dataset.manifest import manifest_from_json, n_reference_clips, reference_clips
 from lora_bench.stages.dataset.prepare import prepare_dataset
 
-__all__ = ["manifest_from_json", "n_reference_clips", "prepare_dataset", "reference_clips"]
+__all__ = [
+    "manifest_from_json",
+    "n_reference_clips",
+    "prepare_dataset",
+    "reference_clips",
+    "take_training",
+]
