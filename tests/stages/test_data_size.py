@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -25,9 +25,9 @@ N_TRAIN = 8
 
 def make_manifest() -> Manifest:
     """Eight training tracks of 30, 60, ... seconds, two to select by and three references."""
-    held_out: list[Split] = ["selection", "selection", "eval", "eval", "eval"]
-    train: Split = "train"
-    sides = [*(train for _ in range(N_TRAIN)), *held_out]
+    sides: list[Split] = []
+    for side in get_args(Split):
+        sides += [side] * {"train": N_TRAIN, "selection": 2, "eval": 3}[side]
     tracks = tuple(
         Track(f"{place:016x}", f"{place}.wav", Path("a.npy"), "c", side, 30.0 * (place + 1))
         for place, side in enumerate(sides)
