@@ -68,6 +68,7 @@ class Track:
         duration_s: length in seconds.
         caption_origins: where the caption's fields come from, such as `captions.csv:3` or `tag TCON`, by field.
         preparation: what was changed in its sound; None, and absent in JSON, if nothing was asked for.
+        variants: captions to choose from in training, `caption` included; None, and absent in JSON, if there is one.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Track:
     duration_s: float
     caption_origins: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     preparation: Preparation | None = field(default=None, metadata=ABSENT_IF_NONE)
+    variants: tuple[str, ...] | None = field(default=None, metadata=ABSENT_IF_NONE)
 
 
 @dataclass(frozen=True)

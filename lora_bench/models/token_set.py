@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -40,6 +40,7 @@ class TokenSet:
         captions: distinct captions.
         text_states: float32 [L, D] for each of them.
         slice_s: length of a slice in seconds, padding included.
+        choices: by track, the captions that training chooses from; tracks with one caption are not in it.
     """
 
     key: str
@@ -51,6 +52,7 @@ class TokenSet:
     captions: tuple[str, ...]
     text_states: tuple[NDArray[np.float32], ...]
     slice_s: float
+    choices: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -59,12 +61,27 @@ class TokenSet:
         """Return the indices of a split's slices."""
         return np.flatnonzero(np.array(self.splits) == split)
 
-    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> tuple[Tensor, Tensor, list[TextState]]:
-        """Return codes int64 [B, K, F], valid frames int64 [B] and text states of some slices."""
+    def take(
+        self, rows: Sequence[int] | NDArray[np.int64], draws: NDArray[np.float64] | None = None
+    ) -> tuple[Tensor, Tensor, list[TextState]]:
+        """Return codes int64 [B, K, F], valid frames int64 [B] and text states of some slices.
+
+        Args:
+            rows: indices of the slices.
+            draws: [B] numbers from 0 to 1 that choose one of a track's captions; None takes the main one.
+        """
         index = np.asarray(rows)
-        states = [torch.from_numpy(self.text_states[i]) for i in self.caption_index[index]]
+        chosen = self.caption_index[index] if draws is None else self._choose(index, draws)
+        states = [torch.from_numpy(self.text_states[i]) for i in chosen]
         codes = torch.from_numpy(self.codes[index].astype(np.int64))
         return codes, torch.from_numpy(self.valid_frames[index]), states
+
+    def _choose(self, rows: NDArray[np.int64], draws: NDArray[np.float64]) -> list[int]:
+        chosen: list[int] = []
+        for row, draw in zip(rows.tolist(), draws.tolist(), strict=True):
+            choices = self.choices.get(self.track_ids[row], (int(self.caption_index[row]),))
+            chosen.append(choices[int(draw * len(choices))])
+        return chosen
 
 
 def save_tokens(tokens: TokenSet, folder: Path) -> None:
@@ -82,6 +99,7 @@ def save_tokens(tokens: TokenSet, folder: Path) -> None:
         "track_ids": tokens.track_ids,
         "captions": tokens.captions,
         "slice_s": tokens.slice_s,
+        **({"choices": tokens.choices} if tokens.choices else {}),
     }
     write_text(folder / FACTS_FILE, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
 
@@ -107,6 +125,7 @@ def load_tokens(folder: Path) -> TokenSet:
                 cast("NDArray[np.float32]", arrays[f"text_{i}"]) for i in range(len(facts["captions"]))
             ),
             slice_s=facts["slice_s"],
+            choices={track_id: tuple(places) for track_id, places in facts.get("choices", {}).items()},
         )
     except (OSError, KeyError, SafetensorError) as error:
         raise StoreError(f"{folder}: damaged tokens ({error!r}); remove the folder and run again") from error

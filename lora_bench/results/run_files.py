@@ -278,6 +278,8 @@ class TrackEntry(Record):
     caption_origins: Mapping[str, str] = Field(default_factory=dict[str, str])
     """Where the caption's fields come from, by field; empty in runs from before they were recorded."""
     preparation: PreparationEntry | None = None
+    variants: tuple[str, ...] | None = None
+    """Captions that training chose from; None if there was one."""
 
 
 class SliceEntry(Record):

@@ -39,6 +39,12 @@ class CaptionSpec(Section):
     these that has it: csv and metadata.jsonl, `song.json` and `song.txt`, `command`, tags in the file, folder names,
     measurements of the audio. A part between commas whose field is missing is left out; brackets limit what is left
     out, as in `{bpm:.0f} bpm[ in {key}]`."""
+    alternatives: Annotated[list[Prompt], Field(exclude_if=operator.not_)] = []
+    """More templates, which give more captions to each track: training takes one of a track's captions at random, for
+    each slice of each step. Held-out loss uses `template`."""
+    field_dropout: Annotated[float | None, Field(gt=0.0, lt=1.0, exclude_if=is_none)] = None
+    """Probability with which each field of a template is left out of a caption in training. Each track gets up to eight
+    captions of this kind, besides the whole one."""
     trigger: Annotated[Prompt | None, Field(exclude_if=is_none)] = None
     """A word in front of every caption, to call the trained style by. The field `{trigger}` puts it elsewhere."""
     folders: Annotated[list[FieldName], Field(exclude_if=operator.not_)] = []
@@ -56,6 +62,13 @@ class CaptionSpec(Section):
     def _can_be_parsed(cls, value: str | None) -> str | None:
         if value is not None:
             parse_template(value)
+        return value
+
+    @field_validator("alternatives")
+    @classmethod
+    def _can_all_be_parsed(cls, value: list[str]) -> list[str]:
+        for text in value:
+            parse_template(text)
         return value
 
     @field_validator("command")
@@ -85,6 +98,12 @@ class CaptionSpec(Section):
                 )
         if self.file is not None and self.source == "sidecar":
             raise ValueError("`file` is given, but `source` is `sidecar`; remove one of them")
+        for name in ("alternatives", "field_dropout"):
+            if getattr(self, name) and self.resolved_template is None:
+                raise ValueError(
+                    f"`{name}` varies the captions of `template`, which is missing; add it (`{{caption}}` is the "
+                    f"caption as it is written), or remove `{name}`"
+                )
         if self.folders and self.template is None:
             raise ValueError(
                 "`folders` gives fields to `template`, which is missing; add it, or remove `folders`"

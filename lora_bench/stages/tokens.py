@@ -78,7 +78,11 @@ def _encode(manifest: Manifest, model: MusicModel, key: str, progress: Progress)
         )
     if not pieces:
         raise DatasetError(f"{manifest.name}: no slice holds a codec frame of audio; give longer tracks")
-    captions = tuple(dict.fromkeys(piece.caption for piece in pieces))
+    variants = {
+        track.id: track.variants for track in manifest.tracks if track.variants and track.split == "train"
+    }
+    written = [piece.caption for piece in pieces] + [text for texts in variants.values() for text in texts]
+    captions = tuple(dict.fromkeys(written))
     progress.start("tokens", total=len(pieces))
     states = [state.numpy() for state in model.encode_text(captions)]
     codes = _encode_slices(pieces, {track.id: track for track in manifest.tracks}, model, progress)
@@ -93,6 +97,7 @@ def _encode(manifest: Manifest, model: MusicModel, key: str, progress: Progress)
         captions=captions,
         text_states=tuple(states),
         slice_s=max(piece.n_samples for piece in pieces) / info.audio_format.sample_rate_hz,
+        choices={track_id: tuple(place[text] for text in texts) for track_id, texts in variants.items()},
     )
 
 

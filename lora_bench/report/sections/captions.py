@@ -36,6 +36,14 @@ def build_captions(view: RunView) -> Iterator[Block]:
     examples = dict.fromkeys(track.caption for track in tracks if track.caption)
     yield Paragraph(f"{count_noun(len(examples), 'different caption')}, such as:")
     yield Bullets(tuple((Code(clean_text(text)),) for text in list(examples)[:N_EXAMPLES]))
+    varied = [track.variants for track in tracks if track.variants]
+    if varied:
+        counts = [len(variants) for variants in varied]
+        yield Paragraph(
+            f"Training chose at random among {min(counts)} to {max(counts)} captions of each of "
+            f"{count_noun(len(varied), 'track')}, such as:"
+        )
+        yield Bullets(tuple((Code(clean_text(text)),) for text in varied[0][:N_EXAMPLES]))
 
 
 def name_origin(origin: str) -> str:

@@ -14,6 +14,7 @@ caption_files.py  text and JSON in the encodings that people use
 composing.py      captions by a template over the fields of each track; the sources of fields are field_names.py,
                   file_tags.py, caption_command.py and measured.py
 track_captions.py the caption of each track and where it comes from
+caption_variants.py more captions of a track, for training to choose from
 caption_export.py captions and fields as a file to edit and read back
 inspection.py     faults of recordings and captions before training; track_facts.py measures one recording
 grouping.py       tracks that stay on one side of the split; near_duplicates.py finds the same music in two recordings

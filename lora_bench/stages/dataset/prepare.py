@@ -185,6 +185,7 @@ def _make_manifest(
             duration_s=recording.n_samples / rate_hz,
             caption_origins=captions[recording.source].origins,
             preparation=recording.preparation,
+            variants=captions[recording.source].variants or None,
         )
         for recording in ordered
     )
@@ -204,6 +205,11 @@ def _make_manifest(
                 (recording.content_hash, recording.n_samples, track.split, track.caption)
                 for track, recording in zip(tracks, ordered, strict=True)
             ],
+            **(
+                {"variants": variants}
+                if (variants := [track.variants for track in tracks if track.variants])
+                else {}
+            ),
         }
     )
     return Manifest(

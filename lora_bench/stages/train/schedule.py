@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # one stream of random numbers per purpose, so that a change of one does not shift the others
-ORDER, CAPTIONS, NOISE = 0, 1, 2
+ORDER, CAPTIONS, NOISE, CHOICES = 0, 1, 2, 3
 
 
 def pick_slices(seed: int, step: int, n_slices: int, n_per_step: int) -> NDArray[np.int64]:
@@ -38,6 +38,11 @@ def pick_slices(seed: int, step: int, n_slices: int, n_per_step: int) -> NDArray
 def drop_captions(seed: int, step: int, n_per_step: int, dropout: float) -> NDArray[np.bool_]:
     """[n_per_step] True where the caption is replaced by the null condition."""
     return np.random.default_rng((seed, CAPTIONS, step)).random(n_per_step) < dropout
+
+
+def draw_captions(seed: int, step: int, n_per_step: int) -> NDArray[np.float64]:
+    """[n_per_step] numbers from 0 to 1 that choose one of the captions of each slice's track."""
+    return np.random.default_rng((seed, CHOICES, step)).random(n_per_step)
 
 
 def noise_seed(seed: int, step: int, part: int) -> int:

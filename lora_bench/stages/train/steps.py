@@ -19,7 +19,7 @@ from lora_bench.spec.schema import TrainSpec
 from lora_bench.stages.train.checkpoint import TrainState
 from lora_bench.stages.train.kept import KeptAdapters
 from lora_bench.stages.train.optimizer import set_rate
-from lora_bench.stages.train.schedule import drop_captions, noise_seed, pick_slices
+from lora_bench.stages.train.schedule import draw_captions, drop_captions, noise_seed, pick_slices
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,12 +102,15 @@ def _accumulate_gradient(run: TrainingRun) -> tuple[list[Tensor], list[float]]:
     n_slices = train.batch_size * train.grad_accumulation
     rows = run.train_rows[pick_slices(run.seed, step, len(run.train_rows), n_slices)]
     dropped = drop_captions(run.seed, step, n_slices, train.caption_dropout)
+    draws = draw_captions(run.seed, step, n_slices)
     n_valid = int(run.tokens.valid_frames[rows].sum())
     run.optimizer.zero_grad(set_to_none=True)
     losses: list[Tensor] = []
     shares: list[float] = []
     for part, cut in enumerate(_divide_into_passes(train, run.pass_size)):
-        codes, valid_frames, texts = run.tokens.take(rows[cut])
+        codes, valid_frames, texts = (
+            run.tokens.take(rows[cut], draws[cut]) if run.tokens.choices else run.tokens.take(rows[cut])
+        )
         conditions = [
             run.model.drop_text(text) if drop else text
             for text, drop in zip(texts, dropped[cut], strict=True)
