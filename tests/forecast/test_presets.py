@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support import ROOT
 
+from benchmarks.gpu_presets import write_table
 from lora_bench.forecast import Forecaster, History, StagePeaks
 from lora_bench.forecast.cards import Card
 from lora_bench.forecast.stage_memory import CONTEXT_GIB
@@ -112,6 +113,10 @@ def test_a_preset_over_a_study_decides_on_model_and_passes(size_gb: int, tmp_pat
     assert over.train.batch_size == alone.train.batch_size
     assert over.train.gradient_checkpointing == alone.train.gradient_checkpointing
     assert over.train.steps == 600  # the study's
+
+
+def test_the_table_of_the_documents_is_that_of_the_forecast() -> None:
+    assert write_table() in (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("size_gb", SIZES_GB)
