@@ -17,8 +17,8 @@ from lora_bench.report.formatting import (
     clean_text,
     count_noun,
     format_interval,
-    format_value,
     join_words,
+    round_to_error,
     shorten,
 )
 from lora_bench.report.leaderboard.comparability import (
@@ -232,13 +232,15 @@ def _entry_row(place: int, entry: Entry, reports_folder: Path) -> tuple[Cell, ..
     external = item.external
     interval = format_interval(cell.low, cell.high)
     kind = " (± se)" if cell.over == "seeds" and interval != MISSING else ""
+    half = None if cell.low is None or cell.high is None else (cell.high - cell.low) / 2.0
+    value = round_to_error(entry.order, half or cell.spread)
     mark = "" if cell.corrected is not None else " (plain)"
     return (
         Cell(str(place), order=place),
         Cell(item.name),
         Cell(_link_run(entry.run, reports_folder)),
         Cell(_describe_model(entry.run) if external is None else _name_system(external)),
-        Cell(f"{format_value(entry.order)}{mark}", order=entry.order),
+        Cell(f"{value}{mark}", order=entry.order),
         Cell(interval + kind, order=cell.low),
         Cell(
             THIS_ADAPTER if item.is_existing else str(cell.n_seeds) if item.n_seeds else MISSING,

@@ -32,6 +32,7 @@ def write_page(title: str, blocks: Iterable[Block]) -> str:
         .render(
             title=title,
             blocks=shown,
+            has_answer=any(isinstance(block, Heading) and block.anchor == "answer" for block in shown),
             sections=[block for block in shown if isinstance(block, Heading) and block.level == 2],
             style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8") + PLOT_STYLE),
             script=Markup((_TEMPLATES / "page.js").read_text(encoding="utf-8")),

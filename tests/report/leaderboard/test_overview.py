@@ -59,8 +59,9 @@ def test_runs_that_agree_share_a_leaderboard_in_order_of_their_values(tmp_path: 
     text, page = render(tmp_path)
     rows = rows_of(text, "place")
     assert [row[1] for row in rows] == ["r4-second", "r4-first", "zero-shot", "zero-shot"]
-    assert rows[0][4] == "0.5000 (plain)"  # over all prompts: 0.3 + 0.2
+    assert rows[0][4] == "0.500 (plain)"  # over all prompts: 0.3 + 0.2, rounded as its interval
     assert "Not comparable" not in text + page
+    assert set(re.findall(r'href="#(.*?)"', page)) <= set(re.findall(r'id="(.*?)"', page))
 
 
 @pytest.mark.parametrize(
@@ -130,3 +131,45 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert main(["index", str(tmp_path)]) == 1
     assert "holds no run" in capsys.readouterr().err
     assert main(["index", str(tmp_path / "none")]) == 2
+
+
+def test_zero_shot_and_adapters_of_all_training_seeds_rank_together(tmp_path: Path) -> None:
+    for name, seeds in (("first", (0, 1)), ("second", (7,))):
+        tuned = [FakeTrial(f"r4-{name}", seed=seed, base=0.5 + seed / 100) for seed in seeds]
+        run = FakeRun(trials=[zero_shot(), *tuned], name=name).write(tmp_path / "runs")
+        for trial in (
+            zero_shot(),
+            *tuned,
+        ):  # stages record the training seed of what made the clips; zero-shot has none
+            path = run / "trials" / trial.id / "scores.json"
+            document = json.loads(path.read_text(encoding="utf-8"))
+            for score in document["scores"]:
+                score["provenance"] |= {} if trial.seed is None else {"train_seed": trial.seed}
+            write_json(path, document)
+    text, page = render(tmp_path)
+    assert "Comparable set" not in text + page
+    assert "Not comparable" not in text + page
+    assert [row[:3] for row in rows_of(text, "place")] == [
+        ["1", "r4-first", "first"],
+        ["2", "r4-second", "second"],
+        ["3", "zero-shot", "first"],
+        ["4", "zero-shot", "second"],
+    ]
+    assert [row[6] for row in rows_of(text, "place")] == ["2", "1", "—", "—"]  # training seeds
+    assert (
+        "Values of different runs share a leaderboard only where data, references, prompts, sampling and the metric's own "
+        "settings agree; otherwise the reasons are given."
+    ) in text
+    assert "train seed" not in text
+
+
+def test_another_metric_setting_still_splits_what_differs_in_training_seeds(tmp_path: Path) -> None:
+    for name, encoder in (("first", "mfcc"), ("second", "another mfcc")):
+        run = write_run(tmp_path / "runs", name)
+        for path in (run / "trials").glob("*/scores.json"):
+            document = json.loads(path.read_text(encoding="utf-8"))
+            for score in document["scores"]:
+                score["provenance"] |= {"encoder": encoder, "train_seed": len(name)}
+            write_json(path, document)
+    text, _ = render(tmp_path)
+    assert "**Not comparable with set 1**: different metric's encoder (mfcc and another mfcc)." in text
