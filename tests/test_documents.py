@@ -54,6 +54,14 @@ def test_every_page_is_in_the_navigation_of_the_site_and_in_the_readme() -> None
         assert f"](docs/{page.name})" in readme
 
 
+def test_pictures_are_small_and_each_is_shown_or_linked() -> None:
+    pictures = {path.name: path.stat().st_size for path in (ROOT / "docs" / "images").iterdir()}
+    assert max(pictures.values()) <= 120_000
+    assert sum(pictures.values()) <= 1_200_000
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
+    assert [name for name in pictures if f"(images/{name})" not in text] == []
+
+
 def test_every_benchmark_and_every_result_is_in_the_index() -> None:
     folder = ROOT / "benchmarks"
     index = (folder / "README.md").read_text(encoding="utf-8")

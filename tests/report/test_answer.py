@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from support.fake_run import FakeRun, FakeTrial, contrast, zero_shot
@@ -72,3 +73,27 @@ def test_no_reason_is_given_where_all_have_verdicts(tmp_path: Path) -> None:
 def test_levels_are_called_corrected_only_if_every_value_is(tmp_path: Path) -> None:
     run = FakeRun(bias=0.2).write(tmp_path)  # the reference levels are not
     assert "corrected" not in describe_levels(read_answer(run))
+
+
+def test_results_of_an_earlier_version_have_values_in_place_of_verdicts(tmp_path: Path) -> None:
+    trials = [FakeTrial("r4", base=0.5), FakeTrial("r8", base=0.3)]
+    run = FakeRun(trials=[zero_shot(), *trials], contrasts=[contrast(trials[0], "mfcc20", None, "better")])
+    render_report(run.write(tmp_path / "runs"), tmp_path / "now")
+    old = json.loads((tmp_path / "now" / "invented" / "results.json").read_text(encoding="utf-8"))
+    old |= {"schema": 1, "contrasts": [], "missing_contrasts": []}
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "results.json").write_text(json.dumps(old), encoding="utf-8")
+    render_report(tmp_path / "old", tmp_path / "reports")
+    text = (
+        (tmp_path / "reports" / "invented" / "report.md").read_text(encoding="utf-8").replace("\u00a0", " ")
+    )
+    assert text.startswith(
+        "# These results are of an earlier version, without today's verdicts; run the spec again"
+    )
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| **r")]
+    assert [row[0].strip("| *") for row in rows] == ["r8", "r4"]  # the best first
+    assert [row[1:3] for row in rows] == [
+        ["not compared", "0.500 ± 0.020"],
+        ["not compared", "0.700 ± 0.020"],
+    ]
+    assert "Without a verdict: r8 and r4 (results of an earlier version; run the spec again)." in text
