@@ -2,9 +2,11 @@
 
 choose.py      which trial is meant, `best` included
 render.py      a clip with an adapter at some strength, and its zero-shot twin from the same noise
+folders.py     adapters given by their folders, without a run
+stack.py       several adapters as one
 export.py      a PEFT folder or merged weights, without anything of this machine in it
 model_card.py  the model card, from the report
 hub.py         to the Hugging Face Hub
 
-Only `render.py` and the merging in `export.py` need torch.
+Only `render.py`, `stack.py` and the merging in `export.py` need torch.
 """

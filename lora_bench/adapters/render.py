@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from lora_bench.adapters.stack import stack_adapters
 from lora_bench.audio import save_wav
 from lora_bench.errors import UsageError
 from lora_bench.models import load_model
-from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding.decoder import generate_codes
 from lora_bench.planning.plan import TrialPlan
 from lora_bench.progress import Progress
-from lora_bench.spec.kinds import LOW_RANK
-
-MAGNITUDE, UP = ".lora_magnitude_vector.", ".lora_B."
+from lora_bench.spec.schema import GenerationSpec, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class ClipRequest:
     Attributes:
         prompt: the text.
         duration_s: length; None is that of the run's clips.
-        scale: strength of the adapter, 0 (the base model) to 1 (as it was trained).
+        scale: strength of the adapter: 0 is the base model, 1 the adapter as it was trained.
         clip: index of the noise; with the run's prompt, seed and length, 0 is the run's `000.wav`.
         seed: root of the noise; None is the run's.
     """
@@ -39,14 +37,26 @@ class ClipRequest:
     seed: int | None = None
 
 
+@dataclass(frozen=True)
+class ClipSource:
+    """Model and sampling of a clip, where no trial states them."""
+
+    model: ModelSpec
+    generation: GenerationSpec
+
+
 def render_pair(
-    trial: TrialPlan, adapter: Path, request: ClipRequest, file: Path, progress: Progress
+    trial: TrialPlan | ClipSource,
+    adapters: Sequence[Path],
+    request: ClipRequest,
+    file: Path,
+    progress: Progress,
 ) -> tuple[Path, Path]:
-    """Write `file` with the adapter, and next to it `<stem>.zero-shot<suffix>` from the same noise.
+    """Write `file` with the adapters, and next to it `<stem>.zero-shot<suffix>` from the same noise.
 
     Args:
         trial: model and sampling.
-        adapter: folder of the adapter.
+        adapters: their folders; the updates of several are added.
         request: prompt, length, strength, noise.
         file: `.wav` or `.flac`, 16 bits.
         progress: advanced by codec frames.
@@ -63,8 +73,10 @@ def render_pair(
     model = load_model(trial.model)
     info = model.info
     rate_hz = info.audio_format.sample_rate_hz
-    duration_s = trial.generation.clip_s if request.duration_s is None else request.duration_s
     longest_s = info.max_frames / info.frame_rate_hz
+    duration_s = trial.generation.clip_s if request.duration_s is None else request.duration_s
+    if isinstance(trial, ClipSource) and request.duration_s is None:
+        duration_s = min(duration_s, math.floor(longest_s))
     if not 0 < duration_s <= longest_s:
         raise UsageError(
             f"--seconds {duration_s:g}: expected more than 0 and at most {math.floor(longest_s * 10) / 10:g} s, "
@@ -75,52 +87,15 @@ def render_pair(
     sampling = trial.generation.model_copy(update={"seed": seed, "clip_s": duration_s})
     n_frames = info.count_frames(n_samples)
     twin = file.with_name(f"{file.stem}.zero-shot{file.suffix}")
+    with tempfile.TemporaryDirectory() as parent:
+        adapter = adapters[0]
+        if len(adapters) > 1:
+            adapter = Path(parent) / "sum"
+            stack_adapters(model, adapters, adapter)
+        model.load_adapter(adapter)
     for place, scale in ((file, request.scale), (twin, 0.0)):
-        _set_adapter(model, adapter, trial, scale)
+        model.adapter_scale = scale
         progress.start("generate" if place is file else "generate zero-shot", n_frames)
         codes = generate_codes(model, request.prompt, [request.clip], n_frames, sampling, progress)
         save_wav(place, model.decode_audio(codes)[0][:, :n_samples], rate_hz)
     return file, twin
-
-
-def _set_adapter(model: MusicModel, adapter: Path, trial: TrialPlan, scale: float) -> None:
-    """Load the adapter at a strength; remove it at 0, so that the base model is bit for bit itself."""
-    if scale == 0.0:
-        model.remove_adapter()
-        return
-    kind = "lora" if trial.lora is None else trial.lora.kind
-    if scale != 1.0 and kind not in LOW_RANK:
-        raise UsageError(
-            f"--scale {scale:g}: the update of kind {kind} has no strength between; expected 0 (the base model) or 1"
-        )
-    magnitudes = _base_magnitudes(model, trial) if scale != 1.0 and trial.lora and trial.lora.is_dora else {}
-    model.load_adapter(adapter)
-    if scale != 1.0:
-        scale_adapter(model, scale, magnitudes)
-
-
-def _base_magnitudes(model: MusicModel, trial: TrialPlan) -> dict[str, torch.Tensor]:
-    """Return DoRA's magnitudes before training: the norms of the base weights' rows."""
-    if trial.lora is None:
-        return {}
-    model.inject_lora(trial.lora, seed=0)
-    found = model.adapter_parameters().items()
-    return {name: value.detach().clone() for name, value in found if MAGNITUDE in f".{name}"}
-
-
-@torch.no_grad()
-def scale_adapter(model: MusicModel, scale: float, base_magnitudes: dict[str, torch.Tensor]) -> None:
-    """Scale the update of the loaded adapter in place.
-
-    With DoRA the magnitudes are interpolated between those of the base weights and the trained ones.
-
-    Args:
-        model: with the adapter in it.
-        scale: 0 to 1.
-        base_magnitudes: by parameter name; only those of DoRA.
-    """
-    for name, parameter in model.adapter_parameters().items():
-        if UP in f".{name}":
-            parameter.mul_(scale)
-        elif name in base_magnitudes:
-            parameter.copy_(torch.lerp(base_magnitudes[name], parameter, scale))

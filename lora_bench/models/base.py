@@ -226,6 +226,11 @@ class MusicModel(ABC):
         self.set_training(False)
         return self.count_adapter()
 
+    def adopt_adapter(self, peft_model: PeftModel) -> None:
+        """Take an adapter that PEFT has added to the network, in place of an earlier one that was removed before."""
+        self._peft = peft_model
+        self.set_training(False)
+
     def load_adapter(self, folder: Path) -> None:
         """Load a saved adapter in place of an earlier one; it may have audiocraft's names.
 

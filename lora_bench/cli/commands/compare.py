@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lora_bench.artifacts import ADAPTER_CONFIG
 from lora_bench.cli.options import json_option, option, runs_dir_option
 from lora_bench.cli.run_places import resolve_run
 from lora_bench.cli.tables import format_table, print_json
@@ -112,6 +113,11 @@ def read_side(place: Path, runs_dir: Path) -> Side:
         return _pick_trial(resolve_run(Path(run), runs_dir), name)
     if place.suffix == ".json" and place.is_file():
         return Side(read_results_file(place), None, None)
+    if (place / ADAPTER_CONFIG).is_file():
+        raise UsageError(
+            f"{place}: is an adapter, which has no scores; name it in a spec (`lora: {{path: {place}}}`), run that, "
+            "and compare the run or its trial"
+        )
     folder = resolve_run(place, runs_dir)
     return Side(read_results(folder), folder, None)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_bench.cli.adapter_options import adapters_option, check_choice, model_option, open_adapters
 from lora_bench.cli.options import (
     metric_option,
     option,
     quiet_option,
-    run_option,
     runs_dir_option,
     trial_option,
 )
@@ -19,13 +20,18 @@ from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.slugs import prompt_slug
 
 MAX_PROMPT = 2000
+MAX_SCALE = 10.0
 
 
 @dataclass(frozen=True)
 class Options:
     """Options of `lora-bench generate`."""
 
-    run: Path = run_option()
+    run: Path | None = option(
+        nargs="?",
+        metavar="SPEC|RUN_DIR",
+        help="a run, given by its spec or its folder; not needed with --adapter",
+    )
     runs_dir: Path = runs_dir_option()
     trial: str = trial_option()
     metric: str | None = metric_option()
@@ -33,7 +39,14 @@ class Options:
     seconds: float | None = option(
         "--seconds", metavar="S", help="length of the clip; default: that of the run's clips"
     )
-    scale: float = option("--scale", default=1.0, metavar="0..1", help="strength of the adapter; default: 1")
+    adapters: Sequence[Path] = adapters_option()
+    model: str | None = model_option()
+    scale: float = option(
+        "--adapter-scale",
+        default=1.0,
+        metavar="S",
+        help="strength of the adapter; 0 is the base model; default: 1",
+    )
     clip: int = option("--clip", default=0, metavar="N", help="index of the noise; default: 0")
     seed: int | None = option("--seed", metavar="N", help="seed of the noise; default: the run's")
     to: Path | None = option(
@@ -52,25 +65,37 @@ def execute(options: Options) -> int:
     prompt = options.prompt.strip()
     if not 0 < len(prompt) <= MAX_PROMPT:
         raise UsageError(f"--prompt: {len(prompt)} characters, expected 1 to {MAX_PROMPT}")
-    if not 0.0 <= options.scale <= 1.0:
+    if not 0.0 <= options.scale <= MAX_SCALE:
         raise UsageError(
-            f"--scale {options.scale:g}: expected 0 (the base model) to 1 (the adapter as trained)"
+            f"--adapter-scale {options.scale:g}: expected 0 (the base model) to {MAX_SCALE:g}; 1 is the adapter as "
+            "trained"
         )
     if options.clip < 0 or (options.seed is not None and options.seed < 0):
         raise UsageError("--clip and --seed: expected whole numbers of at least 0")
-    run = resolve_run(options.run, options.runs_dir)
-    from lora_bench.adapters.choose import choose_trial
+    check_choice(options.run, options.adapters, options.model)
+    if options.run is None or options.adapters:
+        source = open_adapters(options.adapters, options.model)
+        name, adapters, reason = (
+            "-".join(path.absolute().name for path in options.adapters),
+            options.adapters,
+            None,
+        )
+    else:
+        from lora_bench.adapters.choose import choose_trial
 
-    chosen = choose_trial(run.absolute(), options.trial, options.metric)
-    file = options.to or Path(f"{chosen.plan.name}-{prompt_slug(prompt, max_length=40)}.wav")
+        chosen = choose_trial(
+            resolve_run(options.run, options.runs_dir).absolute(), options.trial, options.metric
+        )
+        source, name, adapters, reason = chosen.plan, chosen.plan.name, [chosen.adapter], chosen.reason
+    file = options.to or Path(f"{name}-{prompt_slug(prompt, max_length=40)}.wav")
     check_files(file, force=options.force)
     from lora_bench.adapters.render import ClipRequest, render_pair
 
     request = ClipRequest(prompt, options.seconds, options.scale, options.clip, options.seed)
     with open_display(quiet=options.quiet) as progress:
-        if chosen.reason:
-            progress.log(chosen.reason)
-        for path in render_pair(chosen.plan, chosen.adapter, request, file, progress):
+        if reason:
+            progress.log(reason)
+        for path in render_pair(source, adapters, request, file, progress):
             print(path)
     return EXIT_OK
 
