@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from lora_bench.adapters.choose import ChosenTrial
 from lora_bench.adapters.model_card import CardFacts, write_card
 from lora_bench.artifacts import ADAPTER_CONFIG, ADAPTER_PROVENANCE, ADAPTER_WEIGHTS
 from lora_bench.errors import StoreError, UsageError
+from lora_bench.spec.schema import ModelSpec
 from lora_bench.store import make_folder, read_json, write_json, write_text
 
 CARD = "README.md"
@@ -31,13 +34,55 @@ def export_trial(chosen: ChosenTrial, folder: Path, facts: CardFacts, *, merged:
         ModelError: the base model is unavailable (only where `merged`), or the adapter is another's.
         StoreError: the adapter is damaged, or the disk is full.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"--to {folder}: already exists and is not empty; choose a new folder")
+    _check_target(folder)
     write = _write_merged if merged else _write_adapter
 
     def fill(draft: Path) -> None:
         write(chosen, draft)
         write_text(draft / CARD, write_card(chosen, facts, merged=merged))
+
+    make_folder(folder, fill)
+    return sorted(folder.iterdir())
+
+
+def _check_target(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"--to {folder}: already exists and is not empty; choose a new folder")
+
+
+def export_sum(model: ModelSpec, adapters: Sequence[Path], folder: Path, *, merged: bool) -> list[Path]:
+    """Write the sum of adapters that belong to no run, as an adapter or merged; without a model card.
+
+    Args:
+        model: that of the adapters.
+        adapters: their folders.
+        folder: must not be there, or be empty.
+        merged: weights with the updates in them, as transformers loads them, instead of an adapter.
+
+    Returns:
+        The files, by name.
+
+    Raises:
+        UsageError: the folder holds something.
+        ModelError: the base model is unavailable, or an adapter is another's.
+        StoreError: the disk is full.
+    """
+    _check_target(folder)
+    from lora_bench.adapters.stack import stack_adapters
+    from lora_bench.models import load_model
+    from lora_bench.models.bridges.conversion import write_merged
+
+    def fill(draft: Path) -> None:
+        with tempfile.TemporaryDirectory() as parent:
+            adapter = Path(parent) / "sum"
+            stack_adapters(load_model(model), adapters, adapter)
+            if merged:
+                write_merged(model, adapter, draft)
+                return
+            for path in adapter.iterdir():
+                shutil.copyfile(path, draft / path.name)
+            origin = read_json(draft / ADAPTER_PROVENANCE)
+            write_json(draft / ADAPTER_PROVENANCE, {**origin, "model": public_model_name(model.id)})
 
     make_folder(folder, fill)
     return sorted(folder.iterdir())

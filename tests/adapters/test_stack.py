@@ -139,6 +139,20 @@ def test_what_cannot_be_generated_from_is_said(
     assert said in capsys.readouterr().err
 
 
+def test_a_sum_is_exported_as_an_adapter_and_as_merged_weights(
+    model: MusicModel, place: Path, tmp_path: Path
+) -> None:
+    both = ["--adapter", str(place / "one"), "--adapter", str(place / "two")]
+    assert main(["export", *both, "--to", str(tmp_path / "sum")]) == 0
+    assert main(["export", *both, "--to", str(tmp_path / "merged"), "--merged"]) == 0
+    merged = load_model(ModelSpec(id=str(tmp_path / "merged")), device="cpu")
+    assert torch.allclose(load_by_peft(model, tmp_path / "sum"), logits(merged.network), atol=1e-4)
+    for path in (tmp_path / "sum").iterdir():
+        assert str(place).encode() not in path.read_bytes(), path.name
+    assert main(["export", *both, "--to", str(tmp_path / "sum")]) == 2
+    assert main(["export", *both, "--to", str(tmp_path / "new"), "--license", "mit"]) == 2
+
+
 def test_comparing_an_adapter_says_how_to_score_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(place / "one"), str(place / "two")]) == 2
     assert "is an adapter, which has no scores; name it in a spec" in capsys.readouterr().err

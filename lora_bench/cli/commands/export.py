@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_bench.cli.options import metric_option, option, run_option, runs_dir_option, trial_option
+from lora_bench.cli.adapter_options import adapters_option, check_choice, model_option, open_adapters
+from lora_bench.cli.options import metric_option, option, runs_dir_option, trial_option
 from lora_bench.cli.run_places import resolve_run
-from lora_bench.errors import EXIT_OK
+from lora_bench.errors import EXIT_OK, UsageError
 
 
 @dataclass(frozen=True)
 class Options:
     """Options of `lora-bench export`."""
 
-    run: Path = run_option()
+    run: Path | None = option(
+        nargs="?",
+        metavar="SPEC|RUN_DIR",
+        help="a run, given by its spec or its folder; not needed with --adapter",
+    )
     runs_dir: Path = runs_dir_option()
     trial: str = trial_option()
     metric: str | None = metric_option()
+    adapters: Sequence[Path] = adapters_option()
+    model: str | None = model_option()
     to: Path = option("--to", metavar="FOLDER", help="a new folder")
     merged: bool = option("--merged", help="merge the adapter into the weights, for transformers")
     license: str | None = option(
@@ -30,6 +38,25 @@ class Options:
         help="also upload to this repository of the Hugging Face Hub; a new one is private unless --public",
     )
     public: bool = option("--public", help="make a new repository public")
+
+
+def _export_adapters(options: Options) -> int:
+    """Write adapters that belong to no run, added up.
+
+    Raises:
+        UsageError: an option that needs the scores of a run.
+    """
+    from lora_bench.adapters.export import export_sum
+
+    if options.push_to_hub is not None or options.license is not None or options.public:
+        raise UsageError(
+            "--push-to-hub, --public and --license: need a run, whose scores and data the model card states; export "
+            "from a run that has the adapter as `lora.path`"
+        )
+    model = open_adapters(options.adapters, options.model).model
+    for path in export_sum(model, options.adapters, options.to.absolute(), merged=options.merged):
+        print(path)
+    return EXIT_OK
 
 
 def execute(options: Options) -> int:
@@ -44,7 +71,10 @@ def execute(options: Options) -> int:
     from lora_bench.adapters.hub import check_repository, push_folder
     from lora_bench.adapters.model_card import CardFacts, find_licence
 
+    check_choice(options.run, options.adapters, options.model)
     repository = options.push_to_hub
+    if options.run is None:
+        return _export_adapters(options)
     if repository is not None:
         check_repository(repository)
     run = resolve_run(options.run, options.runs_dir)
