@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from lora_bench.evaluation.folder_scores import FolderScores, ScoreOptions
     from lora_bench.forecast import Prediction
-    from lora_bench.planning.plan import ExperimentPlan
+    from lora_bench.planning.trial_plan import (
+        ExperimentPlan,
+    )
     from lora_bench.spec import LoadedSpec
 
 

@@ -13,7 +13,9 @@ from lora_bench.audio import save_wav
 from lora_bench.errors import UsageError
 from lora_bench.models import load_model
 from lora_bench.models.decoding.decoder import generate_codes
-from lora_bench.planning.plan import TrialPlan
+from lora_bench.planning.trial_plan import (
+    TrialPlan,
+)
 from lora_bench.progress import Progress
 from lora_bench.spec.schema import GenerationSpec, ModelSpec
 

@@ -13,7 +13,10 @@ from lora_bench import api
 from lora_bench.cli.existing_adapters import find_unusable_adapters, is_offline
 from lora_bench.cli.targets import find_unmatched_targets
 from lora_bench.errors import AudioFileError, DatasetError, LoraBenchError, Problem, SpecError
-from lora_bench.planning.plan import ExperimentPlan, TrialPlan
+from lora_bench.planning.trial_plan import (
+    ExperimentPlan,
+    TrialPlan,
+)
 from lora_bench.spec import LoadedSpec
 from lora_bench.spec.data_sources import find_kind, is_there
 from lora_bench.spec.paths import find_missing_paths, find_stated

@@ -16,7 +16,9 @@ from lora_bench.forecast.frozen_parts import ENCODEC_32KHZ
 from lora_bench.forecast.remaining import Remaining
 from lora_bench.forecast.shapes import ModelShape
 from lora_bench.forecast.stage_memory import BUCKET, choose_batch, count_frames, round_up
-from lora_bench.planning.plan import TrialPlan
+from lora_bench.planning.trial_plan import (
+    TrialPlan,
+)
 from lora_bench.spec.kinds import has_setting
 from lora_bench.spec.schema import GenerationSpec, LoraSpec, TrainSpec
 

@@ -6,7 +6,9 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from lora_bench.forecast.history import Facts, Record
-from lora_bench.planning.plan import TrialPlan
+from lora_bench.planning.trial_plan import (
+    TrialPlan,
+)
 
 ListFacts = Callable[[TrialPlan], Facts]
 

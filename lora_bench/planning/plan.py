@@ -6,204 +6,51 @@ The order is zero-shot models, variants, grid, ablations; within each, training 
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, ValidationError
+from typing import Any
 
 from lora_bench.errors import Problem, SpecError
-from lora_bench.metrics import parse_metric
+from lora_bench.planning.notes import describe_merged, describe_undecidable, describe_unsized
 from lora_bench.planning.trainings import find_shared
+from lora_bench.planning.trial_plan import ExperimentPlan, SearchPlace, TrialPlan, TuningPlace
 from lora_bench.slugs import clean_name, slugify
-from lora_bench.spec.budgets import FitBudget, spell_count
-from lora_bench.spec.configurations import (
+from lora_bench.spec.budgets import (
+    spell_count,
+)
+from lora_bench.spec.configuration import (
     EFFECT_FREE,
-    N_CLIPS,
-    ZERO_SHOT,
     Configuration,
+    FitBudget,
     PlainSection,
     SectionTexts,
+    write_canonical,
+)
+from lora_bench.spec.configurations import (
+    ZERO_SHOT,
     drop_effect_free,
     expand_configurations,
     find_differences,
-    write_canonical,
 )
 from lora_bench.spec.experiment import ExperimentSpec
-from lora_bench.spec.external import ExternalSpec
 from lora_bench.spec.grid import find_value, show_value
 from lora_bench.spec.kinds import has_setting
 from lora_bench.spec.loading import LoadedSpec
-from lora_bench.spec.schema import DatasetSpec, GenerationSpec, LoraSpec, ModelSpec, TrainSpec
-from lora_bench.spec.search import EarlyStoppingSpec
+from lora_bench.spec.schema import LoraSpec, ModelSpec
 from lora_bench.spec.search_problems import find_search_problems
-from lora_bench.spec.section import Section, is_none
 from lora_bench.spec.tune import TuneSpec
 from lora_bench.spec.tuned_configurations import Attempt, freeze_values, list_attempts
-from lora_bench.store import hash_json, read_json, to_jsonable
+from lora_bench.store import to_jsonable
 
 # Raised when the same settings give other clips, or when what is hashed changes.
 ID_VERSION = 2
 MANY_TRIALS = 64
-MIN_CLIPS = {"mmd": 3}  # to leave one out, as of tracks; else 2
 MAX_SLUG = 60
 _STRENGTH = "adapter_scale"
 _UNTUNED_WITHOUT = frozenset({"lora", "train", "external"})
 Chosen = Mapping[str, Mapping[str, Any]]
 """Values by dotted field, by configuration."""
-
-
-class SearchPlace(Section):
-    """Where a trial stands in the space that a search chooses from."""
-
-    cells: tuple[dict[str, str], ...]
-    """Values by axis; several where combinations are equal."""
-    is_wanted: bool = False
-    """Whether it is the baseline, or named elsewhere in the spec: then it is tried before others."""
-
-
-class TuningPlace(Section):
-    """The attempt of a configuration that a trial is: it is trained, and neither generates nor is scored."""
-
-    configuration: str
-    """The configuration that looks for its values."""
-    values: dict[str, Any]
-    """Those of this attempt, by dotted field."""
-
-
-class TrialPlan(Section):
-    """One trial, fully resolved: everything that running it takes."""
-
-    id: str
-    """`<slug>-<hash8>`: the folder's name."""
-    name: str
-    """As tables show it; ends in `-s<seed>` where there are several training seeds."""
-    configuration: str
-    """Name without the seed: what repeats have in common."""
-    kind: Literal["zero-shot", "fine-tuned", "external"]
-    """Whether there is an adapter, or the clips are those of another system."""
-    model: ModelSpec
-    """The model; of an external trial, the one whose format and codec its clips are compared in."""
-    dataset: DatasetSpec
-    """The dataset."""
-    lora: LoraSpec | None
-    """LoRA settings with alpha and size filled in; None for zero-shot."""
-    budget: Annotated[int | None, Field(exclude_if=is_none)] = None
-    """Trainable parameters that the size was chosen for; None where the spec gives the size, or the kind has none."""
-    train: TrainSpec | None
-    """Training settings; None for zero-shot and for an adapter that exists already."""
-    train_seed: int | None
-    """Training seed; None where nothing is trained."""
-    generation: GenerationSpec
-    """Sampling."""
-    prompts: tuple[str, ...]
-    """What is generated from."""
-    metrics: tuple[str, ...]
-    """What is measured."""
-    encoders: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Settings of plug-ins and commands that measure."""
-    off_genre: tuple[str, ...] = ()
-    """Prompts that are not meant to be of the genre; they enter no pooled score."""
-    changes: dict[str, Any] = Field(default_factory=dict)
-    """Dotted fields in which the trial differs from the defaults, as stated."""
-    aliases: tuple[str, ...] = ()
-    """Names of equal configurations that were merged into this one."""
-    zero_shot: str | None = None
-    """Id of the base model's trial that this one is compared with; None for a zero-shot trial."""
-    baseline_trial: str | None = None
-    """Id of the baseline's trial that this one is compared with; None where there is none, or clips are no pairs."""
-    early_stopping: EarlyStoppingSpec | None = None
-    """When training is given up; never for zero-shot and the baseline."""
-    search: SearchPlace | None = None
-    """What a search chooses it by; None if it runs in any case."""
-    training: Annotated[str | None, Field(exclude_if=is_none)] = None
-    """Id of the first of the trials that share its training; None if it trains alone and to its end."""
-    kept: Annotated[tuple[int | Literal["best"], ...], Field(exclude_if=operator.not_)] = ()
-    """Steps whose adapters that training keeps, for all trials that share it."""
-    tuning: Annotated[TuningPlace | None, Field(exclude_if=is_none)] = None
-    """The attempt that it is, of `tune`; None for a trial that is scored."""
-    n_clips_so_far: int | None = None
-    """Clips per prompt that verdicts have needed so far, where the spec looks at them early; None for all."""
-    external: Annotated[ExternalSpec | None, Field(exclude_if=is_none)] = None
-    """Another system whose clips these are; None for those of the model."""
-
-    @property
-    def sampling(self) -> GenerationSpec:
-        """Sampling of the clips that are wanted now."""
-        if self.n_clips_so_far is None:
-            return self.generation
-        return self.generation.model_copy(update={"n_clips": self.n_clips_so_far})
-
-    @property
-    def existing_adapter(self) -> str | None:
-        """Folder or hub id of an adapter that is not trained here; None for zero-shot and for trained ones."""
-        return None if self.lora is None else self.lora.path
-
-    @property
-    def own_prompts(self) -> tuple[str, ...]:
-        """The genre's own prompts; all of them if none is."""
-        return tuple(prompt for prompt in self.prompts if prompt not in self.off_genre) or self.prompts
-
-    @property
-    def hash8(self) -> str:
-        """The identity without the name."""
-        return self.id.rpartition("-")[2]
-
-
-class ExperimentPlan(Section):
-    """All trials of an experiment."""
-
-    name: str
-    """Name of the run."""
-    spec: ExperimentSpec
-    """The whole spec, resolved."""
-    trials: tuple[TrialPlan, ...]
-    """In the order of the report."""
-    baseline: str | None = None
-    """Configuration that the others are compared with; None if the spec names none."""
-    source: str | None = None
-    """The spec's file."""
-    overrides: tuple[str, ...] = ()
-    """`-o` values, as written."""
-    notes: tuple[str, ...] = ()
-    """What planning decided and the spec does not say: trials that were merged, a spec that is a shipped one."""
-    override_effects: tuple[str, ...] = ()
-    """Lines that say what the overrides change, by trial."""
-
-    n_later: Annotated[int, Field(exclude_if=operator.not_)] = 0
-    """Trials that follow when what was tuned is chosen; 0 where the plan holds all trials."""
-
-    @property
-    def is_tuning(self) -> bool:
-        """Whether these are the attempts of `tune`, before the comparison."""
-        return bool(self.n_later)
-
-    @property
-    def report_name(self) -> str:
-        """Name of the report's folder."""
-        return name_report(self.name, self.overrides)
-
-    @property
-    def n_to_run(self) -> int:
-        """Trials that a run does in all: a search leaves some out."""
-        optuna = self.spec.search.optuna
-        n_candidates = sum(trial.search is not None for trial in self.trials)
-        n_chosen = optuna.n_trials if optuna is not None else 0
-        return len(self.trials) + self.n_later - n_candidates + n_chosen
-
-
-def name_report(name: str, overrides: Sequence[str]) -> str:
-    """Return the folder of a run's report: the run's name, and what `-o` changes, so that no report replaces another.
-
-    `-o name=...` names the run itself and counts no more.
-    """
-    pairs = [(key.strip(), value.strip()) for key, _, value in (text.partition("=") for text in overrides)]
-    stated = sorted(f"{key}={value}" for key, value in pairs if key != "name")
-    if not stated:
-        return name
-    return f"{name}-{slugify(' '.join(stated), max_length=40)}-{hash_json(stated, length=6)}"
 
 
 def plan_file(loaded: LoadedSpec, fit_budget: FitBudget | None = None) -> ExperimentPlan:
@@ -278,12 +125,12 @@ def plan_experiment(
         baseline=baseline,
         notes=(
             *(
-                _describe_merged(item)
+                describe_merged(item)
                 for item in configurations
                 if (item.aliases or item.merged_fields) and not spec.trials.zero_shot_only
             ),
-            *_describe_unsized(configurations),
-            *_describe_undecidable(spec, configurations),
+            *describe_unsized(configurations),
+            *describe_undecidable(spec, configurations),
         ),
     )
 
@@ -309,7 +156,7 @@ def _plan_attempts(
     n_later = n_bases + len(configurations) + n_tuned * (len(spec.repeats.train_seeds) - 1)
     notes = (
         *tune.describe(n_tuned, n_later, spec.repeats.train_seeds),
-        *_describe_unsized(configurations),
+        *describe_unsized(configurations),
     )
     return ExperimentPlan(name=spec.name, spec=spec, trials=tuple(trials), n_later=n_later, notes=notes)
 
@@ -328,46 +175,6 @@ def _plan_repeats(spec: ExperimentSpec, item: Configuration, texts: SectionTexts
         return [_plan_trial(spec, item, None, texts).model_copy(update=stated)]
     seeds = spec.repeats.train_seeds if item.settings.lora.is_trained else (None,)
     return [_plan_trial(spec, item, seed, texts) for seed in seeds]
-
-
-def _describe_undecidable(spec: ExperimentSpec, configurations: Sequence[Configuration]) -> list[str]:
-    """Return why no verdict can be reached."""
-    notes: list[str] = []
-    needed = MIN_CLIPS.get(parse_metric(spec.primary_metric).distance, 2)
-    fewest = min((item.settings.generation.n_clips for item in configurations), default=needed)
-    if fewest < needed:
-        notes.append(
-            f"{fewest} clips per prompt allow no verdict on `{spec.primary_metric}`: an interval needs at least "
-            f"{needed}"
-        )
-    return notes
-
-
-def _describe_unsized(configurations: Sequence[Configuration]) -> list[str]:
-    """Return the configurations that a budget has no effect on."""
-    names = [
-        item.name
-        for item in configurations
-        if item.external is None
-        and item.settings.lora.budget is not None
-        and not has_setting(item.settings.lora.kind, "budget")
-    ]
-    return (
-        [f"lora.budget has no effect on {', '.join(names)}: the kind has no size to choose"] if names else []
-    )
-
-
-def _describe_merged(item: Configuration) -> str:
-    names = ", ".join(f"`{name}`" for name in (item.name, *item.aliases))
-    if not item.merged_fields:
-        return f"{names} are one trial: their settings are equal"
-    fields = " and ".join(f"`{name}`" for name in item.merged_fields)
-    clips = (
-        f", with {item.settings.generation.n_clips} clips per prompt" if N_CLIPS in item.merged_fields else ""
-    )
-    return (
-        f"{names} are one trial{clips}: they differ only in {fields}, which changes neither adapter nor clips"
-    )
 
 
 def _base_of(item: Configuration, texts: SectionTexts) -> str:
@@ -499,21 +306,3 @@ def _select_sections(item: Configuration, *, is_tuned: bool) -> dict[str, PlainS
     if "size" in sections["dataset"]:  # its references are the same for all sizes
         sections["dataset"] = {name: value for name, value in sections["dataset"].items() if name != "size"}
     return sections
-
-
-def read_plan(path: Path) -> ExperimentPlan:
-    """Read a plan back.
-
-    Raises:
-        StoreError: the file is missing or damaged.
-        SpecError: the plan was written by another version.
-    """
-    read_json(path)  # its errors name the file
-    try:
-        return ExperimentPlan.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        n = error.error_count()
-        message = (
-            f"not a plan that this version of lora_bench reads ({n} differences); run the experiment again"
-        )
-        raise SpecError([Problem(str(path), "", message)]) from error

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from lora_bench.errors import StoreError
 from lora_bench.evaluation.trial_scores import TrialClips, score_clips
-from lora_bench.planning.plan import TrialPlan
 from lora_bench.planning.run_folder import TrialFolder
+from lora_bench.planning.trial_plan import (
+    TrialPlan,
+)
 from lora_bench.progress import Progress
 from lora_bench.results.external import ExternalRecord, label_external
 from lora_bench.results.reading import read_if_valid, write_record

@@ -18,8 +18,10 @@ from lora_bench.audio import save_wav
 from lora_bench.errors import DatasetError, ResourceError
 from lora_bench.evaluation.codec import through_codec
 from lora_bench.evaluation.floors import measure_floors
-from lora_bench.planning.plan import TrialPlan
 from lora_bench.planning.run_folder import SourceFolder
+from lora_bench.planning.trial_plan import (
+    TrialPlan,
+)
 from lora_bench.progress import Progress
 from lora_bench.runner.jobs.child_process import Tell, call_apart
 from lora_bench.stages.dataset import (

@@ -4,9 +4,12 @@ schema.py       the sections            experiment.py   the whole spec
 reading.py      YAML with places        tree.py         values that know their place
 parents.py      `extends`               paths.py        relative paths
 prompts.py      prompt files            trial_parts.py  variants, axes, ablations
-shipped.py      specs by name          budgets.py      numbers of parameters
-tune.py         section `tune`         rates.py        learning rates by kind
-tuned_configurations.py  its attempts, and the chosen values
+configuration.py  settings under a name
+configurations.py  those that a spec names
+tuned_configurations.py  attempts of `tune`, and the chosen values
+trajectories.py  kept steps             budgets.py      numbers of parameters
+tune.py         section `tune`          rates.py        learning rates by kind
+shipped.py      specs by name
 fields.py       what a field takes      problems.py     messages
 loading.py      all of it: `load_spec`  json_schema.py  for editors
 """

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-if TYPE_CHECKING:
-    from lora_bench.spec.lora import LoraSpec
-    from lora_bench.spec.schema import ModelSpec
-
 _PATTERN = r"^[0-9]+(\.[0-9]+)?[kM]$"
 _UNITS = {"k": 1_000, "M": 1_000_000}
-FitBudget: TypeAlias = Callable[["LoraSpec", "ModelSpec"], "LoraSpec"]
-"""Returns an adapter's settings with the size that its budget leads to on a model; its ValueError says why not."""
 
 
 def _read(value: Any) -> Any:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -13,65 +10,29 @@ from pydantic import JsonValue, ValidationError
 
 from lora_bench.errors import Problem
 from lora_bench.slugs import clean_name
-from lora_bench.spec.budgets import FitBudget
 from lora_bench.spec.changes import Changes, apply_changes, flatten_mapping
+from lora_bench.spec.configuration import (
+    EFFECT_FREE,
+    Configuration,
+    FitBudget,
+    PlainSection,
+    SectionForms,
+    SectionTexts,
+)
 from lora_bench.spec.existing_adapters import is_training_setting
 from lora_bench.spec.experiment import ExperimentSpec, TrialSettings
-from lora_bench.spec.external import ExternalSpec
 from lora_bench.spec.grid import expand_grid, find_value, name_combination, show_value
 from lora_bench.spec.problems import field_name
 from lora_bench.spec.rates import choose_rate
 from lora_bench.spec.schema import DatasetSpec, LoraSpec, ModelSpec, TrainSpec
 from lora_bench.spec.search import DEFAULT_SELECTION_FRAC
 from lora_bench.spec.section import Section
-from lora_bench.spec.targets import spell_targets
 from lora_bench.spec.trajectories import KEEP, split_trajectory
 from lora_bench.spec.words import suggest
 
-PlainSection = Mapping[str, JsonValue]
-"""A section of a spec as JSON."""
 ZERO_SHOT = "zero-shot"
-EFFECT_FREE: Mapping[str, Collection[str]] = {
-    "generation": {"n_clips", "batch_size"},
-    "train": {"checkpoint_every"},
-}
-"""Fields that change neither an adapter nor a clip: how many clips, how many at once, how often a checkpoint is kept.
-
-Trials that differ in these alone are one trial, which trains once and makes the larger number of clips.
-"""
 VARIANT_AXIS = "variant"
 N_CLIPS = "generation.n_clips"
-
-
-@dataclass
-class Configuration:
-    """Settings under a name.
-
-    Attributes:
-        changes: dotted fields in which it differs from the defaults, as stated.
-        field: where the spec states it, for messages.
-        identity: what it is compared by: plain sections with alpha filled in, targets spelled out and ordered.
-            Configurations whose settings share a section share its plain form.
-        stated: the settings before budgets led to sizes, and rates by kind to a rate.
-        aliases: names of equal configurations that were merged into this one.
-        merged_fields: fields of `EFFECT_FREE` in which those differed.
-        cells: where it stands in the space that a search chooses from, as values by axis; several if
-            combinations are equal, none outside of the space.
-        is_wanted: whether the spec names it outside of that space, so that a search has to try it.
-        external: another system, whose clips stand in for those of a fine-tuned model; None for a training.
-    """
-
-    name: str
-    settings: TrialSettings
-    changes: Changes
-    field: str
-    identity: Mapping[str, PlainSection]
-    stated: TrialSettings
-    aliases: list[str] = dataclasses.field(default_factory=list)
-    merged_fields: list[str] = dataclasses.field(default_factory=list)
-    cells: list[dict[str, str]] = dataclasses.field(default_factory=list)
-    is_wanted: bool = False
-    external: ExternalSpec | None = None
 
 
 def expand_configurations(
@@ -99,77 +60,6 @@ def list_stated(
     expander.settle_selection(stated)
     stated = [row for item in stated for row in expander.split_trajectory(item)]
     return stated, expander.problems
-
-
-class SectionForms:
-    """Plain forms of sections.
-
-    A plan of many thousand trials shares most sections, and what is shared is written out once.
-
-    Args:
-        has_sizes: whether budgets have led to sizes, which then say everything.
-    """
-
-    def __init__(self, *, has_sizes: bool = False) -> None:
-        self.has_sizes = has_sizes
-        # each is kept with its section, under whose id it is
-        self._known: dict[int, tuple[Section, PlainSection]] = {}
-
-    def identify(
-        self, settings: TrialSettings, external: ExternalSpec | None = None
-    ) -> dict[str, PlainSection]:
-        """What settings are compared by; not to be changed."""
-        plain = {name: self._write(section) for name, section in settings}
-        if not settings.lora.is_trained:
-            del plain["train"]
-        return plain if external is None else {**plain, "external": self._write(external)}
-
-    def _write(self, section: Section) -> PlainSection:
-        known = self._known.get(id(section))
-        if known is not None:
-            return known[1]
-        if isinstance(section, LoraSpec) and section.is_trained:
-            has_budget = section.budget is not None and self.has_sizes
-            spelled = (section.model_copy(update={"budget": None}) if has_budget else section).spell()
-            alpha = {"alpha": section.resolved_alpha} if "alpha" in spelled else {}
-            targets = spell_targets(section.targets)
-            plain: PlainSection = {**spelled, **alpha, "targets": targets}
-        elif isinstance(section, ExternalSpec):
-            plain = section.identify()
-        else:
-            plain = section.model_dump(mode="json")
-        self._known[id(section)] = (section, plain)
-        return plain
-
-
-class SectionTexts:
-    """Canonical JSON of plain sections, each shared one written once.
-
-    Args:
-        skip: fields that are left out, by section.
-    """
-
-    def __init__(self, skip: Mapping[str, Collection[str]] | None = None) -> None:
-        self.skip = skip or {}
-        self._known: dict[tuple[str, int], tuple[PlainSection, str]] = {}
-
-    def write(self, identity: Mapping[str, PlainSection]) -> str:
-        """What `write_canonical` gives for the whole."""
-        parts = [f'"{name}":{self._write_section(name, identity[name])}' for name in sorted(identity)]
-        return f"{{{','.join(parts)}}}"
-
-    def _write_section(self, name: str, plain: PlainSection) -> str:
-        known = self._known.get((name, id(plain)))
-        if known is None:
-            skipped = self.skip.get(name, ())
-            text = write_canonical({key: value for key, value in plain.items() if key not in skipped})
-            known = self._known[name, id(plain)] = (plain, text)
-        return known[1]
-
-
-def write_canonical(plain: Any) -> str:
-    """The one JSON text of a plain value."""
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 class Expander:

@@ -8,9 +8,11 @@ from typing import Any
 
 from lora_bench.errors import Problem
 from lora_bench.spec.changes import flatten_mapping
-from lora_bench.spec.configurations import (
+from lora_bench.spec.configuration import (
     Configuration,
     SectionTexts,
+)
+from lora_bench.spec.configurations import (
     find_differences,
     list_stated,
 )

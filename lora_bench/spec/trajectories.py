@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lora_bench.spec.configurations import Configuration, SectionForms
+from lora_bench.spec.configuration import Configuration, SectionForms
 
 KEEP = "train.keep"
 

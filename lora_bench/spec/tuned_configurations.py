@@ -8,9 +8,14 @@ from typing import Any
 
 from lora_bench.errors import Problem
 from lora_bench.slugs import clean_name
-from lora_bench.spec.budgets import FitBudget
 from lora_bench.spec.changes import Changes
-from lora_bench.spec.configurations import Configuration, Expander
+from lora_bench.spec.configuration import (
+    Configuration,
+    FitBudget,
+)
+from lora_bench.spec.configurations import (
+    Expander,
+)
 from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.spec.grid import find_value, label_field
 from lora_bench.spec.tune import TuneSpec

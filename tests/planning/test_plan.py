@@ -13,11 +13,13 @@ from pydantic import ValidationError
 
 from lora_bench.errors import SpecError, StoreError
 from lora_bench.planning.plan import (
+    plan_experiment,
+    plan_file,
+)
+from lora_bench.planning.trial_plan import (
     ExperimentPlan,
     TrialPlan,
     name_report,
-    plan_experiment,
-    plan_file,
     read_plan,
 )
 from lora_bench.spec import ExperimentSpec, load_spec

@@ -17,7 +17,10 @@ from lora_bench import api
 from lora_bench.artifacts import LossPoint, Manifest, Split
 from lora_bench.cli.commands.run import describe_gaps
 from lora_bench.errors import InterruptedRunError, SpecError, TrainingError
-from lora_bench.planning.plan import ExperimentPlan, TrialPlan
+from lora_bench.planning.trial_plan import (
+    ExperimentPlan,
+    TrialPlan,
+)
 from lora_bench.progress import SilentProgress
 from lora_bench.runner import experiment
 from lora_bench.runner import trial as runner_trial

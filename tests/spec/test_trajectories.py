@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 
 from lora_bench.errors import SpecError
-from lora_bench.planning.plan import ExperimentPlan, plan_experiment, plan_file
+from lora_bench.planning.plan import (
+    plan_experiment,
+    plan_file,
+)
 from lora_bench.planning.trainings import count_trainings
+from lora_bench.planning.trial_plan import (
+    ExperimentPlan,
+)
 from lora_bench.spec import ExperimentSpec, load_spec
 
 BASE: dict[str, Any] = {

@@ -9,8 +9,10 @@ from pathlib import Path
 from lora_bench.cli.inputs import load_plan
 from lora_bench.cli.options import option
 from lora_bench.errors import EXIT_OK, Problem, SpecError, UsageError
-from lora_bench.planning.plan import ExperimentPlan
 from lora_bench.planning.trainings import count_trainings
+from lora_bench.planning.trial_plan import (
+    ExperimentPlan,
+)
 
 
 @dataclass(frozen=True)
