@@ -44,6 +44,7 @@ from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.spec.schema import GenerationSpec, LoraSpec, ModelSpec, TrainSpec
 from lora_bench.stages.train.checkpoint import TrainState
+from lora_bench.stages.train.kept import KeptAdapters
 from lora_bench.stages.train.steps import TrainingRun, enter_training, take_step
 
 FRAMES_PER_S = 50
@@ -210,6 +211,7 @@ def _make_run(model: TransformersMusicGen, train: TrainSpec, n_frames: int, fold
         train_rows=np.arange(n),
         eval_rows=np.arange(0),
         state=TrainState(),
+        kept=KeptAdapters(TrialFolder(folder), "key", train, ()),
     )
 
 

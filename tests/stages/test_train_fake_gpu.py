@@ -20,6 +20,7 @@ from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.spec.schema import LoraSpec, ModelSpec, TrainSpec
 from lora_bench.stages.train.checkpoint import TrainState
+from lora_bench.stages.train.kept import KeptAdapters
 from lora_bench.stages.train.steps import TrainingRun, enter_training, take_step
 
 N_LAYERS = 4
@@ -73,6 +74,7 @@ def make_run(model: TransformersMusicGen, train: TrainSpec, folder: Path) -> Tra
         train_rows=np.arange(N_SLICES),
         eval_rows=np.arange(0),
         state=TrainState(),
+        kept=KeptAdapters(TrialFolder(folder), "key", train, ()),
     )
 
 
