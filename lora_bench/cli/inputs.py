@@ -18,6 +18,7 @@ from lora_bench.planning.trial_plan import (
     TrialPlan,
 )
 from lora_bench.spec import LoadedSpec
+from lora_bench.spec.data_size import describe_few_tracks
 from lora_bench.spec.data_sources import find_kind, is_there
 from lora_bench.spec.paths import find_missing_paths, find_stated
 from lora_bench.spec.schema import DatasetSpec, ModelSpec
@@ -196,8 +197,6 @@ def _check_builtin(spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:
 
 def _check_size(spec: DatasetSpec, n_train: int, place: str, name: str) -> Iterator[Problem]:
     """Report a part of the training side that is larger than the whole, if all recordings are usable."""
-    from lora_bench.stages.dataset.data_size import describe_few_tracks
-
     wanted = None if spec.size is None else spec.size.tracks
     if isinstance(wanted, int) and wanted > n_train:
         yield Problem(place, "dataset.size.tracks", f"`{name}`: {describe_few_tracks(wanted, n_train)}")

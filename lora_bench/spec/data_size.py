@@ -41,3 +41,11 @@ def order_sizes(values: Sequence[JsonValue]) -> list[int]:
         range(len(values)),
         key=lambda place: value if isinstance(value := values[place], int | float) else math.inf,
     )
+
+
+def describe_few_tracks(wanted: int, n_train: int) -> str:
+    """Return what to say of a number of tracks that the training side does not have."""
+    return (
+        f"dataset.size.tracks is {wanted}, but the training side has {n_train} tracks; expected up to {n_train}, or "
+        "`all`; add recordings or lower it"
+    )

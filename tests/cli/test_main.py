@@ -566,14 +566,14 @@ def test_doctor_tells_an_audiocraft_that_cannot_be_imported_from_one_that_can(
 
     monkeypatch.setattr(doctor, "package_versions", lambda: {"audiocraft": "1.3.0"})
     imported: list[str] = []
-    monkeypatch.setattr(audiocraft_library.importlib, "import_module", imported.append)
+    monkeypatch.setattr(audiocraft_library, "importlib", SimpleNamespace(import_module=imported.append))
     *_, finding = doctor.look_at_backends()
     assert (finding.ok, finding.detail, imported) == (True, "1.3.0", ["audiocraft.models.builders"])
 
     def fail(name: str) -> None:
         raise ImportError("built for another torch")
 
-    monkeypatch.setattr(audiocraft_library.importlib, "import_module", fail)
+    monkeypatch.setattr(audiocraft_library, "importlib", SimpleNamespace(import_module=fail))
     *_, finding = doctor.look_at_backends()
     assert (finding.ok, finding.detail) == (False, "1.3.0, built for another torch")
     assert "uv sync" in finding.mend

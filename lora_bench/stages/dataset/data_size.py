@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lora_bench.artifacts import Manifest, Track
 from lora_bench.errors import DatasetError
+from lora_bench.spec.data_size import describe_few_tracks
 from lora_bench.spec.schema import DatasetSpec
 from lora_bench.store import hash_json
 
@@ -52,12 +53,4 @@ def _take_minutes(ordered: list[Track], minutes: float) -> list[Track]:
     raise DatasetError(
         f"dataset.size.minutes is {minutes:g}, but the training side has {total:.1f} minutes; expected as many "
         "at most, or `all`; add recordings or lower it"
-    )
-
-
-def describe_few_tracks(wanted: int, n_train: int) -> str:
-    """Return what to say of a number of tracks that the training side does not have."""
-    return (
-        f"dataset.size.tracks is {wanted}, but the training side has {n_train} tracks; expected up to {n_train}, or "
-        "`all`; add recordings or lower it"
     )
