@@ -62,6 +62,11 @@ class Configuration:
     is_wanted: bool = False
     external: ExternalSpec | None = None
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether an adapter is trained for it: it is neither another system nor an adapter that exists already."""
+        return self.external is None and self.settings.lora.is_trained
+
 
 class SectionForms:
     """Plain forms of sections.

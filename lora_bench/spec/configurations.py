@@ -21,6 +21,7 @@ from lora_bench.spec.configuration import (
 )
 from lora_bench.spec.existing_adapters import is_training_setting
 from lora_bench.spec.experiment import ExperimentSpec, TrialSettings
+from lora_bench.spec.external import ExternalSpec
 from lora_bench.spec.grid import expand_grid, find_value, name_combination, show_value
 from lora_bench.spec.problems import field_name
 from lora_bench.spec.rates import choose_rate
@@ -141,10 +142,15 @@ class Expander:
         return sections
 
     def make(
-        self, name: str | None, stated: TrialSettings | None, changes: Changes, where: str
+        self,
+        name: str | None,
+        stated: TrialSettings | None,
+        changes: Changes,
+        where: str,
+        external: ExternalSpec | None = None,
     ) -> Configuration | None:
         """A configuration of stated settings; without a name, it has that of a combination of the grid."""
-        settings = None if stated is None else self.resolve(stated, where)
+        settings = stated if stated is None or external is not None else self.resolve(stated, where)
         if stated is None or settings is None:
             return None
         grid = self.spec.trials.grid
@@ -155,7 +161,8 @@ class Expander:
             name = clean_name(
                 f"r{lora.rank}-{show_value(lora.targets)}" if lora.path is None else PurePath(lora.path).name
             )
-        return Configuration(name, settings, changes, where, self.forms.identify(settings), stated)
+        identity = self.forms.identify(settings, external)
+        return Configuration(name, settings, changes, where, identity, stated, external=external)
 
     def place(self, configuration: Configuration, cell: dict[str, str] | None) -> Configuration:
         """The configuration with its place in the space of a search; None is outside of it."""
@@ -174,12 +181,10 @@ class Expander:
                 yield self.place(only, {VARIANT_AXIS: only.name})
         for index, variant in enumerate(trials.variants):
             where = f"trials.variants[{index}]"
-            made = self.make(
-                variant.name, self.change(self.base, variant.changes, where), variant.changes, where
-            )
-            if made is not None and variant.external is not None:
-                made.external, made.is_wanted = variant.external, True
-                made.identity = self.forms.identify(made.settings, variant.external)
+            stated = self.change(self.base, variant.changes, where)
+            made = self.make(variant.name, stated, variant.changes, where, variant.external)
+            if made is not None and made.external is not None:
+                made.is_wanted = True
                 yield made
             elif made is not None:
                 yield self.place(made, {VARIANT_AXIS: variant.name} if trials.grid is None else None)
@@ -261,7 +266,7 @@ class Expander:
 
     def split_trajectory(self, item: Configuration) -> list[Configuration]:
         """The configurations of one that keeps several steps of its training."""
-        if item.external is not None:
+        if not item.is_trained:
             return [item]
         search = self.spec.search
         if isinstance(item.settings.train.keep, list) and (search.optuna or search.early_stopping):

@@ -43,7 +43,10 @@ def list_attempts(
 ) -> tuple[list[Attempt], list[Problem]]:
     """List the attempts of every configuration that is trained, and what is wrong with them."""
     expander = Expander(spec, fit_budget)
-    trained = [item for item in items if item.settings.lora.is_trained]
+    trained = [item for item in items if item.is_trained]
+    if not trained:
+        message = "tune has nothing to tune, because no trial is trained here; remove it, or add a trial that is trained"
+        expander.complain("tune", message)
     for item in trained:
         if item.settings.train.keep is not None:
             message = (
@@ -89,14 +92,14 @@ def freeze_values(
 ) -> list[Configuration]:
     """Return configurations with the values that were chosen for them, without those that have none.
 
-    Adapters that exist already are not trained, and stay as they are.
+    Adapters that exist already and other systems are not trained, and stay as they are.
     """
     expander = Expander(spec, fit_budget)
     frozen: list[Configuration] = []
     for item in items:
         values = chosen.get(item.name)
         made = None if values is None else _apply(expander, item, dict(values))
-        if made is not None or not item.settings.lora.is_trained:
+        if made is not None or not item.is_trained:
             frozen.append(made or item)
     return frozen
 

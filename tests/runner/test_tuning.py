@@ -24,7 +24,7 @@ from lora_bench.planning.trial_plan import (
 from lora_bench.progress import SilentProgress
 from lora_bench.runner import experiment
 from lora_bench.runner import trial as runner_trial
-from lora_bench.runner.tuning import plan_step
+from lora_bench.runner.tuning import plan_later, plan_step
 from lora_bench.store import Store, write_json
 
 SPEC = """
@@ -304,6 +304,18 @@ def test_wrong_tuning_is_refused(place: Path, change: tuple[str, str], said: str
     with pytest.raises(SpecError) as caught:
         plan(place, SPEC.replace(*change))
     assert said in str(caught.value)
+
+
+def test_only_what_is_trained_is_tuned(place: Path) -> None:
+    others = "{name: mine, lora.path: ./mine}, {name: other, external: {clips: ./other}}"
+    text = SPEC.replace("grid: {axes: {lora.rank: [1]}}", f"variants: [{{name: r1, lora.rank: 1}}, {others}]")
+    found = plan(place, text)
+    assert [trial.configuration for trial in found.trials] == ["tune-r1-lr1e-06", "tune-r1-lr0.01"]
+    later = plan_later(found)
+    assert [trial.name for trial in later.trials] == ["zero-shot", "r1-s0", "r1-s1", "mine", "other"]
+    assert found.n_later == len(later.trials)
+    with pytest.raises(SpecError, match="tune has nothing to tune, because no trial is trained here"):
+        plan(place, text.replace("{name: r1, lora.rank: 1}, ", ""))
 
 
 def test_a_seed_that_is_scored_takes_up_the_training_of_its_attempt(place: Path) -> None:

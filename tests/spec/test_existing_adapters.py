@@ -55,6 +55,16 @@ def test_an_existing_adapter_is_one_row_for_any_number_of_training_seeds(tmp_pat
     assert mine.zero_shot == made.trials[0].id
 
 
+def test_steps_that_the_defaults_keep_are_not_those_of_an_existing_adapter(tmp_path: Path) -> None:
+    made = plan(
+        tmp_path,
+        "defaults: {train: {steps: 4, keep: [2]}}\n"
+        "trials: {variants: [{name: mine, lora: {path: ./here}}, {name: r4, lora: {rank: 4}}]}\n",
+    )
+    assert [trial.name for trial in made.trials] == ["zero-shot", "mine", "r4@2", "r4"]
+    assert not made.notes
+
+
 @pytest.mark.parametrize(
     ("stated", "expected"),
     [

@@ -106,6 +106,17 @@ def test_a_change_without_effect_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_defaults_of_trainings_do_not_concern_another_system(tmp_path: Path) -> None:
+    made = plan(
+        tmp_path,
+        "{name: small, lora: {kind: vera, rank: 8}}",
+        "{name: other, external: {clips: a}}",
+        rest="defaults: {lora: {budget: 10}, train: {lr: {vera: 1.0e-3}, steps: 4, keep: [2]}}\n",
+    )
+    assert [trial.name for trial in made.trials] == ["zero-shot", "small@2", "small", "other"]
+    assert made.trials[-1].id == plan(tmp_path, "{name: other, external: {clips: a}}").trials[-1].id
+
+
 def test_an_external_system_cannot_be_the_baseline(tmp_path: Path) -> None:
     said = fail(tmp_path, "{name: other, external: {clips: a}}", "{name: r8}", rest="baseline: other\n")
     assert "`other` is an external system, which has no settings to change" in said
