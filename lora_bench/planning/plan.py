@@ -112,11 +112,19 @@ def plan_experiment(
         for trial in _plan_repeats(spec, item, texts)
     ]
     shared = find_shared((item, seed, trial.id) for item, seed, trial in planned if seed is not None)
+    # a training that some trial needs to its end is not given up by another that shares it
+    unstopped = {
+        shared[trial.id].leader
+        for _, _, trial in planned
+        if trial.id in shared and trial.early_stopping is None
+    }
     compared: list[TrialPlan] = []
     for item, _, trial in planned:
         update: dict[str, object] = {"zero_shot": zero_shot[_base_of(item, texts)].id}
         if trial.id in shared:
             update |= {"training": shared[trial.id].leader, "kept": shared[trial.id].kept}
+            if shared[trial.id].leader in unstopped:
+                update["early_stopping"] = None
         compared.append(trial.model_copy(update=update))
     return ExperimentPlan(
         name=spec.name,
@@ -151,6 +159,14 @@ def _plan_attempts(
         trials.append(
             trial.model_copy(update={**own, "prompts": (), "metrics": (), "off_genre": (), "search": None})
         )
+    # configurations that differ in what follows a training alone share their attempts
+    shared = find_shared(
+        (attempt.made, seed, trial.id) for attempt, trial in zip(attempts, trials, strict=True)
+    )
+    trials = [
+        trial.model_copy(update={"training": shared[trial.id].leader}) if trial.id in shared else trial
+        for trial in trials
+    ]
     n_bases = len({_base_of(item, texts) for item in configurations})
     n_tuned = len({attempt.of for attempt in attempts})
     n_later = n_bases + len(configurations) + n_tuned * (len(spec.repeats.train_seeds) - 1)

@@ -10,8 +10,10 @@ from lora_bench.errors import Problem
 from lora_bench.slugs import clean_name
 from lora_bench.spec.changes import Changes
 from lora_bench.spec.configuration import (
+    EFFECT_FREE,
     Configuration,
     FitBudget,
+    SectionTexts,
 )
 from lora_bench.spec.configurations import (
     Expander,
@@ -68,6 +70,7 @@ def list_attempts(
             expander.complain("dataset.split.selection_frac", message)
     if expander.problems:
         return [], list(dict.fromkeys(expander.problems))
+    texts = SectionTexts(EFFECT_FREE)
     attempts: list[Attempt] = []
     for item in trained:
         found: dict[str, Attempt] = {}
@@ -79,7 +82,8 @@ def list_attempts(
             values = {name: find_value(made.settings, stated, name) for name in tune.axes}
             label = "-".join(label_field(name, value) for name, value in values.items())
             name = clean_name(f"tune-{item.name}-{label}")
-            found.setdefault(name, Attempt(name, item.name, values, made))
+            # a value that the kind does not have makes no other attempt
+            found.setdefault(texts.write(made.identity), Attempt(name, item.name, values, made))
         attempts += found.values()
     return attempts, list(dict.fromkeys(expander.problems))
 

@@ -17,6 +17,7 @@ from lora_bench import api
 from lora_bench.artifacts import LossPoint, Manifest, Split
 from lora_bench.cli.commands.run import describe_gaps
 from lora_bench.errors import InterruptedRunError, SpecError, TrainingError
+from lora_bench.planning.trainings import count_trainings
 from lora_bench.planning.trial_plan import (
     ExperimentPlan,
     TrialPlan,
@@ -316,6 +317,23 @@ def test_only_what_is_trained_is_tuned(place: Path) -> None:
     assert found.n_later == len(later.trials)
     with pytest.raises(SpecError, match="tune has nothing to tune, because no trial is trained here"):
         plan(place, text.replace("{name: r1, lora.rank: 1}, ", ""))
+
+
+def test_attempts_that_train_alike_train_once(place: Path) -> None:
+    grid = (
+        "grid: {axes: {lora.rank: [1], lora.targets: [self_attention], generation.adapter_scale: [0.5, 1]}}"
+    )
+    found = plan(place, SPEC.replace("grid: {axes: {lora.rank: [1]}}", grid))
+    leaders = [trial.training for trial in found.trials]
+    assert len(leaders) == 4
+    assert leaders[:2] == leaders[2:] == [trial.id for trial in found.trials[:2]]
+    assert count_trainings(leaders) == 2
+    kinds = "variants: [{name: low, lora.kind: lora}, {name: block, lora.kind: oft}]"
+    text = SPEC.replace("grid: {axes: {lora.rank: [1]}}", kinds).replace(
+        "train.lr: [1.0e-6, 1.0e-2]", "lora.rank: [1, 2]"
+    )
+    names = [trial.name for trial in plan(place, text).trials]
+    assert names == ["tune-low-r1", "tune-low-r2", "tune-block-r1"]  # which has no rank
 
 
 def test_a_seed_that_is_scored_takes_up_the_training_of_its_attempt(place: Path) -> None:

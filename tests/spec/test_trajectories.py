@@ -103,3 +103,10 @@ def test_a_search_does_not_judge_the_steps_of_one_training(search: dict[str, Any
         plan({"keep": [25]}, search=search)
     if "early_stopping" in search:
         plan({"keep": "best"}, search=search)
+
+
+def test_a_training_that_the_baseline_shares_is_not_given_up() -> None:
+    stop = {"early_stopping": {"grace_steps": 25, "reduction": 2}}
+    half = {"half": {"generation.adapter_scale": 0.5}}
+    found = plan({}, baseline="small", ablations=half, search=stop)
+    assert {trial.name for trial in found.trials if trial.early_stopping} == {"large"}
