@@ -47,7 +47,9 @@ def list_attempts(
     expander = Expander(spec, fit_budget)
     trained = [item for item in items if item.is_trained]
     if not trained:
-        message = "tune has nothing to tune, because no trial is trained here; remove it, or add a trial that is trained"
+        message = (
+            "tune has nothing to tune, because nothing is trained; remove it, or add a trial that is trained"
+        )
         expander.complain("tune", message)
     for item in trained:
         if item.settings.train.keep is not None:

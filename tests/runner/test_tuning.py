@@ -315,7 +315,7 @@ def test_only_what_is_trained_is_tuned(place: Path) -> None:
     later = plan_later(found)
     assert [trial.name for trial in later.trials] == ["zero-shot", "r1-s0", "r1-s1", "mine", "other"]
     assert found.n_later == len(later.trials)
-    with pytest.raises(SpecError, match="tune has nothing to tune, because no trial is trained here"):
+    with pytest.raises(SpecError, match="tune has nothing to tune, because nothing is trained"):
         plan(place, text.replace("{name: r1, lora.rank: 1}, ", ""))
 
 

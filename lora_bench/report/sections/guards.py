@@ -50,6 +50,10 @@ def build_guards(view: RunView) -> Iterator[Block]:
             "The first row is the yardstick: the held-out recordings, measured in the same way."
         )
         shown = _choose_rows(guards)
+        if sum(record.trial is None for record in shown) > 1:
+            yield Paragraph(
+                "There is one such row for each set of training and held-out tracks, named by the first of its trials."
+            )
         yield from _build_variety(view, shown)
         yield from _build_copies(view, shown)
         yield from _list_unscored(guards)
@@ -65,9 +69,21 @@ def _choose_rows(records: Sequence[Measured]) -> Sequence[Measured]:
 
 
 def _first_cells(view: RunView, record: GuardRecord) -> tuple[Cell, Cell, Cell]:
-    name = "held-out recordings" if record.trial is None else view.name_trial(record.trial)
+    name = _name_held_out(view, record) if record.trial is None else view.name_trial(record.trial)
     prompt = Cell("") if record.trial is None else _name_prompt(view, record.prompt)
     return Cell(name), prompt, number_cell(record.n_clips, "{:,}".format)
+
+
+def _name_held_out(view: RunView, record: GuardRecord) -> str:
+    """Return what the yardstick is called: with the first trial of its tracks, where there are several."""
+    name, guards = "held-out recordings", view.results.guards
+    if sum(other.trial is None for other in guards) < 2:
+        return name
+    tracks = record.provenance.get("dataset")
+    first = next(
+        (other.trial for other in guards if other.trial and other.provenance.get("dataset") == tracks), None
+    )
+    return name if first is None else f"{name} (for {view.name_trial(first)})"
 
 
 def _name_prompt(view: RunView, prompt: str | None) -> Cell:

@@ -184,7 +184,6 @@ def _write_differences(view: RunView, caption: str, contrasts: Sequence[Contrast
         shown = [item for item in contrasts if item.prompt is None][:MAX_ROWS]
         caption += f" (the {len(contrasts) - len(shown):,} further rows are in results.json)"
     against = dict.fromkeys(item.against for item in contrasts)
-    existing = {item.name for item in view.fine_tuned if item.is_existing}
     columns = (
         *text_columns("configuration", *["against"] * (len(against) > 1), "prompt"),
         *number_columns("difference", "95 % interval", "detectable", "seeds"),
@@ -198,12 +197,24 @@ def _write_differences(view: RunView, caption: str, contrasts: Sequence[Contrast
             number_cell(item.delta, lambda value, se=item.se: format_difference(value, error=se)),
             interval_cell(item.ci_low, item.ci_high),
             number_cell(item.detectable, lambda value: format_value(value, digits=3)),
-            Cell(THIS_ADAPTER if item.configuration in existing else str(item.n_seeds), order=item.n_seeds),
+            Cell(_count_seeds(view, item), order=item.n_seeds),
             verdict_cell(item.verdict or (None if item.primary else DESCRIPTIVE)),
         )
         for item in shown
     )
     return Table(caption, columns, rows, n_fixed=2)
+
+
+def _count_seeds(view: RunView, contrast: Contrast) -> str:
+    """Return over how many trainings a difference is; of another system, those that it is compared with."""
+    if any(item.name == contrast.configuration and item.is_existing for item in view.fine_tuned):
+        return THIS_ADAPTER
+    if all(item.name != contrast.configuration for item in view.systems):
+        return str(contrast.n_seeds)
+    other = next((item for item in view.fine_tuned if item.name == contrast.against), None)
+    if other is None:
+        return MISSING
+    return THIS_ADAPTER if other.is_existing else f"{contrast.n_seeds} of {other.name}"
 
 
 def build_long_prompts(view: RunView) -> Iterator[Fold]:

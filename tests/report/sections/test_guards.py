@@ -118,3 +118,32 @@ def test_a_contrast_has_the_number_of_its_seeds_and_one_that_is_not_primary_is_d
     row = find_row(text, "r4", "**all prompts**")
     assert (row[2], row[4], row[5], row[6]) == ("-0.40", "0.140", "3", "better")
     assert find_row(text, "r4", "invented waltz")[6] == "descriptive"
+
+
+def test_another_system_has_the_seeds_of_what_it_is_compared_with(tmp_path: Path) -> None:
+    other = FakeTrial("sines", kind="external", seed=None)
+    seeds = [{"trial": other.id, "train_seed": seed, "delta": -0.5} for seed in range(2)]
+    told = [
+        contrast(other, "mfcc20", None, "better", seeds=seeds[:1], paired=False),
+        contrast(
+            other, "mfcc20", PLAIN_PROMPTS[0], None, kind="baseline", against="r4", seeds=seeds, paired=False
+        ),
+    ]
+    text = render(FakeRun(trials=[zero_shot(), TUNED, other]), tmp_path, contrasts={"contrasts": told})
+    assert find_row(text, "sines", "**all prompts**")[5] == "\u2014"
+    assert find_row(text, "sines", PLAIN_PROMPTS[0])[5] == "2 of r4"
+
+
+def test_held_out_recordings_of_several_sets_of_tracks_are_told_apart(tmp_path: Path) -> None:
+    small = FakeTrial("small")
+    records = [
+        guard(trial, None, copy_similarity=similarity, provenance=ABOUT | {"dataset": tracks})
+        for trial, tracks, similarity in (
+            (None, "all", 0.5), (None, "part", 0.25), (zero_shot().id, "all", 0.125), (TUNED.id, "all", 0.125),
+            (small.id, "part", 0.0625),
+        )
+    ]  # fmt: skip
+    text = render(FakeRun(trials=[zero_shot(), TUNED, small], guards=records), tmp_path)
+    assert "| held-out recordings (for zero-shot) |  | 10 | 0.500 |" in text
+    assert "| held-out recordings (for small) |  | 10 | 0.250 |" in text
+    assert "one such row for each set of training and held-out tracks" in text
