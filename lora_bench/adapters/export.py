@@ -122,5 +122,5 @@ def _write_merged(chosen: ChosenTrial, folder: Path) -> None:
     """Write a transformers folder, also for an adapter that was trained on another backend."""
     from lora_bench.models.bridges.conversion import write_merged
 
-    write_merged(chosen.plan.model, chosen.adapter, folder)
+    write_merged(chosen.plan.model, chosen.adapter, folder, chosen.plan.generation.adapter_scale)
     write_origin(chosen, folder)

@@ -9,6 +9,7 @@ import yaml
 
 from lora_bench.adapters.choose import ChosenTrial
 from lora_bench.forecast.shapes import find_shape
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.report.cells import DESCRIPTIVE, number_columns, text_columns
 from lora_bench.report.formatting import (
     MISSING,
@@ -148,8 +149,9 @@ def _build_card(chosen: ChosenTrial, facts: CardFacts, *, merged: bool) -> Itera
     if chosen.reason:
         yield Paragraph(f"How it was chosen: {clean_text(chosen.reason)}.")
     yield from _build_base(view, facts)
-    yield from _build_data(view)
+    yield from _build_data(view, chosen.plan)
     yield from _build_scores(view, trial)
+    yield from _describe_strength(chosen.plan.generation.adapter_scale, merged=merged)
     yield from _build_training(trial)
     yield from _build_loading(trial, facts, _name_class(chosen.plan.model), merged=merged)
 
@@ -176,10 +178,16 @@ def _build_base(view: RunView, facts: CardFacts) -> Iterator[Block]:
     yield Bullets(tuple(facts_))
 
 
-def _build_data(view: RunView) -> Iterator[Block]:
+def _build_data(view: RunView, plan: TrialPlan) -> Iterator[Block]:
     dataset = view.results.dataset
     train, held_out = dataset.train, dataset.eval
-    yield Heading(2, "Training data", "data")
+    is_trained, size = plan.existing_adapter is None, plan.dataset.size
+    yield Heading(2, "Training data" if is_trained else "Data", "data")
+    if not is_trained:
+        yield Paragraph(
+            "The adapter was not trained in this run, which does not know its training data. The following is the "
+            "data that it was scored with."
+        )
     if train is None or held_out is None:
         yield Paragraph("The run holds no description of its data.")
         return
@@ -190,6 +198,9 @@ def _build_data(view: RunView) -> Iterator[Block]:
         + "the scores are measured against "
         f"{count_noun(held_out.n_tracks, 'track')} ({format_duration(held_out.duration_s)}), held out before slicing."
     )
+    if is_trained and size is not None and not size.is_whole:
+        part = f"{size.tracks}" if size.tracks is not None else f"{size.minutes:g} minutes or slightly more"
+        yield Paragraph(f"Of the {count_noun(train.n_tracks, 'track')}, it was trained on {part}.")
     if read_section(view.spec, "dataset").get("builtin") is None:
         yield Paragraph(
             "The run does not know the licence of these recordings; look it up before you pass this on."
@@ -228,6 +239,22 @@ def _build_scores(view: RunView, trial: TrialResult) -> Iterator[Block]:
         "other runs only where data, metric and protocol agree. Differences from zero-shot are means over training "
         f"seeds; verdicts come from simultaneous 95 % intervals. Generation: {settings}."
     )
+
+
+def _describe_strength(strength: float, *, merged: bool) -> Iterator[Block]:
+    """Yield at what strength the adapter was scored, if not as it was trained."""
+    if strength == 1.0:
+        return
+    meaning = f"base weights W0 and adapted weights W give W0 + {strength:g} (W - W0)"
+    if merged:
+        yield Paragraph(f"The adapter was scored, and is merged in, at strength {strength:g}: {meaning}.")
+        return
+    scored = (
+        f"The adapter was scored at strength {strength:g}: {meaning}. Its files hold it as it was trained, at strength "
+        "1; "
+    )
+    command = Code(f"lora-bench generate --adapter FOLDER --adapter-scale {strength:g}")
+    yield Paragraph((scored, command, " applies it as it was scored."))
 
 
 def _describe_score(score: ScoreRecord | None) -> str:

@@ -27,14 +27,14 @@ class ClipRequest:
     Attributes:
         prompt: the text.
         duration_s: length; None is that of the run's clips.
-        scale: strength of the adapter: 0 is the base model, 1 the adapter as it was trained.
+        scale: strength of the adapter: 0 is the base model, 1 the adapter as it was trained; None is the run's.
         clip: index of the noise; with the run's prompt, seed and length, 0 is the run's `000.wav`.
         seed: root of the noise; None is the run's.
     """
 
     prompt: str
     duration_s: float | None = None
-    scale: float = 1.0
+    scale: float | None = None
     clip: int = 0
     seed: int | None = None
 
@@ -95,7 +95,8 @@ def render_pair(
             adapter = Path(parent) / "sum"
             stack_adapters(model, adapters, adapter)
         model.load_adapter(adapter)
-    for place, scale in ((file, request.scale), (twin, 0.0)):
+    strength = trial.generation.adapter_scale if request.scale is None else request.scale
+    for place, scale in ((file, strength), (twin, 0.0)):
         model.adapter_scale = scale
         progress.start("generate" if place is file else "generate zero-shot", n_frames)
         codes = generate_codes(model, request.prompt, [request.clip], n_frames, sampling, progress)

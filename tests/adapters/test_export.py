@@ -10,8 +10,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,9 +23,13 @@ from peft import PeftModel
 from support.tiny_run import TinyRun
 from transformers import AutoTokenizer, MusicgenForConditionalGeneration
 
+from lora_bench.adapters.choose import choose_trial
+from lora_bench.adapters.model_card import CardFacts, write_card
 from lora_bench.cli.main import main
 from lora_bench.models import load_model
+from lora_bench.models.bridges.conversion import write_merged
 from lora_bench.results.gather import gather_results
+from lora_bench.spec.data_size import DataSizeSpec
 from lora_bench.spec.schema import ModelSpec
 
 
@@ -52,6 +58,49 @@ def test_an_exported_adapter_and_merged_weights_say_the_same_by_plain_libraries(
     expected = logits_of(adapted, base)
     assert torch.allclose(logits_of(merged, tmp_path / "merged"), expected, atol=1e-4)
     assert not torch.allclose(expected, without, atol=1e-2)
+
+
+def write_changed_card(run: TinyRun, sections: dict[str, Any], *, merged: bool = False) -> str:
+    """The card of a trial as if its settings were others."""
+    chosen = choose_trial(run.folder, "plain")
+    changed = {
+        name: getattr(chosen.plan, name).model_copy(update=fields) for name, fields in sections.items()
+    }
+    chosen = replace(chosen, plan=chosen.plan.model_copy(update=changed))
+    return write_card(chosen, CardFacts("tiny", "mine", None), merged=merged)
+
+
+def test_the_card_tells_at_what_strength_the_adapter_was_scored(tiny_run: TinyRun) -> None:
+    half = {"generation": {"adapter_scale": 0.5}}
+    text = write_changed_card(tiny_run, half)
+    assert "The adapter was scored at strength 0.5" in text
+    assert "`lora-bench generate --adapter FOLDER --adapter-scale 0.5`" in text
+    assert "and is merged in, at strength 0.5" in write_changed_card(tiny_run, half, merged=True)
+    assert "strength" not in write_changed_card(tiny_run, {})
+
+
+def test_the_card_does_not_claim_tracks_that_the_adapter_was_not_trained_on(tiny_run: TinyRun) -> None:
+    part = write_changed_card(tiny_run, {"dataset": {"size": DataSizeSpec(tracks=2)}})
+    assert "it was trained on 2." in part
+    existing = write_changed_card(tiny_run, {"lora": {"path": "mine"}})
+    assert "## Training data" not in existing
+    assert "was not trained in this run, which does not know its training data" in existing
+
+
+def test_weights_are_merged_at_the_strength_that_was_scored(tiny_run: TinyRun, tmp_path: Path) -> None:
+    spec, adapter = tiny_run.plan.trials[0].model, tiny_run.adapter("dora")
+    states: list[dict[str, torch.Tensor]] = []
+    for strength in (0.0, 0.5, 1.0):
+        folder = tmp_path / f"{strength:g}"
+        folder.mkdir()
+        write_merged(spec, adapter, folder, strength)
+        states.append(MusicgenForConditionalGeneration.from_pretrained(folder).state_dict())
+    base, half, full = states
+    plain = MusicgenForConditionalGeneration.from_pretrained(spec.id).state_dict()
+    assert all(torch.equal(base[name], plain[name]) for name in plain)
+    assert any(not torch.equal(base[name], full[name]) for name in plain)
+    for name, each in half.items():
+        assert torch.allclose(each, (base[name] + full[name]) / 2, atol=1e-6), name
 
 
 def test_merged_weights_are_a_model_of_this_program_too_and_stay_marked_untrained(

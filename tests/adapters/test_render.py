@@ -39,6 +39,19 @@ def test_full_strength_is_the_clip_of_the_run_and_the_twin_that_of_zero_shot(
     assert not np.array_equal(clip, twin)
 
 
+def test_the_strength_is_that_of_the_trial_unless_stated(tiny_run: TinyRun, tmp_path: Path) -> None:
+    trial, adapters = tiny_run.trial("plain"), [tiny_run.adapter("plain")]
+    half = trial.generation.model_copy(update={"adapter_scale": 0.5})
+    trial = trial.model_copy(update={"generation": half})
+    for name, scale in (("own", None), ("half", 0.5), ("full", 1.0)):
+        render_pair(
+            trial, adapters, ClipRequest(PROMPT, scale=scale), tmp_path / f"{name}.wav", SilentProgress()
+        )
+    own, stated, full = (soundfile.read(tmp_path / f"{name}.wav")[0] for name in ("own", "half", "full"))
+    assert np.array_equal(own, stated)
+    assert not np.array_equal(own, full)
+
+
 def test_flac_holds_the_same_samples_as_wav(tiny_run: TinyRun, tmp_path: Path) -> None:
     wav = render(tiny_run, "plain", tmp_path / "a.wav", duration_s=0.3)
     flac = render(tiny_run, "plain", tmp_path / "a.flac", duration_s=0.3)

@@ -41,11 +41,10 @@ class Options:
     )
     adapters: Sequence[Path] = adapters_option()
     model: str | None = model_option()
-    scale: float = option(
+    scale: float | None = option(
         "--adapter-scale",
-        default=1.0,
         metavar="S",
-        help="strength of the adapter; 0 is the base model; default: 1",
+        help="strength of the adapter; 0 is the base model; default: that of the trial's clips, else 1",
     )
     clip: int = option("--clip", default=0, metavar="N", help="index of the noise; default: 0")
     seed: int | None = option("--seed", metavar="N", help="seed of the noise; default: the run's")
@@ -65,7 +64,7 @@ def execute(options: Options) -> int:
     prompt = options.prompt.strip()
     if not 0 < len(prompt) <= MAX_PROMPT:
         raise UsageError(f"--prompt: {len(prompt)} characters, expected 1 to {MAX_PROMPT}")
-    if not 0.0 <= options.scale <= MAX_SCALE:
+    if options.scale is not None and not 0.0 <= options.scale <= MAX_SCALE:
         raise UsageError(
             f"--adapter-scale {options.scale:g}: expected 0 (the base model) to {MAX_SCALE:g}; 1 is the adapter as "
             "trained"

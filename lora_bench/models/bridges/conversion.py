@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from lora_bench.errors import UsageError
+from lora_bench.models.adapter_strength import blend
 from lora_bench.models.bridges.adapters import Library, is_adapter, is_audiocraft_adapter, rename_adapter
 from lora_bench.models.bridges.exports import find_audiocraft_files, read_parts, write_export
 from lora_bench.models.bridges.parts import put_together, require_cross_attention, take_apart
@@ -79,15 +80,21 @@ def _convert_model(source: str, folder: Path, library: Library | None, adapter: 
     make_folder(folder, lambda draft: _write_model(opened, target, draft))
 
 
-def write_merged(model: ModelSpec, adapter: Path, folder: Path) -> None:
+def write_merged(model: ModelSpec, adapter: Path, folder: Path, strength: float = 1.0) -> None:
     """Write a model of either form with an adapter in its weights, in transformers' form, into an existing folder.
 
     The weights are float32: half precision would lose part of the update.
 
+    Args:
+        model: the base model.
+        adapter: its folder.
+        folder: gets the weights.
+        strength: of the adapter, as `generation.adapter_scale`.
+
     Raises:
         ModelError: the model is unavailable, or the adapter is another model's.
     """
-    _write_model(_open_model(model, adapter), "transformers", folder)
+    _write_model(_open_model(model, adapter, strength), "transformers", folder)
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ class _OpenModel:
     form: Library
 
 
-def _open_model(spec: ModelSpec, adapter: Path | None) -> _OpenModel:
+def _open_model(spec: ModelSpec, adapter: Path | None, strength: float = 1.0) -> _OpenModel:
     files = find_audiocraft_files(spec)
     if files is None:
         place = find_model_folder(spec).path
@@ -114,7 +121,7 @@ def _open_model(spec: ModelSpec, adapter: Path | None) -> _OpenModel:
     set_token_ids(network)
     if adapter is not None:
         check_adapter(adapter, model_name=spec.id, weights_hash=identity.weights)
-        network = _fold_in(network, adapter)
+        network = _fold_in(network, adapter, strength)
     form: Library = "transformers" if files is None else "audiocraft"
     return _OpenModel(network, tokenizer, spec.id, place, form)
 
@@ -138,12 +145,17 @@ def _hash_model(source: str) -> str:
     return identify_parts(*read_parts(files)).weights
 
 
-def _fold_in(network: Network, adapter: Path) -> Network:
+def _fold_in(network: Network, adapter: Path, strength: float) -> Network:
     """Fold an adapter, under either library's names, into the network's weights."""
+    plain = {} if strength == 1.0 else {name: each.clone() for name, each in network.state_dict().items()}
     with tempfile.TemporaryDirectory() as parent, quiet_transformers():
         if is_audiocraft_adapter(adapter):
             adapter = rename_adapter(adapter, Path(parent) / "adapter", "transformers")
         merged: Any = load_adapter(cast("Any", network), adapter).merge_and_unload()
+    adapted = merged.state_dict()
+    for name, weights in plain.items():
+        if weights.is_floating_point():
+            adapted[name].copy_(blend(weights, adapted[name], strength))
     return merged
 
 
