@@ -6,6 +6,7 @@ The order is zero-shot models, variants, grid, ablations; within each, training 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ from lora_bench.spec.configurations import (
     find_differences,
 )
 from lora_bench.spec.experiment import ExperimentSpec
-from lora_bench.spec.grid import find_value, show_value
+from lora_bench.spec.grid import find_value, label_field, show_value
 from lora_bench.spec.kinds import has_setting
 from lora_bench.spec.loading import LoadedSpec
 from lora_bench.spec.schema import LoraSpec, ModelSpec
@@ -217,7 +218,25 @@ def _plan_zero_shot(
         n_clips = max(other.settings.generation.n_clips for other in group)
         generation = trial.generation.model_copy(update={"n_clips": n_clips})
         trials[key] = trial.model_copy(update={"generation": generation})
-    return trials
+    return _tell_apart(trials, distinct, [name for name in varying if name.startswith("dataset.")])
+
+
+def _tell_apart(
+    trials: Mapping[str, TrialPlan], distinct: Mapping[str, Sequence[Configuration]], varying: Sequence[str]
+) -> dict[str, TrialPlan]:
+    """Zero-shot trials, with the fields of one dataset that vary in the names of those that the names do not tell."""
+    n_named = Counter(trial.name for trial in trials.values())
+    told = dict(trials)
+    for key, trial in trials.items():
+        if n_named[trial.name] > 1:
+            first = distinct[key][0]
+            values = {
+                name: find_value(first.settings, first.changes, name) for name in dict.fromkeys(varying)
+            }
+            shown = [label_field(name, value) for name, value in values.items()]
+            name = clean_name("-".join([trial.name, *shown]))
+            told[key] = trial.model_copy(update={"name": name, "configuration": name})
+    return told
 
 
 def _pair_with_baseline(trials: Sequence[TrialPlan], baseline: str | None) -> list[TrialPlan]:

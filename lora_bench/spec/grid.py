@@ -115,7 +115,7 @@ def find_value(settings: TrialSettings, changes: Changes, dotted: str) -> Any:
         return ALL
     value: Any = settings
     for part in dotted.split("."):
-        value = getattr(value, part)
+        value = None if value is None else getattr(value, part)  # of a section that is left out
     return value
 
 

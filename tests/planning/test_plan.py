@@ -289,6 +289,23 @@ def test_models_datasets_and_sampling_have_zero_shots_of_their_own() -> None:
     assert [trial.kind for trial in found.trials] == ["zero-shot"] * 3 + ["fine-tuned"] * 3
 
 
+def test_zero_shots_of_one_dataset_in_several_forms_have_names_of_their_own() -> None:
+    found = plan(
+        trials=variants(
+            {"name": "a"},
+            {"name": "b", "dataset.prepare.loudness_lufs": -16},
+            {"name": "c", "dataset.clip_s": 5},
+        )
+    )
+    assert names(found)[:3] == [
+        "zero-shot-chiptune-none-clip_s10",
+        "zero-shot-chiptune-loudness_lufs-16-clip_s10",
+        "zero-shot-chiptune-none-clip_s5",
+    ]
+    assert all(trial.configuration == trial.name for trial in found.trials)
+    assert {trial.id.rpartition("-")[0] for trial in found.trials[:3]} == {"zero-shot-chiptune"}
+
+
 def test_combinations_that_do_not_fit_are_refused_by_name() -> None:
     with pytest.raises(
         SpecError, match=r"with dataset\.captions\.source text: `dataset`: captions\.source is `text`"
