@@ -276,6 +276,12 @@ class ExperimentSpec(Section):
                 f"trials.zero_shot_only leaves no adapter to compare, but {' and '.join(found)} would need one; remove "
                 "one of the two"
             )
+        systems = [f"`{variant.name}`" for variant in self.trials.variants if variant.external is not None]
+        if systems:
+            raise ValueError(
+                f"trials.zero_shot_only leaves other rows out, but {' and '.join(systems)} would be another system's; "
+                "remove zero_shot_only: next to other systems alone, zero-shot is a row as well"
+            )
         return self
 
     @model_validator(mode="after")

@@ -117,6 +117,11 @@ def test_defaults_of_trainings_do_not_concern_another_system(tmp_path: Path) -> 
     assert made.trials[-1].id == plan(tmp_path, "{name: other, external: {clips: a}}").trials[-1].id
 
 
+def test_zero_shot_alone_has_no_other_system_next_to_it(tmp_path: Path) -> None:
+    said = fail(tmp_path, "{name: other, external: {clips: a}}\n  zero_shot_only: true")
+    assert "trials.zero_shot_only leaves other rows out, but `other` would be another system's" in said
+
+
 def test_an_external_system_cannot_be_the_baseline(tmp_path: Path) -> None:
     said = fail(tmp_path, "{name: other, external: {clips: a}}", "{name: r8}", rest="baseline: other\n")
     assert "`other` is an external system, which has no settings to change" in said
