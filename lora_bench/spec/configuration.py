@@ -18,6 +18,8 @@ from lora_bench.spec.schema import ModelSpec
 from lora_bench.spec.section import Section
 from lora_bench.spec.targets import spell_targets
 
+SIZES = ("rank", "block_size")
+"""Settings of an adapter that a budget leads to."""
 FitBudget: TypeAlias = Callable[[LoraSpec, ModelSpec], LoraSpec]
 """Returns an adapter's settings with the size that its budget leads to on a model; its ValueError says why not."""
 PlainSection = Mapping[str, JsonValue]
@@ -87,9 +89,12 @@ class SectionForms:
     ) -> dict[str, PlainSection]:
         """What settings are compared by; not to be changed."""
         plain = {name: self._write(section) for name, section in settings}
+        if external is not None:
+            del plain["lora"], plain["train"]
+            return {**plain, "external": self._write(external)}
         if not settings.lora.is_trained:
             del plain["train"]
-        return plain if external is None else {**plain, "external": self._write(external)}
+        return plain
 
     def _write(self, section: Section) -> PlainSection:
         known = self._known.get(id(section))
@@ -101,6 +106,9 @@ class SectionForms:
             alpha = {"alpha": section.resolved_alpha} if "alpha" in spelled else {}
             targets = spell_targets(section.targets)
             plain: PlainSection = {**spelled, **alpha, "targets": targets}
+            if spelled.get("budget") is not None:  # what it leads to is not known here
+                chosen = {*SIZES, *(("alpha",) if section.alpha is None else ())}
+                plain = {name: value for name, value in plain.items() if name not in chosen}
         elif isinstance(section, ExternalSpec):
             plain = section.identify()
         else:

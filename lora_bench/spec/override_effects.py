@@ -9,6 +9,7 @@ from typing import Any
 from lora_bench.errors import Problem
 from lora_bench.spec.changes import flatten_mapping
 from lora_bench.spec.configuration import (
+    SIZES,
     Configuration,
     SectionTexts,
 )
@@ -26,6 +27,7 @@ Read = Callable[[Node], ExperimentSpec | None]
 MAX_NAMES, MAX_LINES = 6, 24
 # what a spec says of trials: their configurations tell what comes of it
 _OF_TRIALS = {"model", "datasets", "dataset", "generation", "defaults", "trials", "ablations", "baseline"}
+_ALONE = "trials.zero_shot_only"
 _NOT_SHOWN = {*_OF_TRIALS, "extends", "prompt_sets"}
 Stated = Mapping[str, Configuration]
 
@@ -69,6 +71,7 @@ def follow_overrides(stated: Node, overridden: Node, overrides: Sequence[str], r
     new = _place(renamed) if renamed is not None else new
     tree = _follow_baseline(tree, before, old, new)
     final = read(tree)
+    new = _place(final) if final is not None else new  # with the ablations of a renamed baseline
     effects = [*_describe_trials(old, new), *_describe_rest(before, after), *restated]
     return Followed(tree if final is not None else overridden, tuple(effects[:MAX_LINES]))
 
@@ -108,6 +111,8 @@ def _is_same(one: ExperimentSpec, other: ExperimentSpec | None) -> bool:
     """Whether the same trials with the same names, and the same of everything else, come of both."""
     if other is None or one.baseline != other.baseline:
         return False
+    if one.trials.zero_shot_only != other.trials.zero_shot_only:
+        return False
     first, second = (spec.model_dump(mode="json", exclude=_OF_TRIALS) for spec in (one, other))
     return first == second and (one == other or _list_trials(one) == _list_trials(other))
 
@@ -133,7 +138,8 @@ def _place(spec: ExperimentSpec) -> dict[str, Configuration]:
     found: dict[str, Configuration] = {}
     for item in list_stated(spec)[0]:
         cell = f" {item.cells[0]}" if item.cells and item.field == "trials.grid" else ""
-        found[f"{item.field}{cell}"] = item
+        step = "".join(item.name.partition("@")[1:])  # a kept one
+        found[f"{item.field}{cell}{step}"] = item
     return found
 
 
@@ -174,11 +180,15 @@ def _list_changed(old: Configuration, new: Configuration) -> dict[str, tuple[Any
     changed: dict[str, tuple[Any, Any]] = {}
     for field in find_differences(old.identity, new.identity):
         name = "dataset" if field in {"dataset.path", "dataset.builtin"} else field
-        changed[name] = (
-            find_value(old.settings, old.changes, name),
-            find_value(new.settings, new.changes, name),
-        )
+        changed[name] = (_read_value(old, name), _read_value(new, name))
     return changed
+
+
+def _read_value(item: Configuration, name: str) -> Any:
+    """What a trial states in a field; None of a size that its budget leads to."""
+    lora = item.settings.lora
+    is_open = name in {f"lora.{size}" for size in SIZES} or (name == "lora.alpha" and lora.alpha is None)
+    return None if is_open and lora.budget is not None else find_value(item.settings, item.changes, name)
 
 
 def _rename_variants(tree: Node, old: Stated, new: Stated) -> Node:
@@ -236,6 +246,8 @@ def _describe_trials(old: Stated, new: Stated) -> Iterator[str]:
 
 def _describe_rest(before: ExperimentSpec, after: ExperimentSpec) -> Iterator[str]:
     """Changes beside the trials' own settings."""
+    if before.trials.zero_shot_only != after.trials.zero_shot_only:
+        yield f"{_ALONE}: {_show(before.trials.zero_shot_only)} -> {_show(after.trials.zero_shot_only)}"
     one, other = (
         flatten_mapping(spec.model_dump(mode="json", exclude=_NOT_SHOWN)) for spec in (before, after)
     )

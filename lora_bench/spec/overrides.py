@@ -101,7 +101,13 @@ def _find_conflicts(tree: Node, leaves: Leaves, text: str) -> Iterator[str]:
 
 
 def _list_varied(tree: Node) -> Iterator[tuple[str, Node, str, str]]:
-    """Axes of the grid and fields that follow them: name, values, what it is, where an override reaches it."""
+    """Tuned fields, axes of the grid and what follows them: name, values, what it is, where an override reaches it."""
+    tuned, followed = find_node(tree, ("tune",))
+    if followed:
+        axes, prefix = (tuned.children["axes"], "tune.axes") if "axes" in tuned.children else (tuned, "tune")
+        for key, child in axes.children.items():
+            for field, values in _list_leaves(key, child):
+                yield field, values, "is what `tune` looks for", f"{prefix}.{field}"
     grid, _ = find_node(tree, ("trials", "grid"))
     if "axes" not in grid.children:
         return

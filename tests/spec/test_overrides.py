@@ -58,6 +58,53 @@ def test_an_override_reaches_trials_that_state_the_field_themselves_and_their_na
     )
 
 
+def test_ablations_of_a_renamed_baseline_stay(plan: Plan) -> None:
+    found = plan(VARIANTS + "baseline: r4-attention\nablations: {slow: {train.lr: 1.0e-5}}\n", "lora.rank=8")
+    assert list(ranks(found)) == ["r8-attention", "r8-all", "slow"]
+    renamed, other = found.override_effects
+    assert renamed == "r8-attention (in the spec: r4-attention), slow: lora.rank 4 -> 8, lora.alpha 8 -> 16"
+    assert other.startswith("r8-all (in the spec: r16-all): ")
+
+
+def test_a_budget_takes_the_place_of_a_rank(tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text(HEAD + VARIANTS, encoding="utf-8")
+    loaded = load_spec(path, ["lora.budget=50k"])
+    assert [variant.name for variant in loaded.spec.trials.variants] == ["r4-attention", "r16-all"]
+    assert loaded.effects == (
+        "r4-attention: lora.rank 4 -> none, lora.alpha 8 -> none, lora.budget none -> 50k",
+        "r16-all: lora.rank 16 -> none, lora.alpha 32 -> none, lora.budget none -> 50k",
+    )
+
+
+def test_kept_steps_are_rows_that_are_added_and_left_out(plan: Plan) -> None:
+    kept = "defaults: {train: {keep: [100]}}\n"
+    assert plan(VARIANTS, "train.keep=[100]").override_effects == ("added: r4-attention@100, r16-all@100",)
+    assert plan(VARIANTS + kept, "train.keep=null").override_effects == (
+        "left out: r4-attention@100, r16-all@100",
+    )
+
+
+def test_another_system_has_no_training_to_override(plan: Plan) -> None:
+    other = VARIANTS.replace("targets: all}}]", "targets: all}}, {name: other, external: {clips: a}}]")
+    assert "other" not in " ".join(plan(other, "train.lr=0.5").override_effects)
+
+
+def test_zero_shot_alone_can_be_asked_for(plan: Plan) -> None:
+    found = plan("", "trials.zero_shot_only=true")
+    assert [trial.name for trial in found.trials] == ["zero-shot"]
+    assert found.override_effects == ("trials.zero_shot_only: false -> true",)
+
+
+def test_a_tuned_field_is_not_overridden_but_named_with_its_mend(plan: Plan) -> None:
+    for tune in ("{train.lr: [1.0e-4, 1.0e-3], seed: 7}", "{train: {lr: [1.0e-4, 1.0e-3]}}"):
+        [problem] = refuse(plan, VARIANTS + f"tune: {tune}\n", "train.lr=0.5")
+        assert (
+            "`train.lr` is what `tune` looks for; override its values, as in `-o tune.train.lr=[0.5]`"
+            in problem
+        )
+
+
 @pytest.mark.parametrize("written", ["lora.rank: 4", "lora: {rank: 4}", "lora: {rank: 4, dropout: 0}"])
 def test_it_does_not_matter_how_a_variant_writes_the_field(plan: Plan, written: str) -> None:
     text = f"trials: {{variants: [{{name: one, {written}}}]}}\n"
