@@ -76,7 +76,7 @@ def describe_design(answer: Answer) -> str:
         selection = f"{dataset.selection.n_tracks} to select by, " if dataset.selection is not None else ""
         parts.append(
             f"{count_noun(dataset.train.n_tracks, 'training track')} ({dataset.train.duration_s / 60:.0f} min), "
-            f"{selection}{dataset.eval.n_tracks} held-out"
+            f"{_describe_size(answer)}{selection}{dataset.eval.n_tracks} held-out"
         )
     if generation.get("n_clips"):
         rounded = f", decoded in {generation['quantization']}" if generation.get("quantization") else ""
@@ -85,6 +85,16 @@ def describe_design(answer: Answer) -> str:
         )
     direction = "lower is closer" if answer.lower_is_better else "higher is better"
     return " \u00b7 ".join([*parts, f"primary metric {answer.metric}, {direction}"])
+
+
+def _describe_size(answer: Answer) -> str:
+    """Return the part of the training tracks that every adapter is trained on, unless it varies or is the whole."""
+    size = read_section(read_section(answer.view.spec, "dataset"), "size")
+    varies = any(name.startswith("dataset") for trial in answer.view.trials for name in trial.changes)
+    tracks, minutes = size.get("tracks"), size.get("minutes")
+    if varies or "all" in (tracks, minutes) or (tracks is None and minutes is None):
+        return ""
+    return f"{tracks} of them used, " if tracks is not None else f"about {minutes:g} min of them used, "
 
 
 def advise(answer: Answer) -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 from support.fake_run import FakeRun, FakeTrial, contrast, zero_shot
 
 from lora_bench.report import render_report
 from lora_bench.report.answer import Answer
-from lora_bench.report.answer_lines import describe_lacks, describe_levels
+from lora_bench.report.answer_lines import describe_design, describe_lacks, describe_levels
 from lora_bench.report.view import RunView
 from lora_bench.results.gather import gather_results
 
@@ -44,6 +46,28 @@ def test_without_selection_tracks_the_greatest_change_comes_first(tmp_path: Path
     answer = read_answer(write_sides(tmp_path, has_selection=False))
     assert [row.configuration.name for row in answer.rows] == ["r4", "r8"]
     assert "selection" not in answer.headline
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ({"tracks": 3, "minutes": None}, "8 training tracks (8 min), 3 of them used, 2 held-out"),
+        (
+            {"tracks": None, "minutes": 2.5},
+            "8 training tracks (8 min), about 2.5 min of them used, 2 held-out",
+        ),
+        ({"tracks": "all", "minutes": None}, "8 training tracks (8 min), 2 held-out"),
+        (None, "8 training tracks (8 min), 2 held-out"),
+    ],
+)
+def test_the_design_tells_the_part_of_the_training_tracks_that_is_used(
+    tmp_path: Path, size: dict[str, Any] | None, said: str
+) -> None:
+    run = FakeRun().write(tmp_path)
+    plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+    plan["spec"]["dataset"]["size"] = size
+    (run / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    assert said in describe_design(read_answer(run))
 
 
 def test_a_configuration_without_a_verdict_tells_why(tmp_path: Path) -> None:
