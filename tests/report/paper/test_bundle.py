@@ -29,7 +29,9 @@ needs_tex = pytest.mark.skipif(not find_compiler(), reason="pdflatex and bibtex 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return FakeRun(n_wavs=2, n_references=2, prompts=[PROMPT_HTML, PROMPT_KOREAN]).write(tmp_path / "runs")
+    return FakeRun(n_wavs=2, n_references=2, prompts=[PROMPT_HTML, PROMPT_KOREAN, "codes"]).write(
+        tmp_path / "runs"
+    )
 
 
 def read_all(folder: Path) -> dict[str, bytes]:
