@@ -6,7 +6,6 @@ trials on a new machine, can leave each other code that crashes when it is calle
 
 from __future__ import annotations
 
-import getpass
 import os
 import tempfile
 from functools import cache
@@ -27,7 +26,7 @@ def load_librosa() -> Any:
     """Return the module; all that compiles on import is imported."""
     folder = Path(os.environ.get("NUMBA_CACHE_DIR") or tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"lora-bench-librosa-{getpass.getuser()}.lock"):
+    with FileLock(folder / f"lora-bench-librosa-{os.getuid()}.lock"):
         librosa = import_module("librosa")
         for name in _COMPILING:
             import_module(f"librosa.{name}")
