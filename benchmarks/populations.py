@@ -100,17 +100,19 @@ class World:
         _, log_size = np.linalg.slogdet(spread / width)
         return float(np.exp(-0.5 * (log_size + shift @ np.linalg.solve(spread, shift))))
 
-    def sample_generators(self, rng: np.random.Generator, design: Design) -> tuple[Embeddings, Embeddings]:
-        """The same clips by the base and by the tuned generator."""
+    def sample_generators(
+        self, rng: np.random.Generator, design: Design, n_tuned: int = 1
+    ) -> list[Embeddings]:
+        """The same clips by the base and by `n_tuned` tuned generators."""
         dim, n = len(self.base.mean), design.n_clips
         common = rng.normal(size=(n, 1, dim))
         clips: list[Embeddings] = []
-        for generator in (self.base, self.tuned):
+        for generator in (self.base, *[self.tuned] * n_tuned):
             own, window = rng.normal(size=(n, 1, dim)), rng.normal(size=(n, design.n_windows, dim))
             of_clip = np.sqrt(design.pair_share) * common + np.sqrt(1 - design.pair_share) * own
             unit = np.sqrt(design.clip_share) * of_clip + np.sqrt(1 - design.clip_share) * window
             clips.append(_wrap(generator.mean + unit @ generator.root.T, 1))
-        return clips[0], clips[1]
+        return clips
 
     def sample_recordings(self, rng: np.random.Generator, design: Design) -> Embeddings:
         """Clips of tracks."""

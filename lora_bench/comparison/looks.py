@@ -40,7 +40,11 @@ class Look:
 
 def list_looks(spec: ExperimentSpec) -> list[Look]:
     """Return the looks of a spec, the last one at all clips; a single one where none are asked for."""
-    counts = [*spec.verdict.looks, spec.generation.n_clips]
+    return split_level([*spec.verdict.looks, spec.generation.n_clips])
+
+
+def split_level(counts: Sequence[int]) -> list[Look]:
+    """Share the 5 % among looks at rising numbers of clips."""
     spent = [ALPHA * (n / counts[-1]) ** 2 for n in counts]
     return [Look(n, now - before) for n, now, before in zip(counts, spent, [0.0, *spent[:-1]], strict=True)]
 
