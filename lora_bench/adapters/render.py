@@ -17,7 +17,8 @@ from lora_bench.planning.trial_plan import (
     TrialPlan,
 )
 from lora_bench.progress import Progress
-from lora_bench.spec.schema import GenerationSpec, ModelSpec
+from lora_bench.spec.clip_windows import WINDOW_S
+from lora_bench.spec.schema import MAX_CLIP_S, GenerationSpec, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,15 @@ def render_pair(
     info = model.info
     rate_hz = info.audio_format.sample_rate_hz
     longest_s = info.max_frames / info.frame_rate_hz
+    if longest_s >= WINDOW_S:
+        longest_s = MAX_CLIP_S
     duration_s = trial.generation.clip_s if request.duration_s is None else request.duration_s
     if isinstance(trial, ClipSource) and request.duration_s is None:
         duration_s = min(duration_s, math.floor(longest_s))
     if not 0 < duration_s <= longest_s:
         raise UsageError(
             f"--seconds {duration_s:g}: expected more than 0 and at most {math.floor(longest_s * 10) / 10:g} s, "
-            f"for which {info.name} has positions"
+            f"the longest clip with {info.name}"
         )
     n_samples = round(duration_s * rate_hz)
     seed = trial.generation.seed if request.seed is None else request.seed

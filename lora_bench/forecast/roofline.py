@@ -15,7 +15,14 @@ from lora_bench.forecast.footprint import CAPTION_TOKENS, HALF, choose_weight
 from lora_bench.forecast.frozen_parts import ENCODEC_32KHZ
 from lora_bench.forecast.remaining import Remaining
 from lora_bench.forecast.shapes import ModelShape
-from lora_bench.forecast.stage_memory import BUCKET, choose_batch, count_frames, round_up
+from lora_bench.forecast.stage_memory import (
+    BUCKET,
+    choose_batch,
+    count_frames,
+    count_steps,
+    count_window_steps,
+    round_up,
+)
 from lora_bench.planning.trial_plan import (
     TrialPlan,
 )
@@ -82,7 +89,7 @@ def count_decode_step(
     width, n_layers = sizes.width, sizes.n_layers
     n_rows = n_clips * (2 if generation.guidance > 1 else 1)
     if n_attended is None:
-        steps = range(1, count_steps(shape, generation.clip_s) + 1)
+        steps = [step for n in count_window_steps(shape, generation) for step in range(1, n + 1)]
         n_attended = sum(round_up(step, BUCKET) for step in steps) / len(steps)
     n_square = 4 if sizes.melody else 6
     matrices = n_layers * (n_square * width**2 + 2 * width * sizes.ffn_width)
@@ -155,7 +162,7 @@ def estimate_trial_s(shape: ModelShape, trial: TrialPlan, card: Card, left: Rema
     generation, train, lora = trial.generation, trial.train, trial.lora
     n_at_once = choose_batch(shape, lora, generation, card.memory_gib, weight)
     step = count_decode_step(shape, lora, generation, n_at_once, weight)
-    n_steps = math.ceil(generation.n_clips / n_at_once) * count_steps(shape, generation.clip_s)
+    n_steps = math.ceil(generation.n_clips / n_at_once) * sum(count_window_steps(shape, generation))
     sound = count_codec(shape, generation.n_clips, generation.clip_s)
     prompt_s = n_steps * step.estimate_s(card, is_half=is_half) + sound.estimate_s(card, is_half=False)
     total_s = len(trial.prompts) * prompt_s * left.generate_frac
@@ -165,8 +172,3 @@ def estimate_trial_s(shape: ModelShape, trial: TrialPlan, card: Card, left: Rema
         n_passes = train.steps * train.grad_accumulation * left.train_frac
         total_s += n_passes * passed.estimate_s(card, is_half=is_mixed)
     return total_s
-
-
-def count_steps(shape: ModelShape, clip_s: float) -> int:
-    """Return the positions of a clip, with the delay of the last codebook."""
-    return count_frames(shape, clip_s) + shape.decoder.n_codebooks // shape.channels - 1

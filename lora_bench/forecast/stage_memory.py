@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from lora_bench.forecast.adapters import list_trainable, match_targets, size_adapter
 from lora_bench.forecast.footprint import CAPTION_TOKENS, FLOAT32, GIB, HALF, count_decoder
 from lora_bench.forecast.shapes import ModelShape
+from lora_bench.spec.clip_windows import WINDOW_S, cut_windows
 from lora_bench.spec.kinds import has_setting
 from lora_bench.spec.schema import GenerationSpec, LoraSpec
 
@@ -85,6 +86,18 @@ def count_frames(shape: ModelShape, clip_s: float) -> int:
     return -(-round(clip_s * shape.sample_rate_hz) // shape.hop_samples)
 
 
+def count_steps(shape: ModelShape, clip_s: float) -> int:
+    """Return the positions of a clip or slice, with the delay of the last codebook."""
+    return count_frames(shape, clip_s) + shape.decoder.n_codebooks // shape.channels - 1
+
+
+def count_window_steps(shape: ModelShape, generation: GenerationSpec) -> list[int]:
+    """Return the decoding steps of each window of a clip; the first is the longest."""
+    sizes = (generation.clip_s, WINDOW_S, generation.overlap_s)
+    windows = cut_windows(*(count_frames(shape, seconds) for seconds in sizes))
+    return [window.n_frames + shape.decoder.n_codebooks // shape.channels - 1 for window in windows]
+
+
 def count_resident(shape: ModelShape, lora: LoraSpec | None, weight: int) -> int:
     """Return the bytes of a loaded model: its decoder, float32 encoders and projection, and the adapter."""
     projection = sum(
@@ -109,7 +122,7 @@ def estimate_decoding(
         weight: bytes of one of the decoder's numbers.
     """
     sizes = shape.decoder
-    n_steps = count_frames(shape, generation.clip_s) + sizes.n_codebooks // shape.channels - 1
+    n_steps = count_window_steps(shape, generation)[0]
     n_before = 0 if sizes.melody is None else sizes.melody.chroma_length + CAPTION_TOKENS
     n_positions = round_up(n_steps + n_before, BUCKET)
     n_rows = n_clips * (2 if generation.guidance > 1 else 1)
@@ -174,7 +187,7 @@ def choose_batch(
     if generation.batch_size is not None:
         return min(generation.batch_size, generation.n_clips)
     sizes = shape.decoder
-    n_steps = count_frames(shape, generation.clip_s) + sizes.n_codebooks // shape.channels - 1
+    n_steps = count_window_steps(shape, generation)[0]
     halves = 2 if generation.guidance > 1 else 1
     cache = 2 * sizes.n_layers * round_up(n_steps, BUCKET) * sizes.width * weight
     logits = sizes.n_codebooks * sizes.codebook_size * LOGIT_BYTES

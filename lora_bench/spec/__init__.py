@@ -4,6 +4,7 @@ schema.py       the sections            experiment.py   the whole spec
 reading.py      YAML with places        tree.py         values that know their place
 parents.py      `extends`               paths.py        relative paths
 prompts.py      prompt files            trial_parts.py  variants, axes, ablations
+clip_windows.py  of long clips
 configuration.py  settings under a name
 configurations.py  those that a spec names
 tuned_configurations.py  attempts of `tune`, and the chosen values

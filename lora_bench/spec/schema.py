@@ -149,6 +149,14 @@ class DatasetSpec(Section):
         return self
 
 
+MAX_CLIP_S = 300.0
+"""Longest generated clip: the codec decodes it in one piece, which takes some 9 GiB."""
+
+
+def _is_twelve(value: object) -> bool:
+    return value == 12
+
+
 def _is_one(value: object) -> bool:
     return value == 1.0
 
@@ -158,8 +166,10 @@ class GenerationSpec(Section):
 
     n_clips: Annotated[int, Field(ge=2, le=10_000)] = 150
     """Clips per prompt."""
-    clip_s: Annotated[float, Field(ge=0.2, le=30.0)] = 8.0
-    """Length of a clip in seconds."""
+    clip_s: Annotated[float, Field(ge=0.2, le=MAX_CLIP_S)] = 8.0
+    """Length of a clip in seconds. Beyond 30 s a clip is made in windows of 30 s, as MusicGen was trained."""
+    overlap_s: Annotated[float, Field(ge=1.0, le=29.0, exclude_if=_is_twelve)] = 12.0
+    """Of a clip beyond 30 s: each window begins with so many seconds of the one before and continues them."""
     guidance: Annotated[float, Field(ge=1.0, le=20.0)] = 3.0
     """Classifier-free guidance scale; 1 is off."""
     temperature: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0

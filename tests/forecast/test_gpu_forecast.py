@@ -29,7 +29,12 @@ from lora_bench.errors import UsageError
 from lora_bench.forecast import Forecaster, History, roofline, stage_memory
 from lora_bench.forecast.cards import CARDS, choose_card, find_card
 from lora_bench.forecast.footprint import HALF, Arithmetic, estimate_training
-from lora_bench.forecast.stage_memory import choose_batch, estimate_codec, estimate_decoding
+from lora_bench.forecast.stage_memory import (
+    choose_batch,
+    count_window_steps,
+    estimate_codec,
+    estimate_decoding,
+)
 from lora_bench.models.decoding import decoder as decoding
 from lora_bench.models.decoding import loop
 from lora_bench.planning.plan import plan_experiment
@@ -116,6 +121,18 @@ def test_the_batch_is_the_one_that_decoding_chooses(card_gib: float, clip_s: flo
     assert 1 < chosen < stage_memory.MAX_BATCH
     assert choose_batch(shape, None, generation.model_copy(update={"n_clips": 3}), card_gib) == 3
     assert choose_batch(shape, None, generation.model_copy(update={"batch_size": 5}), card_gib) == 5
+
+
+def test_long_clips_are_decoded_in_windows_of_one_size() -> None:
+    shape = find_published("small")
+    steps = {
+        clip_s: count_window_steps(shape, GenerationSpec(clip_s=clip_s)) for clip_s in (8.0, 30.0, 48.0, 60.0)
+    }
+    assert steps == {8.0: [403], 30.0: [1503], 48.0: [1503, 1503], 60.0: [1503, 1503, 1203]}
+    caches = {
+        estimate_decoding(shape, None, GenerationSpec(clip_s=clip_s), 10).cache for clip_s in (30.0, 60.0)
+    }
+    assert len(caches) == 1
 
 
 @pytest.mark.parametrize(

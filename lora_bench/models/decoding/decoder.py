@@ -36,6 +36,7 @@ from lora_bench.models.delay_pattern import undelay_codes
 from lora_bench.models.memory import Halving, available_bytes
 from lora_bench.models.records import DecoderWeights, ModelInfo
 from lora_bench.progress import Progress
+from lora_bench.spec.clip_windows import WINDOW_S, Window, cut_windows
 from lora_bench.spec.schema import GenerationSpec
 
 if TYPE_CHECKING:
@@ -97,16 +98,18 @@ def generate_batches(
         decoder: of this model in its current state, and of these settings; keeps prepared weights between prompts.
     """
     info = model.info
-    if n_frames > info.max_frames:
+    windows = plan_windows(info, n_frames, generation)
+    longest = windows[0].n_frames
+    if longest > info.max_frames:
         raise ModelError(
-            f"generation.clip_s: {n_frames} frames are more than {info.name} has positions for "
+            f"generation.clip_s: {longest} frames are more than {info.name} has positions for "
             f"({info.max_frames}); make clips shorter"
         )
     decoder = Decoder(model, generation) if decoder is None else decoder
     decoder.read_prompt(prompt)
     left = list(clip_ids)
     asked = generation.batch_size
-    size = decoder.choose_batch_size(n_frames) if asked is None else asked
+    size = decoder.choose_batch_size(longest) if asked is None else asked
     if asked is None and left:
         size = math.ceil(len(left) / math.ceil(len(left) / size))  # equal batches, no small last one
 
@@ -136,6 +139,15 @@ def generate_batches(
             progress.log(known_problem)
         yield done
         left = left[len(done.clip_ids) :]
+
+
+def plan_windows(info: ModelInfo, n_frames: int, generation: GenerationSpec) -> list[Window]:
+    """Cut clips of `n_frames` into windows; one, unless they are longer than `WINDOW_S`."""
+    longest, overlap = (
+        info.count_frames(round(seconds * info.audio_format.sample_rate_hz))
+        for seconds in (WINDOW_S, generation.overlap_s)
+    )
+    return cut_windows(n_frames, longest, overlap)
 
 
 def _choose_batch(clips: Sequence[int], size: int, block: int | None) -> tuple[int, ...]:
@@ -176,7 +188,7 @@ class Decoder:
         self._prompt = ""
         self._text = torch.empty(0)
         self._step: DecoderStep | StreamedStep | None = None
-        self._made: tuple[int, int, Steps] | None = None
+        self._made: tuple[int, int, int, Steps] | None = None
 
     @property
     def block(self) -> int | None:
@@ -263,23 +275,39 @@ class Decoder:
         rows = [clip_ids[0]] * n_rows  # unused places may hold any clip
         for place, clip in zip(places, clip_ids, strict=True):
             rows[place] = clip
-        noise = draw_noise(self._generation.seed, self._prompt, rows, n_frames, self._info.delays)
-        steps = self._make_steps(len(rows), n_frames)
-        steps.begin(self._text, torch.from_numpy(noise).to(self._device))
-        clock = _Clock(self._info, len(clip_ids), n_frames, progress)
+        made: list[Tensor] = []
+        given: Tensor | None = None
+        for window in plan_windows(self._info, n_frames, self._generation):
+            if given is not None:
+                given = given[..., -window.n_given :]
+            codes = self._decode_window(
+                rows, window, given, _Clock(self._info, len(clip_ids), window, progress)
+            )
+            made.append(codes[places, :, window.n_given :].cpu())
+            given = codes
+        return torch.cat(made, dim=-1)
+
+    def _decode_window(
+        self, rows: Sequence[int], window: Window, given: Tensor | None, clock: _Clock
+    ) -> Tensor:
+        """Decode a window of the clips `rows` to codes int64 [N, K, frames], the given ones included."""
+        seed, delays = self._generation.seed, self._info.delays
+        noise = draw_noise(seed, self._prompt, rows, window.n_frames, delays, window.begin)
+        steps = self._make_steps(len(rows), window.n_frames, window.n_given)
+        steps.begin(self._text, torch.from_numpy(noise).to(self._device), given)
         for done in range(1, clock.n_positions + 1):
             steps.advance()
             if done % REPORT_STEPS == 0 or done == clock.n_positions:
                 clock.report(done, steps.finite)
         self.problem = self.problem or steps.problem
-        return undelay_codes(steps.delayed, self._info.delays)[places].cpu()
+        return undelay_codes(steps.delayed, delays)
 
     def _count_rows(self, n_clips: int, n_frames: int) -> int:
         """Return the number of clips to compute: on a GPU a smaller batch fills the graphs of the last one."""
         if self.block is not None:
             return self.block
         if self._made is not None and devices.is_gpu(self._device):
-            made, made_frames, _ = self._made
+            made, made_frames, _, _ = self._made
             if made_frames == n_frames and n_clips <= made <= n_clips * MAX_PADDING:
                 return made
         return n_clips
@@ -288,10 +316,11 @@ class Decoder:
         """Release weights and caches of the last batch; the next one prepares its own."""
         self._step = self._made = None
 
-    def _make_steps(self, n_clips: int, n_frames: int) -> Steps:
+    def _make_steps(self, n_clips: int, n_frames: int, n_given: int = 0) -> Steps:
         """Prepare weights and caches for `n_clips` at once, or return those of the last batch of this size."""
-        if self._made is not None and self._made[:2] == (n_clips, n_frames):
-            return self._made[2]
+        sizes = n_clips, n_frames, n_given
+        if self._made is not None and self._made[:3] == sizes:
+            return self._made[3]
         self._made = None  # frees memory before the next allocation
         generation, info = self._generation, self._info
         if self._step is None or not self._step.adapt(n_clips):
@@ -305,6 +334,7 @@ class Decoder:
             temperature=generation.temperature,
             top_k=generation.top_k,
             device=self._device,
+            n_given=n_given,
         )
         n_positions = self._count_positions(n_frames)
         dtype = self._kernel.past_dtype(self._model.dtype)
@@ -317,21 +347,21 @@ class Decoder:
         else:
             cache = KeyValueCache.allocate(self._weights, step.n_rows, n_positions, dtype)
             steps = EagerSteps(step, cache, sampling)
-        self._made = (n_clips, n_frames, steps)
+        self._made = (*sizes, steps)
         return steps
 
 
 class _Clock:
     """Reports the progress of a batch, and checks that its logits are finite."""
 
-    def __init__(self, info: ModelInfo, n_clips: int, n_frames: int, progress: Progress) -> None:
+    def __init__(self, info: ModelInfo, n_clips: int, window: Window, progress: Progress) -> None:
         self._info = info
         self._n_clips = n_clips
-        self._n_frames = n_frames
+        self._window = window
         self._progress = progress
         self._began_s = time.monotonic()
         self._told = 0
-        self.n_positions = n_frames + max(info.delays)
+        self.n_positions = window.n_frames + max(info.delays)
 
     def report(self, done: int, finite: Tensor) -> None:
         if not bool(finite):
@@ -339,7 +369,7 @@ class _Clock:
                 f"{self._info.name}: logits are not finite near step {done} of {self.n_positions}; use "
                 "model.dtype float32, and if that does not help the adapter or the weights are damaged"
             )
-        n_frames = min(done, self._n_frames)
+        n_frames = max(0, min(done, self._window.n_frames) - self._window.n_given)
         wall_s = max(time.monotonic() - self._began_s, 1e-9)
         speed = done / self._info.frame_rate_hz * self._n_clips / wall_s
         self._progress.advance((n_frames - self._told) * self._n_clips, note=f"{speed:.1f} s of audio per s")

@@ -34,6 +34,7 @@ class Sampling:
     Attributes:
         delays: K delays, in frames.
         n_frames: length of the clips.
+        n_given: frames at their beginning that are given.
         start_id: token of codebooks before their first and after their last frame.
         temperature: see `sampling.py`, as is `top_k`.
         device: of the model.
@@ -45,6 +46,7 @@ class Sampling:
     temperature: float
     top_k: int | None
     device: torch.device = CPU
+    n_given: int = 0
     _delays: Tensor = field(init=False, repr=False)
 
     @property
@@ -55,11 +57,25 @@ class Sampling:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_delays", torch.tensor(self.delays, device=self.device))
 
-    def draw_tokens(self, logits: Tensor, uniform: Tensor, position: int | Tensor) -> Tensor:
-        """Draw tokens int64 [N, K] after `position`, from logits [N, K, V] and uniform numbers [N, K]."""
+    def draw_tokens(
+        self, logits: Tensor, uniform: Tensor, position: int | Tensor, given: Tensor | None = None
+    ) -> Tensor:
+        """Draw tokens after `position`.
+
+        Args:
+            logits: [N, K, V].
+            uniform: numbers [N, K].
+            position: of the step.
+            given: int64 [N, K], tokens for the codebooks whose frame there is given; None without `n_given`.
+
+        Returns:
+            int64 [N, K].
+        """
         frame = position - self._delays
         speaks = (frame >= 0) & (frame < self.n_frames)
         drawn = sample_codes(logits, uniform, temperature=self.temperature, top_k=self.top_k)
+        if given is not None:
+            drawn = torch.where(frame < self.n_given, given, drawn)
         return torch.where(speaks, drawn, self.start_id)
 
 
@@ -81,18 +97,34 @@ class Steps(ABC):
         self.delayed = torch.full((*shape, sampling.n_positions), sampling.start_id, device=device)
         self.finite = torch.ones((), dtype=torch.bool, device=device)
 
-    def reset(self) -> None:
-        """Reset the state before a batch."""
+    def reset(self, given: Tensor | None) -> None:
+        """Reset the state before a batch; see `begin`."""
         self.tokens.fill_(self.sampling.start_id)
         self.finite.fill_(True)
+        if given is not None:
+            for codebook, delay in enumerate(self.sampling.delays):
+                self.delayed[:, codebook, delay : delay + self.sampling.n_given] = given[:, codebook]
 
     @abstractmethod
-    def begin(self, text: TextState, noise: Tensor) -> None:
-        """Start a batch of a prompt's state [L, D] and noise float64 [positions, N, K]."""
+    def begin(self, text: TextState, noise: Tensor, given: Tensor | None = None) -> None:
+        """Start a batch.
+
+        Args:
+            text: a prompt's state [L, D].
+            noise: float64 [positions, N, K].
+            given: codes int64 [N, K, n_given] that the clips begin with; None if there are none.
+        """
 
     @abstractmethod
     def advance(self) -> None:
         """Take one step."""
+
+    def take(self, logits: Tensor, uniform: Tensor, position: int) -> None:
+        """Draw the tokens of a position from logits [N, K, V] and uniform numbers [N, K], and keep them."""
+        self.finite &= logits.isfinite().all()
+        given = self.delayed[..., position] if self.sampling.n_given else None
+        self.tokens.copy_(self.sampling.draw_tokens(logits, uniform, position, given))
+        self.delayed[..., position] = self.tokens
 
 
 class EagerSteps(Steps):
@@ -104,9 +136,9 @@ class EagerSteps(Steps):
         self._past = GrowingPast(cache)
         self._noise = torch.empty(0)
 
-    def begin(self, text: TextState, noise: Tensor) -> None:
+    def begin(self, text: TextState, noise: Tensor, given: Tensor | None = None) -> None:
         """See `Steps.begin`."""
-        self.reset()
+        self.reset(given)
         self._step.read_text(text)
         self._noise = noise
         self._past.position = 0
@@ -115,9 +147,7 @@ class EagerSteps(Steps):
         """See `Steps.advance`."""
         position = self._past.position
         logits = self._step(self.tokens, self._step.positions[position], self._past)
-        self.finite &= logits.isfinite().all()
-        self.tokens.copy_(self.sampling.draw_tokens(logits, self._noise[position], position))
-        self.delayed[..., position] = self.tokens
+        self.take(logits, self._noise[position], position)
         self._past.position = position + 1
 
 
@@ -148,9 +178,9 @@ class FixedSteps(Steps):
         self._noise = torch.full(shape, 0.5, dtype=torch.float64, device=device)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
-    def begin(self, text: TextState, noise: Tensor) -> None:
+    def begin(self, text: TextState, noise: Tensor, given: Tensor | None = None) -> None:
         """See `Steps.begin`."""
-        self.reset()
+        self.reset(given)
         if self._step.read_text(text):
             self._graphs.clear()  # they read the old text's memory
             if self._recorder is not None:
@@ -180,7 +210,8 @@ class FixedSteps(Steps):
         logits = self._step(self.tokens, embedding, self._past)
         self.finite.logical_and_(logits.isfinite().all())
         uniform = self._noise.index_select(0, self._position)[0]
-        self.tokens.copy_(self.sampling.draw_tokens(logits, uniform, self._position))
+        given = self.delayed.index_select(2, self._position)[..., 0] if self.sampling.n_given else None
+        self.tokens.copy_(self.sampling.draw_tokens(logits, uniform, self._position, given))
         self.delayed.index_copy_(2, self._position, self.tokens[..., None])
         self._position.add_(1)
 

@@ -35,16 +35,16 @@ def draw_clip_noise(
 
 
 def draw_noise(
-    seed: int, prompt: str, clips: Sequence[int], n_frames: int, delays: Sequence[int]
+    seed: int, prompt: str, clips: Sequence[int], n_frames: int, delays: Sequence[int], begin: int = 0
 ) -> NDArray[np.float64]:
-    """Draw the numbers of several clips by decoding position.
+    """Draw the numbers of several clips by decoding position, from frame `begin` on.
 
     Returns:
         [n_frames + max(delays), N, K]; 0.5 before a codebook's first and after its last frame.
     """
     noise = np.full((n_frames + max(delays), len(clips), len(delays)), 0.5)
     for row, clip in enumerate(clips):
-        drawn = draw_clip_noise(seed, prompt, clip, n_frames, len(delays))
+        drawn = draw_clip_noise(seed, prompt, clip, begin + n_frames, len(delays))[begin:]
         for codebook, delay in enumerate(delays):
             noise[delay : delay + n_frames, row, codebook] = drawn[:, codebook]
     return noise

@@ -44,9 +44,9 @@ class PrefixedSteps(Steps):
         self._embedded = self._noise = torch.empty(0)
         self._n_before = 0
 
-    def begin(self, text: TextState, noise: Tensor) -> None:
+    def begin(self, text: TextState, noise: Tensor, given: Tensor | None = None) -> None:
         """See `Steps.begin`."""
-        self.reset()
+        self.reset(given)
         self._step.read_text(text)
         self._n_before = self._prefix.count_positions(text)
         n_positions = self._n_before + self.sampling.n_positions
@@ -65,7 +65,5 @@ class PrefixedSteps(Steps):
         place = self._past.position
         done = place - self._n_before
         logits = self._step(self.tokens, self._embedded[place], self._past)
-        self.finite &= logits.isfinite().all()
-        self.tokens.copy_(self.sampling.draw_tokens(logits, self._noise[done], done))
-        self.delayed[..., done] = self.tokens
+        self.take(logits, self._noise[done], done)
         self._past.position = place + 1

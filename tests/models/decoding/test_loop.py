@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.fixed_steps import make_fixed_steps
 
 from lora_bench.models.decoding import decoder as decoding
 from lora_bench.models.decoding.decoder import Decoder, generate_codes
 from lora_bench.models.decoding.kernels import choose_kernel
 from lora_bench.models.decoding.kv_cache import FixedPast, GrowingPast, KeyValueCache
-from lora_bench.models.decoding.loop import BUCKET, FixedSteps, Sampling, round_up
-from lora_bench.models.decoding.step import DecoderStep
+from lora_bench.models.decoding.loop import BUCKET, Sampling
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import GenerationSpec, LoraSpec
 
 PROMPTS = ("a song with drums", "calm")
 N_FRAMES = 2 * BUCKET + 9
-
-
-def make_fixed_steps(step: DecoderStep, cache: KeyValueCache, sampling: Sampling) -> FixedSteps:
-    """Takes the place of `EagerSteps`."""
-    n_positions = round_up(sampling.n_positions, BUCKET)
-    larger = KeyValueCache(
-        *(part.new_zeros(*part.shape[:3], n_positions, part.shape[4]) for part in (cache.keys, cache.values))
-    )
-    return FixedSteps(step, larger, sampling, None)
 
 
 @pytest.mark.usefixtures("by_library")
