@@ -51,7 +51,8 @@ prompt_sets:
 
 generation: {{n_clips: {n_clips}, clip_s: {generate_s}, guidance: 3.0, top_k: 250, seed: 0}}
 
-metrics: [mfcc20, mfcc20-seed, encodec]   # with their weights installed: vggish, clap, clap_score
+metrics: [mfcc20@codec, mfcc20, encodec]   # verdicts are given on the first; @codec: references after the model's codec
+  # with their weights installed: vggish, clap, clap_score
 
 defaults:
   lora: {{rank: 16, alpha: 32, targets: attention, dropout: 0.05}}
