@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +19,11 @@ import numpy as np
 
 from lora_bench.audio import save_wav
 from lora_bench.errors import UnscoredError
+from lora_bench.programs import ProgramError, call_program
 from lora_bench.spec.commands import CommandSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-N_SHOWN = 300
-"""Characters of a failed command's last words that an error shows."""
 
 
 class CommandPlugin:
@@ -55,17 +52,14 @@ class CommandPlugin:
                 "output": str(output),
             }
             request.write_text(json.dumps(task), encoding="utf-8")
-            ended = subprocess.run(
-                [*shlex.split(self.settings.run), str(request)],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-            if ended.returncode:
-                last = " ".join(ended.stderr.split())[-N_SHOWN:]
-                raise UnscoredError(f"`{self.settings.run}` ended with code {ended.returncode}: {last}")
+            try:
+                call_program(
+                    [*shlex.split(self.settings.run), str(request)],
+                    (folder / "stdout.txt", folder / "stderr.txt"),
+                    timeout_s=self.settings.timeout_s,
+                )
+            except ProgramError as error:
+                raise UnscoredError(f"`{self.settings.run}` {error}") from error
             if not output.is_file():
                 raise UnscoredError(f"`{self.settings.run}` ended without writing `output`")
             with np.load(output, allow_pickle=False) as found:

@@ -9,9 +9,7 @@ from pathlib import Path
 from lora_bench.errors import StoreError
 from lora_bench.evaluation.trial_scores import TrialClips, score_clips
 from lora_bench.planning.run_folder import TrialFolder
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results.external import ExternalRecord, label_external
 from lora_bench.results.reading import read_if_valid, write_record
@@ -19,7 +17,7 @@ from lora_bench.results.trial_files import StateRecord
 from lora_bench.runner.stage_times import StageClock
 from lora_bench.slugs import prompt_slugs
 from lora_bench.spec.external import ExternalSpec
-from lora_bench.stages.external.command import Workplace, generate_external
+from lora_bench.stages.external.command import Workplace, end_former, generate_external
 from lora_bench.stages.external.folder import match_clips
 from lora_bench.stages.external.identity import key_command, key_files
 from lora_bench.stages.external.importing import import_clips
@@ -86,6 +84,7 @@ def _collect(
 ) -> tuple[Files, str]:
     """Return the files to take over by prompt and index, and their identity; clips of another identity are removed."""
     sampling = trial.sampling
+    end_former(files.external_raw)  # before its folder may be removed, with the note of its process
     if external.clips is not None:
         progress.start("collect")
         matched = match_clips(external.clips, trial.prompts)

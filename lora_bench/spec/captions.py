@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import operator
-import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from lora_bench.spec.caption_template import parse_template
-from lora_bench.spec.section import Prompt, Section, is_none
+from lora_bench.spec.section import WORDS, Prompt, Section, is_none
 
 Measured = Literal["bpm", "key", "tags"]
 MEASURED: tuple[Measured, ...] = ("bpm", "key", "tags")
@@ -50,7 +49,7 @@ class CaptionSpec(Section):
     folders: Annotated[list[FieldName], Field(exclude_if=operator.not_)] = []
     """Fields that the names of the folders give, the outermost first: with `[artist, album]`, `Ann/First/song.wav`
     has artist Ann and album First. `{folder}` is always the name of the innermost folder."""
-    command: Annotated[Prompt | None, Field(exclude_if=is_none)] = None
+    command: Annotated[Annotated[Prompt, WORDS] | None, Field(exclude_if=is_none)] = None
     """A program that describes a track: `{path}` stands for the file (at the end if it is left out). It prints a
     caption, or a JSON object of fields. It runs once per track and command, without a shell."""
     measure: Annotated[list[Measured], Field(exclude_if=_is_everything)] = list(MEASURED)
@@ -69,18 +68,6 @@ class CaptionSpec(Section):
     def _can_all_be_parsed(cls, value: list[str]) -> list[str]:
         for text in value:
             parse_template(text)
-        return value
-
-    @field_validator("command")
-    @classmethod
-    def _can_be_split(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                shlex.split(value)
-            except ValueError as error:
-                raise ValueError(
-                    f"`{value}` cannot be split into words ({error}); check its quotes"
-                ) from None
         return value
 
     @model_validator(mode="after")

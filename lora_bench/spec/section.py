@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def _check_words(value: str) -> str:
+    """Refuse a command line that is no words.
+
+    Raises:
+        ValueError: it is empty, or a quotation is not closed.
+    """
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"`{value}` cannot be split into words ({error}); check its quotes") from None
+    if not words:
+        raise ValueError("is empty; expected a program and its arguments")
+    return value
+
+
+WORDS = AfterValidator(_check_words)
+"""Marks a text that is a program and its arguments, split as a shell does."""
 
 
 class Section(BaseModel):

@@ -25,6 +25,8 @@ from typing import Any
 
 import psutil
 
+from lora_bench.programs import describe_exit
+
 END_PATIENCE_S = 60.0
 KILL_PATIENCE_S = 10.0
 ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
@@ -109,8 +111,7 @@ def _listen(
 
 def _describe_end(process: SpawnProcess) -> str:
     process.join(END_PATIENCE_S)  # its pipes close a moment before it has an exit code
-    code = process.exitcode
-    return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
+    return "no exit code" if process.exitcode is None else describe_exit(process.exitcode)
 
 
 def _end(process: SpawnProcess) -> None:

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import DatasetError
+from lora_bench.programs import ProgramError, ask_program
 from lora_bench.slugs import spell_path
 from lora_bench.stages.dataset.caption_files import read_json_text
 from lora_bench.stages.dataset.field_names import Value
 from lora_bench.stages.dataset.metadata import read_fields
-from lora_bench.stages.dataset.programs import TIMEOUT_S, run_program
 from lora_bench.store import Store, hash_json, read_json, write_json
 
 COMMAND_VERSION = 1
+TIMEOUT_S = 600.0
 
 
 def ask_command(command: str, path: Path, content_hash: str, store: Store) -> dict[str, Value]:
@@ -39,7 +40,10 @@ def _run(command: str, path: Path) -> str:
     arguments = [word.replace("{path}", place) for word in words]
     if arguments == words:
         arguments.append(place)
-    return run_program(arguments, lambda words: _complain(command, path, words), timeout_s=TIMEOUT_S)
+    try:
+        return ask_program(arguments, timeout_s=TIMEOUT_S)
+    except ProgramError as error:
+        raise _complain(command, path, str(error)) from error
 
 
 def _read_answer(text: str, command: str, path: Path) -> dict[str, str | float]:

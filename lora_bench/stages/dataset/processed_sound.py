@@ -11,9 +11,9 @@ import numpy as np
 
 from lora_bench.audio import load_audio
 from lora_bench.errors import AudioFileError, DatasetError
+from lora_bench.programs import ProgramError, ask_program
 from lora_bench.slugs import spell_path
 from lora_bench.spec.prepare import PrepareSpec
-from lora_bench.stages.dataset.programs import TIMEOUT_S, run_program
 from lora_bench.stages.dataset.vocals import identify_separator, remove_vocals
 from lora_bench.store import Store, hash_json, read_json, write_json
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PROCESSED_VERSION = 1
+TIMEOUT_S = 600.0
 
 
 def identify_processing(spec: PrepareSpec) -> dict[str, object]:
@@ -54,7 +55,7 @@ def load_processed(
     def write(draft: Path) -> None:
         audio, rate_hz = load_audio(path)
         if spec.command is not None:
-            audio, rate_hz = ask_program(spec.command, path, draft)
+            audio, rate_hz = run_command(spec.command, path, draft)
         if spec.vocals is not None:
             audio, rate_hz = remove_vocals(audio, rate_hz)
         with (draft / "audio.npy").open("wb") as stream:
@@ -65,7 +66,7 @@ def load_processed(
     return np.load(place / "audio.npy"), int(read_json(place / "facts.json")["sample_rate_hz"])
 
 
-def ask_program(command: list[str], path: Path, near: Path) -> tuple[NDArray[np.float32], int]:
+def run_command(command: list[str], path: Path, near: Path) -> tuple[NDArray[np.float32], int]:
     """Return samples [C, S] that a program makes of a recording, and their rate.
 
     The program gets `{"path": ..., "output": ...}` on its standard input, and both in place of `{path}` and `{output}`
@@ -91,7 +92,10 @@ def ask_program(command: list[str], path: Path, near: Path) -> tuple[NDArray[np.
         arguments = [
             word.replace("{path}", given["path"]).replace("{output}", given["output"]) for word in command
         ]
-        printed = run_program(arguments, complain, given=json.dumps(given), timeout_s=TIMEOUT_S)
+        try:
+            printed = ask_program(arguments, given=json.dumps(given), timeout_s=TIMEOUT_S)
+        except ProgramError as error:
+            raise complain(str(error)) from error
         made = Path(given["output"])
         if not made.exists():
             last = printed.strip().rpartition("\n")[2].strip()

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from lora_bench.errors import ExternalError
+from lora_bench.programs import ProgramError, call_program
 from lora_bench.progress import Progress
 from lora_bench.slugs import prompt_slugs
 from lora_bench.spec.external import ExternalSpec
@@ -30,11 +29,7 @@ from lora_bench.spec.schema import GenerationSpec
 from lora_bench.stages.external.request import WantedClip, WantedPrompt, find_fault, make_seed, write_request
 from lora_bench.store import read_json, write_json
 
-N_TAIL_LINES = 40
-N_SHOWN = 300
-"""Characters of a failed command's last words that the reason shows; more are in `error.txt`."""
 N_NAMED = 4
-POLL_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,6 @@ def generate_external(
     Raises:
         ExternalError: the command failed, was stopped, or did not write what it was asked for; whole clips are kept.
     """
-    _end_former(place.raw)
     wanted = list(_list_wanted(prompts, generation, place))
     n_missing = sum(len(one.clips) for one in wanted)
     progress.start("external", total=len(prompts) * generation.n_clips)
@@ -113,71 +107,50 @@ def _call(
     request = raw / "request.json"
     write_json(request, write_request(wanted, clip_s, external.settings))
     files = [clip.file for one in wanted for clip in one.clips]
-    ended = _run(external, request, files, raw, progress)
+    failure = _run(external, request, files, raw, progress)
     faults = [fault for file in files if (fault := find_fault(file, clip_s)) is not None]
-    if ended == "" and not faults:
+    if failure is None and not faults:
         return
     which = f"`{' '.join(external.command or ())}`"
     prompt = f" for `{wanted[0].prompt}`" if len(wanted) == 1 else ""
     kept = f"{len(files) - len(faults)} of the {len(files)} clips that it was asked for are whole and kept"
-    if ended == "":
+    if failure is None:
         named = "; ".join(faults[:N_NAMED]) + (
             f"; and {len(faults) - N_NAMED} more" * (len(faults) > N_NAMED)
         )
         raise ExternalError(f"{which}{prompt} ended without an error, but {named} ({kept})")
-    tail = _read_tail(raw)
-    last = " ".join(tail.split())[-N_SHOWN:]
-    error = ExternalError(f"{which}{prompt} {ended}; {kept}" + (f"; its last words: {last}" if last else ""))
-    error.add_note(f"last lines of the command's output:\n{tail}")
-    raise error
+    mend = "; raise timeout_s or make the command faster" if failure.is_timeout else ""
+    error = ExternalError(f"{which}{prompt} {failure}; {kept}{mend}")
+    error.add_note(f"last lines of the command's output:\n{failure.tail}")
+    raise error from failure
 
 
-def _run(external: ExternalSpec, request: Path, files: Sequence[Path], raw: Path, progress: Progress) -> str:
-    """Run the command to its end, and end whatever it started; return how it failed, empty if it did not."""
-    command = [*(external.command or ()), str(request)]
-    began_s, n_seen = time.monotonic(), 0
-    with (raw / "stdout.txt").open("wb") as out, (raw / "stderr.txt").open("wb") as err:
-        try:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
-            )
-        except OSError as error:
-            return f"cannot be started ({error.strerror})"
-        try:
-            _note_process(raw, process.pid)
-            while not _has_ended(process):
-                if external.timeout_s is not None and time.monotonic() - began_s > external.timeout_s:
-                    return f"was stopped after timeout_s, {external.timeout_s:g} s"
-                n_written = sum(file.is_file() for file in files)
-                progress.advance(n_written - n_seen)
-                n_seen = n_written
-                time.sleep(POLL_S)
-        finally:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            _process_note(raw).unlink(missing_ok=True)
-    progress.advance(sum(file.is_file() for file in files) - n_seen)
-    code = process.returncode
-    if code < 0:
-        return f"ended with signal {signal.Signals(-code).name}"
-    return f"ended with code {code}" if code else ""
+def _run(
+    external: ExternalSpec, request: Path, files: Sequence[Path], raw: Path, progress: Progress
+) -> ProgramError | None:
+    """Run the command to its end, and end whatever it started; return how it failed, None if it did not."""
+    n_seen = 0
 
+    def advance() -> None:
+        nonlocal n_seen
+        n_written = sum(file.is_file() for file in files)
+        progress.advance(n_written - n_seen)
+        n_seen = n_written
 
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Return whether a process has ended; where the system can, it is left unreaped: its group keeps its number."""
-    if not hasattr(os, "waitid"):
-        return process.poll() is not None
-    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
-
-
-def _read_tail(raw: Path) -> str:
-    """Return the last lines that the command wrote, of its errors if there are any."""
-    for name in ("stderr.txt", "stdout.txt"):
-        text = (raw / name).read_text(encoding="utf-8", errors="replace").strip()
-        if text:
-            return "\n".join(text.splitlines()[-N_TAIL_LINES:])
-    return ""
+    try:
+        call_program(
+            [*(external.command or ()), str(request)],
+            (raw / "stdout.txt", raw / "stderr.txt"),
+            timeout_s=external.timeout_s,
+            on_start=lambda pid: _note_process(raw, pid),
+            on_poll=advance,
+        )
+    except ProgramError as error:
+        return error
+    finally:
+        _process_note(raw).unlink(missing_ok=True)
+    advance()
+    return None
 
 
 def _process_note(raw: Path) -> Path:
@@ -190,8 +163,11 @@ def _note_process(raw: Path, pid: int) -> None:
         write_json(_process_note(raw), [pid, psutil.Process(pid).create_time()])
 
 
-def _end_former(raw: Path) -> None:
-    """End the command of a killed attempt, which would write the same files; the caller holds the trial's lock."""
+def end_former(raw: Path) -> None:
+    """End the command of a killed attempt, which would write the same files.
+
+    The caller holds the trial's lock, and has not removed the folder `raw`, which has the note of the process.
+    """
     note = _process_note(raw)
     if not note.is_file():
         return
