@@ -143,6 +143,8 @@ class RunFolder(Folder):
 
     plan = Named("plan.json")
     environment = Named("environment.json")
+    hub_datasets = Named("hub_datasets.json")
+    """Commits of the datasets on the hub, by the name in the spec."""
     contrasts = Named("contrasts.json")
     choice = Named("choice.json")
     """The choice of the best configuration, repeated on halves of the tracks."""

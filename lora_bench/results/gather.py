@@ -151,7 +151,9 @@ def _summarize_dataset(described: DatasetFile | None) -> DatasetSummary:
     if described is None:
         return DatasetSummary()
     manifest = described.manifest
-    has_selection = any(track.split == "selection" for track in manifest.tracks)
+    optional: dict[str, Any] = {} if described.source is None else {"source": described.source}
+    if any(track.split == "selection" for track in manifest.tracks):
+        optional["selection"] = _summarize_split(manifest, "selection")
     return DatasetSummary(
         name=manifest.name,
         key=manifest.key,
@@ -159,11 +161,11 @@ def _summarize_dataset(described: DatasetFile | None) -> DatasetSummary:
         format=manifest.format,
         resampler=manifest.resampler,
         train=_summarize_split(manifest, "train"),
-        **({"selection": _summarize_split(manifest, "selection")} if has_selection else {}),
         eval=_summarize_split(manifest, "eval"),
         n_tracks=len(manifest.tracks),
         n_reference_clips=described.n_reference_clips,
         excluded=manifest.excluded,
+        **optional,
     )
 
 

@@ -317,6 +317,8 @@ class DatasetFile(Record):
     manifest: ManifestEntry
     n_reference_clips: Count | None = None
     model: ModelSummary | None = None
+    source: str | None = None
+    """The dataset on the hub with its commit; None for other sources."""
 
     @model_validator(mode="before")
     @classmethod

@@ -158,6 +158,8 @@ class DatasetSummary(Record):
     name: str | None = None
     key: str | None = None
     """Hash of the content."""
+    source: str | None = None
+    """A dataset on the hub with its commit, `hf:owner/name@commit`; None for other sources."""
     clip_s: Real | None = None
     format: AudioFormat | None = None
     resampler: str | None = None

@@ -17,15 +17,13 @@ from lora_bench.forecast.adapter_files import fetch_adapter
 from lora_bench.gpus import limit_gpus, require_gpus
 from lora_bench.planning.run_folder import CACHE, RunFolder
 from lora_bench.planning.sources import list_sources
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results.gather import write_results
 from lora_bench.runner.environment import describe_environment
 from lora_bench.runner.executor import run_trials
 from lora_bench.runner.freshness import inputs_key, is_finished, source_key
+from lora_bench.runner.hub_pins import pin_data
 from lora_bench.runner.jobs.locks import hold_run
 from lora_bench.runner.ray_backend.cluster import check_address
 from lora_bench.runner.search.optuna import require_optuna
@@ -132,7 +130,7 @@ def _run_missing(
         settings = {trial.id: to_jsonable({"lora": trial.lora, "train": trial.train}) for trial in pending}
         with track_trials(plan.spec.report.trackers, run_folder, settings, progress):
             run_trials(
-                pending,
+                [pin_data(trial, run) for trial in pending],
                 run_folder,
                 store_root,
                 progress,
@@ -183,9 +181,10 @@ def _prepare(
             continue
         from lora_bench.runner.preparation import prepare_source, prepare_source_apart
 
+        pinned = pin_data(trial, RunFolder(run_folder))
         if apart:
-            prepare_source_apart(trial, key, folder, store_root, progress)
+            prepare_source_apart(pinned, key, folder, store_root, progress)
             continue
         store = Store(store_root, folder.cache_uses)
-        prepare_source(trial, key, folder, store, progress)
+        prepare_source(pinned, key, folder, store, progress)
         store.settle_uses()

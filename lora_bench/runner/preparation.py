@@ -19,16 +19,11 @@ from lora_bench.errors import DatasetError, ResourceError
 from lora_bench.evaluation.codec import through_codec
 from lora_bench.evaluation.floors import measure_floors
 from lora_bench.planning.run_folder import SourceFolder
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.runner.jobs.child_process import Tell, call_apart
-from lora_bench.stages.dataset import (
-    n_reference_clips,
-    prepare_dataset,
-    reference_clips,
-)
+from lora_bench.spec.data_sources import find_kind
+from lora_bench.stages.dataset import n_reference_clips, prepare_dataset, reference_clips
 from lora_bench.stages.dataset.sources import check_source
 from lora_bench.store import Store, write_json
 
@@ -67,10 +62,10 @@ def prepare_source(
     _save_excerpts(manifest, clip_s, model, folder)
     scores, unscored = measure_floors(trial, model, manifest, store, progress)
     write_json(folder.floors, {"floors": scores, "unscored": unscored})
-    write_json(
-        folder.dataset,
-        {"prepared_for": key, "n_reference_clips": n_references, "model": model.info, "manifest": manifest},
-    )
+    record: dict[str, object] = {"prepared_for": key, "n_reference_clips": n_references, "model": model.info}
+    if trial.dataset.path is not None and find_kind(trial.dataset.path) == "hub":
+        record["source"] = trial.dataset.path
+    write_json(folder.dataset, {**record, "manifest": manifest})
 
 
 def prepare_source_apart(

@@ -9,6 +9,7 @@ from lora_bench.errors import Problem
 from lora_bench.spec.problems import describe_value
 from lora_bench.spec.reading import MAX_BYTES
 from lora_bench.spec.tree import Node, Place
+from lora_bench.text.files import split_lines
 
 
 def expand_prompts(tree: Node, problems: list[Problem]) -> Node:
@@ -65,7 +66,7 @@ def _read_prompts(stated: Node, problems: list[Problem]) -> list[Node]:
                 Problem(str(stated.place), "prompts", f"{path} is larger than {MAX_BYTES // 1024} KiB")
             )
             return []
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = split_lines(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         problems.append(Problem(str(stated.place), "prompts", f"{path}: cannot be read ({reason})"))

@@ -147,13 +147,13 @@ def test_an_override_reaches_into_lists_and_dotted_keys(write) -> None:
 
 
 def test_prompts_come_from_files_and_sets(write) -> None:
-    write("p.txt", "\ufeff# a comment\nfirst\n\n  second  \n")
+    write("p.txt", "\ufeff# a comment\nfirst\n\n  second  \nfourth\u2028part\x85\x1cand\n")
     path = write(
         "t.yaml",
         "schema: 1\ndataset: {builtin: chiptune}\nprompts: [zero, {file: p.txt}]\nprompt_sets: {far: [third, first]}\n",
     )
     spec = load_spec(path).spec
-    assert spec.prompts == ["zero", "first", "second", "third"]
+    assert spec.prompts == ["zero", "first", "second", "fourth\u2028part\x85\x1cand", "third"]
     assert spec.prompt_sets == {"far": ["third", "first"]}
 
 

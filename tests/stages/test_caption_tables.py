@@ -107,3 +107,8 @@ def test_a_trigger_word_is_in_front_unless_it_is_there(tmp_path):
     spec = CaptionSpec(trigger="mgnr")
     found = find_captions(tmp_path, ["a.wav", "b.wav"], spec, read_metadata(tmp_path, spec))
     assert found == {"a.wav": "mgnr, calm", "b.wav": "a MGNR tune"}
+
+
+def test_a_line_separator_in_a_name_of_a_column_does_not_end_the_first_row(tmp_path):
+    write(tmp_path / "words.csv", "my\u2028notes,file,caption\nx\x85y,a.wav,calm\u2029tune\n")
+    assert read_metadata(tmp_path, CaptionSpec())["a.wav"].caption == "calm tune"

@@ -15,17 +15,21 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from lora_bench.api import load_spec, plan_experiment
 from lora_bench.artifacts import AudioFormat
 from lora_bench.cli.main import main
 from lora_bench.errors import DatasetError
+from lora_bench.planning.run_folder import RunFolder
 from lora_bench.progress import SilentProgress
 from lora_bench.runner.freshness import dataset_fingerprint
+from lora_bench.runner.hub_pins import pin_data
 from lora_bench.spec.captions import CaptionSpec
 from lora_bench.spec.schema import DatasetSpec
 from lora_bench.stages.dataset import prepare_dataset, unpacked_folder
 from lora_bench.stages.dataset.sources import count_recordings, locate_folder
 from lora_bench.store import Store
 
+FIRST, SECOND = "0" * 40, "1" * 40
 NAMES = ("a.wav", "deep/b.flac", "deep/c.ogg", "d.mp3")
 TEXTS = {"a.wav": "slow", "deep/b.flac": "fast", "deep/c.ogg": "loud", "d.mp3": "soft"}
 
@@ -274,20 +278,58 @@ def test_a_dataset_of_the_hub_that_is_not_cached_is_an_error_with_the_command(tm
     assert "`hf download --repo-type dataset someone/songs --revision v1`" in told
 
 
-def test_a_dataset_in_the_hubs_cache_is_used(songs, tmp_path, monkeypatch):
+@pytest.fixture
+def hub(songs, tmp_path, monkeypatch):
+    """A hub's cache with two commits of `someone/songs`; the second has other captions. Returns a way to move `main`."""
     fetch = huggingface_hub.snapshot_download
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download", lambda *names, **options: fetch(*names, cache_dir=tmp_path / "hub", **options)
     )  # fmt: skip
     repository = tmp_path / "hub" / "datasets--someone--songs"
-    snapshot = repository / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
+    for commit in FIRST, SECOND:
+        snapshot = repository / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        table = make_table(songs)
+        if commit == SECOND:
+            table = table.set_column(1, "text", pa.array(["other"] * len(NAMES)))
+        pyarrow.parquet.write_table(table, snapshot / "train.parquet")
     (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0" * 40)
-    pyarrow.parquet.write_table(make_table(songs), snapshot / "train.parquet")
+
+    def move(commit: str) -> None:
+        (repository / "refs" / "main").write_text(commit)
+
+    move(FIRST)
+    return move
+
+
+def test_a_dataset_in_the_hubs_cache_is_used(songs, tmp_path, hub):
     manifest = prepare(Path("hf:someone/songs"), tmp_path)
     assert tell(manifest) == tell(prepare(songs, tmp_path))
     assert manifest.name == "songs"
+
+
+def test_a_run_keeps_the_commit_of_a_dataset_on_the_hub(tmp_path, hub):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "schema: 1\nmodel: {id: pocket}\ndataset: {path: 'hf:someone/songs', clip_s: 1.0}\nprompts: [a]\n"
+        "generation: {clip_s: 1.0}\nmetrics: [mfcc20]\n"
+    )
+    run = RunFolder(tmp_path / "runs" / "spec")
+
+    def find_path() -> str:
+        trial = plan_experiment(load_spec(spec)).trials[0]
+        pinned = pin_data(trial, run)
+        assert pinned.id == trial.id
+        return str(pinned.dataset.path)
+
+    assert find_path() == f"hf:someone/songs@{FIRST}"
+    before = prepare(Path(find_path()), tmp_path)
+    hub(SECOND)
+    assert find_path() == f"hf:someone/songs@{FIRST}"
+    assert tell(prepare(Path(find_path()), tmp_path)) == tell(before)
+    assert tell(prepare(Path("hf:someone/songs"), tmp_path)) != tell(before)
+    run.hub_datasets.unlink()
+    assert find_path() == f"hf:someone/songs@{SECOND}"
 
 
 def test_inspect_takes_an_archive(songs, tmp_path, monkeypatch, capsys):

@@ -66,11 +66,30 @@ def test_a_table_names_the_prompt_of_each_file_and_alone_counts(tmp_path: Path) 
     assert names(tmp_path) == {LOFI: ["a.wav"], WALTZ: ["b.wav"]}
 
 
+@pytest.mark.parametrize("name", ["prompts.csv", "metadata.jsonl"])
+def test_line_and_paragraph_separators_in_a_prompt_do_not_end_a_line(tmp_path: Path, name: str) -> None:
+    prompt = "warm\u2028lofi\x85and\u2029slow\x1cstrings"
+    write(tmp_path, "a.wav", "b.wav")
+    lines = {
+        "prompts.csv": f"file;prompt\na.wav;{prompt}\nb.wav;{WALTZ}\n",
+        "metadata.jsonl": "".join(
+            f"{json.dumps({'file': file, 'prompt': text}, ensure_ascii=False)}\n"
+            for file, text in (("a.wav", prompt), ("b.wav", WALTZ))
+        ),
+    }
+    (tmp_path / name).write_text(lines[name], encoding="utf-8")
+    assert names(tmp_path, (prompt, WALTZ)) == {prompt: ["a.wav"], WALTZ: ["b.wav"]}
+
+
 @pytest.mark.parametrize(
     ("table", "words"),
     [
         ("file,prompt\nz.wav,warm lofi\n", "prompts.csv:2: there is no file z.wav"),
-        ("clip,words\na.wav,warm lofi\n", "prompts.csv:2: has clip, words; expected `file`"),
+        (
+            "clip,words\na.wav,warm lofi\n",
+            "prompts.csv:1: none of the columns `clip`, `words` names audio files; expected a first row such as `file,prompt`",
+        ),
+        ('file,prompt\na.wav,"warm lofi\n', "prompts.csv:2: unexpected end of data"),
         ("file,prompt\na.wav,warm lofi\n", "prompts.csv has no line with the prompt `Slow, sad waltz!`"),
     ],
 )

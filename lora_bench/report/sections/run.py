@@ -74,6 +74,7 @@ def _describe_dataset(dataset: DatasetSummary, split: Settings) -> Iterator[Bloc
     facts: list[Text] = [
         ("name: ", Code(str(dataset.name))),
         ("content hash: ", Code(str(dataset.key))),
+        *([("fetched from: ", Code(dataset.source))] if dataset.source is not None else []),
     ]
     if split:
         facts.append(

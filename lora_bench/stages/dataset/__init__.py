@@ -5,12 +5,10 @@ sources.py        what dataset.path names, as a folder: archives.py, audio_table
 recordings.py     one file: hash, decode, resample once into the store, or a reason to leave it out
 sound_edits.py    what `dataset.prepare` changes in a recording: offset, silence at the ends, loudness
 processed_sound.py the sound of a recording after a user's program and without vocals (vocals.py)
-programs.py       run a user's program
 captions.py       the training text of each file as it is written: one text, tables, sidecars
 metadata.py       lines of metadata.jsonl and csv files, and the file that each means
-caption_tables.py rows of csv files
+caption_tables.py csv files that hold captions
 sidecars.py       text and JSON files next to the recordings
-caption_files.py  text and JSON in the encodings that people use
 composing.py      captions by a template over the fields of each track; the sources of fields are field_names.py,
                   file_tags.py, caption_command.py and measured.py
 track_captions.py the caption of each track and where it comes from

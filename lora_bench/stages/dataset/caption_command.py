@@ -9,10 +9,10 @@ from typing import Any
 from lora_bench.errors import DatasetError
 from lora_bench.programs import ProgramError, ask_program
 from lora_bench.slugs import spell_path
-from lora_bench.stages.dataset.caption_files import read_json_text
 from lora_bench.stages.dataset.field_names import Value
 from lora_bench.stages.dataset.metadata import read_fields
 from lora_bench.store import Store, hash_json, read_json, write_json
+from lora_bench.text.files import read_json_text
 
 COMMAND_VERSION = 1
 TIMEOUT_S = 600.0

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from lora_bench.errors import DatasetError
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def pin_dataset(name: str) -> str:
+    """Return `owner/name@commit` for a dataset whose revision is missing, a branch or a tag; it is fetched.
+
+    Args:
+        name: `owner/name`, or `owner/name@revision`.
+
+    Raises:
+        DatasetError: see `fetch_dataset`.
+    """
+    repository, _, revision = name.partition("@")
+    if _COMMIT.fullmatch(revision):
+        return name
+    return f"{repository}@{fetch_dataset(name).name}"  # the hub's cache has a folder per commit
 
 
 def fetch_dataset(name: str) -> Path:

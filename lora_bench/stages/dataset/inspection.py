@@ -24,9 +24,9 @@ from lora_bench.spec.schema import DatasetSpec
 from lora_bench.stages.dataset.captions import search_captions
 from lora_bench.stages.dataset.composing import Fields, compose
 from lora_bench.stages.dataset.metadata import match_lines, read_metadata
-from lora_bench.stages.dataset.recordings import prepare_recording
-from lora_bench.stages.dataset.track_facts import FACTS_VERSION, TrackFacts, measure_track
-from lora_bench.store import Store, hash_file, hash_json, read_json, write_json
+from lora_bench.stages.dataset.recordings import SourceFile, prepare_recording
+from lora_bench.stages.dataset.track_facts import FACTS_VERSION, TrackFacts, measure_samples
+from lora_bench.store import Store, hash_json, read_json, write_json
 
 MAX_WORKERS = 4  # each holds one whole track
 _EMPTY_WORDS = re.compile(
@@ -113,17 +113,16 @@ def inspect_folder(
     progress.start("inspect", len(listing.files))
 
     def inspect(path: Path) -> tuple[str, TrackFacts | str, Preparation | None]:
+        file = SourceFile(path)
         try:
-            content_hash = hash_file(path)
-            facts = _measure(path, content_hash, store)
+            content_hash = file.content_hash
+            facts = _measure(file, store)
         except AudioFileError as error:
             return "", error.reason, None
-        except OSError as error:
-            return "", f"cannot be read ({error.strerror})", None
         if audio_format is None or is_unset(spec.prepare):
             return content_hash, facts, None
         made = prepare_recording(
-            path, listing.name(path), audio_format, spec.min_track_s, store, spec.prepare
+            file, listing.name(path), audio_format, spec.min_track_s, store, spec.prepare
         )
         if isinstance(made, Excluded):
             return content_hash, made.reason, None
@@ -157,10 +156,10 @@ def inspect_folder(
     return Inspection(folder, tuple(tracks), tuple(notes))
 
 
-def _measure(path: Path, content_hash: str, store: Store) -> TrackFacts:
-    key = hash_json({"version": FACTS_VERSION, "content": content_hash}, length=32)
+def _measure(file: SourceFile, store: Store) -> TrackFacts:
+    key = hash_json({"version": FACTS_VERSION, "content": file.content_hash}, length=32)
     place = store.get_or_make(
-        "facts", key, lambda draft: write_json(draft / "facts.json", measure_track(path))
+        "facts", key, lambda draft: write_json(draft / "facts.json", measure_samples(*file.sound))
     )
     return TypeAdapter(TrackFacts).validate_python(read_json(place / "facts.json"))
 

@@ -14,15 +14,10 @@ from lora_bench.audio.folder_walk import is_regular, walk_folder
 from lora_bench.errors import DatasetError
 from lora_bench.slugs import spell_path
 from lora_bench.spec.captions import CaptionSpec
-from lora_bench.stages.dataset.caption_files import read_json_text, read_text, split_lines
-from lora_bench.stages.dataset.caption_tables import (
-    OWN_NAMES,
-    TABLE_SUFFIXES,
-    ForeignTableError,
-    is_wanted,
-    read_rows,
-)
+from lora_bench.stages.dataset.caption_tables import OWN_NAMES, is_wanted
 from lora_bench.stages.dataset.field_names import CAPTION_KEYS, FILE_KEYS, name_field, read_value
+from lora_bench.text.files import read_json_text, read_text, split_lines
+from lora_bench.text.tables import TABLE_SUFFIXES, ForeignTableError, read_rows
 
 METADATA_NAME = "metadata.jsonl"
 N_LISTED = 10
@@ -124,7 +119,7 @@ def _read_lines(
     """Yield `path:line` and a line, or what is wrong with it."""
     rows: Iterable[tuple[int, dict[str, str] | str]]
     is_table = path.suffix.casefold() in TABLE_SUFFIXES
-    rows = read_rows(path) if is_table else enumerate(split_lines(read_text(path)), start=1)
+    rows = read_rows(path, FILE_KEYS) if is_table else enumerate(split_lines(read_text(path)), start=1)
     for number, row in rows:
         place = f"{spell_path(path)}:{number}"
         try:

@@ -21,7 +21,7 @@ from lora_bench.spec.schema import DatasetSpec
 from lora_bench.spec.sides import MIN_TRACKS
 from lora_bench.stages.dataset.grouping import name_groups, search_near_duplicates
 from lora_bench.stages.dataset.metadata import Metadata, list_unmatched, read_metadata
-from lora_bench.stages.dataset.recordings import Recording, identify_edits, prepare_recording
+from lora_bench.stages.dataset.recordings import Recording, SourceFile, identify_edits, prepare_recording
 from lora_bench.stages.dataset.sources import locate_folder
 from lora_bench.stages.dataset.splits import assign_sides, cut_slices
 from lora_bench.stages.dataset.track_captions import Caption, caption_tracks
@@ -133,7 +133,7 @@ def _prepare_all(
 ) -> Generator[Recording | Excluded, None, None]:
     def prepare(path: Path) -> Recording | Excluded:
         return prepare_recording(
-            path, listing.name(path), audio_format, spec.min_track_s, store, spec.prepare
+            SourceFile(path), listing.name(path), audio_format, spec.min_track_s, store, spec.prepare
         )
 
     pool = ThreadPoolExecutor(max_workers=min(MAX_WORKERS, os.cpu_count() or 1))

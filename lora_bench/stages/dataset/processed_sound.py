@@ -39,21 +39,31 @@ def identify_processing(spec: PrepareSpec) -> dict[str, object]:
 
 
 def load_processed(
-    path: Path, content_hash: str, spec: PrepareSpec, store: Store
+    path: Path,
+    content_hash: str,
+    sound: tuple[NDArray[np.float32], int],
+    spec: PrepareSpec,
+    store: Store,
 ) -> tuple[NDArray[np.float32], int]:
     """Return samples [C, S] of a file, processed if the spec asks for it, and their rate.
 
+    Args:
+        path: the file.
+        content_hash: of the file.
+        sound: its samples [C, S], which stay, and their rate.
+        spec: what is asked for.
+        store: keeps the result.
+
     Raises:
-        AudioFileError: the file cannot be decoded.
         DatasetError: the program fails for it, or weights are missing.
         StoreError: the disk is full.
     """
     facts = identify_processing(spec)
     if not facts:
-        return load_audio(path)
+        return sound
 
     def write(draft: Path) -> None:
-        audio, rate_hz = load_audio(path)
+        audio, rate_hz = sound
         if spec.command is not None:
             audio, rate_hz = run_command(spec.command, path, draft)
         if spec.vocals is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,37 @@ class Recording:
     preparation: Preparation | None = None
 
 
+class SourceFile:
+    """A file that is read and decoded once, when somebody asks for it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of the file's bytes, in hex.
+
+        Raises:
+            AudioFileError: it is plainly no audio, or cannot be read.
+        """
+        identify(self.path)  # what is plainly no audio is not read to its end
+        try:
+            return hash_file(self.path)
+        except OSError as error:
+            raise AudioFileError(str(self.path), f"cannot be read ({error.strerror})") from error
+
+    @cached_property
+    def sound(self) -> tuple[NDArray[np.float32], int]:
+        """Samples [C, S] and their rate in Hz; nobody may write to them.
+
+        Raises:
+            AudioFileError: the file cannot be decoded.
+        """
+        return load_audio(self.path)
+
+
 def prepare_recording(
-    path: Path,
+    file: SourceFile,
     source: str,
     audio_format: AudioFormat,
     min_track_s: float,
@@ -65,7 +95,7 @@ def prepare_recording(
         StoreError: the disk is full.
     """
     try:
-        content_hash = _hash_source(path)
+        content_hash = file.content_hash
         key = hash_json(
             {
                 "version": PREPARED_VERSION,
@@ -80,7 +110,7 @@ def prepare_recording(
         place = store.get_or_make(
             "audio",
             key,
-            lambda draft: _write_prepared(path, content_hash, audio_format, prepare, draft, store),
+            lambda draft: _write_prepared(file, audio_format, prepare, draft, store),
         )
     except AudioFileError as error:
         return Excluded(source, error.reason)
@@ -100,21 +130,13 @@ def identify_edits(prepare: PrepareSpec) -> dict[str, object]:
     return {"prepare": prepare, "edits": EDITS_VERSION, **identify_processing(prepare)}
 
 
-def _hash_source(path: Path) -> str:
-    identify(path)  # what is plainly no audio is not read to its end
-    try:
-        return hash_file(path)
-    except OSError as error:
-        raise AudioFileError(str(path), f"cannot be read ({error.strerror})") from error
-
-
 def _write_prepared(
-    path: Path, content_hash: str, audio_format: AudioFormat, prepare: PrepareSpec, draft: Path, store: Store
+    file: SourceFile, audio_format: AudioFormat, prepare: PrepareSpec, draft: Path, store: Store
 ) -> None:
-    audio, sample_rate_hz = load_audio(path)
+    audio, sample_rate_hz = file.sound
     n_clipped = 0 if is_unset(prepare) else count_clipped(audio)
     if prepare.is_processed:
-        audio, sample_rate_hz = load_processed(path, content_hash, prepare, store)
+        audio, sample_rate_hz = load_processed(file.path, file.content_hash, file.sound, prepare, store)
     audio = resample(to_channels(audio, audio_format.channels), sample_rate_hz, audio_format.sample_rate_hz)
     edits: dict[str, Preparation] = {}
     if not is_unset(prepare):

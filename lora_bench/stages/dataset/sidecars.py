@@ -6,9 +6,9 @@ from pathlib import Path
 
 from lora_bench.errors import DatasetError
 from lora_bench.slugs import spell_path
-from lora_bench.stages.dataset.caption_files import read_json_text, read_text
 from lora_bench.stages.dataset.field_names import Value
 from lora_bench.stages.dataset.metadata import fold_name, read_caption, read_fields
+from lora_bench.text.files import read_json_text, read_text
 
 
 class NoCaptionError(Exception):

@@ -58,16 +58,14 @@ def locate_folder(path: Path, store: Store, progress: Progress) -> Path:
         from lora_bench.stages.dataset.hub_datasets import fetch_dataset
 
         path = fetch_dataset(path.as_posix().removeprefix(HUB))
-    if path.is_dir():
-        packed = list_packed(path)
-        if not packed:
-            return path
-        return _make(store, progress, path, packed, lambda target: _unpack_all(path, packed, target))
+    packed = list_packed(path) if path.is_dir() else [path]
+    if not packed:
+        return path
     if kind == "list":
         return _make(
-            store, progress, path, [path], lambda target: target.write_fields(link_list(path, target))
+            store, progress, path, packed, lambda target: target.write_fields(link_list(path, target))
         )
-    return _make(store, progress, path, [path], lambda target: _unpack_one(path, target, ""))
+    return _make(store, progress, path, packed, lambda target: _unpack(path, packed, target))
 
 
 def _make(
@@ -89,17 +87,11 @@ def _hash(file: Path) -> str:
     return hash_once(file) if file.stat().st_size > 2**20 else hash_file(file)
 
 
-def _unpack_one(file: Path, target: UnpackedFolder, prefix: str) -> None:
-    if file.suffix.lower() in TABLE_SUFFIXES:
-        target.write_fields(unpack_table(file, target, prefix))
-    else:
-        archives.unpack(file, target, prefix)
-
-
-def _unpack_all(folder: Path, packed: list[Path], target: UnpackedFolder) -> None:
+def _unpack(source: Path, packed: list[Path], target: UnpackedFolder) -> None:
+    """Write the recordings of archives and tables; those of a folder go below the name of each."""
     lines: list[Mapping[str, object]] = []
     for file in packed:
-        prefix = f"{file.relative_to(folder).with_suffix('').as_posix()}/"
+        prefix = "" if file == source else f"{file.relative_to(source).with_suffix('').as_posix()}/"
         if file.suffix.lower() in TABLE_SUFFIXES:
             lines += unpack_table(file, target, prefix)
         else:
@@ -130,13 +122,9 @@ def count_recordings(path: Path) -> int | None:
     check_source(path)
     if kind == "list":
         return len(read_list(path))
-    if kind in {"zip", "tar"}:
-        return archives.count_recordings(path)
-    if kind == "table":
-        return count_rows(path)
     if kind == "hub":
         return None
-    packed = list_packed(path)
+    packed = list_packed(path) if path.is_dir() else [path]
     if not packed:
         return len(list_folder(path).files)
     counts = [

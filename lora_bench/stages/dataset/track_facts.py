@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_bench.audio import load_audio
 from lora_bench.audio.loudness import measure_loudness
 from lora_bench.stages.dataset.recordings import find_fault
 from lora_bench.stages.dataset.sound_edits import count_clipped
@@ -87,16 +85,6 @@ class TrackFacts:
             yield f"DC offset of {self.dc_offset:.1%} of full scale"
         if self.loudness_lufs is not None and not QUIET_LUFS <= self.loudness_lufs <= LOUD_LUFS:
             yield f"{'loud' if self.loudness_lufs > LOUD_LUFS else 'quiet'} ({self.loudness_lufs:.0f} LUFS)"
-
-
-def measure_track(path: Path) -> TrackFacts:
-    """Decode and measure a file.
-
-    Raises:
-        AudioFileError: the file cannot be decoded.
-    """
-    audio, rate_hz = load_audio(path)
-    return measure_samples(audio, rate_hz)
 
 
 def measure_samples(audio: NDArray[np.float32], rate_hz: int) -> TrackFacts:

@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from lora_bench.errors import DatasetError
 from lora_bench.slugs import spell_path
-from lora_bench.stages.dataset.caption_files import read_text, split_lines
-from lora_bench.stages.dataset.caption_tables import TABLE_SUFFIXES, read_rows
 from lora_bench.stages.dataset.field_names import FILE_KEYS
 from lora_bench.stages.dataset.metadata import shorten
 from lora_bench.stages.dataset.unpacked_folder import UnpackedFolder
+from lora_bench.text.files import read_text, split_lines
+from lora_bench.text.tables import TABLE_SUFFIXES, read_rows
 
 SIDECARS = (".txt", ".json")
 
@@ -57,7 +57,7 @@ def read_list(path: Path) -> list[ListedFile]:
 
 def _read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, str] | str]]:
     if path.suffix.lower() in TABLE_SUFFIXES:
-        yield from read_rows(path)
+        yield from read_rows(path, FILE_KEYS)
         return
     for number, line in enumerate(split_lines(read_text(path)), start=1):
         if line.strip() and not line.lstrip().startswith("#"):

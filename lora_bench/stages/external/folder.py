@@ -9,15 +9,15 @@ if a folder above it, or its own name without a number at the end, is the prompt
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lora_bench.audio import list_folder
-from lora_bench.errors import ExternalError
+from lora_bench.errors import DatasetError, ExternalError
 from lora_bench.slugs import prompt_slug, slugify, spell_path
+from lora_bench.text.files import read_json_text, read_text, split_lines
+from lora_bench.text.tables import read_rows
 
 TABLES = ("prompts.csv", "metadata.jsonl")
 FILE_COLUMNS, PROMPT_COLUMNS = ("file", "file_name", "path"), ("prompt", "text", "caption")
@@ -96,22 +96,32 @@ def _read_table(table: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _read_rows(table: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Yield the number and the content of each line.
+
+    Raises:
+        ExternalError: the table cannot be read, or a line is wrong.
+    """
     try:
-        text = table.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise ExternalError(f"{spell_path(table)}: cannot be read as UTF-8 text ({error})") from error
-    if table.suffix == ".csv":
-        reader = csv.DictReader(text.splitlines())
-        for row in reader:
-            yield reader.line_num, {key.strip(): value for key, value in row.items() if isinstance(key, str)}
-        return
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ExternalError(f"{spell_path(table)}:{number}: not valid JSON ({error})") from error
-            yield number, row if isinstance(row, dict) else {}
+        if table.suffix == ".csv":
+            rows = read_rows(table, FILE_COLUMNS, "file,prompt")
+        else:
+            lines = enumerate(split_lines(read_text(table)), start=1)
+            rows = ((number, _parse(line)) for number, line in lines if line.strip())
+        for number, row in rows:
+            if isinstance(row, str):
+                raise ExternalError(f"{spell_path(table)}:{number}: {row}")
+            yield number, row
+    except DatasetError as error:
+        raise ExternalError(str(error)) from error
+
+
+def _parse(line: str) -> Mapping[str, object] | str:
+    """Return a line of JSON, empty if it is no object; or what is wrong with it."""
+    try:
+        document = read_json_text(line)
+    except ValueError as error:
+        return f"not valid JSON ({error})"
+    return document if isinstance(document, dict) else {}
 
 
 def _describe_lack(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lora_bench.cli.main import main
+from lora_bench.stages.dataset import recordings
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -40,6 +41,26 @@ def test_faults_are_listed_with_their_files_and_nothing_is_written_to_the_folder
     assert any(line.startswith("short.wav left out: is too short (0.56 s") for line in lines)
     assert any(line.startswith("broken.mp3 left out: ") for line in lines)
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
+
+
+def test_a_file_is_hashed_and_decoded_once_though_its_sound_is_prepared(folder, monkeypatch):
+    (folder.parent / "spec.yaml").write_text(
+        "schema: 1\nmodel: {id: pocket}\nprompts: [a]\nmetrics: [mfcc20]\n"
+        "dataset: {path: songs, captions: {text: a}, prepare: {loudness_lufs: -20}}\n"
+    )
+    seen = {"hash_file": [], "load_audio": []}
+    for name, paths in seen.items():
+        function = getattr(recordings, name)
+        monkeypatch.setattr(
+            recordings, name, lambda path, f=function, p=paths: (p.append(path.name), f(path))[1]
+        )
+    assert main(["inspect", "spec.yaml", "--quiet"]) == 0
+    usable = ["good.wav", "mono.wav", "short.wav", "silent.wav", f"{EVIL[:12]}.wav"]
+    assert sorted(seen["hash_file"]) == sorted([*usable, "good copy.wav"])
+    copies = [name for name in seen["load_audio"] if name.startswith("good")]
+    assert len(copies) <= 2  # two threads may decode equal files at once
+    assert sorted({*seen["load_audio"]} - {*copies}) == sorted({*usable} - {"good.wav"})
+    assert len(seen["load_audio"]) == len({*usable} - {"good.wav"}) + len(copies)
 
 
 def test_json_holds_every_figure(folder, capsys):

@@ -19,7 +19,7 @@ BOMS = (  # UTF-32 before UTF-16, whose mark it begins with
     (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )
-LINE_ENDS = re.compile(r"\r\n|\n|\r")  # JSON allows U+2028 and U+0085 in a string, but none of these
+LINE_ENDS = re.compile(r"\r\n|\n|\r")  # texts and JSON strings may hold U+2028 and U+0085
 
 
 def read_text(path: Path) -> str:
@@ -53,7 +53,7 @@ def read_text(path: Path) -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    """Split JSON Lines at line feeds and carriage returns only; marks in front of lines are dropped."""
+    """Split at line feeds and carriage returns only, unlike `str.splitlines`; marks in front of lines are dropped."""
     return [line.lstrip("\ufeff") for line in LINE_ENDS.split(text)]
 
 
