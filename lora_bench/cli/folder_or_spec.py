@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from lora_bench import api
 from lora_bench.artifacts import AudioFormat
@@ -11,14 +12,22 @@ from lora_bench.errors import UsageError
 from lora_bench.progress import Progress
 from lora_bench.slugs import spell_path
 from lora_bench.spec.data_sources import find_kind
-from lora_bench.spec.schema import DatasetSpec
+from lora_bench.spec.schema import DatasetSpec, ModelSpec
 from lora_bench.store import Store
+
+
+class Recordings(NamedTuple):
+    """A folder of recordings, the spec's dataset or one with defaults, and the spec's model, None without a spec."""
+
+    folder: Path
+    dataset: DatasetSpec
+    model: ModelSpec | None
 
 
 def read_folder_or_spec(
     source: Path, overrides: Sequence[str], store: Store, progress: Progress
-) -> tuple[Path, DatasetSpec]:
-    """Return a folder of recordings, and the spec's dataset or one with defaults.
+) -> Recordings:
+    """Return a folder of recordings, and what a spec says about it.
 
     Args:
         source: a folder or another source of recordings, or a spec.
@@ -37,13 +46,14 @@ def read_folder_or_spec(
         if overrides:
             kind = "a folder" if source.is_dir() else "no spec"
             raise UsageError(f"-o {overrides[0]}: overrides a spec, but {source} is {kind}")
-        return locate_folder(source, store, progress), DatasetSpec(path=source)
-    dataset = api.load_spec(source, overrides, with_paths=True).spec.dataset
+        return Recordings(locate_folder(source, store, progress), DatasetSpec(path=source), None)
+    spec = api.load_spec(source, overrides, with_paths=True).spec
+    dataset = spec.dataset
     if dataset.path is None:
         raise UsageError(
             f"{source}: its dataset is rendered (`{dataset.builtin}`); expected a dataset with a path"
         )
-    return locate_folder(dataset.path, store, progress), dataset
+    return Recordings(locate_folder(dataset.path, store, progress), dataset, spec.model)
 
 
 def is_source(source: Path) -> bool:
@@ -51,17 +61,13 @@ def is_source(source: Path) -> bool:
     return source.is_dir() or find_kind(source) != "folder"
 
 
-def find_audio_format(source: Path, overrides: Sequence[str]) -> AudioFormat | None:
-    """Return the sample rate and channels of a spec's model; None for a folder, or if they are not known here.
-
-    Raises:
-        SpecError: the spec is wrong.
-    """
-    if is_source(source):
+def find_audio_format(model: ModelSpec | None) -> AudioFormat | None:
+    """Return the sample rate and channels of a model; None without one, or if they are not known here."""
+    if model is None:
         return None
     from lora_bench.forecast.shapes import find_shape
 
-    shape = find_shape(api.load_spec(source, overrides, with_paths=True).spec.model)
+    shape = find_shape(model)
     return None if shape is None else AudioFormat(shape.sample_rate_hz, shape.channels)
 
 

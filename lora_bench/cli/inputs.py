@@ -140,7 +140,7 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
 
 
 def _check_source(path: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:
-    """Report too few recordings in an archive, a table or a list, and files of a list that are missing."""
+    """Report too few recordings in an archive, a table or a list, and missing files of a list."""
     from lora_bench.stages.dataset.sources import count_recordings
 
     place, _ = find_stated(loaded.tree, path.as_posix())
@@ -158,7 +158,8 @@ def _check_source(path: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterator
         )
     elif n_tracks is not None:
         try:
-            count_sides(n_tracks, spec.split)
+            n_train = count_sides(n_tracks, spec.split).train
+            yield from _check_size(spec, n_train, place, path.as_posix())
         except DatasetError as error:
             yield Problem(place, "dataset.split", f"`{path}`: {error}")
 

@@ -88,6 +88,30 @@ def pair_trials(first: Side, second: Side) -> list[Pair]:
     return [(name, one.get(name), other.get(name)) for name in dict.fromkeys((*one, *other))]
 
 
+def find_primary(side: Side) -> str | None:
+    """Return the metric that verdicts are given on; None if the run names none."""
+    return side.results.planned.primary_metric
+
+
+def explain_lack(pairs: Sequence[Pair], untested: Mapping[str, Sequence[str]], primary: str | None) -> str:
+    """Return why no pair of trials has a verdict.
+
+    Args:
+        pairs: all of them.
+        untested: reasons for missing tests, with the trials.
+        primary: see `find_primary`.
+    """
+    both = [(one, other) for _, one, other in pairs if one is not None and other is not None]
+    if not both:
+        return "the runs have no trial of the same name; name one of each, such as runs/a:r4 runs/b:r8"
+    unfinished = [trial for pair in both for trial in pair if trial.state != "done"]
+    if unfinished:
+        return f"{unfinished[0].name} is not done ({unfinished[0].reason or unfinished[0].state})"
+    if untested:
+        return "; ".join(untested)
+    return f"the metric that decides, {primary}, has no score on both sides"
+
+
 def compare_cells(
     pairs: Sequence[Pair], first: Side, second: Side
 ) -> tuple[list[CellPair], dict[str, list[str]]]:
@@ -100,7 +124,7 @@ def compare_cells(
         if one is not None and other is not None:
             files = find_trial_files(first.folder, one), find_trial_files(second.folder, other)
             metrics = list(dict.fromkeys(metric for metric, _ in values if (metric, None) in others))
-            primary = first.results.planned.primary_metric or next(iter(metrics), "")
+            primary = find_primary(first) or next(iter(metrics), "")
             tests, reasons = compare_pair(*files, metrics, primary)
             for reason in reasons:
                 untested.setdefault(reason, []).append(name)

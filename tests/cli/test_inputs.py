@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -239,3 +240,25 @@ def test_a_program_and_weights_that_are_missing_are_said_before_a_run(
         "dataset.prepare.vocals is `remove`, but Hybrid Demucs: its weights are not on this machine" in told
     )
     assert f"{place}:3:9: " in told
+
+
+@pytest.mark.parametrize("kind", ["zip", "txt", "folder"])
+def test_a_part_of_more_tracks_than_the_training_side_has_is_said_for_every_source(
+    place: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    songs = place / "songs"
+    write_songs(songs, 6)
+    path = "songs" if kind == "folder" else f"songs.{kind}"
+    if kind == "zip":
+        shutil.make_archive("songs", "zip", songs)
+    elif kind == "txt":
+        (place / path).write_text("".join(f"songs/s{song}.wav\n" for song in range(6)))
+    split = "split: {eval_frac: 0.5}"
+    text = "dataset: {{path: {}, {}, {}, clip_s: 1, size: {{tracks: {}}}}}\ntrials: {{variants: [{{name: r}}]}}\n"
+    write_spec(text.format(path, CAPTIONS, split, 3))
+    assert main(["validate", "t.yaml"]) == 0
+    capsys.readouterr()
+    write_spec(text.format(path, CAPTIONS, split, 4))
+    [said] = list_problems(capsys, "validate", "t.yaml")
+    assert said.startswith("t.yaml:5:")
+    assert "dataset.size.tracks is 4, but the training side has 3 tracks" in said

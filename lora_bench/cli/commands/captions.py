@@ -55,7 +55,7 @@ def execute(options: Options) -> int:
 
     store = Store(options.runs_dir / ".cache")
     with open_display(quiet=options.quiet) as progress:
-        folder, dataset = read_folder_or_spec(options.source, options.overrides, store, progress)
+        folder, dataset, _ = read_folder_or_spec(options.source, options.overrides, store, progress)
     spec = _read_captions(options, dataset.captions)
     path = options.to or Path(f"{clean_name(name_source(dataset.path or folder))}_captions.csv")
     _check_place(path, folder, force=options.force)

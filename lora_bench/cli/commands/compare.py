@@ -15,7 +15,9 @@ from lora_bench.comparison.side_by_side import (
     Resources,
     Side,
     compare_cells,
+    explain_lack,
     find_changes,
+    find_primary,
     find_warnings,
     list_resources,
     pair_trials,
@@ -69,10 +71,13 @@ def execute(options: Options) -> int:
     resources = [(name, list_resources(one), list_resources(other)) for name, one, other in pairs]
     warnings = find_warnings(first.results, second.results)
     changes = find_changes(pairs)
+    conclusion = _conclude(cells)
+    lack = None if conclusion else explain_lack(pairs, untested, find_primary(first))
     if options.json:
         document = {
             "schema": SCHEMA, "first": first.label, "second": second.label, "warnings": warnings,
             "changes": changes, "cells": [cell.list_fields() for cell in cells], "untested": untested,
+            "no_verdict": lack,
             "resources": [_list_taken(row) for row in resources],
         }  # fmt: skip
         print_json(document)
@@ -94,7 +99,7 @@ def execute(options: Options) -> int:
         print(f"no interval ({_name_some(names)}): {reason}")
     for warning in warnings:
         print(f"warning: {warning}")
-    for line in _conclude(cells):
+    for line in conclusion or [f"no verdict: {lack}"]:
         print(line)
     return EXIT_OK
 

@@ -45,10 +45,10 @@ def execute(options: Options) -> int:
 
     store = Store(options.runs_dir / ".cache")
     with open_display(quiet=options.quiet) as progress:
-        folder, spec = read_folder_or_spec(options.source, options.overrides, store, progress)
+        folder, spec, model = read_folder_or_spec(options.source, options.overrides, store, progress)
     if options.html is not None:
         refuse_place_inside("--html", options.html, folder)
-    audio_format = None if is_unset(spec.prepare) else find_audio_format(options.source, options.overrides)
+    audio_format = None if is_unset(spec.prepare) else find_audio_format(model)
     with open_display(quiet=options.quiet) as progress:
         found = inspect_folder(folder, spec, store, progress, audio_format)
     if options.html is not None:

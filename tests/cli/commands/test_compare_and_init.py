@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lora_bench.planning.plan import (
 from lora_bench.planning.trial_plan import (
     TrialPlan,
 )
+from lora_bench.results.gather import gather_results
 from lora_bench.spec import ExperimentSpec, load_spec
 from lora_bench.stages.embed import load_embeddings, save_embeddings
 from lora_bench.stages.score import replicate_score
@@ -100,6 +102,43 @@ def test_two_trials_are_compared_over_common_clips_and_tracks(
         5.0,
         0.5,
     )
+
+
+def conclude(capsys: pytest.CaptureFixture[str], *places: Any) -> str:
+    """The last line of a comparison, which its JSON must agree with."""
+    lack = compare(capsys, *places)["no_verdict"]
+    assert main(["compare", *map(str, places)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"no verdict: {lack}" if lack else "B is" in last
+    return last
+
+
+def test_a_comparison_without_a_verdict_says_so_and_why_in_its_last_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_run(tmp_path / "a", {"x": 0.1})
+    assert conclude(capsys, first, write_run(tmp_path / "b", {"x": 2.0})).startswith("x: B is worse")
+    other = write_run(tmp_path / "c", {"y": 0.1})
+    for trial in (tmp_path / "c" / "trials").glob("zero-shot-*"):
+        shutil.rmtree(trial)
+    said = conclude(capsys, f"{first}:x", f"{other}:zero-shot")
+    assert said == "no verdict: zero-shot is not done (not started)"
+    seeded = write_run(tmp_path / "d", {"x": 0.1}, seed=5)
+    said = conclude(capsys, f"{first}:x", f"{seeded}:x")
+    assert said == "no verdict: generation.seed is 0 and 5, so the clips are not pairs"
+    names = [write_results_alone(tmp_path / f"{name}.json", name) for name in ("e", "f")]
+    assert "the runs have no trial of the same name; name one of each" in conclude(capsys, *names)
+
+
+def write_results_alone(file: Path, name: str) -> Path:
+    """`results.json` of a run with one trial, which has the run's name."""
+    run = write_run(file.parent / f"run-{name}", {name: 0.1})
+    for trial in (run / "trials").glob("zero-shot-*"):
+        shutil.rmtree(trial)
+    document = json.loads(gather_results(run).model_dump_json(exclude_unset=True))
+    document["trials"] = [trial for trial in document["trials"] if trial["name"] == name]
+    file.write_text(json.dumps(document), encoding="utf-8")
+    return file
 
 
 def test_two_runs_are_compared_trial_by_trial_and_a_table_says_it(

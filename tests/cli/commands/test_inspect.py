@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from lora_bench import api
 from lora_bench.cli.main import main
 from lora_bench.stages.dataset import recordings
 
@@ -43,7 +44,7 @@ def test_faults_are_listed_with_their_files_and_nothing_is_written_to_the_folder
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
 
 
-def test_a_file_is_hashed_and_decoded_once_though_its_sound_is_prepared(folder, monkeypatch):
+def test_a_file_and_the_spec_are_read_once_though_its_sound_is_prepared(folder, monkeypatch):
     (folder.parent / "spec.yaml").write_text(
         "schema: 1\nmodel: {id: pocket}\nprompts: [a]\nmetrics: [mfcc20]\n"
         "dataset: {path: songs, captions: {text: a}, prepare: {loudness_lufs: -20}}\n"
@@ -54,7 +55,14 @@ def test_a_file_is_hashed_and_decoded_once_though_its_sound_is_prepared(folder, 
         monkeypatch.setattr(
             recordings, name, lambda path, f=function, p=paths: (p.append(path.name), f(path))[1]
         )
+    loads, load = [], api.load_spec
+    monkeypatch.setattr(
+        api,
+        "load_spec",
+        lambda path, *given, **options: (loads.append(path), load(path, *given, **options))[1],
+    )
     assert main(["inspect", "spec.yaml", "--quiet"]) == 0
+    assert len(loads) == 1
     usable = ["good.wav", "mono.wav", "short.wav", "silent.wav", f"{EVIL[:12]}.wav"]
     assert sorted(seen["hash_file"]) == sorted([*usable, "good copy.wav"])
     copies = [name for name in seen["load_audio"] if name.startswith("good")]

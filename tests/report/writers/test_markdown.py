@@ -89,6 +89,7 @@ def test_the_first_line_names_the_trials_that_are_missing_and_why(tmp_path: Path
     assert "r8-ffn: failed in stage train: loss is NaN at step 7" in first
     assert "r9: not started" in first
     assert "## What is missing" in text
+    assert table_rows(text, "mfcc20 ↓")[1][2:4] == ["— (failed)", "— (not started)"]
 
 
 def test_an_interrupted_run_renders_what_it_has(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_an_interrupted_run_renders_what_it_has(tmp_path: Path) -> None:
     text = render(FakeRun(trials=[zero_shot(), cut]), tmp_path)
     assert "r4: interrupted in stage generate" in text.splitlines()[0]
     assert table_rows(text, "mfcc20 ↓")[1][1] == "0.900"
-    assert table_rows(text, "mfcc20 ↓")[1][2] == "— (missing)"
+    assert table_rows(text, "mfcc20 ↓")[1][2] == "— (interrupted)"
     assert "No fine-tuned configuration was compared with zero-shot" in text
 
 
