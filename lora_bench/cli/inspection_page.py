@@ -1,4 +1,4 @@
-"""The page of `lora-bench inspect`: a summary, a table of tracks, and players of excerpts."""
+"""The page of `lora-bench inspect`: a summary, a map and a table of tracks, and players of excerpts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lora_bench.audio import list_folder, load_audio, resample, to_channels
+from lora_bench.cli.inspection_map import name_group, write_map
 from lora_bench.errors import AudioFileError
 from lora_bench.report.audio.players import embed_sound
 from lora_bench.report.cells import number_cell, number_columns, text_columns
@@ -30,9 +31,8 @@ MAX_PLAYERS = 100
 
 def write_inspection_page(found: Inspection) -> str:
     """Return the page as HTML; all text is escaped by the page's writer."""
-    return write_page(
-        f"Inspection of {clean_text(spell_path(found.folder.resolve().name))}", list(_list_blocks(found))
-    )
+    title = f"Inspection of {clean_text(spell_path(found.folder.resolve().name))}"
+    return write_page(title, [Heading(1, title, "top"), *_list_blocks(found)])
 
 
 def _list_blocks(found: Inspection) -> Iterator[Block]:
@@ -47,26 +47,48 @@ def _list_blocks(found: Inspection) -> Iterator[Block]:
         yield Bullets(
             tuple(f"{clean_text(track.source)}: {clean_text(track.left_out or '')}" for track in left_out)
         )
+    chosen = _choose_tracks(found)
+    anchors = {track.source: f"track-{place}" for place, track in enumerate(chosen)}
+    groups: dict[str, str] = {}
+    if found.map is not None and found.map.points:
+        yield from write_map(found.map, anchors)
+        groups = {point.source: name_group(found.map, point.group) for point in found.map.points}
+    has_groups = len(set(groups.values())) > 1
     yield Heading(2, "Tracks", "tracks")
     columns = (
-        *text_columns("file"),
+        *text_columns("file", *([found.map.grouped_by] if has_groups and found.map is not None else [])),
         *number_columns("s", "Hz", "channels", "LUFS", "peak dBFS", "silence %", "clipped %", "kHz"),
         *text_columns("odd", "caption"),
     )
-    yield Table("Every track that is used", columns, tuple(_write_row(track) for track in found.used))
+    rows = tuple(_write_row(track, groups.get(track.source) if has_groups else None) for track in found.used)
+    yield Table("Every track that is used", columns, rows)
     yield Heading(2, "Listen", "listen")
-    chosen = sorted(found.used, key=lambda track: not (track.faults or track.caption_fault))[:MAX_PLAYERS]
     if len(chosen) < len(found.used):
-        yield Paragraph(f"The first {count_noun(len(chosen), 'track')}, odd ones first; the table has all.")
+        yield Paragraph(
+            f"{count_noun(len(chosen), 'track')}, odd ones and near-duplicates first; the table has all."
+        )
     listing = list_folder(found.folder)
     paths = {listing.name(path): path for path in listing.files}
     clips = tuple(
-        clip for track in chosen if (clip := _make_clip(track, paths.get(track.source))) is not None
+        clip
+        for track in chosen
+        if (clip := _make_clip(track, paths.get(track.source), anchors[track.source])) is not None
     )
     yield Listening(f"The middle {EXCERPT_S} s of each track", "", clips)
 
 
-def _write_row(track: InspectedTrack) -> tuple[Cell, ...]:
+def _choose_tracks(found: Inspection) -> list[InspectedTrack]:
+    """Return the tracks that have a player."""
+    near = found.map.near if found.map is not None else ()
+    joined = {source for pair in near for source in (pair.first, pair.second)}
+
+    def rank(track: InspectedTrack) -> bool:
+        return not (track.faults or track.caption_fault or track.source in joined)
+
+    return sorted(found.used, key=rank)[:MAX_PLAYERS]
+
+
+def _write_row(track: InspectedTrack, group: str | None) -> tuple[Cell, ...]:
     facts = track.facts
     assert facts is not None  # it is used
     caption = track.caption or ""
@@ -74,6 +96,7 @@ def _write_row(track: InspectedTrack) -> tuple[Cell, ...]:
     words = f"{caption} ({track.caption_fault})" if track.caption_fault else caption
     return (
         Cell(clean_text(track.source)),
+        *([] if group is None else [Cell(clean_text(group))]),
         number_cell(facts.duration_s, lambda value: f"{value:.1f}"),
         number_cell(facts.sample_rate_hz, lambda value: f"{value:.0f}"),
         number_cell(facts.channels, lambda value: f"{value:.0f}"),
@@ -87,7 +110,7 @@ def _write_row(track: InspectedTrack) -> tuple[Cell, ...]:
     )
 
 
-def _make_clip(track: InspectedTrack, path: Path | None) -> Clip | None:
+def _make_clip(track: InspectedTrack, path: Path | None, anchor: str) -> Clip | None:
     if path is None:
         return None
     try:
@@ -97,4 +120,4 @@ def _make_clip(track: InspectedTrack, path: Path | None) -> Clip | None:
     start = max(0, (audio.shape[1] - EXCERPT_S * rate_hz) // 2)
     excerpt = audio[:, start : start + EXCERPT_S * rate_hz]
     excerpt = resample(to_channels(excerpt, min(2, len(excerpt))), rate_hz, RATE_HZ)
-    return Clip(clean_text(track.source), None, embed_sound(excerpt.T, RATE_HZ), None)
+    return Clip(clean_text(track.source), None, embed_sound(excerpt.T, RATE_HZ), None, anchor=anchor)

@@ -26,7 +26,9 @@ class Options:
     source: Path = option(
         metavar="FOLDER|SPEC", help="a folder, archive or list of recordings, or a spec with a dataset"
     )
-    html: Path | None = option("--html", metavar="FILE", help="write a page with players")
+    html: Path | None = option(
+        "--html", metavar="FILE", help="write a page with players and a map of the tracks"
+    )
     overrides: Sequence[str] = overrides_option()
     runs_dir: Path = runs_dir_option()
     quiet: bool = quiet_option()
@@ -49,8 +51,9 @@ def execute(options: Options) -> int:
     if options.html is not None:
         refuse_place_inside("--html", options.html, folder)
     audio_format = None if is_unset(spec.prepare) else find_audio_format(model)
+    map_by = None if options.html is None else "folder" if model is None else "side"
     with open_display(quiet=options.quiet) as progress:
-        found = inspect_folder(folder, spec, store, progress, audio_format)
+        found = inspect_folder(folder, spec, store, progress, audio_format, map_by=map_by)
     if options.html is not None:
         from lora_bench.cli.inspection_page import write_inspection_page
 

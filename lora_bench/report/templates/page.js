@@ -32,6 +32,17 @@ for (const player of players) {
     players.filter((other) => other !== player).forEach((other) => other.pause());
   });
 }
+for (const link of document.querySelectorAll(".lb-plot a")) {
+  const player = document.getElementById(link.getAttribute("href").slice(1))?.querySelector("audio");
+  link.addEventListener("click", (event) => {
+    if (player) {
+      event.preventDefault();
+      player.paused ? player.play() : player.pause();
+    }
+  });
+  player?.addEventListener("play", () => link.classList.add("on"));
+  player?.addEventListener("pause", () => link.classList.remove("on"));
+}
 for (const matrix of document.querySelectorAll(".matrix")) {
   const sound = new Audio();
   players.push(sound);
@@ -151,7 +162,9 @@ for (const group of document.querySelectorAll("table, .lb-plot")) {
   items.forEach((item, place) => {
     item.setAttribute("tabindex", place ? "-1" : "0");
     if (!item.hasAttribute("title")) {
-      item.setAttribute("role", "img");
+      if (item.localName !== "a") {
+        item.setAttribute("role", "img");
+      }
       item.setAttribute("aria-label", hintOf(item));
       group.setAttribute("role", "group");
     }

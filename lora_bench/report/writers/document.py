@@ -184,6 +184,8 @@ class Clip:
     picture: str | None
     gain: float = 1.0
     """Factor that brings clips to a common loudness; at most 1."""
+    anchor: str | None = None
+    """Unique in the report, for links; None without one."""
 
 
 @dataclass(frozen=True)

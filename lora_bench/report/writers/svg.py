@@ -69,10 +69,28 @@ class Canvas:
         dash = {"stroke-dasharray": "2 3", "stroke-opacity": ".75"} if dashed else {}
         self._add("polyline", shape | {"stroke": colour, "stroke-width": "1.8"} | dash)
 
-    def dot(self, x: float, y: float, colour: str, *, hollow: bool = False, hint: str = "") -> None:
-        """Add a point; browsers show its hint when pointed at."""
+    def dot(
+        self,
+        x: float,
+        y: float,
+        colour: str,
+        *,
+        hollow: bool = False,
+        hint: str = "",
+        href: str | None = None,
+    ) -> None:
+        """Add a point; browsers show its hint when pointed at, and follow `href`, a place on the page."""
         place = {"cx": number(x), "cy": number(y), "r": "4", "fill": "none" if hollow else colour}
-        _add_hint(self._add("circle", place | {"stroke": colour, "stroke-width": "2"}), hint)
+        shape = place | {"stroke": colour, "stroke-width": "2"}
+        if href is None:
+            _add_hint(self._add("circle", shape), hint)
+            return
+        self._root.set("role", "group")  # an image must not hold links
+        link = self._add("a", {"href": href})
+        _add_hint(link, hint)
+        if hollow:  # so that its middle can be pointed at
+            shape |= {"pointer-events": "all"}
+        ET.SubElement(link, "circle", shape)
 
     def box(self, place: tuple[float, float, float, float], fill: str, *, hint: str = "") -> None:
         """Add a rectangle (x, y, width, height); the fill `none` leaves it empty with a thin edge."""

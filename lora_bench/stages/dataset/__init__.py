@@ -14,7 +14,8 @@ composing.py      captions by a template over the fields of each track; the sour
 track_captions.py the caption of each track and where it comes from
 caption_variants.py more captions of a track, for training to choose from
 caption_export.py captions and fields as a file to edit and read back
-inspection.py     faults of recordings and captions before training; track_facts.py measures one recording
+inspection.py     faults of recordings and captions before training; track_facts.py measures one recording,
+                  track_map.py places all of them by timbre
 grouping.py       tracks that stay on one side of the split; near_duplicates.py finds the same music in two recordings
 splits.py         tracks to sides, tracks to slices
 data_size.py      nested parts of the training side

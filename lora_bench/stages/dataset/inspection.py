@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter
 
@@ -24,9 +25,15 @@ from lora_bench.spec.schema import DatasetSpec
 from lora_bench.stages.dataset.captions import search_captions
 from lora_bench.stages.dataset.composing import Fields, compose
 from lora_bench.stages.dataset.metadata import match_lines, read_metadata
+from lora_bench.stages.dataset.near_duplicates import read_fingerprint
 from lora_bench.stages.dataset.recordings import SourceFile, prepare_recording
 from lora_bench.stages.dataset.track_facts import FACTS_VERSION, TrackFacts, measure_samples
+from lora_bench.stages.dataset.track_map import TrackMap, map_tracks, read_timbre
 from lora_bench.store import Store, hash_json, read_json, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MAX_WORKERS = 4  # each holds one whole track
 _EMPTY_WORDS = re.compile(
@@ -59,11 +66,12 @@ class InspectedTrack:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in a folder; `notes` are about captions as a whole."""
+    """What was found in a folder; `notes` are about captions as a whole, and `map` is None if nobody asked for it."""
 
     folder: Path
     tracks: tuple[InspectedTrack, ...]
     notes: tuple[str, ...]
+    map: TrackMap | None = None
 
     @property
     def used(self) -> tuple[InspectedTrack, ...]:
@@ -94,7 +102,13 @@ class Inspection:
 
 
 def inspect_folder(
-    folder: Path, spec: DatasetSpec, store: Store, progress: Progress, audio_format: AudioFormat | None = None
+    folder: Path,
+    spec: DatasetSpec,
+    store: Store,
+    progress: Progress,
+    audio_format: AudioFormat | None = None,
+    *,
+    map_by: Literal["side", "folder"] | None = None,
 ) -> Inspection:
     """Decode and judge every file of a folder; what was measured once is taken from the store.
 
@@ -104,6 +118,7 @@ def inspect_folder(
         store: keeps facts, and prepared sound.
         progress: told about files.
         audio_format: of the model, to prepare the sound as a run does; None leaves this out.
+        map_by: make a map of the tracks, in groups by side as a run splits them or by folder; None makes none.
 
     Raises:
         DatasetError: the folder cannot be read, or two captions contradict each other.
@@ -112,11 +127,16 @@ def inspect_folder(
     listing = list_folder(folder)
     progress.start("inspect", len(listing.files))
 
+    timbres: dict[Path, NDArray[np.float32]] = {}
+
     def inspect(path: Path) -> tuple[str, TrackFacts | str, Preparation | None]:
         file = SourceFile(path)
         try:
             content_hash = file.content_hash
             facts = _measure(file, store)
+            if map_by is not None:  # while it is decoded
+                timbres[path] = read_timbre(file, store)
+                read_fingerprint(path, content_hash, store, lambda _: file.sound)
         except AudioFileError as error:
             return "", error.reason, None
         if audio_format is None or is_unset(spec.prepare):
@@ -153,7 +173,22 @@ def inspect_folder(
         )
         faults = tuple(facts.list_faults()) if reason is None else ()
         tracks.append(InspectedTrack(name, facts, reason, faults, caption, fault, preparation))
-    return Inspection(folder, tuple(tracks), tuple(notes))
+    chart = None
+    if map_by is not None:
+        used = {track.source for track in tracks if track.left_out is None}
+        names = {
+            path: path.relative_to(listing.folder).as_posix() for path in found if listing.name(path) in used
+        }
+        chart = map_tracks(
+            listing.folder,
+            {name: found[path][0] for path, name in names.items()},
+            {name: timbres[path] for path, name in names.items()},
+            spec,
+            store,
+            progress,
+            with_sides=map_by == "side",
+        )
+    return Inspection(folder, tuple(tracks), tuple(notes), chart)
 
 
 def _measure(file: SourceFile, store: Store) -> TrackFacts:

@@ -25,6 +25,8 @@ from lora_bench.store import Store, hash_json
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Sound = tuple[NDArray[np.float32], int]
+
 FINGERPRINT_VERSION = 1
 """Part of the cache key; raise it when the same recording gets another fingerprint."""
 RATE_HZ, N_FFT, HOP = 11_025, 4096, 3675
@@ -54,8 +56,16 @@ class NearPair:
     correlation: float
 
 
-def read_fingerprint(path: Path, content_hash: str, store: Store) -> NDArray[np.float32]:
+def read_fingerprint(
+    path: Path, content_hash: str, store: Store, load: Callable[[Path], Sound] = load_audio
+) -> NDArray[np.float32]:
     """Return the fingerprint of a file, [frames, 120], from the store if it lies there.
+
+    Args:
+        path: the file.
+        content_hash: of the file.
+        store: keeps fingerprints.
+        load: returns its samples [C, S] and their rate in Hz.
 
     Raises:
         AudioFileError: the file cannot be decoded.
@@ -64,7 +74,7 @@ def read_fingerprint(path: Path, content_hash: str, store: Store) -> NDArray[np.
     facts = {"version": FINGERPRINT_VERSION, "content": content_hash, "resampler": RESAMPLER}
 
     def write(draft: Path) -> None:
-        audio, rate_hz = load_audio(path)
+        audio, rate_hz = load(path)
         mono = resample(to_channels(audio, 1), rate_hz, RATE_HZ)[0]
         with (draft / "fingerprint.npy").open("wb") as stream:
             np.save(stream, compute_fingerprint(mono).astype(np.float16))

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import html
 import json
+import re
 import shutil
+import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from lora_bench import api
 from lora_bench.cli.main import main
 from lora_bench.stages.dataset import recordings
 
+SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -88,6 +92,64 @@ def test_the_page_has_a_player_for_each_track_and_escapes_names_and_captions(fol
     assert EVIL not in page
     assert EVIL[:12] + ".wav" not in page
     assert "mono in 2 channels" in page
+
+
+def read_map(page: str) -> ET.Element:
+    """The drawing of a page's map."""
+    return ET.fromstring(re.search(r'<svg [^>]*aria-label="Map of .*?</svg>', page, re.DOTALL)[0])
+
+
+def test_the_map_has_a_dot_for_each_track_that_leads_to_its_player(folder):
+    (folder / EVIL[:4]).mkdir()
+    shutil.move(folder / f"{EVIL[:12]}.wav", folder / EVIL[:4] / "tune.wav")
+    assert main(["inspect", "songs", "--quiet", "--html", "page.html"]) == 0
+    page = (folder.parent / "page.html").read_text(encoding="utf-8")
+    drawing = read_map(page)
+    assert drawing.get("role") == "group"
+    links = {link.find(f"{SVG}title").text: link.get("href") for link in drawing.iter(f"{SVG}a")}
+    groups = {"good copy.wav": "no subfolder", "mono.wav": "no subfolder", f"{EVIL[:4]}/tune.wav": EVIL[:4]}
+    assert set(links) == {f"{name} ({group})" for name, group in groups.items()}
+    for name, group in groups.items():
+        anchor = links[f"{name} ({group})"].removeprefix("#")
+        player = re.search(rf'<figure class="clip" id="{anchor}"><figcaption>(.*?)</figcaption>', page)[1]
+        assert html.unescape(player) == name
+    dots = [dot for link in drawing.iter(f"{SVG}a") for dot in link.iter(f"{SVG}circle")]
+    assert len({(dot.get("cx"), dot.get("cy")) for dot in dots}) == 3
+    assert len({dot.get("stroke") for dot in dots}) == 2
+    keys = [text.text for text in drawing.iter(f"{SVG}text") if text.get("class") == "lb-key"]
+    assert keys == ["no subfolder", EVIL[:4]]
+    assert EVIL[:4] not in page
+
+
+def test_the_map_of_a_spec_shows_sides_and_joins_near_duplicates(tmp_path, monkeypatch, save_sound):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for song in range(6):
+        pitches = 220 * 2 ** (rng.integers(0, 24, 80) / 12)
+        tune = 0.2 * np.sin(np.cumsum(np.repeat(pitches, 4000)) * 2 * np.pi / 16_000)[None]
+        save_sound(tmp_path / "songs" / f"{song}.wav", tune.astype(np.float32))
+        if song == 2:
+            save_sound(tmp_path / "songs" / "again.wav", tune[:, 9000:].astype(np.float32) / 2)
+    spec = (
+        "schema: 1\nmodel: {id: pocket}\nprompts: [a]\nmetrics: [mfcc20]\n"
+        "dataset: {path: songs, captions: {text: a}, split: {eval_frac: 0.3, near_duplicates: together}}\n"
+    )
+
+    def inspect(text: str) -> str:
+        (tmp_path / "spec.yaml").write_text(text)
+        assert main(["inspect", "spec.yaml", "--quiet", "--html", "page.html"]) == 0
+        return (tmp_path / "page.html").read_text(encoding="utf-8")
+
+    page = inspect(spec)
+    drawing = read_map(page)
+    sides = dict(link.find(f"{SVG}title").text.split(".wav ") for link in drawing.iter(f"{SVG}a"))
+    assert sides["2"] == sides["again"]
+    assert sorted(sides.values()) == ["(held out)"] * 2 + ["(to train on)"] * 5
+    assert [line.get("class") for line in drawing.iter(f"{SVG}line")] == ["lb-floor"]
+    assert re.search(r"<li>(2|again)\.wav and (2|again)\.wav \(correlation 0\.\d\d\)</li>", page)
+    page = inspect(spec.replace("eval_frac: 0.3", "by: artist"))
+    assert "The sides of the split are not known: dataset.split.by: no track" in page
+    assert len(list(read_map(page).iter(f"{SVG}a"))) == 7
 
 
 def test_notes_hide_no_missing_captions_and_a_folder_without_any_has_one_note(folder, capsys):
