@@ -1,11 +1,11 @@
 """Time to scan a folder of 2,000 tracks by their headers, against soundfile; and to prepare some of them, with memory.
 
     python benchmarks/scan.py                       # Wesnoth's music, from a Debian package
-    python benchmarks/scan.py --music FOLDER --tracks 2000 --prepare 8
+    python benchmarks/scan.py --music FOLDER --tracks 2000 --prepare 8 --threads 1 2 4
 
 The folder holds links to the same few files, so it measures reading from the disk's cache. `scan` lists the files,
 checks that each is whole, and measures its length; soundfile alone opens each file.  `survey` is all that `init` reads,
-with captions and tags.  `prepare` decodes, resamples and changes the first tracks, each once.
+with captions and tags.  `prepare` decodes, resamples and changes the first tracks, once for each number of threads.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import soundfile
@@ -26,7 +27,7 @@ from lora_bench.progress import SilentProgress
 from lora_bench.spec.captions import CaptionSpec
 from lora_bench.spec.prepare import PrepareSpec
 from lora_bench.spec.schema import DatasetSpec
-from lora_bench.stages.dataset import prepare_dataset
+from lora_bench.stages.dataset import prepare, prepare_dataset
 from lora_bench.store import Store
 
 MUSIC = Path("/usr/share/games/wesnoth/1.16/data/core/music")
@@ -63,6 +64,29 @@ def open_with_soundfile(folder: Path) -> None:
         soundfile.info(str(path))
 
 
+def prepare_tracks(folder: Path, cache: Path, n_threads: int, heard_s: float) -> None:
+    """Print time and memory of the preparation of a folder, and the time of a second one from the cache."""
+
+    def make_pool(**_: object) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(n_threads)
+
+    prepare.ThreadPoolExecutor = make_pool
+    spec = DatasetSpec(path=folder, captions=CaptionSpec(text="a"), prepare=EVERYTHING)
+    store = Store(cache)
+
+    def work() -> None:
+        prepare_dataset(spec, AudioFormat(32_000, 1), store, SilentProgress())
+
+    before_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    wall_s, used_s = measure(work)
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    again_s, _ = measure(work)
+    print(
+        f"{n_threads} threads: {wall_s:.1f} s, {used_s:.1f} processor s ({heard_s / used_s:.0f} s of sound each), peak "
+        f"{peak_mib:.0f} MiB ({before_mib:.0f} MiB before), again {again_s:.2f} s"
+    )
+
+
 def main() -> int:
     """Print times, ratios and memory; return 1 if the scan takes longer than its limit."""
     parser = argparse.ArgumentParser(
@@ -71,6 +95,9 @@ def main() -> int:
     parser.add_argument("--music", type=Path, default=MUSIC)
     parser.add_argument("--tracks", type=int, default=2000)
     parser.add_argument("--prepare", type=int, default=8, metavar="N")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[prepare.MAX_WORKERS], metavar="N", help="of `prepare`"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "music")
@@ -84,21 +111,10 @@ def main() -> int:
             print(f"{name:<18} {wall_s:8.2f} {used_s:12.2f} {used_s / alone[1]:18.1f}")
         few = Path(place, "few")
         link_tracks(options.music, few, options.prepare)
-        spec = DatasetSpec(path=few, captions=CaptionSpec(text="a"), prepare=EVERYTHING)
-        store = Store(Path(place, "cache"))
-        before_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        wall_s, used_s = measure(
-            lambda: prepare_dataset(spec, AudioFormat(32_000, 1), store, SilentProgress())
-        )
-        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         heard_s = sum(read_header(path).duration_s for path in list_folder(few).files)
-        print(
-            f"prepare {options.prepare} tracks of {heard_s / 60:.1f} minutes: {wall_s:.1f} s, {heard_s / used_s:.0f} s "
-            f"of sound per processor second, {used_s / wall_s:.2f} processors busy, peak {peak_mib:.0f} MiB "
-            f"({before_mib:.0f} MiB before)"
-        )
-        again = measure(lambda: prepare_dataset(spec, AudioFormat(32_000, 1), store, SilentProgress()))
-        print(f"again: {again[0]:.2f} s")
+        print(f"prepare {options.prepare} tracks of {heard_s / 60:.1f} minutes")
+        for n_threads in options.threads:
+            prepare_tracks(few, Path(place, f"cache-{n_threads}"), n_threads, heard_s)
     return int(scanned[0] > LIMIT_S)
 
 
