@@ -49,7 +49,7 @@ def find_pairs(plan: ExperimentPlan) -> tuple[list[Pair], list[Pair]]:
 
 def have_same_references(trial: TrialPlan, other: TrialPlan) -> bool:
     """Return whether the clips of two trials are scored against the same recordings."""
-    one, two = ((item.model, item.dataset, item.generation.clip_s) for item in (trial, other))
+    one, two = ((item.model, item.dataset.recordings, item.generation.clip_s) for item in (trial, other))
     return one == two
 
 

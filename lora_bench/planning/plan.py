@@ -255,7 +255,7 @@ def _pair_with_baseline(trials: Sequence[TrialPlan], baseline: str | None) -> li
             other is not None
             and trial.external is None
             and other.configuration != trial.configuration
-            and (other.model, other.dataset.whole) == (trial.model, trial.dataset.whole)
+            and (other.model, other.dataset.recordings) == (trial.model, trial.dataset.recordings)
             and (other.generation.clip_s, other.generation.seed)
             == (trial.generation.clip_s, trial.generation.seed)
         )

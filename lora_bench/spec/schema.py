@@ -137,6 +137,13 @@ class DatasetSpec(Section):
         """The dataset with all of its training tracks."""
         return self if self.size is None else self.model_copy(update={"size": None})
 
+    @property
+    def recordings(self) -> DatasetSpec:
+        """The dataset without what training alone reads: equal ones have the same recordings on the same sides."""
+        if self.split.by not in {"track", "folder"}:
+            return self.whole  # tables and folder names that captions name also group tracks
+        return self.whole.model_copy(update={"captions": CaptionSpec()})
+
     @model_validator(mode="after")
     def _one_source(self) -> DatasetSpec:
         if (self.path is None) == (self.builtin is None):

@@ -306,6 +306,27 @@ def test_zero_shots_of_one_dataset_in_several_forms_have_names_of_their_own() ->
     assert {trial.id.rpartition("-")[0] for trial in found.trials[:3]} == {"zero-shot-chiptune"}
 
 
+def test_trainings_with_other_captions_are_compared_with_the_baseline() -> None:
+    """Captions change neither the references nor the noise, unless they also say which tracks stay together."""
+
+    def pair(**split: str) -> list[str | None]:
+        found = plan(
+            dataset={"path": "/music", "split": split},
+            trials=variants(
+                {"name": "a", "dataset.captions": {"text": "one"}},
+                {"name": "b", "dataset.captions": {"template": "{bpm}"}},
+                {"name": "c", "dataset.captions": {"text": "one"}, "dataset.clip_s": 5},
+            ),
+            baseline="a",
+        )
+        by_id = {trial.id: trial.configuration for trial in found.trials}
+        return [by_id.get(trial.baseline_trial or "") for trial in found.trials if trial.kind == "fine-tuned"]
+
+    assert pair() == [None, "a", None]
+    assert pair(by="folder") == [None, "a", None]
+    assert pair(by="album") == [None, None, None]
+
+
 def test_combinations_that_do_not_fit_are_refused_by_name() -> None:
     with pytest.raises(
         SpecError, match=r"with dataset\.captions\.source text: `dataset`: captions\.source is `text`"

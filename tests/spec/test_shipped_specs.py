@@ -16,7 +16,7 @@ from lora_bench.spec import load_spec
 from lora_bench.spec.json_schema import write_schema_text
 
 FOLDER = ROOT / "specs"
-N_SHIPPED = 14
+N_SHIPPED = 15
 N_BASES = 6
 BASES = sorted(FOLDER.glob("base/*.yaml"))
 SHIPPED = sorted(path for path in FOLDER.glob("**/*.yaml") if path not in BASES)
