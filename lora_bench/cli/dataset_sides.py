@@ -8,10 +8,7 @@ from pathlib import Path
 from lora_bench.errors import DatasetError
 from lora_bench.planning.run_folder import RunFolder, SourceFolder
 from lora_bench.planning.sources import list_sources
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.results.run_files import DatasetFile
 from lora_bench.results.trial_files import read_if_valid
 from lora_bench.runner.freshness import source_key

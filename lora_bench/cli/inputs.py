@@ -13,10 +13,7 @@ from lora_bench import api
 from lora_bench.cli.existing_adapters import find_unusable_adapters, is_offline
 from lora_bench.cli.targets import find_unmatched_targets
 from lora_bench.errors import AudioFileError, DatasetError, LoraBenchError, Problem, SpecError
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.spec import LoadedSpec
 from lora_bench.spec.data_size import describe_few_tracks
 from lora_bench.spec.data_sources import find_kind, is_there

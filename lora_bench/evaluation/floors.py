@@ -13,9 +13,7 @@ from lora_bench.errors import UnscoredError
 from lora_bench.evaluation.codec import through_codec
 from lora_bench.evaluation.encoding import embed_reference, prepare_encoder
 from lora_bench.metrics import parse_metric
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress, track
 from lora_bench.stages.dataset import reference_clips
 from lora_bench.stages.embed import embed_clips

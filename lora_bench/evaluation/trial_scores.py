@@ -23,9 +23,7 @@ from lora_bench.evaluation.encoding import embed_reference, load_clips, prepare_
 from lora_bench.metrics import Metric, parse_metric
 from lora_bench.metrics.names import CODEC_MATCHED
 from lora_bench.planning.run_folder import EmbeddingFolder, TrialFolder
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress, track
 from lora_bench.results.external import label_external
 from lora_bench.slugs import prompt_slugs

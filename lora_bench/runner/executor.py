@@ -12,9 +12,7 @@ from typing import Literal
 
 from lora_bench.errors import UsageError
 from lora_bench.planning.run_folder import RunFolder
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.runner.jobs.job import ExecuteTrial, TrialJob
 from lora_bench.runner.search.trial_search import SearchPlan

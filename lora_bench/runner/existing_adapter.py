@@ -15,9 +15,7 @@ from lora_bench.forecast.adapter_files import fetch_adapter, fingerprint_adapter
 from lora_bench.forecast.shapes import find_shape
 from lora_bench.models import MusicModel
 from lora_bench.planning.run_folder import TrialFolder
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.results.reading import write_record
 from lora_bench.results.run_files import ExistingAdapterFile
 from lora_bench.store import make_folder

@@ -15,9 +15,7 @@ from lora_bench.errors import StoreError
 from lora_bench.forecast.adapter_files import fingerprint_adapter
 from lora_bench.metrics import parse_metric
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.results.reading import read_part
 from lora_bench.results.run_files import ExistingAdapterFile
 from lora_bench.results.search_tally import SearchTally

@@ -17,9 +17,7 @@ from pathlib import Path
 from lora_bench.artifacts import ADAPTER_PROVENANCE, TrainResult
 from lora_bench.errors import StoppedEarlyError, StoreError
 from lora_bench.planning.run_folder import TrialFolder
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.stages.train import KeptAdapters, find_finished, kept_key, write_result
 from lora_bench.store import JsonObject, Store, make_folder, read_json, remove_drafts, write_json

@@ -17,9 +17,7 @@ from lora_bench.evaluation.trial_scores import TrialClips, score_clips
 from lora_bench.forecast.adapter_files import fingerprint_adapter
 from lora_bench.gpus import CPU
 from lora_bench.planning.run_folder import TrialFolder
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import StateRecord
 from lora_bench.runner.early_stopping import EarlyStopper

@@ -13,14 +13,9 @@ from pathlib import Path
 
 from lora_bench.errors import TrainingError
 from lora_bench.forecast.budgets import fit_budget
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
+from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.run_folder import RunFolder
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results.reading import read_part, write_record
 from lora_bench.results.run_records import TunedConfiguration, Tuning, TuningAttempt

@@ -26,13 +26,9 @@ from lora_bench.evaluation.floors import ZERO_BY_CONSTRUCTION, measure_floors
 from lora_bench.evaluation.trial_scores import TrialClips, score_clips
 from lora_bench.metrics import parse_metric
 from lora_bench.models import MusicModel, load_model
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
+from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import SilentProgress
 from lora_bench.report import render_report
 from lora_bench.spec.experiment import ExperimentSpec

@@ -15,14 +15,7 @@ from lora_bench.artifacts import AudioClip, AudioFormat
 from lora_bench.audio import load_audio, resample
 from lora_bench.encoders.encodec import EncodecEncoder
 from lora_bench.encoders.mfcc import MfccEncoder, SeedMfccEncoder, measure_scale
-from lora_bench.errors import (
-    AudioFileError,
-    DatasetError,
-    ModelError,
-    ScoreError,
-    UnscoredError,
-    UsageError,
-)
+from lora_bench.errors import AudioFileError, DatasetError, ModelError, ScoreError, UnscoredError, UsageError
 from lora_bench.evaluation import codec
 from lora_bench.evaluation.audio_folder import open_folder
 from lora_bench.evaluation.folder_scores import ScoreOptions, score_folders

@@ -12,16 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lora_bench.errors import SpecError, StoreError
-from lora_bench.planning.plan import (
-    plan_experiment,
-    plan_file,
-)
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-    name_report,
-    read_plan,
-)
+from lora_bench.planning.plan import plan_experiment, plan_file
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan, name_report, read_plan
 from lora_bench.spec import ExperimentSpec, load_spec
 from lora_bench.store import to_jsonable, write_json
 

@@ -11,13 +11,9 @@ import pytest
 from lora_bench.artifacts import AudioFormat, Manifest, Slice, Split, Track
 from lora_bench.cli.main import main
 from lora_bench.errors import DatasetError, SpecError
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
+from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.sources import list_sources
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.results.run_records import RunResults
 from lora_bench.spec import ExperimentSpec
 from lora_bench.spec.schema import DatasetSpec

@@ -17,9 +17,7 @@ from filelock import FileLock, Timeout
 from lora_bench import errors
 from lora_bench.errors import KEPT, describe_error
 from lora_bench.planning.run_folder import TrialFolder
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import State, StateRecord, read_state
 from lora_bench.runner.jobs.state import FileProgress, write_state

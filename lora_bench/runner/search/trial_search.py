@@ -19,10 +19,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.results.run_files import ScoresFile, TrainFile
 from lora_bench.results.trial_files import read_if_valid, read_state
 from lora_bench.runner.jobs.job import TrialJob

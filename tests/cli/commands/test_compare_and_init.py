@@ -17,12 +17,8 @@ from lora_bench.cli.commands.init import choose_clip_s, choose_eval_frac
 from lora_bench.cli.main import main
 from lora_bench.metrics import parse_metric
 from lora_bench.metrics.contrast import subtract
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.plan import plan_experiment
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.results.gather import gather_results
 from lora_bench.spec import ExperimentSpec, load_spec
 from lora_bench.stages.embed import load_embeddings, save_embeddings
