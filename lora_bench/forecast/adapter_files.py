@@ -29,7 +29,7 @@ MAX_HEADER_BYTES = 100_000_000
 MAX_NAMED = 4
 _SHARED = "base_model"  # before the projections that all modules of VeRA share
 _NO_TARGETS = "dummy-target-modules"  # what PEFT writes where `modules_to_save` are all that is trained
-_DECOMPOSING = ("pissa", "olora", "corda", "eva", "loftq", "lora_ga", "orthogonal")
+_DECOMPOSING = ("pissa", "olora", "corda", "loftq", "lora_ga", "orthogonal")
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,11 @@ def find_misfits(lora: LoraSpec, linears: Sequence[Linear]) -> Iterator[str]:
         )
     if lora.kind == "miss" and (narrow := [n for n in widths if n < lora.rank]):
         yield f"lora.rank {lora.rank} is more than the {narrow[0]} inputs of a target; kind `miss` needs a lower rank"
+    if lora.kind == "eva" and (narrow := [n for n in widths if n < 2 * lora.rank]):
+        yield (
+            f"lora.rank {lora.rank} is more than half of the {narrow[0]} inputs of a target, which is as far as PEFT's "
+            "decomposition for kind `eva` goes; choose a lower rank"
+        )
     smallest = min((min(linear.n_in, linear.n_out) for linear in linears), default=lora.rank)
     if lora.kind in CHANGING_BASE and smallest < lora.rank:
         yield (

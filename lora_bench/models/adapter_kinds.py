@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from peft import (
     DeloraConfig,
+    EvaConfig,
     IA3Config,
     LoHaConfig,
     LoKrConfig,
@@ -30,7 +31,7 @@ from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 
 from lora_bench.errors import ModelError
-from lora_bench.spec.kinds import CHANGING_BASE, LOW_RANK
+from lora_bench.spec.kinds import CHANGING_BASE, FROM_DATA, LOW_RANK
 from lora_bench.spec.schema import LoraSpec
 
 ADAPTER = "default"
@@ -53,7 +54,10 @@ def make_config(lora: LoraSpec, names: Sequence[str], seed: int) -> PeftConfig:
             use_dora=lora.is_dora,
             use_rslora=lora.is_rslora,
             bias="none",
-            init_lora_weights=cast("Any", lora.kind) if lora.kind in CHANGING_BASE else True,
+            init_lora_weights=cast("Any", lora.kind) if lora.kind in CHANGING_BASE | FROM_DATA else True,
+            eva_config=EvaConfig(rho=1.0)
+            if lora.kind == "eva"
+            else None,  # every layer keeps the stated rank
         )
     return _MAKERS[lora.kind](lora, list(names), seed)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 Kind = Literal[
-    "lora", "dora", "rslora", "lora+", "pissa", "olora", "loha", "lokr", "oft", "vera", "ia3", "miss", "delora",
+    "lora", "dora", "rslora", "lora+", "pissa", "olora", "eva", "loha", "lokr", "oft", "vera", "ia3", "miss", "delora",
     "full",
 ]  # fmt: skip
 LORA_SETTINGS = ("rank", "budget", "alpha", "dropout", "use_dora", "use_rslora")
@@ -19,6 +19,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "lora+": (*LORA_SETTINGS, "lr_ratio"),
     "pissa": ("rank", "budget", "alpha", "dropout"),
     "olora": ("rank", "budget", "alpha", "dropout"),
+    "eva": ("rank", "budget", "alpha", "dropout"),
     "loha": ("rank", "budget", "alpha"),
     "lokr": ("rank", "budget", "alpha", "factor"),
     "oft": ("block_size", "budget"),
@@ -30,10 +31,12 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
 }
 """Settings of each kind, besides `targets`."""
 COMMON = frozenset({"kind", "targets", "path"})
-LOW_RANK = frozenset({"lora", "dora", "rslora", "lora+", "pissa", "olora"})
+LOW_RANK = frozenset({"lora", "dora", "rslora", "lora+", "pissa", "olora", "eva"})
 """Kinds that PEFT's LoRA layers compute: weights of any precision keep the update apart, so it is not rounded away."""
 CHANGING_BASE = frozenset({"pissa", "olora"})
 """Kinds that begin by taking their first update out of the base weights."""
+FROM_DATA = frozenset({"eva"})
+"""Kinds whose initial values are found from training slices."""
 _FLAGS = {"dora": "use_dora", "rslora": "use_rslora"}
 
 

@@ -26,11 +26,8 @@ from lora_bench.models.bridges.adapters import rename_adapter
 from lora_bench.spec.kinds import SETTINGS
 from lora_bench.spec.schema import LoraSpec, ModelSpec
 
-SAVED_AS = {
-    "lora+": "lora",
-    "pissa": "lora",
-    "olora": "lora",
-}  # by PEFT; B's learning rate is no part of a file
+SAVED_AS = {"lora+": "lora", "pissa": "lora", "olora": "lora", "eva": "lora"}
+"""By PEFT; B's learning rate and initial values are no part of a file."""
 
 
 @pytest.fixture(scope="module")

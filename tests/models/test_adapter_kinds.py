@@ -35,6 +35,7 @@ KINDS = [
     LoraSpec(kind="lora+", rank=4, targets="all"),
     LoraSpec(kind="pissa", rank=4, targets="all"),
     LoraSpec(kind="olora", rank=4, targets="all"),
+    LoraSpec(kind="eva", rank=4, targets="all"),
     LoraSpec(kind="loha", rank=4, targets="all"),
     LoraSpec(kind="lokr", rank=4, targets="all"),
     LoraSpec(kind="lokr", rank=2, factor=4, targets="all"),
@@ -161,7 +162,7 @@ def test_initial_values_depend_on_seed_and_name_alone(tiny: TransformersMusicGen
     alone, among = draw("ffn", 1), draw("attention+ffn", 1)
     assert alone
     assert all(torch.equal(value, among[name]) for name, value in alone.items())
-    if lora.kind in {"lora", "dora", "rslora", "lora+", "loha", "lokr", "delora"}:
+    if lora.kind in {"lora", "dora", "rslora", "lora+", "eva", "loha", "lokr", "delora"}:
         other = draw("ffn", 2)
         assert not all(torch.equal(value, other[name]) for name, value in alone.items())
 

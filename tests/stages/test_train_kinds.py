@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.tiny_data import load_tiny, make_manifest
+from support.tiny_data import Recorder, load_tiny, make_manifest
 from support.training import StopAt, assert_same_adapter, without_times
 
 from lora_bench.models.token_set import TokenSet
@@ -57,6 +57,27 @@ def test_an_interrupted_training_of_a_kind_ends_in_the_same_adapter(
     assert without_times(whole) == without_times(parts)
     notes = json.loads((whole / "adapter" / "lora_bench.json").read_text())
     assert notes["lora"].get("kind", "lora") == lora.kind
+
+
+def test_a_training_of_eva_begins_with_directions_of_its_own_slices_wherever_it_was_interrupted(
+    model: TransformersMusicGen, tokens: TokenSet, tmp_path: Path
+) -> None:
+    lora, recorder = LoraSpec(kind="eva", rank=2, targets="attention"), Recorder()
+    slow = TRAIN.model_copy(update={"lr": 1e-12})
+    train_adapter(tokens, model, lora, slow, 0, tmp_path / "whole", recorder)
+    n_slices = len(tokens.find_split("train"))
+    assert recorder.messages == [
+        f"lora.kind eva: initial values from the inputs of {n_slices} training slices"
+    ]
+    found = load_file(tmp_path / "whole" / "adapter" / "adapter_model.safetensors")
+    downs = [value for name, value in found.items() if "lora_A" in name]
+    assert len(downs) == 16
+    for value in downs:
+        torch.testing.assert_close(value @ value.T, torch.eye(2), rtol=0, atol=1e-4)
+    with pytest.raises(KeyboardInterrupt):  # before the first checkpoint
+        train_adapter(tokens, model, lora, slow, 0, tmp_path / "parts", StopAt(1, KeyboardInterrupt()))
+    train_adapter(tokens, model, lora, slow, 0, tmp_path / "parts", SilentProgress())
+    assert_same_adapter(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_rates_of_lora_plus_differ_by_its_ratio(model: TransformersMusicGen) -> None:

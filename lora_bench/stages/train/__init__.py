@@ -4,7 +4,7 @@ schedule.py    what a step does, as pure functions of (seed, step): slices, capt
 checkpoint.py  one file with everything a run needs to go on
 identity.py    the key of an adapter, and its finished result
 kept.py        adapters of earlier steps
-steps.py       one optimiser step, one measurement on the held-out slices
+steps.py       one optimiser step, one measurement on the held-out slices, initial values from training slices
 loop.py        the run: where it begins, when it measures and saves, how it ends
 """
 

@@ -31,13 +31,20 @@ from lora_bench.models.memory import (
 from lora_bench.models.token_set import TokenSet
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress
+from lora_bench.spec.kinds import FROM_DATA
 from lora_bench.spec.schema import LoraSpec, TrainSpec
 from lora_bench.stages.train.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from lora_bench.stages.train.identity import adapter_key, find_finished, write_result
 from lora_bench.stages.train.kept import BEST, Keep, KeptAdapters
 from lora_bench.stages.train.optimizer import make_optimizer
 from lora_bench.stages.train.schedule import learning_rate
-from lora_bench.stages.train.steps import TrainingRun, enter_training, measure_eval_loss, take_step
+from lora_bench.stages.train.steps import (
+    TrainingRun,
+    enter_training,
+    measure_eval_loss,
+    start_from_data,
+    take_step,
+)
 from lora_bench.store import to_jsonable
 
 if TYPE_CHECKING:
@@ -81,8 +88,8 @@ def train_adapter(  # noqa: PLR0913 (what it trains on, how, and who watches)
         keep: steps and `best`: `folder/kept` gets their adapters, and the training is the same (see `kept.py`).
 
     Raises:
-        TrainingError: nothing to train on, nothing to find the best step by, or the loss is not finite; the last
-            checkpoint stays.
+        TrainingError: nothing to train on, nothing to find the best step by, no initial values for kind eva, or the
+            loss is not finite; the last checkpoint stays.
         NoModulesMatchedError: a target matched nothing.
         ResourceError: a precision is asked for that the hardware does not have, or layers cannot be compiled.
         ModelError: a precision is asked for that the model does not have.
@@ -127,10 +134,12 @@ def train_adapter(  # noqa: PLR0913 (what it trains on, how, and who watches)
         kept=kept,
     )
     progress.start("train", total=train.steps)
-    _restore(run, progress)
+    is_resumed = _restore(run, progress)
     gpus = [model.device] if model.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=gpus):
+            if lora.kind in FROM_DATA and not is_resumed:
+                start_from_data(run, progress)
             _run_steps(run, injection, progress, on_eval)
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
@@ -207,19 +216,21 @@ def _choose_eval_rows(tokens: TokenSet) -> NDArray[np.int64]:
     return rows[np.linspace(0, len(rows) - 1, MAX_EVAL_SLICES).round().astype(np.int64)]
 
 
-def _restore(run: TrainingRun, progress: Progress) -> None:
+def _restore(run: TrainingRun, progress: Progress) -> bool:
+    """Put the last checkpoint into a run; return whether there was one that fits."""
     found = load_checkpoint(
         run.files.checkpoint_state, run.key, run.parameters, run.optimizer, run.kept.find_gap
     )
     if isinstance(found, str):
         if run.files.checkpoint.exists():
             progress.log(f"{found}; training begins at step 0")
-        return
+        return False
     run.state = found
     if found.scaler:
         run.scaler.load_state_dict(found.scaler)
     progress.advance(found.step)
     progress.log(f"training resumes from step {found.step}")
+    return True
 
 
 def _run_steps(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from lora_bench.errors import TrainingError
 from lora_bench.models.base import MusicModel
+from lora_bench.models.eva import N_SLICES, initialize_eva
 from lora_bench.models.memory import is_out_of_memory, release_cached
 from lora_bench.models.token_set import TokenSet
 from lora_bench.planning.run_folder import TrialFolder
+from lora_bench.progress import Progress
 from lora_bench.spec.schema import TrainSpec
 from lora_bench.stages.train.checkpoint import TrainState
 from lora_bench.stages.train.kept import KeptAdapters
@@ -56,6 +59,27 @@ class TrainingRun:
 def enter_training(model: MusicModel, train: TrainSpec) -> None:
     """Set a model to training mode, with the settings of the training."""
     model.set_training(True, gradient_checkpointing=train.gradient_checkpointing, compiled=train.compile)
+
+
+def start_from_data(run: TrainingRun, progress: Progress) -> None:
+    """Give an adapter of kind eva its initial values, by the slices that a training with this seed takes first.
+
+    Each is a pass of its own, so that nothing is padded; no caption is dropped.
+
+    Raises:
+        TrainingError: there are no such values.
+    """
+    n = len(run.train_rows)
+    rows = run.train_rows[pick_slices(run.seed, 0, n, n)][:N_SLICES]
+    draws = draw_captions(run.seed, 0, n)
+
+    def run_slice(place: int) -> None:
+        slice_ = run.tokens.take(rows[[place]], draws[[place]] if run.tokens.choices else None)
+        run.model.training_loss(*slice_)
+
+    progress.log(f"lora.kind eva: initial values from the inputs of {len(rows)} training slices")
+    with run.model.use_training_arithmetic(None):
+        initialize_eva(run.model.peft_model, [partial(run_slice, place) for place in range(len(rows))])
 
 
 def take_step(run: TrainingRun, rate: float, log: Callable[[str], None]) -> float:
