@@ -125,6 +125,7 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
             return  # listed among the missing paths
         metadata = read_metadata(folder, spec.captions)
         paths = {path.relative_to(folder).as_posix(): path for path in files}
+        yield from _check_split(folder, spec, list(paths), loaded)
         if spec.captions.resolved_template is not None:
             check_written_fields(folder, paths, spec.captions, metadata)
             return
@@ -134,6 +135,20 @@ def _check_folder(folder: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterat
             find_captions(folder, paths, spec.captions, metadata)
     except DatasetError as error:
         yield Problem(captions or place, "dataset.captions", f"`dataset.captions`: {error}")
+
+
+def _check_split(
+    folder: Path, spec: DatasetSpec, paths: Sequence[str], loaded: LoadedSpec
+) -> Iterator[Problem]:
+    """Report a split by something that no track has."""
+    from lora_bench.stages.dataset.grouping import check_groups
+
+    try:
+        check_groups(folder, spec, paths)
+    except DatasetError as error:
+        is_main = loaded.spec.dataset.split == spec.split
+        place = loaded.locate("dataset.split.by") if is_main else find_stated(loaded.tree, str(folder))[0]
+        yield Problem(place, "dataset.split.by", str(error))
 
 
 def _check_source(path: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:
@@ -186,6 +201,13 @@ def _check_processing(spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem
 def _check_builtin(spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:
     """Report a split of a rendered genre that leaves nothing to train on."""
     place, _ = find_stated(loaded.tree, spec.builtin or "")
+    if spec.split.by != "track":
+        yield Problem(
+            place,
+            "dataset.split.by",
+            f"dataset.split.by is `{spec.split.by}`, and the tracks of `{spec.builtin}` are single songs without "
+            f"{'folders' if spec.split.by == 'folder' else 'tags'}; expected `track`; remove it",
+        )
     try:
         n_train = count_sides(BUILTIN_TRACKS[spec.builtin or "chiptune"], spec.split).train
         yield from _check_size(spec, n_train, place, spec.builtin or "")

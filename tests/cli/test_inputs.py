@@ -204,6 +204,46 @@ def test_a_split_that_leaves_nothing_to_train_on_is_said_before_anything_runs(
     assert "`chiptune`: dataset.split.eval_frac: 0.999 of 40 usable tracks holds out 40" in problem
 
 
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        (
+            "by: artist",
+            "no track of {music} has `artist`; expected tags, or a column in captions.csv; add it, or",
+        ),
+        ("by: album", "no track of {music} has `album`; expected tags, or a column"),
+        (
+            "by: column, column: label",
+            "no track of {music} has `label`; expected a column of this name in captions.csv",
+        ),
+        (
+            "by: folder",
+            "every track of {music} lies in the dataset's own folder; expected tracks in folders; put",
+        ),
+    ],
+)
+def test_a_split_by_what_no_track_has_is_said_before_anything_runs(
+    split: str, words: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_songs(place / "music", 5)
+    spec = str(write_spec(f"dataset: {{path: music, {CAPTIONS}, split: {{{split}}}}}\n"))
+    column = len(f"dataset: {{path: music, {CAPTIONS}, split: {{") + 1
+    for verb in ("validate", "plan"):
+        (problem,) = list_problems(capsys, verb, spec)
+        assert problem.startswith(
+            f"t.yaml:5:{column}: dataset.split.by: {words.format(music=place / 'music')}"
+        )
+    names = [path.name for path in sorted((place / "music").glob("*.wav"))]
+    rows = "".join(f"{name},{name}\n" for name in names)
+    for field in ("artist", "album", "label"):
+        (place / "music" / "captions.csv").write_text(f"file,{field}\n{rows}")
+        if field in split:
+            assert main(["validate", spec]) == 0
+    spec = str(write_spec(f"dataset: {{builtin: chiptune, split: {{{split}}}}}\n"))
+    (problem,) = list_problems(capsys, "validate", spec)
+    assert "and the tracks of `chiptune` are single songs without" in problem
+
+
 def test_plan_counts_the_recordings_of_each_side_before_they_are_prepared(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
