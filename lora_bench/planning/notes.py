@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from lora_bench.metrics import parse_metric
 from lora_bench.spec.configuration import Configuration
 from lora_bench.spec.configurations import N_CLIPS
+from lora_bench.spec.existing_adapters import FIELD, is_training_setting
 from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.spec.kinds import has_setting
 
+MAX_NAMED = 6
 MIN_CLIPS = {"mmd": 3}  # to leave one out, as of tracks; else 2
 
 
@@ -39,6 +41,24 @@ def describe_unsized(configurations: Sequence[Configuration]) -> list[str]:
     return (
         [f"lora.budget has no effect on {', '.join(names)}: the kind has no size to choose"] if names else []
     )
+
+
+def describe_untrained(configurations: Sequence[Configuration]) -> list[str]:
+    """Return the settings of a training that trials of the base model alone state; they have no effect."""
+    stated: dict[str, list[str]] = {}
+    for item in configurations:
+        for field in item.changes:
+            if field == FIELD or is_training_setting(field):
+                stated.setdefault(field, []).append(item.name)
+    return [
+        f"`{field}` of {_name_some(names)} has no effect: trials.zero_shot_only trains no adapter"
+        for field, names in stated.items()
+    ]
+
+
+def _name_some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
 
 
 def describe_undecidable(spec: ExperimentSpec, configurations: Sequence[Configuration]) -> list[str]:

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import Problem, SpecError
-from lora_bench.planning.notes import describe_merged, describe_undecidable, describe_unsized
+from lora_bench.planning.notes import (
+    describe_merged,
+    describe_undecidable,
+    describe_unsized,
+    describe_untrained,
+)
 from lora_bench.planning.trainings import find_shared
 from lora_bench.planning.trial_plan import ExperimentPlan, SearchPlace, TrialPlan, TuningPlace
 from lora_bench.slugs import clean_name, slugify
-from lora_bench.spec.budgets import (
-    spell_count,
-)
+from lora_bench.spec.budgets import spell_count
 from lora_bench.spec.configuration import (
     EFFECT_FREE,
     Configuration,
@@ -138,7 +141,8 @@ def plan_experiment(
                 for item in configurations
                 if (item.aliases or item.merged_fields) and not spec.trials.zero_shot_only
             ),
-            *describe_unsized(configurations),
+            *describe_unsized([] if spec.trials.zero_shot_only else configurations),
+            *describe_untrained(configurations if spec.trials.zero_shot_only else []),
             *describe_undecidable(spec, configurations),
         ),
     )

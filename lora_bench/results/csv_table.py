@@ -70,6 +70,8 @@ def list_cells(results: RunResults) -> Iterator[Row]:
                 **shared,
                 **vars(score),
                 **({} if trial.is_zero_shot else _list_contrast(zero_shot.get(place), baseline.get(place))),
+                # what was not trained here has no training seeds
+                **({"n_seeds": None} if trial.train_seed is None else {}),
                 **_list_provenance_columns(score.provenance),
             }
         for cell in trial.unscored:

@@ -16,12 +16,10 @@ from benchmarks.random_model import TINY, save_random_musicgen
 from lora_bench import api
 from lora_bench.artifacts import LossPoint, Manifest, Split
 from lora_bench.cli.commands.run import describe_gaps
+from lora_bench.cli.commands.validate import describe_plan
 from lora_bench.errors import InterruptedRunError, SpecError, TrainingError
 from lora_bench.planning.trainings import count_trainings
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import SilentProgress
 from lora_bench.runner import experiment
 from lora_bench.runner import trial as runner_trial
@@ -342,6 +340,32 @@ def test_a_seed_that_is_scored_takes_up_the_training_of_its_attempt(place: Path)
     assert {trial.id for trial in found.trials} & {trial.id for trial in later.trials} == {
         trial.id for trial in later.trials if trial.train_seed == 1
     }
+
+
+@pytest.mark.parametrize(
+    ("tune", "trainings"),
+    [
+        (
+            "tune: {train.lr: [1.0e-6, 1.0e-2]}",
+            "2 attempts of tune (2 trainings), then 3 trials (2 trainings)",
+        ),
+        (
+            "tune: {train.lr: [1.0e-6, 1.0e-2], seed: 0}",
+            "2 attempts of tune (2 trainings), then 3 trials (1 training)",
+        ),
+    ],
+)
+def test_plan_counts_the_trainings_of_both_steps(place: Path, tune: str, trainings: str) -> None:
+    planned = plan(place, SPEC.replace("tune: {train.lr: [1.0e-6, 1.0e-2]}", tune))
+    assert describe_plan(planned) == f"{trainings}, 1 prompt, 3 clips each, 1 metric"
+
+
+def test_trainings_that_attempts_share_are_counted_once(place: Path) -> None:
+    axes = SPEC.replace("{lora.rank: [1]}", "{generation.guidance: [1.0, 3.0]}")
+    # two base models, and two configurations with two seeds, which share their trainings
+    assert describe_plan(plan(place, axes)).startswith(
+        "4 attempts of tune (2 trainings), then 6 trials (2 trainings), "
+    )
 
 
 def test_a_spec_without_it_is_written_as_before(place: Path) -> None:

@@ -55,7 +55,21 @@ def test_axes_say_which_base_models_run_and_those_of_a_training_have_no_effect(t
     made = plan_file(load_spec(write(tmp_path, SPEC.replace("trials: {zero_shot_only: true}", AXES))))
     assert [trial.name for trial in made.trials] == ["zero-shot-1", "zero-shot-3"]
     assert {trial.kind for trial in made.trials} == {"zero-shot"}
-    assert made.notes == ()
+    assert made.notes == (
+        "`lora.rank` of guidance1-r2, guidance1-r4, guidance3-r2, guidance3-r4 has no effect: trials.zero_shot_only trains no adapter",
+    )
+
+
+def test_settings_of_a_training_that_variants_state_are_named(tmp_path: Path) -> None:
+    variants = (
+        "trials: {zero_shot_only: true, variants: [{name: plain}, {name: slow, train.lr: 0.1, lora: {rank: 2}}, "
+        "{name: calm, generation.guidance: 1.0}]}"
+    )
+    made = plan_file(load_spec(write(tmp_path, SPEC.replace("trials: {zero_shot_only: true}", variants))))
+    assert made.notes == tuple(
+        f"`{field}` of slow has no effect: trials.zero_shot_only trains no adapter"
+        for field in ("train.lr", "lora.rank")
+    )
 
 
 def test_validate_counts_the_base_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,9 +10,9 @@ from lora_bench.cli.inputs import load_plan
 from lora_bench.cli.options import option
 from lora_bench.errors import EXIT_OK, Problem, SpecError, UsageError
 from lora_bench.planning.trainings import count_trainings
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan
+from lora_bench.report.formatting import count_noun
+from lora_bench.runner.tuning import plan_later
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,13 @@ def execute(options: Options) -> int:
 def describe_plan(plan: ExperimentPlan) -> str:
     """`2 zero-shot and 8 fine-tuned trials (4 trainings), 3 prompts, 50 clips each, 3 metrics`."""
     if plan.is_tuning:
-        n_attempts = len(plan.trials)
-        return f"{n_attempts} attempts of tune, then {plan.n_later} trials{_describe_clips(plan)}"
+        tried = {trial.training or trial.id for trial in plan.trials}
+        # an attempt with a seed that is scored is the training of that trial, under the same id
+        later = {t.training or t.id for t in plan_later(plan).trials if t.train is not None} - tried
+        return (
+            f"{len(plan.trials)} attempts of tune ({count_noun(len(tried), 'training')}), then {plan.n_later} trials "
+            f"({count_noun(len(later), 'training')}){_describe_clips(plan)}"
+        )
     n_zero_shot = sum(trial.kind == "zero-shot" for trial in plan.trials)
     n_existing = sum(trial.existing_adapter is not None for trial in plan.trials)
     n_external = sum(trial.kind == "external" for trial in plan.trials)
