@@ -56,7 +56,7 @@ def list_stated(
     """All configurations as stated, equal ones apart, and what is wrong with them."""
     expander = Expander(spec, fit_budget)
     trials = list(expander.expand_trials())
-    ablations = expander.expand_ablations({trial.name: trial for trial in trials})
+    ablations = expander.expand_ablations(trials)
     stated = [*trials, *ablations]
     expander.settle_selection(stated)
     stated = [row for item in stated for row in expander.split_trajectory(item)]
@@ -199,15 +199,16 @@ class Expander:
         if not n_found:
             self.complain("trials.grid.exclude", "every combination is excluded; leave at least one")
 
-    def expand_ablations(self, trials: Mapping[str, Configuration]) -> Iterator[Configuration]:
-        """One change each from the baseline, which may be any variant or combination."""
+    def expand_ablations(self, trials: Iterable[Configuration]) -> Iterator[Configuration]:
+        """One change each from the baseline: any variant or combination, or a step that one keeps (`NAME@25`)."""
         wanted = self.spec.baseline
         if wanted is None:
             return
-        baseline = trials.get(wanted)
+        rows = {row.name: row for trial in trials for row in (*self.split_trajectory(trial), trial)}
+        baseline = rows.get(wanted)
         if baseline is None:
-            near = suggest(wanted, trials)
-            known = ", ".join(list(trials)[:12])
+            near = suggest(wanted, rows)
+            known = ", ".join(list(rows)[:12])
             self.complain("baseline", f"`{wanted}` is not a trial{near}; trials are {known}")
             return
         if baseline.external is not None:
@@ -216,9 +217,12 @@ class Expander:
                 f"`{wanted}` is an external system, which has no settings to change; name a trial that is fine-tuned",
             )
             return
+        # of a step that a training keeps, ablations keep this step alone
+        kept = baseline.stated.train.model_copy(update={"keep": baseline.settings.train.keep})
+        base = baseline.stated.model_copy(update={"train": kept}) if "@" in wanted else baseline.stated
         for name, changes in self.spec.ablations.items():
             where = f"ablations.{name}"
-            stated = self.change(baseline.stated, changes, where)
+            stated = self.change(base, changes, where)
             made = self.make(name, stated, {**baseline.changes, **changes}, where)
             if made is None:
                 continue

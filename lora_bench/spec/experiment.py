@@ -28,7 +28,7 @@ from lora_bench.spec.schema import (
     TrainSpec,
 )
 from lora_bench.spec.search import SearchSpec
-from lora_bench.spec.section import Name, Prompt, Section, is_none
+from lora_bench.spec.section import Name, Prompt, RowName, Section, is_none
 from lora_bench.spec.tune import TuneSpec
 
 MAX_GRID = 100_000
@@ -177,8 +177,8 @@ class ExperimentSpec(Section):
     """Settings of encoders from other packages, and of commands (`command.NAME`), by the name in `metrics`."""
     defaults: DefaultsSpec = DefaultsSpec()
     """Settings that trials start from."""
-    baseline: Name | None = None
-    """The trial that ablations change and that others are compared with."""
+    baseline: RowName | None = None
+    """The trial that ablations change and others are compared with; `NAME@25` is a step that `train.keep` lists."""
     trials: TrialsSpec = TrialsSpec()
     """The trials that are compared."""
     ablations: dict[Name, dict[str, Any]] = Field(default_factory=dict)

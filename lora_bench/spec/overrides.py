@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lora_bench.errors import Problem
+from lora_bench.spec.kept_budgets import SIZE_FIELDS, keep_budgets
 from lora_bench.spec.reading import read_text
 from lora_bench.spec.tree import RIVALS, WHOLE, Node, find_node, merge_nodes, nest_node
 
@@ -42,7 +43,13 @@ def apply_override(tree: Node, override: str, problems: list[Problem]) -> Node:
     leaves = dict(_list_leaves(key, stated))
     conflicts = list(_find_conflicts(tree, leaves, text))
     problems += [Problem(source, key, message) for message in conflicts]
-    return tree if conflicts else _override_trials(tree, parts, stated, leaves)
+    if conflicts:
+        return tree
+    overridden = _override_trials(tree, parts, stated, leaves)
+    for field in SIZE_FIELDS:
+        if field in leaves and leaves[field].value is not None:
+            overridden = keep_budgets(tree, overridden, field, problems)
+    return overridden
 
 
 def set_node(tree: Node, parts: tuple[str, ...], value: Node, name: str = "") -> Node:

@@ -139,6 +139,43 @@ def test_rank_and_budget_replace_one_another_and_are_never_stated_together(tmp_p
     assert lora.rank == 2
 
 
+def sizes(found: ExperimentPlan) -> dict[str, tuple[str, int, int | None]]:
+    """Kind, size and budget of the trained trials."""
+    return {
+        trial.name: (lora.kind, lora.block_size if lora.kind == "oft" else lora.rank, trial.budget)
+        for trial in found.trials
+        if (lora := trial.lora) is not None
+    }
+
+
+def test_an_override_of_the_rank_leaves_the_budget_to_kinds_without_one(tmp_path: Path) -> None:
+    budget = "defaults: {lora: {budget: 100k}}\n"
+    variants = (
+        "trials: {variants: [{name: a}, {name: b, lora.kind: oft}, "
+        "{name: c, lora: {kind: oft, budget: 50k, targets: ffn}}]}\n"
+    )
+    found = sizes(plan_text(tmp_path, budget + variants, "lora.rank=7"))
+    assert found["a"] == ("lora", 7, None)
+    assert [found[name][2] for name in "bc"] == [100_000, 50_000]
+    found = sizes(plan_text(tmp_path, budget + variants, "lora.block_size=4"))
+    assert found == {"a": ("lora", 4, 100_000), "b": ("oft", 4, None), "c": ("oft", 4, None)}
+    grid = "trials: {grid: {axes: {lora.targets: [attention, ffn], KINDS}}}\n"
+    kinds = budget + grid.replace("KINDS", "lora.kind: [lora, oft]")
+    found = sizes(plan_text(tmp_path, kinds, "lora.rank=7"))
+    assert {name: (item[0], item[2]) for name, item in found.items()} == {
+        "attention-lora": ("lora", None), "attention-oft": ("oft", 100_000),
+        "ffn-lora": ("lora", None), "ffn-oft": ("oft", 100_000),
+    }  # fmt: skip
+    ablation = "trials: {variants: [{name: a}]}\nbaseline: a\nablations: {turned: {lora.kind: oft}}\n"
+    axis = grid.replace("KINDS", "lora: [{kind: lora}, {kind: oft}]")
+    for text, what in ((ablation, "the ablation `turned`"), (axis, "the axis `lora`")):
+        told = f"and {what} has kind `oft`, which has no rank; override `lora.budget` instead"
+        assert told in refuse(tmp_path, budget + text, "lora.rank=7")
+    assert "`lora.rank` changes nothing" in refuse(
+        tmp_path, "defaults: {lora: {budget: 100k, kind: oft}}\n", "lora.rank=7"
+    )
+
+
 def test_ablation_of_a_budgeted_baseline_keeps_the_budget(tmp_path: Path) -> None:
     spec = (
         "defaults: {lora: {budget: 300k}}\ntrials: {variants: [{name: base}]}\nbaseline: base\n"

@@ -8,14 +8,9 @@ from typing import Any
 import pytest
 
 from lora_bench.errors import SpecError
-from lora_bench.planning.plan import (
-    plan_experiment,
-    plan_file,
-)
+from lora_bench.planning.plan import plan_experiment, plan_file
 from lora_bench.planning.trainings import count_trainings
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.spec import ExperimentSpec, load_spec
 
 BASE: dict[str, Any] = {
@@ -47,6 +42,23 @@ def test_each_kept_step_is_a_row_and_the_end_has_the_plain_name() -> None:
     assert count_trainings([trial.training for trial in found.trials if trial.train]) == 2
     assert len({trial.id for trial in found.trials}) == 7
     assert rows(plan({"keep": [25, 50]})) == rows(found)  # the last step is always one of them
+
+
+def test_a_step_that_is_kept_can_be_the_baseline_and_its_ablations_keep_this_step() -> None:
+    found = plan({"keep": [25]}, baseline="small@25", ablations={"slow": {"train.lr": 1e-6}})
+    assert rows(found) == {
+        "small@25": 25, "small": None, "large@25": 25, "large": None, "slow": 25,
+    }  # fmt: skip
+    assert found.baseline == "small@25"
+    first = next(trial for trial in found.trials if trial.name == "small@25")
+    compared = {trial.name: trial.baseline_trial for trial in found.trials if trial.baseline_trial}
+    assert compared == dict.fromkeys(("small", "large@25", "large", "slow"), first.id)
+    with pytest.raises(SpecError, match="`small@26` is not a trial; did you mean `small@25`"):
+        plan({"keep": [25]}, baseline="small@26")
+    with pytest.raises(
+        SpecError, match=r"ablation `same` changes nothing: `lora\.rank` of `small@25` is already 2"
+    ):
+        plan({"keep": [25]}, baseline="small@25", ablations={"same": {"lora.rank": 2}})
 
 
 def test_the_end_of_a_trajectory_and_trials_that_keep_nothing_have_the_ids_that_they_had() -> None:
