@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lora_bench.spec.configuration import (
-    Configuration,
-    SectionTexts,
-)
+from lora_bench.spec.configuration import Configuration, SectionTexts
 
 AFTER_TRAINING: Mapping[str, Collection[str]] = {"train": {"checkpoint_every", "keep"}}
 """Fields of an adapter's sections on which its training does not depend, by section.

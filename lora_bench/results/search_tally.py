@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_bench.planning.run_folder import RunFolder
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.results.run_files import RunPlan
 from lora_bench.results.run_records import SearchSummary, TrialResult
 from lora_bench.results.settings import read_section

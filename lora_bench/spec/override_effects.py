@@ -8,15 +8,8 @@ from typing import Any
 
 from lora_bench.errors import Problem
 from lora_bench.spec.changes import flatten_mapping
-from lora_bench.spec.configuration import (
-    SIZES,
-    Configuration,
-    SectionTexts,
-)
-from lora_bench.spec.configurations import (
-    find_differences,
-    list_stated,
-)
+from lora_bench.spec.configuration import SIZES, Configuration, SectionTexts
+from lora_bench.spec.configurations import find_differences, list_stated
 from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.spec.grid import find_value, rename_value, show_value
 from lora_bench.spec.overrides import TRIAL_SECTIONS, apply_override

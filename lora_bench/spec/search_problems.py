@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lora_bench.errors import Problem
-from lora_bench.spec.configuration import (
-    Configuration,
-)
-from lora_bench.spec.configurations import (
-    find_differences,
-)
+from lora_bench.spec.configuration import Configuration
+from lora_bench.spec.configurations import find_differences
 from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.spec.search import HELD_OUT_LOSS
 from lora_bench.spec.words import suggest

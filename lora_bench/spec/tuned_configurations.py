@@ -9,15 +9,8 @@ from typing import Any
 from lora_bench.errors import Problem
 from lora_bench.slugs import clean_name
 from lora_bench.spec.changes import Changes
-from lora_bench.spec.configuration import (
-    EFFECT_FREE,
-    Configuration,
-    FitBudget,
-    SectionTexts,
-)
-from lora_bench.spec.configurations import (
-    Expander,
-)
+from lora_bench.spec.configuration import EFFECT_FREE, Configuration, FitBudget, SectionTexts
+from lora_bench.spec.configurations import Expander
 from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.spec.grid import find_value, label_field
 from lora_bench.spec.tune import TuneSpec

@@ -19,12 +19,8 @@ from lora_bench.evaluation import trial_scores as judging
 from lora_bench.models import device as devices
 from lora_bench.models import loading
 from lora_bench.models.model_files import find_model_folder, hash_weights
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.plan import plan_experiment
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.progress import SilentProgress
 from lora_bench.runner import preparation, trial
 from lora_bench.spec import ExperimentSpec

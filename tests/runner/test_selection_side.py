@@ -11,13 +11,9 @@ from support.tiny_data import Recorder, load_tiny, make_manifest
 
 from lora_bench.artifacts import Manifest, Split
 from lora_bench.errors import StoppedEarlyError
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
+from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.run_folder import RunFolder
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.runner import trial as runner_trial
 from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.store import Store, read_json, write_json

@@ -17,14 +17,9 @@ from lora_bench.artifacts import TrainResult
 from lora_bench.cli.commands.validate import describe_plan
 from lora_bench.cli.outlook import foresee_trials
 from lora_bench.models import load_model
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
+from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import Progress, SilentProgress
 from lora_bench.results.csv_table import render_csv
 from lora_bench.results.gather import gather_results

@@ -8,12 +8,8 @@ from pathlib import Path
 import pytest
 
 from lora_bench.errors import SpecError
-from lora_bench.planning.plan import (
-    plan_file,
-)
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.plan import plan_file
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.spec.loading import load_spec
 
 EARLIER_IDS = ["zero-shot-49ae57dd", "r4-5d35fe5d", "o-8dfcd0b4"]

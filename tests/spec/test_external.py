@@ -6,13 +6,8 @@ import pytest
 
 from lora_bench.comparison.pairs import find_pairs
 from lora_bench.errors import SpecError
-from lora_bench.planning.plan import (
-    plan_experiment,
-    plan_file,
-)
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.plan import plan_experiment, plan_file
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.runner.freshness import inputs_key
 from lora_bench.spec import load_spec
 from lora_bench.store import to_jsonable

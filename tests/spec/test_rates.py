@@ -9,12 +9,8 @@ from pathlib import Path
 import pytest
 
 from lora_bench.errors import SpecError
-from lora_bench.planning.plan import (
-    plan_file,
-)
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.plan import plan_file
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.spec import load_spec
 from lora_bench.spec.json_schema import build_json_schema
 

@@ -9,13 +9,8 @@ import pytest
 
 from lora_bench.cli.commands.validate import describe_plan
 from lora_bench.errors import SpecError
-from lora_bench.planning.plan import (
-    plan_experiment,
-    plan_file,
-)
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.plan import plan_experiment, plan_file
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.spec import ExperimentSpec, load_spec
 
 BASE: dict[str, Any] = {

@@ -10,9 +10,7 @@ from support.fake_trials import Recorder, plan_named
 
 from lora_bench.cli.main import main
 from lora_bench.errors import StoreError
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.runner.jobs.cleanup import UNUSED, find_left_over, remove_left_over
 from lora_bench.runner.jobs.job import TrialJob, run_guarded

@@ -12,9 +12,7 @@ from filelock import FileLock
 from support.fake_trials import Recorder, execute_fake, plan_named
 
 from lora_bench.errors import StoppedEarlyError, StoreError
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import read_state
 from lora_bench.runner.jobs import job as guard

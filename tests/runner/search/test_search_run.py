@@ -11,12 +11,8 @@ import pytest
 from support.chaos_lives import NAME, describe_chaos, live
 
 from lora_bench.cli import main as cli
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.plan import plan_experiment
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.spec import ExperimentSpec
 
 pytestmark = pytest.mark.skipif(find_spec("optuna") is None, reason="optuna is not installed")

@@ -18,9 +18,7 @@ from lora_bench.artifacts import LossPoint
 from lora_bench.cli.commands import status
 from lora_bench.cli.commands.run import describe_gaps
 from lora_bench.errors import InterruptedRunError, ResourceError
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.progress import SilentProgress
 from lora_bench.report import render_report
 from lora_bench.results.gather import gather_results, write_results
