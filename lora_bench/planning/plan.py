@@ -156,14 +156,14 @@ def _plan_attempts(
     seed = tune.choose_seed(spec.repeats.train_seeds)
     trials: list[TrialPlan] = []
     for attempt in attempts:
-        place = TuningPlace(configuration=attempt.of, values=to_jsonable(attempt.values))
+        metric = spec.primary_metric if tune.by == "metric" else None
+        place = TuningPlace(configuration=attempt.of, values=to_jsonable(attempt.values), metric=metric)
         # under the id of a final trial with this seed and these values, which takes up the training
         trial = _plan_trial(spec, attempt.made, seed, texts)
-        own = {"name": attempt.name, "configuration": attempt.name, "tuning": place}
-        # what a final trial generates is not part of an attempt
-        trials.append(
-            trial.model_copy(update={**own, "prompts": (), "metrics": (), "off_genre": (), "search": None})
-        )
+        prompts = () if metric is None else trial.own_prompts
+        own = {"name": attempt.name, "configuration": attempt.name, "tuning": place, "prompts": prompts}
+        # what a final trial is scored by is not part of an attempt
+        trials.append(trial.model_copy(update={**own, "metrics": (), "off_genre": (), "search": None}))
     # configurations that differ in what follows a training alone share their attempts
     shared = find_shared(
         (attempt.made, seed, trial.id) for attempt, trial in zip(attempts, trials, strict=True)
@@ -176,7 +176,7 @@ def _plan_attempts(
     n_tuned = len({attempt.of for attempt in attempts})
     n_later = n_bases + len(configurations) + n_tuned * (len(spec.repeats.train_seeds) - 1)
     notes = (
-        *tune.describe(n_tuned, n_later, spec.repeats.train_seeds),
+        *tune.describe(n_tuned, n_later, spec.repeats.train_seeds, spec.primary_metric),
         *describe_unsized(configurations),
     )
     return ExperimentPlan(name=spec.name, spec=spec, trials=tuple(trials), n_later=n_later, notes=notes)

@@ -29,12 +29,14 @@ class SearchPlace(Section):
 
 
 class TuningPlace(Section):
-    """The attempt of a configuration that a trial is: it is trained, and neither generates nor is scored."""
+    """The attempt of a configuration that a trial is: it is trained, and sees no track that scores."""
 
     configuration: str
     """The configuration that looks for its values."""
     values: dict[str, Any]
     """Those of this attempt, by dotted field."""
+    metric: Annotated[str | None, Field(exclude_if=is_none)] = None
+    """What its clips are judged by; None for an attempt without clips, which is judged by its held-out loss."""
 
 
 class TrialPlan(Section):

@@ -246,9 +246,16 @@ class TuningAttempt(Record):
     """By dotted field."""
     state: TrialState
     loss: Real | None = None
-    """Held-out loss on the selection tracks at the end of training."""
+    """Held-out loss on the selection tracks at the end of training; None where clips are judged."""
+    score: Real | None = None
+    """Mean of the metric over the genre's own prompts, against the selection tracks; None where the loss is judged."""
     reason: str | None = None
     """Why there is none."""
+
+    @property
+    def value(self) -> float | None:
+        """What the attempt is judged by; None if it is missing."""
+        return self.loss if self.score is None else self.score
 
 
 class TunedConfiguration(Record):
@@ -257,7 +264,7 @@ class TunedConfiguration(Record):
     configuration: str
     attempts: tuple[TuningAttempt, ...]
     chosen: Settings | None = None
-    """The values of the lowest loss; None while they are not settled, or if every attempt failed."""
+    """The best values; None while they are not settled, or if every attempt failed."""
     inputs: str | None = None
     """Key of the plans and the data of the attempts."""
 
@@ -268,6 +275,8 @@ class Tuning(Record):
     train_seed: Count
     """Of the attempts."""
     configurations: tuple[TunedConfiguration, ...]
+    metric: str | None = None
+    """What clips were judged by; None where the held-out loss was."""
 
 
 class ChoiceShare(Record):

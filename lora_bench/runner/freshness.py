@@ -218,6 +218,8 @@ def is_finished(trial: TrialPlan, folder: Path) -> bool:
     found = read_state(folder)
     state = found.get("state")
     files = TrialFolder(folder)
-    has_results = files.train.is_file() if trial.tuning is not None else files.is_scored
+    has_results = files.is_scored
+    if trial.tuning is not None:
+        has_results = files.train.is_file() and (trial.tuning.metric is None or files.scores.is_file())
     is_complete = state == "stopped" or (state == "done" and has_results)
     return is_complete and found.get("inputs") == inputs_key(trial)

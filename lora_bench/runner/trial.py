@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lora_bench.artifacts import ADAPTER_WEIGHTS, GeneratedClips, Manifest, TrainResult
 from lora_bench.errors import StoppedEarlyError, StoreError
+from lora_bench.evaluation.attempt_scores import score_attempt
 from lora_bench.evaluation.trial_scores import TrialClips, score_clips
 from lora_bench.forecast.adapter_files import fingerprint_adapter
 from lora_bench.gpus import CPU
@@ -67,14 +68,22 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
     elif trial.kind == "fine-tuned":
         with clock.stage("train"):
             result = train_trial(trial, model, manifest, folder, store, progress)
-        if trial.tuning is not None:  # its held-out loss is all that is asked for
+        if (
+            trial.tuning is not None and trial.tuning.metric is None
+        ):  # its held-out loss is all that is asked for
             return _describe_trial(clock, model, manifest, [])
         model.load_adapter(result.adapter)
     model.adapter_scale = trial.generation.adapter_scale
     with clock.stage("generate"):
         clips, codes, notes = _generate(trial, model, folder, progress)
+    metric = None if trial.tuning is None else trial.tuning.metric
     with clock.stage("score"):
-        score_clips(TrialClips(trial, model, manifest, clips, codes, folder, store), progress)
+        if metric is not None:
+            score_attempt(
+                TrialClips(trial, model, manifest.seal(), clips, codes, folder, store), metric, progress
+            )
+        else:
+            score_clips(TrialClips(trial, model, manifest, clips, codes, folder, store), progress)
     return _describe_trial(clock, model, manifest, notes)
 
 

@@ -1,25 +1,26 @@
 """The first step of an experiment with `tune`: each configuration finds its values, before anything is scored.
 
-The attempts are trainings like others, without clips and scores.  They are judged by their last held-out loss, which is
-measured on the selection tracks, so the tracks that score stay sealed.  What was chosen is written to `tuning.json` and
+The attempts are trainings like others.  They are judged by their last held-out loss, or by clips that are compared with
+the selection tracks; the tracks that score stay sealed.  What was chosen is written to `tuning.json` and
 frozen: it stands as long as spec and recordings ask for the same attempts, also if a failed one could be repeated.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lora_bench.errors import TrainingError
 from lora_bench.forecast.budgets import fit_budget
+from lora_bench.metrics import parse_metric
 from lora_bench.planning.plan import plan_experiment
-from lora_bench.planning.run_folder import RunFolder
+from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results.reading import read_part, write_record
+from lora_bench.results.run_files import ScoresFile
 from lora_bench.results.run_records import TunedConfiguration, Tuning, TuningAttempt
-from lora_bench.results.trial_files import read_state
+from lora_bench.results.trial_files import read_if_valid, read_state
 from lora_bench.runner.freshness import inputs_key
 from lora_bench.runner.search.trial_search import read_objective
 from lora_bench.spec.grid import show_value
@@ -62,9 +63,11 @@ def tune_experiment(
     if attempts:
         run_missing(plan.model_copy(update={"trials": attempts}))
     found = _read_frozen(plan, run_folder)
-    settled = tuple(item if item.chosen is not None else _choose(item) for item in found)
+    metric = next((trial.tuning.metric for trial in plan.trials if trial.tuning is not None), None)
+    settled = tuple(item if item.chosen is not None else choose(item, metric) for item in found)
     seed = next((trial.train_seed for trial in plan.trials if trial.train_seed is not None), 0)
-    write_record(RunFolder(run_folder).tuning, Tuning(train_seed=seed, configurations=settled))
+    record = Tuning(train_seed=seed, configurations=settled, metric=metric)
+    write_record(RunFolder(run_folder).tuning, record)
     for item in settled if attempts else ():
         progress.log(describe_choice(item))
     return _plan_chosen(plan, settled)
@@ -72,9 +75,9 @@ def tune_experiment(
 
 def describe_choice(item: TunedConfiguration) -> str:
     """Return what was chosen for a configuration, from how many, and which attempts failed."""
-    done = [attempt for attempt in item.attempts if attempt.loss is not None]
-    failed = [f"{show_values(each.values)} ({each.reason})" for each in item.attempts if each.loss is None]
-    lost = f"; without a loss: {'; '.join(failed)}" if failed else ""
+    done = [attempt for attempt in item.attempts if attempt.value is not None]
+    failed = [f"{show_values(each.values)} ({each.reason})" for each in item.attempts if each.value is None]
+    lost = f"; failed: {'; '.join(failed)}" if failed else ""
     if item.chosen is None:
         return f"{item.configuration}: nothing was chosen{lost}"
     return f"{item.configuration}: {show_values(item.chosen)}, chosen from {len(done)}{lost}"
@@ -110,29 +113,40 @@ def _read_attempt(trial: TrialPlan, run: RunFolder) -> TuningAttempt:
     """Return how an attempt ended, from its files."""
     folder = run.trial(trial.id).path
     record = read_state(folder)
-    state, loss = record.get("state", "missing"), None
+    state, value = record.get("state", "missing"), None
     reason = record.get("reason")
+    metric = None if trial.tuning is None else trial.tuning.metric
     if state == "done":
-        loss = read_objective(folder, HELD_OUT_LOSS, ())
-        reason = None if loss is not None else "its held-out loss is not finite"
+        value = read_objective(folder, metric or HELD_OUT_LOSS, trial.prompts)
+        reason = None if value is not None else _explain_missing(folder, metric)
     is_known = state in {"done", "failed", "stopped"}
     return TuningAttempt.model_validate(
         {
             "trial": trial.id,
             "values": {} if trial.tuning is None else trial.tuning.values,
             "state": state if is_known else "missing",
-            **({} if loss is None else {"loss": loss}),
+            **({} if value is None else {"loss" if metric is None else "score": value}),
             **({} if reason is None else {"reason": reason}),
         }
     )
 
 
-def _choose(item: TunedConfiguration) -> TunedConfiguration:
-    """Return the configuration with the values of the lowest loss, if every attempt came to its end."""
+def _explain_missing(folder: Path, metric: str | None) -> str:
+    """Return why an attempt that is done has nothing to be judged by."""
+    if metric is None:
+        return "its held-out loss is not finite"
+    scores = read_if_valid(TrialFolder(folder).scores, ScoresFile)
+    gaps = scores.selection.unscored if scores is not None and scores.selection is not None else ()
+    return next((f"no score of {metric}: {gap.reason}" for gap in gaps), f"no finite score of {metric}")
+
+
+def choose(item: TunedConfiguration, metric: str | None) -> TunedConfiguration:
+    """Return the configuration with the best values, if every attempt came to its end."""
     if any(attempt.state == "missing" for attempt in item.attempts):
         return item
-    done = [attempt for attempt in item.attempts if attempt.loss is not None]
-    best = min(done, key=lambda attempt: attempt.loss if attempt.loss is not None else math.inf, default=None)
+    sign = 1.0 if metric is None or parse_metric(metric).lower_is_better else -1.0
+    done = [(sign * each.value, place) for place, each in enumerate(item.attempts) if each.value is not None]
+    best = item.attempts[min(done)[1]] if done else None
     return item if best is None else item.model_copy(update={"chosen": best.values})
 
 

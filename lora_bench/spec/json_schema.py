@@ -20,7 +20,7 @@ from lora_bench.metrics.names import CODEC_MATCHED, COMMAND
 from lora_bench.spec.commands import CommandSpec
 from lora_bench.spec.experiment import ExperimentSpec, TrialSettings
 from lora_bench.spec.fields import dotted_fields
-from lora_bench.spec.tune import TUNED_SECTIONS
+from lora_bench.spec.tune import OWN_FIELDS, TUNED_SECTIONS
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -109,7 +109,7 @@ def _open_trials(definitions: JsonSchemaValue, changes: JsonSchemaValue) -> None
     link["required"] = ["with"]
     tune: JsonSchemaValue = definitions["TuneSpec"]
     tuned = {name: values for name in fields if name.startswith(TUNED_SECTIONS)}
-    tune["properties"] = {"seed": tune["properties"]["seed"], **tuned}
+    tune["properties"] = {**{name: tune["properties"][name] for name in OWN_FIELDS}, **tuned}
     del tune["required"]
     grid: JsonSchemaValue = definitions["GridSpec"]["properties"]
     grid["axes"] = {**grid["axes"], "properties": fields, "additionalProperties": False}

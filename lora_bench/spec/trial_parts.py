@@ -19,6 +19,7 @@ from lora_bench.spec.kinds import SETTINGS, describe_foreign, has_setting
 from lora_bench.spec.lora import LoraSpec
 from lora_bench.spec.problems import describe_errors, describe_unknown_dotted, describe_value
 from lora_bench.spec.tree import WHOLE, Node, find_node, merge_nodes, nest_node
+from lora_bench.spec.tune import OWN_FIELDS
 from lora_bench.spec.words import suggest
 
 _FIELDS = tuple(dotted_fields(TrialSettings))
@@ -57,7 +58,7 @@ def check_trial_parts(root: Node, seen: set[str]) -> list[Problem]:
     tune = root.children.get("tune")
     if tune is not None:
         axes = tune.children.get("axes", tune)
-        stated = {name: node for name, node in axes.children.items() if name != "seed"}
+        stated = {name: node for name, node in axes.children.items() if name not in OWN_FIELDS}
         for axis, values in checker.flatten(replace(axes, value=stated)).items():
             checker.check_values(axis, values)
     ablations = root.children.get("ablations")

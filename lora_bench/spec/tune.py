@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,13 +13,19 @@ from lora_bench.spec.section import Section, Seed
 
 MAX_VALUES = 64
 TUNED_SECTIONS = ("train.", "lora.")
+OWN_FIELDS = ("seed", "by")
+"""Fields of `tune` that are no axes."""
+
+
+def _is_loss(value: str) -> bool:
+    return value == "loss"  # finished runs from before there was a choice are still found
 
 
 class TuneSpec(Section):
     """Values of fields, such as `train.lr: [1e-4, 3e-4]`, of which each configuration trains every combination once.
 
-    The one with the lowest held-out loss on the selection tracks is frozen for the configuration, and then trained with
-    all `repeats.train_seeds` and scored.
+    The best one on the selection tracks is frozen for the configuration, and then trained with all
+    `repeats.train_seeds` and scored.
     """
 
     axes: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
@@ -27,14 +33,17 @@ class TuneSpec(Section):
     seed: Seed | None = None
     """Training seed of the attempts; null is the first number that is not among `repeats.train_seeds`, so that no
     training that was chosen is scored. One of them saves its training."""
+    by: Annotated[Literal["loss", "metric"], Field(exclude_if=_is_loss)] = "loss"
+    """What is best: the lowest held-out loss, or the best mean of the primary metric over the genre's own prompts. Each
+    attempt then makes `generation.n_clips` clips of them, which are compared with the selection tracks."""
 
     @model_validator(mode="before")
     @classmethod
     def _gather_axes(cls, data: Any) -> Any:
         if not isinstance(data, dict) or "axes" in data:
             return data
-        axes = flatten_mapping({key: value for key, value in data.items() if key != "seed"})
-        return {key: data[key] for key in ("seed",) if key in data} | {"axes": axes}
+        axes = flatten_mapping({key: value for key, value in data.items() if key not in OWN_FIELDS})
+        return {key: data[key] for key in OWN_FIELDS if key in data} | {"axes": axes}
 
     @field_validator("axes")
     @classmethod
@@ -58,15 +67,18 @@ class TuneSpec(Section):
         for chosen in itertools.product(*self.axes.values()):
             yield dict(zip(self.axes, chosen, strict=True))
 
-    def describe(self, n_configurations: int, n_later: int, train_seeds: Sequence[int]) -> tuple[str, str]:
-        """Return what either step trains, in a sentence each."""
+    def describe(
+        self, n_configurations: int, n_later: int, train_seeds: Sequence[int], metric: str
+    ) -> tuple[str, str]:
+        """Return what either step trains, in a sentence each; `metric` is the primary one."""
+        judged = "the held-out loss on" if self.by == "loss" else f"{metric} of clips against"
         which = "1 configuration" if n_configurations == 1 else f"{n_configurations} configurations"
         seeds = "1 training seed" if len(train_seeds) == 1 else f"{len(train_seeds)} training seeds"
         n_values = sum(1 for _ in self.list_values())
         return (
             (
                 f"step 1 of 2: {' and '.join(self.axes)} of {which}, {n_values} attempts each with training seed "
-                f"{self.choose_seed(train_seeds)}, judged by the held-out loss on the selection tracks"
+                f"{self.choose_seed(train_seeds)}, judged by {judged} the selection tracks"
             ),
             f"step 2 of 2: {n_later} trials with the values that were chosen, {seeds} per configuration",
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lora_bench.errors import Problem
+from lora_bench.metrics import parse_metric
 from lora_bench.slugs import clean_name
 from lora_bench.spec.changes import Changes
 from lora_bench.spec.configuration import EFFECT_FREE, Configuration, FitBudget, SectionTexts
@@ -44,6 +45,12 @@ def list_attempts(
             "tune has nothing to tune, because nothing is trained; remove it, or add a trial that is trained"
         )
         expander.complain("tune", message)
+    if tune.by == "metric" and parse_metric(spec.primary_metric).distance == "text":
+        message = (
+            f"tune.by is metric, but `{spec.primary_metric}` compares clips with texts, not with the selection tracks; "
+            "name another verdict.metric, or tune by loss"
+        )
+        expander.complain("tune.by", message)
     for item in trained:
         if item.settings.train.keep is not None:
             message = (

@@ -21,9 +21,10 @@ from lora_bench.errors import InterruptedRunError, SpecError, TrainingError
 from lora_bench.planning.trainings import count_trainings
 from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import SilentProgress
+from lora_bench.results.run_records import TunedConfiguration, TuningAttempt
 from lora_bench.runner import experiment
 from lora_bench.runner import trial as runner_trial
-from lora_bench.runner.tuning import plan_later, plan_step
+from lora_bench.runner.tuning import choose, plan_later, plan_step
 from lora_bench.store import Store, write_json
 
 SPEC = """
@@ -101,6 +102,13 @@ class Stub:
                 for step, loss in ((0, 9.0), (2, lose(trial.train.peak_lr)))
             ]
             write_json(folder / "train.json", {"curve": curve})
+        if trial.tuning is not None and trial.tuning.metric is not None:  # the lowest rate has the best clips
+            value = None if trial.train is None else 10.0 + trial.train.peak_lr
+            cells = [
+                {"metric": trial.tuning.metric, "prompt": each, "value": value} for each in trial.prompts
+            ]
+            side = {"scores": cells, "unscored": []}
+            write_json(folder / "scores.json", {"scores": [], "unscored": [], "selection": side})
         if trial.tuning is None:
             cells = [
                 {"metric": "mfcc20", "prompt": prompt, "value": 2.0} for prompt in (*trial.prompts, None)
@@ -184,13 +192,52 @@ def test_the_report_shows_both_steps(place: Path, tmp_path: Path, stub: Stub) ->
     assert "Chosen at the end of the values that were tried: r1" in text
 
 
+BY_METRIC = SPEC.replace("1.0e-2]}", "1.0e-2], by: metric}").replace(
+    "generation:", 'prompt_sets: {off_genre: ["an orchestra"]}\ngeneration:'
+)
+
+
+def test_clips_can_judge_instead_of_the_loss(place: Path, tmp_path: Path, stub: Stub) -> None:
+    planned = plan(place, BY_METRIC)
+    assert [trial.tuning and trial.tuning.metric for trial in planned.trials] == ["mfcc20", "mfcc20"]
+    assert {trial.prompts for trial in planned.trials} == {("chiptune game loop",)}  # not the off-genre one
+    assert "judged by mfcc20 of clips against the selection tracks" in planned.notes[0]
+    found = run(tmp_path, "", planned)
+    (item,) = found["tuning"]["configurations"]
+    assert item["chosen"] == {"train.lr": 1e-6}  # by its loss, it would be the other one
+    assert [attempt["score"] for attempt in item["attempts"]] == [10.000001, 10.01]
+    assert found["tuning"]["metric"] == "mfcc20"
+    text = read_report(tmp_path)
+    assert "chosen from 2 by mfcc20 of clips against the selection tracks, one training each" in text
+    assert "Attempts of step 1; scores of clips against the selection tracks" in text
+    n_begun = len(stub.begun)
+    run(tmp_path, "", planned)
+    assert len(stub.begun) == n_begun
+
+
+def test_a_higher_score_is_better_where_the_metric_says_so() -> None:
+    attempts = tuple(
+        TuningAttempt(trial=str(n), values={"train.lr": n}, state="done", score=float(n)) for n in (1, 3, 2)
+    )
+    item = TunedConfiguration(configuration="a", attempts=attempts)
+    assert choose(item, "mfcc20").chosen == {"train.lr": 1}
+    assert choose(item, "clap_score").chosen == {"train.lr": 3}
+
+
+def test_a_metric_without_recordings_cannot_judge(place: Path) -> None:
+    text = BY_METRIC.replace("metrics: [mfcc20]", "metrics: [clap_score, mfcc20]")
+    with pytest.raises(SpecError, match=r"tune\.by is metric, but `clap_score` compares clips with texts"):
+        plan(place, text)
+
+
 def read_report(place: Path) -> str:
     report = place / "reports" / "tuned"
     return "\n".join((report / name).read_text(encoding="utf-8") for name in ("report.md", "details.md"))
 
 
+@pytest.mark.parametrize("judged_by", ["loss", "metric"])
 def test_the_first_step_never_reads_the_tracks_that_score(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judged_by: str
 ) -> None:
     """The audio of the test side is deleted before the attempt; without the seal, it would be missed."""
     tracks: tuple[tuple[Split, float], ...] = (
@@ -203,16 +250,28 @@ def test_the_first_step_never_reads_the_tracks_that_score(
     for track in manifest.of_split("eval"):
         track.audio.unlink()
     monkeypatch.setattr("lora_bench.stages.dataset.prepare_dataset", lambda *_: manifest)
-    attempt = plan(place).trials[0]
+    attempt = plan(place, SPEC if judged_by == "loss" else BY_METRIC).trials[0]
     folder = tmp_path / "run" / "trials" / attempt.id
     figures = runner_trial.execute_trial(attempt, folder, Store(tmp_path / "store"), SilentProgress())
     assert "wall_s" in figures
     made = {path.name for path in (tmp_path / "run").rglob("*")}
     assert "train.json" in made
-    assert not {"clips", "embeddings", "scores.json", "reference_embeddings"} & made
+    assert not {"embeddings", "reference_embeddings", "guards.json"} & made
+    if judged_by == "metric":
+        (score,) = (each for each in read_scores(folder) if each["prompt"] == "chiptune game loop")
+        assert score["provenance"]["side"] == "selection"
+        assert score["value"] > 0.0
+    else:
+        assert not {"clips", "scores.json"} & made
     monkeypatch.setattr(Manifest, "seal", lambda self: replace(self, key="not sealed"))
     with pytest.raises(FileNotFoundError):
         runner_trial.execute_trial(attempt, folder, Store(tmp_path / "store"), SilentProgress())
+
+
+def read_scores(folder: Path) -> list[dict[str, Any]]:
+    found = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    assert found["scores"] == found["unscored"] == []
+    return found["selection"]["scores"]
 
 
 @pytest.mark.parametrize("stop_at", [2, 5])

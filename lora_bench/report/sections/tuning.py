@@ -16,10 +16,13 @@ from lora_bench.spec.grid import show_value
 def describe_tuning(tuning: Tuning, n_seeds: int) -> str:
     """Return both steps in a sentence."""
     fields = join_words(list(dict.fromkeys(_list_fields(tuning))))
-    counts = sorted({sum(each.loss is not None for each in item.attempts) for item in tuning.configurations})
+    counts = sorted({sum(each.value is not None for each in item.attempts) for item in tuning.configurations})
     among = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    judged = (
+        "the held-out loss on" if tuning.metric is None else f"{clean_text(tuning.metric)} of clips against"
+    )
     return (
-        f"Step 1: {fields} of each configuration chosen from {among} by the held-out loss on the selection tracks, "
+        f"Step 1: {fields} of each configuration chosen from {among} by {judged} the selection tracks, "
         f"one training each (seed {tuning.train_seed}). Step 2: trained again with {count_noun(n_seeds, 'seed')} and "
         "scored on tracks that step 1 did not see."
     )
@@ -41,11 +44,12 @@ def build_tuning(view: RunView) -> Iterator[Block]:
     yield Paragraph(describe_tuning(tuning, n_seeds))
     columns = (
         *text_columns("configuration", "values"),
-        *number_columns("held-out loss"),
+        *number_columns(tuning.metric or "held-out loss"),
         *text_columns("outcome"),
     )
     rows = tuple(row for item in tuning.configurations for row in _list_rows(item))
-    yield Table("Attempts of step 1; losses in nats per code on the selection tracks", columns, rows)
+    figures = "losses in nats per code on" if tuning.metric is None else "scores of clips against"
+    yield Table(f"Attempts of step 1; {figures} the selection tracks", columns, rows)
     edges = [clean_text(item.configuration) for item in tuning.configurations if _is_at_edge(item)]
     if edges:
         yield Paragraph(
@@ -60,13 +64,13 @@ def _list_rows(item: TunedConfiguration) -> Iterator[tuple[Cell, ...]]:
             "chosen"
             if is_chosen
             else clean_text(attempt.reason or attempt.state)
-            if attempt.loss is None
+            if attempt.value is None
             else ""
         )
         yield (
             Cell(clean_text(item.configuration)),
             Cell(clean_text(_show(attempt.values))),
-            number_cell(attempt.loss, "{:.4f}".format),
+            number_cell(attempt.value, "{:.4f}".format),
             Cell((Strong(outcome),)) if is_chosen else Cell(outcome, tone="missing" if outcome else "plain"),
         )
 
