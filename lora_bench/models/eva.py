@@ -46,8 +46,10 @@ def initialize_eva(peft_model: PeftModel, passes: Iterable[Callable[[], object]]
     """
     peft_model.eval()
     config = cast("LoraConfig", peft_model.peft_config[ADAPTER])
-    layers: dict[str, nn.Module] = {
-        name: each for name, each in peft_model.named_modules() if isinstance(each, LoraLayer)
+    layers = {
+        name: cast("nn.Module", each)
+        for name, each in peft_model.named_modules()
+        if isinstance(each, LoraLayer)
     }
     rows = _sample_inputs(layers, list(passes), max(N_ROWS, 4 * config.r))
     n_directions = {name: _count_directions(sample, config.r) for name, sample in rows.items()}
