@@ -66,6 +66,7 @@ def prepare_encoder(
         UnscoredError: its weights are unavailable.
     """
     from lora_bench.encoders import get_encoder
+    from lora_bench.encoders.blas_threads import use_one_blas_thread
     from lora_bench.encoders.mfcc import MfccEncoder, MfccScale
     from lora_bench.stages.dataset import reference_clips
 
@@ -73,7 +74,9 @@ def prepare_encoder(
     if isinstance(encoder, MfccEncoder):
 
         def fit(draft: Path) -> None:
-            write_json(draft / "scale.json", encoder.fit_scale(reference_clips(manifest, "train", clip_s)))
+            with use_one_blas_thread():
+                scale = encoder.fit_scale(reference_clips(manifest, "train", clip_s))
+            write_json(draft / "scale.json", scale)
 
         key = hash_json([manifest.key, "train", clip_s, encoder.sample_rate_hz])
         found = read_json(store.get_or_make("mfcc_scale", key, fit) / "scale.json")

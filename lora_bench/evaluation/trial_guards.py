@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,21 +16,13 @@ import numpy as np
 
 from lora_bench.artifacts import AudioClip, Embeddings, Manifest
 from lora_bench.errors import UnscoredError
+from lora_bench.evaluation.clip_sound import ClipSound, measure_sound
 from lora_bench.metrics.clusters import cluster_embeddings
 from lora_bench.metrics.guards import CodeIndex, compare_nearness, diversity_ratio
+from lora_bench.progress import Progress, SilentProgress
 from lora_bench.stages.dataset import reference_clips
-from lora_bench.stages.guard import (
-    PARTIAL_MATCH_FRAC,
-    ClipTraits,
-    CopySearch,
-    describe_clips,
-    describe_method,
-    load_training_sound,
-    match_codes,
-    read_codes,
-    search_copies,
-)
-from lora_bench.store import JsonObject, Store, drop_absent
+from lora_bench.stages.guard import PARTIAL_MATCH_FRAC, describe_method, match_codes, read_codes
+from lora_bench.store import JsonObject, Store, drop_absent, hash_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,6 +85,7 @@ class PromptClips:
         means: by encoder, one vector per clip.
         adherence: [N] cosine of each clip and its prompt's text; or why there is none.
         n_clips: how many clips; None is as many as files of codes.
+        key: a hash that stands for the sound of the clips; None hashes it.
     """
 
     clips: Iterable[AudioClip]
@@ -99,6 +93,7 @@ class PromptClips:
     means: Mapping[str, Embeddings]
     adherence: NDArray[np.float64] | str
     n_clips: int | None = None
+    key: str | None = None
 
     def read_codes(self) -> Codes:
         """Read the codes of the clips.
@@ -135,15 +130,18 @@ class MeasuredClips:
     """Figures of a set, clip by clip; those that are unavailable are absent."""
 
     n_clips: int = 0
-    traits: ClipTraits | None = None
+    sound: ClipSound | None = None
     codes: Codes = ()
-    copies: CopySearch | None = None
     matches: NDArray[np.float64] | None = None
     unscored: dict[str, str] = field(default_factory=dict)
 
 
 def measure_guards(
-    trial_id: str, prompts: Mapping[str, PromptClips], dataset: DatasetSide, store: Store
+    trial_id: str,
+    prompts: Mapping[str, PromptClips],
+    dataset: DatasetSide,
+    store: Store,
+    progress: Progress | None = None,
 ) -> list[TrialGuards]:
     """Measure the held-out control, every prompt, and all prompts together.
 
@@ -151,17 +149,24 @@ def measure_guards(
         trial_id: of the trial.
         prompts: its clips.
         dataset: what it was trained on.
-        store: keeps the training side's features.
+        store: keeps the training side's features, and the figures of sounds.
+        progress: is advanced by the number of clips of a prompt.
 
     Raises:
         ScoreError, AudioFileError: a clip or its codes are damaged; names it.
         DatasetError: the prepared audio is gone.
     """
-    held_out = reference_clips(dataset.manifest, "eval", dataset.clip_s)
-    control = _measure(held_out, lambda: _token_codes(dataset.tokens, "eval"))
+    control = _measure(
+        lambda: measure_held_out(dataset.manifest, dataset.clip_s, store),
+        lambda: _token_codes(dataset.tokens, "eval"),
+    )
     control.n_clips = control.n_clips or len(control.codes)
-    sets = [_measure(one.clips, one.read_codes) for one in prompts.values()]
-    _search_sound([control, *sets], dataset, store)
+    sets: list[MeasuredClips] = []
+    for one in prompts.values():
+        sets.append(
+            _measure(partial(measure_sound, one.clips, dataset.manifest, store, one.key), one.read_codes)
+        )
+        (progress or SilentProgress()).advance(sets[-1].n_clips)
     _search_codes([control, *sets], dataset)
     records = [_describe(None, None, [control], control, [dataset.references], dataset)]
     for (prompt, one), measured in zip(prompts.items(), sets, strict=True):
@@ -174,11 +179,19 @@ def measure_guards(
     return records
 
 
-def _measure(clips: Iterable[AudioClip], read: Callable[[], Codes]) -> MeasuredClips:
+def measure_held_out(training: Manifest, clip_s: float, store: Store) -> ClipSound:
+    """Measure the held-out recordings as clips are measured; see `measure_sound`."""
+    key = hash_json([training.key, "eval", clip_s])
+    return measure_sound(reference_clips(training, "eval", clip_s), training, store, key)
+
+
+def _measure(measure: Callable[[], ClipSound], read: Callable[[], Codes]) -> MeasuredClips:
     found = MeasuredClips()
     try:
-        found.traits = describe_clips(clips)
-        found.n_clips = len(found.traits.names)
+        found.sound = measure()
+        found.n_clips = len(found.sound.names)
+        if found.sound.no_copies is not None:
+            found.unscored[COPIES] = found.sound.no_copies
     except UnscoredError as reason:
         found.unscored |= {SOUND: str(reason), COPIES: str(reason)}
     try:
@@ -194,20 +207,6 @@ def _token_codes(tokens: TokenSet, split: str) -> Codes:
     if not rows:
         raise UnscoredError(f"the dataset has no {split} slice with a whole codec frame")
     return [tokens.codes[row, :1, : tokens.valid_frames[row]] for row in rows]
-
-
-def _search_sound(sets: Sequence[MeasuredClips], dataset: DatasetSide, store: Store) -> None:
-    measured = [one for one in sets if one.traits is not None]
-    try:
-        sound = load_training_sound(dataset.manifest, store) if measured else None
-    except UnscoredError as reason:
-        for one in measured:
-            one.unscored[COPIES] = str(reason)
-        return
-    if sound is not None:
-        traits = [one.traits for one in measured if one.traits is not None]
-        for one, copies in zip(measured, search_copies(traits, sound), strict=True):
-            one.copies = copies
 
 
 def _search_codes(sets: Sequence[MeasuredClips], dataset: DatasetSide) -> None:
@@ -242,24 +241,25 @@ def _describe(
         unscored={figure: reason for one in sets for figure, reason in one.unscored.items()} | lacking,
         provenance=_describe_provenance(control, dataset),
     )
-    traits = [one.traits for one in sets if one.traits is not None]
-    if len(traits) == len(sets):
+    sounds = [one.sound for one in sets if one.sound is not None]
+    if len(sounds) == len(sets):
         record = replace(
             record,
-            silent_clips_frac=float(np.concatenate([one.is_silent for one in traits]).mean()),
-            silent_seconds_frac=float(np.concatenate([one.silent_frac for one in traits]).mean()),
-            repetition=float(np.median(np.concatenate([one.repetition for one in traits]))),
+            silent_clips_frac=float(np.concatenate([one.is_silent for one in sounds]).mean()),
+            silent_seconds_frac=float(np.concatenate([one.silent_frac for one in sounds]).mean()),
+            repetition=float(np.median(np.concatenate([one.repetition for one in sounds]))),
         )
-    copies = [one.copies for one in sets if one.copies is not None]
-    if len(copies) == len(sets) and control.copies is not None:
+    copies = [one.copies for one in sounds if one.copies is not None]
+    theirs = None if control.sound is None else control.sound.copies
+    if len(copies) == len(sets) and theirs is not None:
         similar = np.concatenate([one.similarities for one in copies])
-        found = compare_nearness(similar, control.copies.similarities)
+        found = compare_nearness(similar, theirs.similarities)
         record = replace(
             record,
             copy_similarity=found.generated_median,
             copy_similarity_max=float(similar.max()),
             closer_than_held_out_frac=found.above_frac,
-            nearest_copy=_name_nearest(sets),
+            nearest_copy=_name_nearest(sounds),
         )
     matches = [one.matches for one in sets if one.matches is not None]
     if len(matches) == len(sets):
@@ -284,18 +284,12 @@ def _describe_provenance(control: MeasuredClips, dataset: DatasetSide) -> dict[s
     }
 
 
-def _name_nearest(sets: Sequence[MeasuredClips]) -> str:
+def _name_nearest(sounds: Sequence[ClipSound]) -> str:
     """Name the clip that most resembles the training set, and the passage that it resembles."""
-    best = max(
-        (float(one.copies.similarities.max()), place)
-        for place, one in enumerate(sets)
-        if one.copies is not None
-    )[1]
-    traits, copies = sets[best].traits, sets[best].copies
-    if traits is None or copies is None:
-        return ""
+    found = [(sound, sound.copies) for sound in sounds if sound.copies is not None]
+    sound, copies = max(reversed(found), key=lambda pair: float(pair[1].similarities.max()))
     clip = int(copies.similarities.argmax())
-    return f"clip {traits.names[clip]}: {copies.sources[clip]} at {copies.times_s[clip]:.1f} s"
+    return f"clip {sound.names[clip]}: {copies.sources[clip]} at {copies.times_s[clip]:.1f} s"
 
 
 def _relate_diversity(

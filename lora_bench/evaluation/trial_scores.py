@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from lora_bench.metrics import Metric, parse_metric
 from lora_bench.metrics.names import CODEC_MATCHED
 from lora_bench.planning.run_folder import EmbeddingFolder, TrialFolder
 from lora_bench.planning.trial_plan import TrialPlan
-from lora_bench.progress import Progress, track
+from lora_bench.progress import Progress
 from lora_bench.results.external import label_external
 from lora_bench.slugs import prompt_slugs
 from lora_bench.store import Store, hash_file, hash_json, read_json, to_jsonable, write_json
@@ -103,6 +104,13 @@ class TrialClips:
         """Length of a clip in seconds."""
         return self.trial.generation.clip_s
 
+    @cached_property
+    def sound_keys(self) -> dict[str, str]:
+        """By prompt, a hash of the sound of its clips."""
+        from lora_bench.stages.embed import hash_clips
+
+        return {prompt: hash_clips(load_clips(clips)) for prompt, clips in self.clips.items()}
+
     def describe(self, side: Split = "eval") -> dict[str, str | int | float]:
         """Return the provenance of the clips: references of a side, model, sampling and seeds."""
         from lora_bench.stages.generate import read_methods
@@ -152,7 +160,7 @@ class TrialClips:
         slugs = prompt_slugs(self.trial.prompts)
         generated: dict[str, Embeddings] = {}
         for prompt, clips in self.clips.items():
-            generated[prompt] = embed_clips(encoder, load_clips(clips), self.store)
+            generated[prompt] = embed_clips(encoder, load_clips(clips), self.store, self.sound_keys[prompt])
             save_embeddings(generated[prompt], place.prompt(slugs[prompt]))
         self._keep_reference(reference, place.reference)
         if coded is not None:
@@ -356,11 +364,12 @@ def guard_clips(
             adherence = str(reason)
     prompts = {
         prompt: PromptClips(
-            clips=track(load_clips(clips), progress),
+            clips=load_clips(clips),
             code_files=made.code_files[prompt] if made.trial.external is None else NO_CODES,
             n_clips=len(clips.files),
             means={name: generated[prompt] for name, (generated, _) in means.items()},
             adherence=adherence if isinstance(adherence, str) else adherence[prompt],
+            key=made.sound_keys[prompt],
         )
         for prompt, clips in made.clips.items()
     }
@@ -371,5 +380,5 @@ def guard_clips(
         clip_s=made.clip_s,
         references={name: reference for name, (_, reference) in means.items()},
     )
-    records = measure_guards(made.trial.id, prompts, dataset, made.store)
+    records = measure_guards(made.trial.id, prompts, dataset, made.store, progress)
     write_json(place, {"key": key, "guards": [record.to_json() for record in records]})

@@ -6,7 +6,9 @@ measurement on the genre's recordings gives the normal value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 SILENCE_DBFS = -60.0
 MAX_DIVERSITY_VECTORS = 3000
+MAX_THREADS = 4
+"""Threads of a search; each holds a table of queries by training windows."""
 
 
 def mean_pairwise_distance(clusters: Clusters) -> float:
@@ -150,12 +154,13 @@ class Nearest:
     rows: NDArray[np.int64]
 
 
-def find_nearest(queries: ArrayLike, training: Iterable[ArrayLike]) -> Nearest:
+def find_nearest(queries: ArrayLike, training: Iterable[ArrayLike], *, n_threads: int = 1) -> Nearest:
     """Search exactly for the most similar training vector of each query.
 
     Args:
         queries: [Q, D] vectors without their common part; they need not be of unit length.
-        training: sets [T_i, D], read one after the other, so that memory holds only one.
+        training: sets [T_i, D], read one after the other, so that memory holds only a few.
+        n_threads: sets that are compared at once, at most `MAX_THREADS`; the result does not depend on it.
 
     Raises:
         ScoreError: an empty side, different dimensions, or values that are not finite.
@@ -163,7 +168,20 @@ def find_nearest(queries: ArrayLike, training: Iterable[ArrayLike]) -> Nearest:
     looked_up = unit_rows(_check_features(queries, "looked-up"))
     best = np.full(len(looked_up), -np.inf, dtype=looked_up.dtype)
     sets, rows = np.zeros(len(best), dtype=np.int64), np.zeros(len(best), dtype=np.int64)
-    for number, given in enumerate(training):
+    for number, (found, places) in enumerate(_compare(looked_up, training, min(n_threads, MAX_THREADS))):
+        better = found > best
+        best[better], sets[better], rows[better] = found[better], number, places[better]
+    if np.isneginf(best).any():
+        raise ScoreError("memorisation: there is no training vector to compare with")
+    return Nearest(np.clip(best.astype(np.float64), -1.0, 1.0), sets, rows)
+
+
+def _compare(
+    looked_up: NDArray[np.floating], training: Iterable[ArrayLike], n_threads: int
+) -> Iterator[tuple[NDArray[np.floating], NDArray[np.int64]]]:
+    """Yield for each training set, in order, the best similarity of every query and its row."""
+
+    def compare(given: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
         known = _check_features(given, "training")
         if known.shape[1] != looked_up.shape[1]:
             raise ScoreError(
@@ -172,12 +190,16 @@ def find_nearest(queries: ArrayLike, training: Iterable[ArrayLike]) -> Nearest:
             )
         similar = looked_up @ unit_rows(known).T
         places = similar.argmax(axis=1)
-        found = similar[np.arange(len(similar)), places]
-        better = found > best
-        best[better], sets[better], rows[better] = found[better], number, places[better]
-    if np.isneginf(best).any():
-        raise ScoreError("memorisation: there is no training vector to compare with")
-    return Nearest(np.clip(best.astype(np.float64), -1.0, 1.0), sets, rows)
+        return similar[np.arange(len(similar)), places], places
+
+    waiting: deque[Future[tuple[NDArray[np.floating], NDArray[np.int64]]]] = deque()
+    with ThreadPoolExecutor(n_threads) as threads:
+        for given in training:
+            waiting.append(threads.submit(compare, given))
+            if len(waiting) > n_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 @dataclass(frozen=True)

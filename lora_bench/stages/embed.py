@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_bench.artifacts import AudioClip, Embeddings
+from lora_bench.encoders.blas_threads import use_one_blas_thread
 from lora_bench.errors import StoreError
 from lora_bench.progress import Progress, SilentProgress, track
 from lora_bench.store import Store, hash_json, write_bytes
@@ -54,7 +55,9 @@ def embed_clips(
     full_key = hash_json([FORMAT, key, dict(encoder.provenance)], length=32)
 
     def make(folder: Path) -> None:
-        save_embeddings(encoder.embed(track(clips, teller, lambda clip: clip.name)), folder / FILE)
+        with use_one_blas_thread():
+            embeddings = encoder.embed(track(clips, teller, lambda clip: clip.name))
+        save_embeddings(embeddings, folder / FILE)
 
     return load_embeddings(store.get_or_make(KIND, full_key, make) / FILE)
 

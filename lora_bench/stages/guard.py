@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_bench.artifacts import AudioClip, Manifest
+from lora_bench.encoders.blas_threads import use_one_blas_thread
 from lora_bench.encoders.mel import (
     FINE_SAMPLES,
     HOP_SAMPLES,
@@ -74,6 +75,7 @@ class ClipTraits:
     clip_index: NDArray[np.int64]
 
 
+@use_one_blas_thread()
 def describe_clips(clips: Iterable[AudioClip]) -> ClipTraits:
     """Measure silence, repetition and window vectors of clips.
 
@@ -139,6 +141,7 @@ def load_training_sound(manifest: Manifest, store: Store) -> TrainingSound:
     return TrainingSound(tuple(track.source for track in kept), tuple(kept.values()))
 
 
+@use_one_blas_thread()
 def _write_frames(manifest: Manifest, draft: Path) -> None:
     found: dict[str, NDArray[np.float32]] = {}
     for track in manifest.of_split("train"):
@@ -176,7 +179,10 @@ def search_copies(sets: Sequence[ClipTraits], training: TrainingSound) -> list[C
     Raises:
         ScoreError: window vectors are not finite.
     """
-    found = find_nearest(np.concatenate([traits.windows for traits in sets]), training.windows())
+    with use_one_blas_thread() as n_threads:
+        found = find_nearest(
+            np.concatenate([traits.windows for traits in sets]), training.windows(), n_threads=n_threads
+        )
     searches: list[CopySearch] = []
     begin = 0
     for traits in sets:

@@ -140,6 +140,15 @@ def test_nearest_is_that_of_scipy():
     np.testing.assert_array_equal(found.sets * 13 + found.rows, distances.argmin(axis=1))
 
 
+def test_nearest_is_the_same_with_any_number_of_threads():
+    rng = np.random.default_rng(4)
+    queries, tracks = rng.normal(size=(50, 20)), [rng.normal(size=(n, 20)) for n in range(1, 30)]
+    one, many = find_nearest(queries, tracks), find_nearest(queries, tracks, n_threads=8)
+    assert one.similarities.tobytes() == many.similarities.tobytes()
+    assert (one.sets == many.sets).all()
+    assert (one.rows == many.rows).all()
+
+
 def test_silent_windows_resemble_nothing():
     assert find_nearest(np.zeros((1, 3)), [np.ones((2, 3))]).similarities[0] == 0.0
 

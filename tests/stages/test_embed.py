@@ -6,8 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from lora_bench.artifacts import AudioClip, Embeddings
+from lora_bench.encoders.mfcc import MfccEncoder, measure_scale
 from lora_bench.errors import ScoreError, StoreError
 from lora_bench.progress import SilentProgress
 from lora_bench.stages.embed import embed_clips, hash_clips, load_embeddings, save_embeddings
@@ -157,3 +159,17 @@ def test_damaged_embeddings_are_named_with_the_mend(tmp_path, damage):
 def test_missing_embeddings_are_named(tmp_path):
     with pytest.raises(StoreError, match=r"none\.npz: expected stored embeddings here"):
         load_embeddings(tmp_path / "none.npz")
+
+
+def test_vectors_do_not_depend_on_the_number_of_threads(tmp_path):
+    noise = np.random.default_rng(0)
+    clips = [
+        AudioClip(str(n), str(n), noise.standard_normal((1, 32_000)).astype(np.float32), 16_000)
+        for n in range(2)
+    ]
+    encoder = MfccEncoder(16_000, measure_scale(clips, 16_000))
+    found = []
+    for n_threads in (1, 3):
+        with threadpool_limits(n_threads, "blas"):
+            found.append(embed_clips(encoder, clips, Store(tmp_path / str(n_threads))).values)
+    assert found[0].tobytes() == found[1].tobytes()
