@@ -116,6 +116,9 @@ class SpecError(LoraBenchError):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.problems,)
+
 
 class DatasetError(LoraBenchError):
     """The dataset as a whole cannot be used (missing folder, too few tracks, no captions)."""
@@ -128,6 +131,9 @@ class AudioFileError(LoraBenchError):
         self.path = path
         self.reason = reason
         super().__init__(f"{spell_path(path)}: {reason}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.path, self.reason)
 
 
 class ModelError(LoraBenchError):

@@ -42,6 +42,8 @@ _WITH_WEIGHTS = {
 }
 """Module and class of encoders with a network of their own; a module is imported when it is asked for."""
 ENCODER_NAMES = tuple(dict.fromkeys((*names.ENCODER_NAMES, *_WITH_WEIGHTS)))
+CPU_ENCODERS = frozenset(names.ENCODER_NAMES) - {"encodec"} - set(_WITH_WEIGHTS)
+"""Encoders that compute on the CPU, whatever the device of the music model."""
 
 
 def get_encoder(
@@ -108,4 +110,4 @@ def _need_model(name: str, music_model: MusicModel | None) -> MusicModel:
     return music_model
 
 
-__all__ = ["ENCODER_NAMES", "Encoder", "get_encoder"]
+__all__ = ["CPU_ENCODERS", "ENCODER_NAMES", "Encoder", "get_encoder"]

@@ -54,13 +54,21 @@ def embed_reference(
 
 def prepare_encoder(
     name: str,
-    model: MusicModel,
+    model: MusicModel | None,
     manifest: Manifest,
     clip_s: float,
     store: Store,
     settings: Mapping[str, Any] | None = None,
 ) -> Encoder:
     """Return an encoder ready to embed; the scale of `mfcc20` is fitted once, on the training side.
+
+    Args:
+        name: of the encoder.
+        model: the model under test; encoders of `CPU_ENCODERS` do without.
+        manifest: the data.
+        clip_s: length of an excerpt.
+        store: cache.
+        settings: of a plug-in or a command.
 
     Raises:
         UnscoredError: its weights are unavailable.
@@ -70,15 +78,16 @@ def prepare_encoder(
     from lora_bench.encoders.mfcc import MfccEncoder, MfccScale
     from lora_bench.stages.dataset import reference_clips
 
-    encoder = get_encoder(name, music_model=model, settings=settings)
-    if isinstance(encoder, MfccEncoder):
+    if name != MfccEncoder.name:
+        return get_encoder(name, music_model=model, settings=settings)
+    encoder = MfccEncoder(manifest.format.sample_rate_hz)
 
-        def fit(draft: Path) -> None:
-            with use_one_blas_thread():
-                scale = encoder.fit_scale(reference_clips(manifest, "train", clip_s))
-            write_json(draft / "scale.json", scale)
+    def fit(draft: Path) -> None:
+        with use_one_blas_thread():
+            scale = encoder.fit_scale(reference_clips(manifest, "train", clip_s))
+        write_json(draft / "scale.json", scale)
 
-        key = hash_json([manifest.key, "train", clip_s, encoder.sample_rate_hz])
-        found = read_json(store.get_or_make("mfcc_scale", key, fit) / "scale.json")
-        encoder.scale = MfccScale(tuple(found["values"]), found["sample_rate_hz"], found["n_clips"])
+    key = hash_json([manifest.key, "train", clip_s, encoder.sample_rate_hz])
+    found = read_json(store.get_or_make("mfcc_scale", key, fit) / "scale.json")
+    encoder.scale = MfccScale(tuple(found["values"]), found["sample_rate_hz"], found["n_clips"])
     return encoder

@@ -179,10 +179,15 @@ def measure_guards(
     return records
 
 
-def measure_held_out(training: Manifest, clip_s: float, store: Store) -> ClipSound:
-    """Measure the held-out recordings as clips are measured; see `measure_sound`."""
+def measure_held_out(
+    training: Manifest,
+    clip_s: float,
+    store: Store,
+    watch: Callable[[Iterable[AudioClip]], Iterable[AudioClip]] = iter,
+) -> ClipSound:
+    """Measure the held-out recordings as clips are measured; see `measure_sound`.  `watch` passes the clips on."""
     key = hash_json([training.key, "eval", clip_s])
-    return measure_sound(reference_clips(training, "eval", clip_s), training, store, key)
+    return measure_sound(watch(reference_clips(training, "eval", clip_s)), training, store, key)
 
 
 def _measure(measure: Callable[[], ClipSound], read: Callable[[], Codes]) -> MeasuredClips:

@@ -182,9 +182,10 @@ def _prepare(
         from lora_bench.runner.preparation import prepare_source, prepare_source_apart
 
         pinned = pin_data(trial, RunFolder(run_folder))
+        n_workers = plan.spec.resources.n_workers
         if apart:
-            prepare_source_apart(pinned, key, folder, store_root, progress)
+            prepare_source_apart(pinned, key, folder, store_root, progress, n_workers)
             continue
         store = Store(store_root, folder.cache_uses)
-        prepare_source(pinned, key, folder, store, progress)
+        prepare_source(pinned, key, folder, store, progress, n_workers)
         store.settle_uses()

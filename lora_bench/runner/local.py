@@ -9,6 +9,7 @@ from lora_bench.gpus import limit_gpus, require_gpus
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import read_state
 from lora_bench.runner.jobs.job import TrialJob, run_guarded
+from lora_bench.runner.jobs.workers import Workers
 from lora_bench.runner.search.trial_search import (
     CellSearch,
     Outcome,
@@ -28,6 +29,11 @@ def run_local(work: Work, progress: Progress) -> None:
         InterruptedRunError: the run was stopped; finished trials are kept.
     """
     require_gpus(work.resources.gpu)
+    with Workers(work.resources.n_workers) as workers:
+        _run_in_order(work, progress, workers)
+
+
+def _run_in_order(work: Work, progress: Progress, workers: Workers) -> None:
     n_done, n_expected = 0, count_expected(work.jobs, work.search)
     for number, job in enumerate(
         work.jobs if work.search is None else _choose_jobs(work.jobs, work.search), 1
@@ -35,7 +41,7 @@ def run_local(work: Work, progress: Progress) -> None:
         label = f"{job.trial.name} ({number}/{n_expected})"
         try:
             with limit_gpus(work.resources.gpu):
-                state = run_guarded(job, LabelledProgress(progress, label), work.execute)
+                state = run_guarded(job, LabelledProgress(progress, label), work.execute, workers)
         except (KeyboardInterrupt, SystemExit, InterruptedRunError) as error:
             raise InterruptedRunError(
                 f"stopped in trial {job.trial.name}; {n_done} of {n_expected} trials are done and kept; resume "

@@ -21,7 +21,9 @@ from lora_bench.evaluation.floors import measure_floors
 from lora_bench.planning.run_folder import SourceFolder
 from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress
+from lora_bench.runner.ahead import FeaturesAhead
 from lora_bench.runner.jobs.child_process import Tell, call_apart
+from lora_bench.runner.jobs.workers import Workers
 from lora_bench.spec.data_sources import find_kind
 from lora_bench.stages.dataset import n_reference_clips, prepare_dataset, reference_clips
 from lora_bench.stages.dataset.sources import check_source
@@ -34,7 +36,7 @@ N_EXCERPTS = 6
 
 
 def prepare_source(
-    trial: TrialPlan, key: str, folder: SourceFolder, store: Store, progress: Progress
+    trial: TrialPlan, key: str, folder: SourceFolder, store: Store, progress: Progress, n_workers: int = 0
 ) -> None:
     """Write `dataset.json`, `floors.json` and `reference_clips/` of one source.
 
@@ -44,6 +46,7 @@ def prepare_source(
         folder: the source's folder.
         store: cache shared with trials.
         progress: told about stages.
+        n_workers: processes that compute features of references meanwhile; see `ahead.py`.
 
     Raises:
         DatasetError: the data cannot be used, or gives too few references.
@@ -59,7 +62,12 @@ def prepare_source(
     n_references = _count_excerpts(manifest, "eval", clip_s)
     if manifest.has_selection:
         _count_excerpts(manifest, "selection", clip_s)
-    _save_excerpts(manifest, clip_s, model, folder)
+    with Workers(n_workers) as workers:
+        ahead = FeaturesAhead(workers, trial, manifest, store)
+        ahead.add_references()
+        ahead.add_controls()
+        _save_excerpts(manifest, clip_s, model, folder)
+        workers.finish("features of references", progress)
     scores, unscored = measure_floors(trial, model, manifest, store, progress)
     write_json(folder.floors, {"floors": scores, "unscored": unscored})
     record: dict[str, object] = {"prepared_for": key, "n_reference_clips": n_references, "model": model.info}
@@ -69,7 +77,7 @@ def prepare_source(
 
 
 def prepare_source_apart(
-    trial: TrialPlan, key: str, folder: SourceFolder, store_root: Path, progress: Progress
+    trial: TrialPlan, key: str, folder: SourceFolder, store_root: Path, progress: Progress, n_workers: int = 0
 ) -> None:
     """Call `prepare_source` in a process of its own, whose end gives back the GPU that it used.
 
@@ -82,7 +90,7 @@ def prepare_source_apart(
         method, arguments, options = json.loads(note)
         getattr(progress, method)(*arguments, **options)
 
-    answer = call_apart(_prepare_for_caller, trial, key, folder, store_root, hear=hear)
+    answer = call_apart(_prepare_for_caller, trial, key, folder, store_root, n_workers, hear=hear)
     if answer.raised is not None:
         raise answer.raised
     if answer.died is not None:
@@ -93,10 +101,10 @@ def prepare_source_apart(
 
 
 def _prepare_for_caller(
-    tell: Tell, trial: TrialPlan, key: str, folder: SourceFolder, store_root: Path
+    tell: Tell, trial: TrialPlan, key: str, folder: SourceFolder, store_root: Path, n_workers: int
 ) -> None:
     store = Store(store_root, folder.cache_uses)
-    prepare_source(trial, key, folder, store, _ToldProgress(tell))
+    prepare_source(trial, key, folder, store, _ToldProgress(tell), n_workers)
     store.settle_uses()
 
 

@@ -21,8 +21,10 @@ from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import StateRecord
+from lora_bench.runner.ahead import FeaturesAhead
 from lora_bench.runner.early_stopping import EarlyStopper
 from lora_bench.runner.external_trial import execute_external
+from lora_bench.runner.jobs.workers import Workers
 from lora_bench.runner.stage_times import StageClock
 from lora_bench.slugs import prompt_slugs
 from lora_bench.store import Store, hash_file, hash_json, read_json, to_jsonable, write_json, write_text
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
 SAMPLING_FIELDS = ("clip_s", "guidance", "temperature", "top_k", "seed", "quantization", "adapter_scale")
 
 
-def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progress) -> StateRecord:
+def execute_trial(
+    trial: TrialPlan, folder: Path, store: Store, progress: Progress, workers: Workers | None = None
+) -> StateRecord:
     """Train, generate, embed and score one trial; resumes what `folder` and `store` already hold.
 
     Args:
@@ -43,15 +47,26 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
             `embeddings/`, `scores.json`, `guards.json`.
         store: cache shared with other trials.
         progress: told about stages and steps.
+        workers: compute features of finished clips meanwhile, see `ahead.py`; None is none.
 
     Returns:
         Figures for the trial's state: seconds per stage, model facts, dataset key.
     """
+    if trial.external is not None:
+        return execute_external(trial, folder, store, progress)
+    workers = Workers(0) if workers is None else workers
+    try:
+        return _execute(trial, folder, store, progress, workers)
+    finally:
+        workers.drop()
+
+
+def _execute(
+    trial: TrialPlan, folder: Path, store: Store, progress: Progress, workers: Workers
+) -> StateRecord:
     from lora_bench.models import load_model
     from lora_bench.stages.dataset import prepare_dataset
 
-    if trial.external is not None:
-        return execute_external(trial, folder, store, progress)
     clock = StageClock(folder)
     write_json(TrialFolder(folder).plan, trial)
     with clock.stage("load"):
@@ -59,6 +74,9 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
         model = load_model(trial.model)
     with clock.stage("dataset"):
         manifest = prepare_dataset(trial.dataset, model.info.audio_format, store, progress)
+    # an attempt of `tune` computes a single metric, and on the selection side
+    ahead = FeaturesAhead(workers if trial.tuning is None else Workers(0), trial, manifest, store)
+    ahead.add_controls()
     if trial.existing_adapter is not None:
         from lora_bench.runner.existing_adapter import take_adapter
 
@@ -75,9 +93,10 @@ def execute_trial(trial: TrialPlan, folder: Path, store: Store, progress: Progre
         model.load_adapter(result.adapter)
     model.adapter_scale = trial.generation.adapter_scale
     with clock.stage("generate"):
-        clips, codes, notes = _generate(trial, model, folder, progress)
+        clips, codes, notes = _generate(trial, model, folder, progress, ahead)
     metric = None if trial.tuning is None else trial.tuning.metric
     with clock.stage("score"):
+        workers.finish("features", progress)
         if metric is not None:
             score_attempt(
                 TrialClips(trial, model, manifest.seal(), clips, codes, folder, store), metric, progress
@@ -209,7 +228,7 @@ def _clips_keys(trial: TrialPlan, model: MusicModel, folder: Path) -> list[str]:
 
 
 def _generate(
-    trial: TrialPlan, model: MusicModel, folder: Path, progress: Progress
+    trial: TrialPlan, model: MusicModel, folder: Path, progress: Progress, ahead: FeaturesAhead
 ) -> tuple[dict[str, GeneratedClips], dict[str, tuple[Path, ...]], list[str]]:
     """Clips of every prompt, their code files, and notes; those of other weights or settings are removed first."""
     from lora_bench.models.decoding.decoder import Decoder
@@ -225,8 +244,9 @@ def _generate(
     slugs = prompt_slugs(trial.prompts)
     write_json(files.clips_prompts, {slugs[prompt]: prompt for prompt in trial.prompts})
     decoder = Decoder(model, trial.sampling)
-    made = {
-        prompt: generate_clips(
+    made: dict[str, GeneratedClips] = {}
+    for prompt, slug in slugs.items():
+        made[prompt] = generate_clips(
             model,
             prompt,
             trial.sampling,
@@ -235,8 +255,7 @@ def _generate(
             codes_folder=codes / slug,
             decoder=decoder,
         )
-        for prompt, slug in slugs.items()
-    }
+        ahead.add_clips(made[prompt])
     code_files = {
         prompt: tuple(codes / slugs[prompt] / f"{file.stem}.npy" for file in clips.files)
         for prompt, clips in made.items()

@@ -293,7 +293,7 @@ class ResourcesSpec(Section):
     """Resources of one trial."""
 
     cpu: Annotated[float, Field(gt=0.0)] = 1.0
-    """CPU cores per trial."""
+    """CPU cores per trial. With a GPU, all but one of them compute features of finished clips meanwhile."""
     gpu: Annotated[float, Field(ge=0.0)] = 0.0
     """GPUs per trial; a fraction shares a GPU, but does not limit the memory of a trial."""
 
@@ -305,6 +305,11 @@ class ResourcesSpec(Section):
                 f"{value:g} GPUs cannot be reserved; expected a fraction of one GPU, or a whole number"
             )
         return value
+
+    @property
+    def n_workers(self) -> int:
+        """Return how many processes compute features while a trial uses its GPU; without one, its cores are busy."""
+        return max(0, int(self.cpu) - 1) if self.gpu > 0 else 0
 
 
 class ListeningSpec(Section):

@@ -30,7 +30,7 @@ def test_stages_and_lines_of_the_other_process_are_passed_on(
     def call(function: Callable[..., Any], *arguments: Any, hear: Callable[[str], None]) -> Answer:
         return Answer(value=function(hear, *arguments))
 
-    def work(trial: Any, key: str, folder: Any, store: Any, progress: Any) -> None:
+    def work(trial: Any, key: str, folder: Any, store: Any, progress: Any, n_workers: int) -> None:
         progress.start("floors", 2)
         progress.advance(2, note="done")
         progress.log(f"prepared for {key}")

@@ -19,8 +19,10 @@ from lora_bench.planning.trial_plan import (
 )
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import read_state
+from lora_bench.runner.jobs.workers import Workers
 from lora_bench.spec import ExperimentSpec
 from lora_bench.store import Store
+from support import worker_tasks
 
 
 def plan_named(*names: str) -> ExperimentPlan:
@@ -64,6 +66,10 @@ def execute_fake(trial: TrialPlan, folder: Path, store: Store, progress: Progres
         os.kill(os.getpid(), signal.SIGKILL)
     if word == "slow":
         time.sleep(300)
+    if word == "worked":
+        with Workers(1) as workers:
+            workers.submit("numbers", 1, worker_tasks.note, folder, "noted")
+            workers.finish("features", progress)
     facts = {
         "cwd": os.getcwd(),  # noqa: PTH109
         "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),

@@ -71,7 +71,7 @@ def call_apart(
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_serve, args=(theirs, log, function, arguments))
-    with _hold_back_interrupts():
+    with hold_back_interrupts():
         process.start()
     theirs.close()
     try:
@@ -102,14 +102,15 @@ def _listen(
         if isinstance(word, Answer):
             return replace(word, last_note=note)
         if word is None:
-            return Answer(died=_describe_end(process), last_note=note)
+            return Answer(died=describe_end(process), last_note=note)
         note = word
         if hear is not None:
             hear(note)
     return Answer(died="no answer", last_note=note)
 
 
-def _describe_end(process: SpawnProcess) -> str:
+def describe_end(process: SpawnProcess) -> str:
+    """Describe how a process ended, such as `signal SIGABRT`."""
     process.join(END_PATIENCE_S)  # its pipes close a moment before it has an exit code
     return "no exit code" if process.exitcode is None else describe_exit(process.exitcode)
 
@@ -124,7 +125,7 @@ def _end(process: SpawnProcess) -> None:
 
 
 @contextmanager
-def _hold_back_interrupts() -> Iterator[None]:
+def hold_back_interrupts() -> Iterator[None]:
     """Block interrupts until a new process has a session of its own."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -140,17 +141,17 @@ def _serve(
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    threading.Thread(target=follow_parent, daemon=True).start()
     try:
         if log is not None:
             _print_to(log)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         answers.send(Answer(value=function(answers.send, *arguments)))
     except BaseException as error:  # noqa: BLE001 (the caller decides over all of them)
-        answers.send(Answer(raised=_make_portable(error)))
+        answers.send(Answer(raised=make_portable(error)))
 
 
-def _follow_parent() -> None:
+def follow_parent() -> None:
     """End this process and everything it started as soon as the caller is gone."""
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -165,7 +166,7 @@ def _print_to(log: Path) -> None:
             os.dup2(stream.fileno(), number)
 
 
-def _make_portable(error: BaseException) -> BaseException:
+def make_portable(error: BaseException) -> BaseException:
     """Return the error with its traceback as a note, or a replacement if it cannot be pickled."""
     words = "".join(traceback.format_exception(error))
     error.add_note(words)

@@ -9,6 +9,7 @@ import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import State, StateRecord, read_state
 from lora_bench.runner.jobs.state import FileProgress, write_state
+from lora_bench.runner.jobs.workers import Workers
 from lora_bench.runner.stage_times import add_times, take_stage_times
 from lora_bench.store import Store, disk_errors, is_disk_full, remove_drafts, write_text
 
@@ -81,7 +83,12 @@ class TrialJob:
         return FileLock(self.files.lock, timeout=timeout_s)
 
 
-def run_guarded(job: TrialJob, progress: Progress, execute: ExecuteTrial | None = None) -> State:
+def run_guarded(
+    job: TrialJob,
+    progress: Progress,
+    execute: ExecuteTrial | None = None,
+    workers: Workers | None = None,
+) -> State:
     """Run one trial, keep its state, and write its failure to files.
 
     `state.json` says `running` while it runs and `done`, `stopped` (stopped early, as the spec asks),
@@ -92,6 +99,7 @@ def run_guarded(job: TrialJob, progress: Progress, execute: ExecuteTrial | None 
         job: the trial.
         progress: receives stages and steps.
         execute: runs the trial; `lora_bench.runner.trial.execute_trial` by default.
+        workers: of `execute_trial`.
 
     Returns:
         `done`, `stopped` or `failed`.
@@ -101,7 +109,9 @@ def run_guarded(job: TrialJob, progress: Progress, execute: ExecuteTrial | None 
         KeyboardInterrupt, SystemExit, InterruptedRunError: after the state says `interrupted`.
     """
     if execute is None:
-        from lora_bench.runner.trial import execute_trial as execute
+        from lora_bench.runner.trial import execute_trial
+
+        execute = partial(execute_trial, workers=workers)
     lock = job.lock()
     try:
         with disk_errors(job.folder):

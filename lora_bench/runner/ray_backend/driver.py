@@ -19,6 +19,7 @@ from lora_bench.gpus import limit_gpus
 from lora_bench.progress import SilentProgress
 from lora_bench.runner.jobs.child_process import Tell
 from lora_bench.runner.jobs.job import run_guarded
+from lora_bench.runner.jobs.workers import Workers
 from lora_bench.runner.process_environment import choose_waiting, set_defaults
 from lora_bench.runner.ray_backend.cluster import (
     RoomWatch,
@@ -163,8 +164,8 @@ def _make_trainable(work: Work) -> Callable[[Mapping[str, str]], Mapping[str, st
         if work.resources.gpu == 0:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it alone, and the trial would see every GPU
         try:
-            with limit_gpus(work.resources.gpu):
-                state = run_guarded(job, SilentProgress(), work.execute)
+            with limit_gpus(work.resources.gpu), Workers(work.resources.n_workers) as workers:
+                state = run_guarded(job, SilentProgress(), work.execute, workers)
             if search is None or state != "done":
                 return {"state": state}
             value = read_objective(job.folder, search.spec.objective, job.trial.prompts)

@@ -43,7 +43,7 @@ def test_ray_runs_trials_whatever_becomes_of_each(tmp_path: Path, monkeypatch: p
     (tmp_path / "home").mkdir()
     before, environment = list_left_over(), dict(os.environ)
     progress = Recorder()
-    trials = plan_named("good", "bad", "dies", "killed").trials
+    trials = plan_named("good", "bad", "dies", "killed", "worked").trials
     run_trials(
         trials,
         tmp_path / "run",
@@ -56,7 +56,7 @@ def test_ray_runs_trials_whatever_becomes_of_each(tmp_path: Path, monkeypatch: p
     )
     found = settled(tmp_path / "run")
     assert {name: state["state"] for name, state in found.items()} == {
-        "bad": "failed", "dies": "done", "good": "done", "killed": "failed", "zero-shot": "done",
+        "bad": "failed", "dies": "done", "good": "done", "killed": "failed", "worked": "done", "zero-shot": "done",
     }  # fmt: skip
     assert found["bad"]["reason"] == "ValueError: broken on purpose"
     assert found["bad"]["n_attempts"] == 1  # a deterministic error is not tried again
@@ -69,7 +69,8 @@ def test_ray_runs_trials_whatever_becomes_of_each(tmp_path: Path, monkeypatch: p
     facts = found["good"]["facts"]
     assert facts == {"cwd": str(Path.cwd()), "gpus": "", "waiting": "PASSIVE", "torch": False}
     assert any(line.startswith("bad failed: ValueError: broken on purpose") for line in progress.lines)
-    assert progress.n_steps == 4
+    assert progress.n_steps == 5
+    assert len(list((tmp_path / "run").glob("trials/worked-*/noted"))) == 1  # by a process of the trial's
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["trials"]
     assert list(tmp_path.glob("home/**/*token*")) == []
     assert list_left_over() <= before
