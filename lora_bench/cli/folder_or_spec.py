@@ -53,7 +53,8 @@ def read_folder_or_spec(
         raise UsageError(
             f"{source}: its dataset is rendered (`{dataset.builtin}`); expected a dataset with a path"
         )
-    return Recordings(locate_folder(dataset.path, store, progress), dataset, spec.model)
+    folder = locate_folder(dataset.path, store, progress, dataset.source_settings)
+    return Recordings(folder, dataset, spec.model)
 
 
 def is_source(source: Path) -> bool:

@@ -66,6 +66,7 @@ def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Proble
         elif is_there(dataset.path):
             problems += _check_source(dataset.path, dataset, loaded)
         problems += _check_processing(dataset, loaded)
+        problems += _check_captioner(dataset, loaded)
     models = {trial.model.model_dump_json(): trial.model for trial in plan.trials}
     for model in models.values():
         problems += _check_model(model, loaded)
@@ -153,12 +154,13 @@ def _check_split(
 
 def _check_source(path: Path, spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:
     """Report too few recordings in an archive, a table or a list, and missing files of a list."""
-    from lora_bench.stages.dataset.sources import count_recordings
+    from lora_bench.stages.dataset.sources import check_source, count_recordings
 
     place, _ = find_stated(loaded.tree, path.as_posix())
     try:
+        check_source(path, spec.source_settings)
         n_tracks = count_recordings(path)
-    except DatasetError as error:
+    except (DatasetError, SpecError) as error:
         yield Problem(place, "dataset.path", str(error))
         return
     if n_tracks is not None and n_tracks < MIN_TRACKS:
@@ -196,6 +198,18 @@ def _check_processing(spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem
             find_weights()
         except DatasetError as error:
             yield Problem(place, "dataset.prepare.vocals", str(error))
+
+
+def _check_captioner(spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:
+    """Report a captioner that no package offers, that cannot be loaded, or whose settings are wrong."""
+    if spec.captions.captioner is None:
+        return
+    from lora_bench.stages.dataset.captioner import FIELD, Captioner
+
+    try:
+        Captioner(spec.captions)
+    except (DatasetError, SpecError) as error:
+        yield Problem(find_stated(loaded.tree, spec.captions.captioner)[0], FIELD, str(error))
 
 
 def _check_builtin(spec: DatasetSpec, loaded: LoadedSpec) -> Iterator[Problem]:

@@ -63,11 +63,16 @@ def compare_pair(
         for name in metrics
         if not is_metric(name)
     ]
+    known = [name for name in metrics if is_metric(name)]
+    if first.plan.distances != second.plan.distances:
+        unlike = [n for n in known if len({parse_metric(n, s.plan.distances) for s in (first, second)}) > 1]
+        reasons += [f"{name}: the trials were scored with other settings of the distance" for name in unlike]
+        known = [name for name in known if name not in unlike]
     found: list[Contrast] = []
     try:
         found = contrast_groups(
             [group],
-            [parse_metric(name) for name in metrics if is_metric(name)],
+            [parse_metric(name, first.plan.distances) for name in known],
             label_prompts(prompts, own),
             (primary, primary_labels(own)),
             told=lambda metric, _, __, reason: reasons.append(f"{metric.name}: {reason}"),

@@ -88,7 +88,7 @@ def calibrate_run(
     Raises:
         UnscoredError: nothing was compared with zero-shot, or the embeddings are not there.
     """
-    metric = parse_metric(plan.spec.primary_metric)
+    metric = parse_metric(plan.spec.primary_metric, plan.spec.distances)
     run = RunFolder(run_folder)
     pairs = (pair for pair in find_pairs(plan)[0] if pair[0].external is None)  # draws leave out whole pairs
     done = [pair for pair in pairs if all(run.trial(trial.id).is_scored for trial in pair)]
@@ -115,7 +115,7 @@ def calibrate_run(
         n_draws=n_draws,
         seed=seed,
         n_clips=min(len(clips.clip_names) for sets in populations for clips in sets.tuned.values()),
-        n_tracks=None if metric.distance == "text" else len(set(populations[0].references.groups)),
+        n_tracks=len(set(populations[0].references.groups)) if metric.has_references else None,
         n_differences=len(truth),
         covered=tally.covered / tally.given if tally.given else None,
         jointly_covered=tally.jointly_covered / tally.complete if tally.complete else None,
@@ -214,7 +214,7 @@ def _draw_sets(
                 else draw_clips(sets.tuned[prompt], chosen)
             )
         references = sets.references
-        if metric.distance != "text":
+        if metric.has_references:
             references = draw_tracks(references, tracks[source])
         yield replace(sets, tuned=tuned, base=base, references=references)
 

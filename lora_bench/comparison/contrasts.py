@@ -140,7 +140,7 @@ class ContrastReader:
         notes += [note for side in sides[:1] for note in found[side][1]]
         if difference.lacking:
             notes.append(f"no interval: {difference.lacking}")
-        n_tracks = None if metric.distance == "text" else len(set(references.groups))
+        n_tracks = len(set(references.groups)) if metric.has_references else None
         return Cell(
             group=group,
             metric=metric,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_bench.errors import UnscoredError
-from lora_bench.metrics import Metric, parse_metric
+from lora_bench.metrics import Metric
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.planning.trial_plan import (
     ExperimentPlan,
@@ -43,7 +43,7 @@ def write_repeated_choice(plan: ExperimentPlan, run_folder: Path) -> None:
     What was written under the same scores is kept.
     """
     run = RunFolder(run_folder)
-    metric = next((m for m in map(parse_metric, plan.spec.metrics) if m.distance != "text"), None)
+    metric = next((m for m in plan.spec.parse_metrics() if m.has_references), None)
     groups = _list_candidates(plan, run)
     if metric is None or len(groups) < 2:
         run.choice.unlink(missing_ok=True)
@@ -58,10 +58,11 @@ def write_repeated_choice(plan: ExperimentPlan, run_folder: Path) -> None:
         reference = _open(run, trials[0]).load_references(metric)
         sets = {name: [_load(run, trial, metric) for trial in group] for name, group in groups.items()}
         base = [_load(run, trial, metric) for trial in bases if _is_done(run.trial(trial.id))]
+        choice = repeat_choice(metric, sets, base, reference)
     except UnscoredError:  # the scores say why
         run.choice.unlink(missing_ok=True)
         return
-    write_record(run.choice, ChoiceFile(key=key, choice=repeat_choice(metric, sets, base, reference)))
+    write_record(run.choice, ChoiceFile(key=key, choice=choice))
 
 
 def _list_candidates(plan: ExperimentPlan, run: RunFolder) -> dict[str, list[TrialPlan]]:
@@ -171,9 +172,14 @@ def _share(name: str, n_chosen: int, sealed: Sequence[float]) -> ChoiceShare:
 
 def _average(metric: Metric, sets: Sequence[Clusters], reference: Clusters) -> float:
     """Return the mean distance of several sets of clips."""
+    from lora_bench.metrics.distance_plugin import PluginDistance
     from lora_bench.metrics.estimate import estimate_distance
     from lora_bench.metrics.frechet import frechet_distance
+    from lora_bench.stages.score import find_distance
 
-    if metric.distance == "frechet":
+    distance = find_distance(metric)
+    if isinstance(distance, PluginDistance):
+        return statistics.fmean(distance.measure(one.vectors, reference.vectors) for one in sets)
+    if distance == "frechet":
         return statistics.fmean(frechet_distance(one.vectors, reference.vectors) for one in sets)
     return statistics.fmean(estimate_distance("mmd", one, reference).value for one in sets)

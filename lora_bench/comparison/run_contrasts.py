@@ -65,7 +65,7 @@ def contrast_pairs(
         metrics.append(TEXT_METRIC)
     found = contrast_groups(
         groups,
-        [parse_metric(name) for name in metrics],
+        [parse_metric(name, plan.spec.distances) for name in metrics],
         label_prompts(pairs[0][0].prompts, pairs[0][0].own_prompts),
         (plan.spec.primary_metric, primary_labels(pairs[0][0].own_prompts)),
         alpha=alpha,

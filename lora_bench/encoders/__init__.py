@@ -10,6 +10,7 @@
     clap.py       clap, and the texts of the CLAP score
     checkpoints.py   find weights, or say how to get them
     musical.py    tempo, pulse, onsets, loudness, brightness, tonality: musical measures
+    mert.py, audiobox.py, passt.py   shipped plug-ins
     plugin.py     encoders of other packages; command.py those that are commands
     mel.py        log-mel features for the guards
 
@@ -26,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 from lora_bench.encoders.protocol import Encoder
 from lora_bench.errors import ScoreError
 from lora_bench.metrics import names
-from lora_bench.metrics.names import COMMAND, EncoderSource, list_plugins
+from lora_bench.metrics.names import COMMAND, list_encoders
+from lora_bench.plugins import PluginSource
 
 if TYPE_CHECKING:
     from lora_bench.models.base import MusicModel
@@ -91,17 +93,17 @@ def get_encoder(
     return PluginEncoder(name, source, settings or {}, device=device)
 
 
-def _find_source(name: str) -> EncoderSource | None:
+def _find_source(name: str) -> PluginSource | None:
     """Return who offers an encoder that keeps the contract of plug-ins; None if nobody does."""
     if name in names.ENCODER_NAMES:
         from lora_bench.encoders.musical import make_measure
 
-        return EncoderSource(f"lora_bench {metadata.version('lora-bench')}", lambda: make_measure(name))
+        return PluginSource(f"lora_bench {metadata.version('lora-bench')}", lambda: make_measure(name))
     if COMMAND.fullmatch(name):
         from lora_bench.encoders.command import CommandPlugin
 
-        return EncoderSource("the spec", lambda: CommandPlugin)
-    return list_plugins().get(name)
+        return PluginSource("the spec", lambda: CommandPlugin)
+    return list_encoders().get(name)
 
 
 def _need_model(name: str, music_model: MusicModel | None) -> MusicModel:

@@ -50,6 +50,41 @@ def need_checkpoint(encoder: str, place: str, source: str) -> Path:
     return path
 
 
+def need_hub_folder(encoder: str, weights: str) -> Path:
+    """Return the folder of a checkpoint: a local folder, or a hub id's in the hub's cache.
+
+    Raises:
+        UnscoredError: it is missing; says how to get it.
+    """
+    if Path(weights).is_dir():
+        return Path(weights)
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(weights, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError) as error:
+        raise UnscoredError(
+            f"{encoder}: its weights {weights} are not on this machine, neither as a folder nor in "
+            f"{_shorten(Path(constants.HF_HUB_CACHE))}. Get them with `hf download {weights}` and run again; nothing "
+            "is downloaded by itself"
+        ) from error
+
+
+def import_network(encoder: str, module: str, package: str) -> ModuleType:
+    """Import a module of a package that holds a network.
+
+    Raises:
+        UnscoredError: it is not installed, or cannot be imported here.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UnscoredError(
+            f"{encoder}: the package {package} cannot be imported ({error}); `pip install {package}`"
+        ) from error
+
+
 def _shorten(path: Path) -> str:
     """Write `~` for the home folder, because the message appears in reports that others read."""
     home = Path.home()

@@ -1,9 +1,4 @@
-"""Encoders from other packages, and small ones of this package, behind one contract.
-
-A plug-in is a class that a package names in its `pyproject.toml`:
-
-    [project.entry-points."lora_bench.encoders"]
-    my-encoder = "my_package:MyEncoder"
+"""Encoders from other packages, and small ones of this package, behind one contract; see `lora_bench.plugins`.
 
 `Plugin` is the contract.  Checks, resampling, batches, the cache, intervals, paired comparisons and provenance are done
 here and where every encoder is used.  An error inside a plug-in leaves its metrics unscored, with the reason.
@@ -11,19 +6,17 @@ here and where every encoder is used.  An error inside a plug-in leaves its metr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.json_schema import JsonSchemaValue
 
 from lora_bench.audio import RESAMPLER
 from lora_bench.encoders.assembly import embed_pieces, prepare_clip
-from lora_bench.errors import LoraBenchError, Problem, SpecError, UnscoredError
-from lora_bench.metrics.names import EncoderSource, list_plugins
+from lora_bench.errors import UnscoredError
 from lora_bench.models.device import choose_device
+from lora_bench.plugins import PluginSource, blame, load_class
+from lora_bench.plugins.settings import check_settings, describe_plugin
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,12 +50,6 @@ class Plugin(Protocol):
         ...
 
 
-class NoSettings(BaseModel):
-    """Settings of a plug-in that has none."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
 class PluginEncoder:
     """A plug-in as an encoder.
 
@@ -78,14 +65,13 @@ class PluginEncoder:
     """
 
     def __init__(
-        self, name: str, source: EncoderSource, settings: Mapping[str, Any], *, device: str = "auto"
+        self, name: str, source: PluginSource, settings: Mapping[str, Any], *, device: str = "auto"
     ) -> None:
         self.name = name
         self._source = source
-        with self._blame("cannot be loaded"):
-            kind = source.load()
-        self.settings = check_settings(name, kind, settings)
-        with self._blame("cannot be loaded"):
+        kind = load_class(name, source, "embed")
+        self.settings = check_settings(f"encoders.{name}", kind, settings)
+        with blame(name, source, "cannot be loaded"):
             self.plugin: Plugin = kind(self.settings, str(choose_device(device)))
             self.sample_rate_hz = int(self.plugin.sample_rate_hz)
             self.dim = int(self.plugin.dim)
@@ -94,16 +80,10 @@ class PluginEncoder:
     @property
     def provenance(self) -> Provenance:
         """The package and its version, settings, rate, and what the plug-in adds."""
-        given: Mapping[str, Any] = getattr(self.plugin, "provenance", {})
         return {
             "weights": "of the package",
-            **{
-                str(key): value if isinstance(value, (int, float)) else str(value)
-                for key, value in given.items()
-            },
+            **describe_plugin(self._source, self.settings, self.plugin),
             "encoder": self.name,
-            "package": self._source.package,
-            "settings": self.settings.model_dump_json(),
             "sample_rate_hz": self.sample_rate_hz,
             "resampler": RESAMPLER,
         }
@@ -121,7 +101,7 @@ class PluginEncoder:
         return [prepare_clip(clip, sample_rate_hz=self.sample_rate_hz, channels=1, min_samples=1)[0]]
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        with self._blame("failed"):
+        with blame(self.name, self._source, "failed"):
             found = np.asarray(self.plugin.embed(batch), dtype=np.float32)
         rows = found[:, None] if found.ndim == 2 else found
         if rows.ndim != 3 or rows.shape[0] != len(batch) or rows.shape[2] != self.dim:
@@ -130,50 +110,3 @@ class PluginEncoder:
                 f"{len(batch)} clips; expected [{len(batch)}, {self.dim}] or [{len(batch)}, vectors, {self.dim}]"
             )
         return rows
-
-    @contextmanager
-    def _blame(self, what: str) -> Iterator[None]:
-        """Name the plug-in in any error of its own."""
-        try:
-            yield
-        except (SpecError, UnscoredError):
-            raise
-        except Exception as error:
-            words = " ".join(str(error).split()) or "no message"
-            told = words if isinstance(error, LoraBenchError) else f"{type(error).__name__}: {words}"
-            raise UnscoredError(
-                f"{self.name}: the plug-in of {self._source.package} {what} ({told})"
-            ) from error
-
-
-def check_settings(name: str, kind: Callable[..., Plugin], settings: Mapping[str, Any]) -> BaseModel:
-    """Return the settings of a plug-in, checked.
-
-    Raises:
-        SpecError: names every field that is wrong.
-    """
-    model: type[BaseModel] = getattr(kind, "Settings", NoSettings)
-    try:
-        return model.model_validate(dict(settings))
-    except ValidationError as error:
-        problems = [
-            Problem(
-                f"encoders.{'.'.join(map(str, (name, *item['loc'])))}",
-                f"encoders.{name}",
-                f"{item['msg'][:1].lower()}{item['msg'][1:]}; expected the settings of the plug-in: "
-                f"{', '.join(model.model_fields) or 'none'}",
-            )
-            for item in error.errors()
-        ]
-        raise SpecError(problems) from error
-
-
-def describe_settings() -> dict[str, JsonSchemaValue]:
-    """Return the JSON Schema of the settings of every installed plug-in; one that cannot be loaded takes anything."""
-    schemas: dict[str, JsonSchemaValue] = {}
-    for name, source in list_plugins().items():
-        try:
-            schemas[name] = getattr(source.load(), "Settings", NoSettings).model_json_schema()
-        except Exception:  # noqa: BLE001 (of the plug-in; `doctor` says what is wrong)
-            schemas[name] = {"type": "object"}
-    return schemas

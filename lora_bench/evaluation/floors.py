@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from lora_bench.models import MusicModel
 
 FloorKind = Literal["real-vs-real", "codec"]
-NO_TEXT_FLOOR = "recordings were not made from a prompt, so the text score has no floor"
+NO_FLOOR = {
+    "text": "recordings were not made from a prompt, so the text score has no floor",
+    "mean": "a rating is no distance from recordings, so it has no floor",
+}
 ZERO_BY_CONSTRUCTION = (
     "both sides of the codec's level would be the references after the codec, so it is zero by construction"
 )
@@ -63,14 +66,14 @@ def measure_floors(
     real = spread_over_groups(reference_clips(manifest, "train", clip_s), n_clips)
     held_out = spread_over_groups(reference_clips(manifest, "eval", clip_s), n_clips)
     coded = list(through_codec(model, held_out))
-    metrics = [parse_metric(name) for name in trial.metrics]
+    metrics = [parse_metric(name, trial.distances) for name in trial.metrics]
     coded_real = list(through_codec(model, real)) if any(m.codec_matched for m in metrics) else []
     floors: list[Floor] = []
     unscored: list[Unscored] = []
     progress.start("floors", len(trial.metrics))
     for metric in track(metrics, progress, lambda metric: metric.name):
-        if metric.distance == "text":
-            unscored.append(Unscored(metric.name, None, NO_TEXT_FLOOR))
+        if not metric.has_references:
+            unscored.append(Unscored(metric.name, None, NO_FLOOR[metric.distance]))
             continue
         try:
             encoder: Encoder = prepare_encoder(
@@ -85,7 +88,10 @@ def measure_floors(
         if metric.codec_matched:
             sides = (("real-vs-real", coded_real),)
             unscored.append(Unscored(metric.name, None, ZERO_BY_CONSTRUCTION))
-        for floor, clips in sides:
-            score = score_embeddings(metric, embed_clips(encoder, clips, store), reference, None)
-            floors.append(Floor(floor, score))
+        try:
+            for floor, clips in sides:
+                score = score_embeddings(metric, embed_clips(encoder, clips, store), reference, None)
+                floors.append(Floor(floor, score))
+        except UnscoredError as reason:
+            unscored.append(Unscored(metric.name, None, str(reason)))
     return floors, unscored

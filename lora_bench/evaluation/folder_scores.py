@@ -190,9 +190,7 @@ def score_folders(
 def _measure_checks(scorer: FolderScorer, scores: Sequence[Score]) -> FolderChecks:
     from lora_bench.evaluation.folder_guards import measure_folder_guards
 
-    metrics = [
-        metric for metric in (parse_metric(score.metric) for score in scores) if metric.distance != "text"
-    ]
+    metrics = [metric for metric in (parse_metric(score.metric) for score in scores) if metric.has_references]
     floors: list[Score] = []
     lacking: list[Unscored] = []
     for metric in metrics:

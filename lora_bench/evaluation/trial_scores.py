@@ -226,27 +226,28 @@ def score_clips(made: TrialClips, progress: Progress) -> None:
     """
     from lora_bench.metrics.clusters import average_clips
 
-    names = dict.fromkeys(parse_metric(name).encoder for name in made.trial.metrics)
+    parsed = [parse_metric(name, made.trial.distances) for name in made.trial.metrics]
+    names = dict.fromkeys(metric.encoder for metric in parsed)
     own = made.trial.own_prompts
     sheet, selection = ScoreSheet(), ScoreSheet()
     means: dict[str, tuple[dict[str, Embeddings], Embeddings]] = {}
     adherence: Mapping[str, np.ndarray] | str | None = None
     progress.start("score", len(made.trial.metrics) * len(made.trial.prompts))
     for name in names:
-        metrics = [m for m in map(parse_metric, made.trial.metrics) if m.encoder == name]
+        metrics = [m for m in parsed if m.encoder == name]
         try:
             encoded = made.encode(name)
         except UnscoredError as reason:
             prompts = (*made.trial.prompts, None)
             gaps = [Unscored(m.name, prompt, str(reason)) for m in metrics for prompt in prompts]
             sheet.unscored += gaps
-            selection.unscored += [gap for gap in gaps if parse_metric(gap.metric).distance != "text"]
+            selection.unscored += [gap for gap in gaps if parse_metric(gap.metric).has_references]
             adherence = str(reason) if name == ADHERENCE_ENCODER else adherence
             progress.advance(len(metrics) * len(made.trial.prompts))
             continue
         for metric in metrics:
             score_metric(metric, encoded, own, sheet, made.describe())
-            if encoded.selection is not None and metric.distance != "text":  # texts have no sides
+            if encoded.selection is not None and metric.has_references:  # others have no sides
                 score_metric(metric, encoded.selection, own, selection, made.describe("selection"))
             progress.advance(len(made.trial.prompts), note=metric.name)
         averaged = {prompt: average_clips(one) for prompt, one in encoded.generated.items()}

@@ -19,10 +19,10 @@ FEW_TRACKS = 10
 def describe_few_tracks(plan: ExperimentPlan) -> list[str]:
     """Return a line per dataset with too few reference tracks for a verdict, or for a narrow interval."""
     metric = plan.spec.primary_metric
-    distance = parse_metric(metric).distance
-    if distance == "text":
+    parsed = parse_metric(metric)
+    if not parsed.has_references:
         return []
-    needed = MIN_CLIPS.get(distance, 2)
+    needed = MIN_CLIPS.get(parsed.distance, 2)
     lines: dict[str, None] = {}
     for dataset in {trial.dataset.model_dump_json(): trial.dataset for trial in plan.trials}.values():
         n_tracks = _count_tracks(dataset)

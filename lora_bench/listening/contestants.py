@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from lora_bench.errors import UsageError
-from lora_bench.report.view import Configuration, RunView, is_higher_better
+from lora_bench.metrics.names import is_higher_better
+from lora_bench.report.view import Configuration, RunView
 from lora_bench.slugs import prompt_slug
 from lora_bench.spec.words import suggest
 

@@ -20,8 +20,9 @@ from lora_bench.listening.bradley_terry import (
     to_share,
 )
 from lora_bench.listening.study import read_key
+from lora_bench.metrics.names import is_higher_better
 from lora_bench.planning.run_folder import RunFolder
-from lora_bench.report.view import RunView, is_higher_better
+from lora_bench.report.view import RunView
 from lora_bench.results.listening import (
     LISTENING_SCHEMA,
     ExcludedAnswers,

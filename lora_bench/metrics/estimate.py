@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from lora_bench.errors import UnscoredError
 from lora_bench.metrics.clusters import Clusters
+from lora_bench.metrics.distance_plugin import PluginDistance
 from lora_bench.metrics.frechet import fit_gaussian, frechet_between
 from lora_bench.metrics.jackknife import make_interval
-from lora_bench.metrics.replicates import Replicates, replicate_frechet, replicate_kernel, replicate_text
+from lora_bench.metrics.replicates import (
+    Replicates,
+    replicate_frechet,
+    replicate_kernel,
+    replicate_mean,
+    replicate_text,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +29,7 @@ KERNEL = {
     "reference, float64"
 }
 TEXT = {"estimator": "mean cosine of clips and texts, float64"}
+MEAN = {"estimator": "mean of clips"}
 FEW_CLUSTERS = 10
 # Above it, too few intervals of simulated sets held the truth (benchmarks/results/heavy_tails.md).
 MAX_DIM_PER_CLUSTER = 2
@@ -51,13 +59,16 @@ class Estimate:
     provenance: About = field(default_factory=dict)
 
 
-def estimate_distance(
-    distance: Literal["frechet", "mmd"], generated: Clusters, reference: Clusters
-) -> Estimate:
+def estimate_distance(distance: str | PluginDistance, generated: Clusters, reference: Clusters) -> Estimate:
     """Estimate the distance between two sets of the same dimension, with its interval.
 
+    Args:
+        distance: `frechet`, `mmd`, or a plug-in.
+        generated: clusters are the clips.
+        reference: clusters are the tracks.
+
     Raises:
-        UnscoredError: the kernel distance of fewer than two clips, or of equal reference vectors.
+        UnscoredError: the kernel distance of fewer than two clips, or of equal reference vectors; or a plug-in fails.
     """
     notes = describe_limits(distance, generated, reference)
     found, about = replicate_distance(distance, generated, reference)
@@ -75,13 +86,15 @@ def estimate_distance(
 
 
 def replicate_distance(
-    distance: Literal["frechet", "mmd"], generated: Clusters, reference: Clusters
+    distance: str | PluginDistance, generated: Clusters, reference: Clusters
 ) -> tuple[Replicates, About]:
-    """Return a distance with its leave-one-out values, and how it was computed.
+    """Return a distance with its leave-one-out values, and how it was computed; arguments as of `estimate_distance`.
 
     Raises:
-        UnscoredError: the kernel distance of fewer than two clips, or of equal reference vectors.
+        UnscoredError: as `estimate_distance`.
     """
+    if isinstance(distance, PluginDistance):
+        return distance.replicate(generated, reference), distance.provenance
     if distance == "mmd":
         found, bandwidth, n_used = replicate_kernel(generated, reference)
         return found, {**KERNEL, "bandwidth": bandwidth, "vectors_used": n_used}
@@ -102,6 +115,15 @@ def estimate_text_match(generated: Clusters, texts: NDArray[np.float64]) -> Esti
     return _finish(replicate_text(generated, texts), (), TEXT, "95 % delete-one-clip jackknife")
 
 
+def estimate_mean(generated: Clusters) -> Estimate:
+    """Estimate the mean of a rating of clips, [M, 1].
+
+    Raises:
+        UnscoredError: there is more than one value per clip.
+    """
+    return _finish(replicate_mean(generated), (), MEAN, "95 % delete-one-clip jackknife")
+
+
 def _finish(found: Replicates, notes: tuple[str, ...], about: About, method: str) -> Estimate:
     """Put the interval around the corrected value, and note its method."""
     if found.lacking:
@@ -115,7 +137,9 @@ def _finish(found: Replicates, notes: tuple[str, ...], about: About, method: str
     return Estimate(found.value, found.corrected, interval.se, interval.low, interval.high, notes, about)
 
 
-def describe_limits(distance: str, generated: Clusters, reference: Clusters) -> tuple[str, ...]:
+def describe_limits(
+    distance: str | PluginDistance, generated: Clusters, reference: Clusters
+) -> tuple[str, ...]:
     """Describe the limits of these sets that a reader must know."""
     notes: list[str] = []
     dim = generated.vectors.shape[1]

@@ -3,21 +3,21 @@
 A metric is an encoder and a distance.  A bare encoder name (`mfcc20`) and `fad/<encoder>` are the Frechet distance,
 `mmd/<encoder>` is the kernel distance (KAD), and `clap_score` tells how well a clip fits its prompt's text.  With
 `@codec` at its end, a distance is codec-matched: its references are the recordings after the music model's codec.
-An encoder is built in, offered by another installed package, or `command.NAME`, which the spec describes.
+An encoder is built in, a plug-in, or `command.NAME`, which the spec describes.  `<distance>/<encoder>` is a distance
+that is a plug-in, and `mean/<encoder>` the mean of a rating per clip, where higher is better; it needs no references.
 This module imports no numerics, so that a spec can be checked without numpy.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
-from typing import Any, Literal
+from typing import Any
 
-Distance = Literal["frechet", "mmd", "text"]
+from lora_bench.plugins import PluginSource, list_plugins
 
 ENCODER_NAMES: tuple[str, ...] = (
     "mfcc20-seed",
@@ -49,37 +49,21 @@ METRIC_NAMES: tuple[str, ...] = (
 )
 
 
-PLUGIN_GROUP = "lora_bench.encoders"
-"""Group of entry points of encoders."""
-_PLUGIN_NAME = re.compile(r"[a-z][a-z0-9.-]{0,40}")
+BUILT_IN_DISTANCES = {"": "frechet", "fad": "frechet", "mmd": "mmd", "mean": "mean"}
+"""What stands before the `/` of a metric, and the distance."""
+WITHOUT_REFERENCES = ("text", "mean")
+"""Statistics that are no distances from recordings; higher is better."""
 
 
-@dataclass(frozen=True)
-class EncoderSource:
-    """An encoder that keeps the contract of plug-ins.
-
-    Attributes:
-        package: name and version of who offers it, for provenance and errors.
-        load: imports it and returns its class.
-    """
-
-    package: str
-    load: Callable[[], Any]
+def list_encoders() -> dict[str, PluginSource]:
+    """Return the encoders that are plug-ins, by name; built-in names are not theirs to take."""
+    return {name: found for name, found in list_plugins("encoders").items() if name not in ENCODER_NAMES}
 
 
-@cache
-def list_plugins() -> dict[str, EncoderSource]:
-    """Return the encoders that other installed packages offer, by name; of two of one name, the first package's.
-
-    Built-in names are not theirs to take.  Nothing of the packages is imported.
-    """
-    found: dict[str, EncoderSource] = {}
-    points = entry_points(group=PLUGIN_GROUP)
-    for point in sorted(points, key=lambda item: (item.name, item.dist.name if item.dist else "")):
-        package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
-        if _PLUGIN_NAME.fullmatch(point.name) and point.name not in ENCODER_NAMES:
-            found.setdefault(point.name, EncoderSource(package, point.load))
-    return found
+def list_distances() -> dict[str, PluginSource]:
+    """Return the distances that are plug-ins, by name; built-in names are not theirs to take."""
+    taken = {*BUILT_IN_DISTANCES, *BUILT_IN_DISTANCES.values(), "text"}
+    return {name: found for name, found in list_plugins("distances").items() if name not in taken}
 
 
 @dataclass(frozen=True)
@@ -89,23 +73,34 @@ class Metric:
     Attributes:
         name: as written in the spec; the key in every table.
         encoder: whose vectors are compared.
-        distance: `frechet` (lower is better), `mmd` (lower is better), `text` (higher is better).
+        distance: `frechet`, `mmd` or a plug-in's name (lower is better); `text` or `mean` (higher is better).
         codec_matched: True if the references are the recordings after the music model's codec.
+        settings: of a distance that is a plug-in, as JSON.
     """
 
     name: str
     encoder: str
-    distance: Distance
+    distance: str
     codec_matched: bool = False
+    settings: str = "{}"
 
     @property
     def lower_is_better(self) -> bool:
-        """True for distances, False for the text score."""
-        return self.distance != "text"
+        """True for distances, False for the text score and for ratings."""
+        return self.distance not in WITHOUT_REFERENCES
+
+    @property
+    def has_references(self) -> bool:
+        """True for distances from recordings."""
+        return self.distance not in WITHOUT_REFERENCES
 
 
-def parse_metric(name: str) -> Metric:
+def parse_metric(name: str, distances: Mapping[str, Mapping[str, Any]] | None = None) -> Metric:
     """Return the metric of a name.
+
+    Args:
+        name: as in the spec.
+        distances: settings of distances that are plug-ins, by name.
 
     Raises:
         ValueError: there is no such metric; the text names the nearest ones.
@@ -113,16 +108,27 @@ def parse_metric(name: str) -> Metric:
     if name == "clap_score":
         return Metric(name, "clap", "text")
     plain = name.removesuffix(CODEC_MATCHED)
-    distance: Distance = "mmd" if plain.startswith("mmd/") else "frechet"
-    encoder = re.sub("^(mmd|fad)/", "", plain)
-    if encoder not in ENCODER_NAMES and not is_described(encoder):
+    stated, _, encoder = plain.rpartition("/")
+    distance = BUILT_IN_DISTANCES.get(stated, stated if stated in list_distances() else None)
+    if distance is None or (encoder not in ENCODER_NAMES and not is_described(encoder)):
         raise ValueError(_describe_unknown(name))
-    return Metric(name, encoder, distance, plain != name)
+    if distance == "mean" and (encoder not in list_encoders() or plain != name):
+        raise ValueError(
+            f"unknown metric `{name}`; `mean/<encoder>` is for plug-ins that rate single clips, such as "
+            "`mean/audiobox-pq`; for other encoders name a distance, such as `mfcc20` or `mmd/mfcc20`"
+        )
+    settings = json.dumps((distances or {}).get(distance, {}), sort_keys=True)
+    return Metric(name, encoder, distance, plain != name, settings)
 
 
 def is_described(encoder: str) -> bool:
     """Return whether an encoder is a plug-in or a command, which a spec's `encoders` may describe."""
-    return COMMAND.fullmatch(encoder) is not None or encoder in list_plugins()
+    return COMMAND.fullmatch(encoder) is not None or encoder in list_encoders()
+
+
+def is_higher_better(name: str) -> bool:
+    """Return whether a larger value of a metric is the better one; distances are better when small."""
+    return name in TEXT_METRIC_NAMES or name.startswith("mean/")
 
 
 def is_metric(name: str) -> bool:
@@ -144,9 +150,10 @@ def _describe_unknown(name: str) -> str:
     candidates = {known.replace("_", "-"): known for known in METRIC_NAMES}
     near = [candidates[key] for key in difflib.get_close_matches(wanted, candidates, n=2, cutoff=0.6)]
     hint = f"did you mean {' or '.join(f'`{guess}`' for guess in near)}? " if near else ""
-    plugins = f", the plug-ins {', '.join(list_plugins())}" if list_plugins() else ""
+    plugins = f", the plug-ins {', '.join(list_encoders())}" if list_encoders() else ""
+    distances = "".join(f", {distance}/<encoder>" for distance in list_distances())
     return (
         f"unknown metric `{name}`; {hint}known are the encoders {', '.join(ENCODER_NAMES)}{plugins} "
-        f"(the Frechet distance, also as fad/<encoder>), mmd/<encoder>, each of them with {CODEC_MATCHED} at its end, "
-        f"and {', '.join(TEXT_METRIC_NAMES)}"
+        f"(the Frechet distance, also as fad/<encoder>), mmd/<encoder>{distances}, each of them with "
+        f"{CODEC_MATCHED} at its end, and {', '.join(TEXT_METRIC_NAMES)}"
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from lora_bench.errors import ScoreError
+from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics.clusters import Clusters
 from lora_bench.metrics.frechet import fit_gaussian
 from lora_bench.metrics.frechet_replicates import FrechetReplicator, Replicator
@@ -143,6 +143,23 @@ def replicate_text(generated: Clusters, texts: NDArray[np.float64]) -> Replicate
         ScoreError: as `match_texts`.
     """
     found = _leave_out(match_texts(generated, texts))
+    if generated.n_clusters < 2:
+        return Replicates(found.full, {}, is_biased=False, lacking="one clip only")
+    return Replicates(found.full, {"clips": found}, is_biased=False)
+
+
+def replicate_mean(generated: Clusters) -> Replicates:
+    """Leave out clips of the mean of one value per clip.
+
+    Raises:
+        UnscoredError: vectors have more than one dimension.
+    """
+    if generated.vectors.shape[1] != 1:
+        raise UnscoredError(
+            f"mean: the encoder gives {generated.vectors.shape[1]} values per clip; expected one, a rating"
+        )
+    sums = np.add.reduceat(generated.vectors[:, 0], generated.starts[:-1])
+    found = _leave_out(MeanReplicator(sums, generated.sizes.astype(np.float64), generated.strata))
     if generated.n_clusters < 2:
         return Replicates(found.full, {}, is_biased=False, lacking="one clip only")
     return Replicates(found.full, {"clips": found}, is_biased=False)

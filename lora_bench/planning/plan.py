@@ -303,6 +303,7 @@ def _plan_trial(
         prompts=tuple(spec.prompts),
         metrics=tuple(spec.metrics),
         encoders=spec.encoders,
+        distances=spec.distances,
         off_genre=spec.off_genre,
         changes=to_jsonable(item.changes) if is_tuned else {},
         aliases=tuple(item.aliases) if is_tuned else (),

@@ -70,6 +70,10 @@ class TrialPlan(Section):
     """What is measured."""
     encoders: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of plug-ins and commands that measure."""
+    distances: Annotated[dict[str, dict[str, Any]], Field(exclude_if=operator.not_)] = Field(
+        default_factory=dict
+    )
+    """Settings of distances that are plug-ins."""
     off_genre: tuple[str, ...] = ()
     """Prompts that are not meant to be of the genre; they enter no pooled score."""
     changes: dict[str, Any] = Field(default_factory=dict)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from lora_bench.metrics.names import is_higher_better
 from lora_bench.metrics.verdicts import Verdict
 from lora_bench.report.formatting import (
     MINUS,
@@ -18,7 +19,7 @@ from lora_bench.report.formatting import (
     format_difference,
     join_words,
 )
-from lora_bench.report.view import Configuration, RunView, is_higher_better
+from lora_bench.report.view import Configuration, RunView
 from lora_bench.results.records import Contrast
 from lora_bench.results.run_records import RESULTS_SCHEMA
 from lora_bench.results.settings import read_section
@@ -182,8 +183,11 @@ class Answer:
     def _say_move(self, rows: Sequence[AnswerRow], *, better: bool) -> str:
         first, n = rows[0], len(self.tuned)
         change = first.change.lstrip(f"+{MINUS}")
+        is_rating = self.metric.startswith("mean/")
         subject, where = ("the music", "the genre") if self.lower_is_better else ("clips", "their prompts")
         direction = f"{'closer to' if better else 'farther from'} {where}"
+        if is_rating:
+            subject, direction = "the rating of clips", "up" if better else "down"
         if n == 1:
             return f"Fine-tuning moved {subject} {change} {direction}"
         most = "" if len(rows) == 1 else f", {CHOSEN}" if self.has_selection else " most"

@@ -8,6 +8,11 @@ _DISTANCES = {
     "fad": "squared Frechet distance between Gaussians fitted to the embeddings",
     "mmd": "100 times the unbiased squared maximum mean discrepancy of the embeddings",
 }
+_PLUGINS = {
+    "mad": "-ln of MAUVE, over bins of the embeddings by k-means",
+    "label-kl": "KL divergence of the clips' mean probabilities from those of the references",
+    "mean": "mean over clips",
+}
 _ENCODERS = {
     "mfcc20-seed": (
         "20 MFCC at each file's own rate, every frame standardised across its coefficients; bounded by 40, "
@@ -26,6 +31,12 @@ _ENCODERS = {
     "loudness": "integrated loudness in LUFS, one value per clip",
     "brightness": "octaves of the spectral centroid above 1 kHz, one value per clip",
     "tonality": "12 chroma values per clip, turned to one key",
+    "mert": "MERT's states of one layer, pooled over each clip",
+    "passt": "PaSST's probabilities of 527 labels, per 10 s",
+    "audiobox-ce": "content enjoyment as Audiobox Aesthetics predicts it, 1 to 10",
+    "audiobox-cu": "content usefulness as Audiobox Aesthetics predicts it, 1 to 10",
+    "audiobox-pc": "production complexity as Audiobox Aesthetics predicts it, 1 to 10",
+    "audiobox-pq": "production quality as Audiobox Aesthetics predicts it, 1 to 10",
 }
 _OTHERS = {
     "clap_score": "cosine similarity of the clip's and the prompt's CLAP embeddings",
@@ -42,9 +53,10 @@ def describe_metric(metric: str) -> str:
     plain = metric.removesuffix(CODEC_MATCHED)
     distance, _, encoder = plain.rpartition("/")
     distance = distance or "fad"
-    if distance not in _DISTANCES or encoder not in _ENCODERS:
+    distances = _DISTANCES | _PLUGINS
+    if distance not in distances or encoder not in _ENCODERS:
         return ""
     matched = (
         "" if plain == metric else "; the references have passed through the model's codec, as the clips have"
     )
-    return f"{_DISTANCES[distance]}: {_ENCODERS[encoder]}{matched}"
+    return f"{distances[distance]}: {_ENCODERS[encoder]}{matched}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lora_bench.metrics.names import TEXT_METRIC_NAMES
+from lora_bench.metrics.names import is_higher_better
 from lora_bench.planning.run_folder import RunFolder, SourceFolder
 from lora_bench.report.formatting import text_width
 from lora_bench.results.external import ExternalRecord
@@ -294,11 +294,6 @@ class RunView:
             for index, prompt in enumerate(self.prompts, start=1)
             if text_width(prompt) > 56 or "\n" in prompt
         }
-
-
-def is_higher_better(metric: str) -> bool:
-    """Return whether a larger value is the better one; distances are better when small."""
-    return metric in TEXT_METRIC_NAMES
 
 
 def name_floor(floor: Floor) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from lora_bench.artifacts import AudioFormat
-from lora_bench.metrics.names import TEXT_METRIC_NAMES
+from lora_bench.metrics.names import is_higher_better
 from lora_bench.results.records import (
     Contrast,
     ControlRecord,
@@ -157,9 +157,9 @@ class ScoresFile(ScoresSheet):
     def of_choice(self, metric: str) -> list[ScoreRecord]:
         """Return the scores of a metric that a choice may see: with a selection side, no others than its own.
 
-        A text score has no references, and so no sides.
+        A text score or a rating has no references, and so no sides.
         """
-        sheet = self if self.selection is None or metric in TEXT_METRIC_NAMES else self.selection
+        sheet = self if self.selection is None or is_higher_better(metric) else self.selection
         return [score for score in sheet.usable if score.metric == metric]
 
 
@@ -338,6 +338,7 @@ class TrialSettings(Record):
     train_seed: Count | None = None
     generation: Settings = Field(default_factory=dict)
     external: Settings | None = None
+    distances: dict[str, Settings] = Field(default_factory=dict)
 
 
 class ReferencePointer(Record):

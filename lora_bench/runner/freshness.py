@@ -186,6 +186,7 @@ def source_key(trial: TrialPlan) -> str:
             "n_clips": trial.generation.n_clips,
             "metrics": trial.metrics,
             **({"encoders": trial.encoders} if trial.encoders else {}),
+            **({"distances": trial.distances} if trial.distances else {}),
         }
     )
 

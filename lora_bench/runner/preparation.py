@@ -54,7 +54,7 @@ def prepare_source(
     from lora_bench.models import load_model
 
     if trial.dataset.path is not None:
-        check_source(trial.dataset.path)
+        check_source(trial.dataset.path, trial.dataset.source_settings)
     progress.start("load model")
     model = load_model(trial.model)
     manifest = prepare_dataset(trial.dataset, model.info.audio_format, store, progress)

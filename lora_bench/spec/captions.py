@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -52,6 +52,13 @@ class CaptionSpec(Section):
     command: Annotated[Annotated[Prompt, WORDS] | None, Field(exclude_if=is_none)] = None
     """A program that describes a track: `{path}` stands for the file (at the end if it is left out). It prints a
     caption, or a JSON object of fields. It runs once per track and command, without a shell."""
+    captioner: Annotated[Prompt | None, Field(exclude_if=is_none)] = None
+    """A plug-in of another package that describes a track by its sound: a caption, or fields. It is asked once per
+    track and settings, after `command`."""
+    captioner_settings: Annotated[dict[str, Any], Field(exclude_if=operator.not_)] = Field(
+        default_factory=dict
+    )
+    """Settings of the captioner."""
     measure: Annotated[list[Measured], Field(exclude_if=_is_everything)] = list(MEASURED)
     """Fields of the template that are measured where nothing else gives them: bpm and key (librosa), and tags, genre,
     mood and instruments (musicnn)."""
@@ -77,7 +84,7 @@ class CaptionSpec(Section):
                 f"`text` is given, but `source` is `{self.source}`, so the text would not be used; remove one "
                 "of them"
             )
-        for name in ("file", "template", "command"):
+        for name in ("file", "template", "command", "captioner"):
             if self.text is not None and getattr(self, name) is not None:
                 raise ValueError(
                     f"`text` is given, so `{name}` would not be used; remove one of them"
@@ -91,6 +98,10 @@ class CaptionSpec(Section):
                     f"`{name}` varies the captions of `template`, which is missing; add it (`{{caption}}` is the "
                     f"caption as it is written), or remove `{name}`"
                 )
+        if self.captioner_settings and self.captioner is None:
+            raise ValueError(
+                "`captioner_settings` are those of `captioner`, which is missing; add it, or remove them"
+            )
         if self.folders and self.template is None:
             raise ValueError(
                 "`folders` gives fields to `template`, which is missing; add it, or remove `folders`"
@@ -99,5 +110,6 @@ class CaptionSpec(Section):
 
     @property
     def resolved_template(self) -> str | None:
-        """The template; that of a command alone is its caption. None if captions are taken as they are written."""
-        return self.template if self.template is not None or self.command is None else "{caption}"
+        """The template; of a command or a captioner alone, its caption. None if captions are taken as written."""
+        is_asked = self.command is not None or self.captioner is not None
+        return self.template if self.template is not None or not is_asked else "{caption}"

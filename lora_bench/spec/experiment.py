@@ -12,7 +12,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from lora_bench.metrics.names import COMMAND, is_described, is_metric, parse_metric
+from lora_bench.metrics.names import (
+    BUILT_IN_DISTANCES,
+    COMMAND,
+    Metric,
+    is_described,
+    is_metric,
+    parse_metric,
+)
 from lora_bench.spec.changes import Changes, flatten_mapping
 from lora_bench.spec.commands import CommandSpec
 from lora_bench.spec.external import ExternalSpec, find_foreign_change
@@ -172,9 +179,14 @@ class ExperimentSpec(Section):
     verdict: VerdictSpec = VerdictSpec()
     """What verdicts are given on."""
     metrics: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: list(DEFAULT_METRICS))
-    """Metrics: an encoder's name, `fad/<encoder>` or `mmd/<encoder>`, each also with `@codec`; or `clap_score`."""
+    """Metrics: an encoder's name, `fad/<encoder>`, `mmd/<encoder>` or a plug-in's `<distance>/<encoder>`, each also
+    with `@codec`; or `clap_score`."""
     encoders: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Settings of encoders from other packages, and of commands (`command.NAME`), by the name in `metrics`."""
+    """Settings of encoders that are plug-ins, and of commands (`command.NAME`), by the name in `metrics`."""
+    distances: Annotated[dict[str, dict[str, Any]], Field(exclude_if=operator.not_)] = Field(
+        default_factory=dict
+    )
+    """Settings of distances that are plug-ins, by the name in `metrics`."""
     defaults: DefaultsSpec = DefaultsSpec()
     """Settings that trials start from."""
     baseline: RowName | None = None
@@ -223,7 +235,13 @@ class ExperimentSpec(Section):
 
     @model_validator(mode="after")
     def _encoders_are_used(self) -> ExperimentSpec:
-        used = {parse_metric(name).encoder for name in self.metrics if is_metric(name)}
+        used = {metric.encoder for metric in self.parse_metrics()}
+        idle = set(self.distances) - {metric.distance for metric in self.parse_metrics()}
+        for name in sorted(idle | (set(self.distances) & set(BUILT_IN_DISTANCES.values()))):
+            raise ValueError(
+                f"distances.{name} describes no plug-in that `metrics` names; add `{name}/<encoder>` to `metrics`, or "
+                "remove its settings"
+            )
         for name in self.encoders:
             if not is_described(name) or name not in used:
                 raise ValueError(
@@ -245,6 +263,10 @@ class ExperimentSpec(Section):
                     "dim: ..., sample_rate_hz: ...}}}`"
                 )
         return self
+
+    def parse_metrics(self) -> list[Metric]:
+        """Return the metrics that this version, with the packages that are installed, knows."""
+        return [parse_metric(name, self.distances) for name in self.metrics if is_metric(name)]
 
     @property
     def primary_metric(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ from typing import Any
 from pydantic.json_schema import JsonSchemaValue
 
 from lora_bench.metrics import METRIC_NAMES
-from lora_bench.metrics.names import CODEC_MATCHED, COMMAND
+from lora_bench.metrics.names import CODEC_MATCHED, COMMAND, ENCODER_NAMES
+from lora_bench.plugins import Kind
+from lora_bench.plugins.settings import describe_settings
 from lora_bench.spec.commands import CommandSpec
+from lora_bench.spec.data_sources import PLUGIN
 from lora_bench.spec.experiment import ExperimentSpec, TrialSettings
 from lora_bench.spec.fields import dotted_fields
 from lora_bench.spec.tune import OWN_FIELDS, TUNED_SECTIONS
@@ -25,11 +28,11 @@ from lora_bench.spec.tune import OWN_FIELDS, TUNED_SECTIONS
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def build_json_schema(plugins: Mapping[str, JsonSchemaValue] = {}) -> JsonSchemaValue:
+def build_json_schema(plugins: Mapping[Kind, Mapping[str, JsonSchemaValue]] = {}) -> JsonSchemaValue:
     """JSON Schema (2020-12) of a spec file.
 
     Args:
-        plugins: by the name of an installed plug-in, the schema of its settings.
+        plugins: by kind and name of the plug-ins that are installed, the schema of their settings.
     """
     schema = ExperimentSpec.model_json_schema(by_alias=True)
     settings = TrialSettings.model_json_schema(by_alias=True)
@@ -46,18 +49,19 @@ def build_json_schema(plugins: Mapping[str, JsonSchemaValue] = {}) -> JsonSchema
     properties["prompts"] = _with_files(properties["prompts"], prompt_file)
     groups: JsonSchemaValue = properties["prompt_sets"]["patternProperties"]
     groups |= {pattern: _with_files(listed, prompt_file) for pattern, listed in groups.items()}
-    names = "|".join(re.escape(name) for name in (*plugins, "command.")).replace(
-        r"command\.", COMMAND.pattern
-    )
-    pattern = f"^((fad|mmd)/)?({names})({CODEC_MATCHED})?$"
-    properties["metrics"]["items"] = {
-        "anyOf": [{"enum": list(METRIC_NAMES)}, {"type": "string", "pattern": pattern}]
-    }
+    encoders, distances = plugins.get("encoders", {}), plugins.get("distances", {})
+    metrics: list[JsonSchemaValue] = [{"enum": list(METRIC_NAMES)}]
+    metrics += [_match_metrics(("fad", "mmd"), encoders, "?")]
+    metrics += [_match_metrics(distances, (*ENCODER_NAMES, *encoders))] if distances else []
+    properties["metrics"]["items"] = {"anyOf": metrics}
+    properties["distances"] |= {"properties": dict(distances), "additionalProperties": False}
     properties["encoders"] |= {
-        "properties": dict(plugins),
+        "properties": dict(encoders),
         "patternProperties": {f"^{COMMAND.pattern}$": CommandSpec.model_json_schema()},
         "additionalProperties": False,
     }
+    _settle(definitions["DatasetSpec"], "path", "source_settings", plugins.get("sources", {}), PLUGIN)
+    _settle(definitions["CaptionSpec"], "captioner", "captioner_settings", plugins.get("captioners", {}))
     changes = _changes_schema(settings)
     ablations: JsonSchemaValue = properties["ablations"]["patternProperties"]
     ablations |= {pattern: {**changes, "minProperties": 1, "maxProperties": 1} for pattern in ablations}
@@ -73,6 +77,31 @@ def build_json_schema(plugins: Mapping[str, JsonSchemaValue] = {}) -> JsonSchema
     ]
     schema["title"] = "lora_bench experiment"
     return {"$schema": _DIALECT, **_without_titles(schema)}
+
+
+def _match_metrics(distances: Iterable[str], encoders: Iterable[str], often: str = "") -> JsonSchemaValue:
+    """Metrics of some distances and encoders, and of commands; `often` is `?` where the encoder alone is a metric."""
+    before, after = ("|".join(map(re.escape, names)) for names in (distances, encoders))
+    names = f"{after}|{COMMAND.pattern}" if after else COMMAND.pattern
+    return {"type": "string", "pattern": f"^(({before})/){often}({names})({CODEC_MATCHED})?$"}
+
+
+def _settle(
+    section: JsonSchemaValue,
+    chosen: str,
+    field: str,
+    plugins: Mapping[str, JsonSchemaValue],
+    prefix: str = "",
+) -> None:
+    """Give the field of settings the schema of the plug-in that another field chooses."""
+    if plugins:
+        section["allOf"] = [
+            {
+                "if": {"properties": {chosen: {"const": f"{prefix}{name}"}}, "required": [chosen]},
+                "then": {"properties": {field: schema}},
+            }
+            for name, schema in plugins.items()
+        ]
 
 
 def _either(first: JsonSchemaValue, second: JsonSchemaValue) -> JsonSchemaValue:
@@ -131,8 +160,10 @@ def _without_titles(value: Any) -> Any:
 
 
 def write_schema_text() -> str:
-    """The text of `schema.json`."""
-    return json.dumps(build_json_schema(), indent=1, ensure_ascii=False) + "\n"
+    """The text of `schema.json`, which knows lora_bench's own plug-ins as they are installed."""
+    return (
+        json.dumps(build_json_schema(describe_settings(own_only=True)), indent=1, ensure_ascii=False) + "\n"
+    )
 
 
 if __name__ == "__main__":

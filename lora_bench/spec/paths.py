@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lora_bench.errors import Problem
-from lora_bench.spec.data_sources import EXPECTED, HUB, is_there
+from lora_bench.spec.data_sources import EXPECTED, HUB, PLUGIN, is_there
 from lora_bench.spec.tree import Node
 
 _SCRIPTS = (".py", ".sh")
@@ -41,7 +41,7 @@ def _resolve_value(stated: str, folder: Path, trail: tuple[str, ...]) -> str:
         return _resolve_argument(stated, folder)
     if trail[-2:] == ("model", "id") or (is_adapter and stated.count("/") == 1):  # a name alone is no hub id
         return _resolve_model(stated, folder)
-    if is_text or is_adapter or (is_data and not stated.startswith(HUB)):
+    if is_text or is_adapter or (is_data and not stated.startswith((HUB, PLUGIN))):
         return resolve_path(stated, folder).as_posix()
     return stated
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import operator
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from lora_bench.spec.captions import CaptionSpec
 from lora_bench.spec.data_size import DataSizeSpec
+from lora_bench.spec.data_sources import find_kind
 from lora_bench.spec.lora import LoraSpec
 from lora_bench.spec.prepare import PrepareSpec, is_unset
 from lora_bench.spec.rates import Rate, RatesByKind
@@ -111,7 +112,9 @@ class DatasetSpec(Section):
     path: Annotated[Path, Field(strict=False)] | None = None
     """Folder of wav, flac, ogg, opus, mp3 or m4a files at any depth; never written to. Or a list of files (.txt, .m3u,
     .csv, .tsv), an archive (.zip, .tar, .tar.gz), a table with sounds (.parquet, .arrow), a folder of tables or of
-    webdataset shards, or `hf:owner/name` for a dataset on the hub."""
+    webdataset shards, `hf:owner/name` for a dataset on the hub, or `plugin:NAME` for tracks from another package."""
+    source_settings: Annotated[dict[str, Any], Field(exclude_if=operator.not_)] = Field(default_factory=dict)
+    """Settings of the plug-in that `path` names."""
     builtin: Literal["chiptune"] | None = None
     """A genre that lora_bench renders, so no files are needed."""
     captions: CaptionSpec = CaptionSpec()
@@ -150,6 +153,10 @@ class DatasetSpec(Section):
             given = "neither" if self.path is None else "both"
             raise ValueError(
                 f"give one of `path` (a folder of audio) and `builtin` (`chiptune`), got {given}"
+            )
+        if self.source_settings and (self.path is None or find_kind(self.path) != "plugin"):
+            raise ValueError(
+                "`source_settings` are those of a plug-in; write `path: plugin:NAME`, or remove them"
             )
         if self.captions.source == "text" and self.captions.text is None:
             raise ValueError("captions.source is `text`, so captions.text must be given")

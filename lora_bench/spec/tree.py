@@ -19,7 +19,7 @@ RIVALS: Mapping[tuple[str, str], str] = {
     ("lora", "block_size"): "budget",
 }
 
-WHOLE = frozenset({"train.lr"})
+WHOLE = frozenset({"train.lr", "dataset.source_settings", "dataset.captions.captioner_settings"})
 """Fields of a trial whose value may be a mapping; it is a value like others, not a section."""
 
 

@@ -7,19 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from lora_bench.artifacts import Embeddings, Score
-from lora_bench.errors import ScoreError
+from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics.clusters import Clusters, cluster_embeddings, stack_strata
+from lora_bench.metrics.distance_plugin import PluginDistance, load_distance
 from lora_bench.metrics.estimate import (
     About,
     describe_limits,
     estimate_distance,
+    estimate_mean,
     estimate_text_match,
     replicate_distance,
 )
 from lora_bench.metrics.frechet import check_same_dim
-from lora_bench.metrics.names import Metric
+from lora_bench.metrics.names import BUILT_IN_DISTANCES, Metric
 from lora_bench.metrics.provenance import merge_provenance
-from lora_bench.metrics.replicates import Replicates, replicate_text
+from lora_bench.metrics.replicates import Replicates, replicate_mean, replicate_text
 
 
 def score_embeddings(
@@ -28,7 +30,7 @@ def score_embeddings(
     """Score one set of generated clips against the reference.
 
     Args:
-        metric: what to compute; for `clap_score` the reference is the prompt's text, one vector.
+        metric: what to compute; for `clap_score` the reference is the prompt's text, one vector; `mean/...` uses none.
         generated: clusters are its groups (the clips).
         reference: clusters are its groups (the tracks).
         prompt: label of the score; None stands for several prompts together.
@@ -66,9 +68,12 @@ def score_pooled(
         texts = np.asarray(reference.values, dtype=np.float64)
         estimate = estimate_text_match(ours, texts)
         n_reference = len(texts)
+    elif metric.distance == "mean":
+        _check_rating(metric, generated[0])
+        estimate, n_reference = estimate_mean(ours), 0
     else:
         theirs = _cluster_reference(ours, reference)
-        estimate = estimate_distance(metric.distance, ours, theirs)
+        estimate = estimate_distance(find_distance(metric), ours, theirs)
         n_reference = theirs.n_clips
         provenance |= {
             "n_vectors_generated": len(ours.vectors),
@@ -108,9 +113,32 @@ def replicate_score(
     ours = stack_strata([cluster_embeddings(part, "generated") for part in generated])
     if metric.distance == "text":
         return replicate_text(ours, np.asarray(reference.values, dtype=np.float64)), {}, ()
+    if metric.distance == "mean":
+        _check_rating(metric, generated[0])
+        return replicate_mean(ours), {}, ()
     theirs = _cluster_reference(ours, reference)
-    limits = describe_limits(metric.distance, ours, theirs)
-    return *replicate_distance(metric.distance, ours, theirs), limits
+    distance = find_distance(metric)
+    limits = describe_limits(distance, ours, theirs)
+    return *replicate_distance(distance, ours, theirs), limits
+
+
+def find_distance(metric: Metric) -> str | PluginDistance:
+    """Return a metric's distance: the name of one that is built in, or the plug-in.
+
+    Raises:
+        SpecError: the settings are not those of the plug-in.
+        UnscoredError: the plug-in cannot be loaded.
+    """
+    return metric.distance if metric.distance in BUILT_IN_DISTANCES.values() else load_distance(metric)
+
+
+def _check_rating(metric: Metric, generated: Embeddings) -> None:
+    """Refuse the mean of values of which nobody says that more is better."""
+    if not generated.provenance.get("higher_is_better"):
+        raise UnscoredError(
+            f"{metric.name}: `{metric.encoder}` does not say that higher is better (`higher_is_better` in its "
+            f"provenance), so its mean is no score; use a distance, such as `{metric.encoder}`"
+        )
 
 
 def _cluster_reference(generated: Clusters, reference: Embeddings) -> Clusters:

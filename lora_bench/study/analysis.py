@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lora_bench.metrics.names import TEXT_METRIC_NAMES
+from lora_bench.metrics.names import is_higher_better
 from lora_bench.planning.run_folder import RunFolder
 from lora_bench.results.run_records import RunResults
 from lora_bench.results.search_tally import UNTRIED, describe_search
@@ -79,7 +79,7 @@ def analyse_metric(results: RunResults, metric: str, prompt: str | None = None) 
     if not tuned:
         return None
     error = _measure_error(tuned)
-    higher = metric in TEXT_METRIC_NAMES
+    higher = is_higher_better(metric)
     axes, placed, notes = _keep_scored_levels(tuned, whole)
     mains, interactions = analyse_axes(placed, axes, error, higher_is_better=higher)
     points = make_points(rows, error, results.trials)
@@ -126,7 +126,7 @@ def _choose_by_selection(results: RunResults, grid: Grid, metric: str, prompt: s
     if not tuned:
         return None
     error = _measure_error(tuned)
-    higher = metric in TEXT_METRIC_NAMES
+    higher = is_higher_better(metric)
     points = make_points(rows, error, results.trials)
     return choose_best(points, error, higher_is_better=higher, side="selection")
 

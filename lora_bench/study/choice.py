@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from lora_bench.metrics.names import TEXT_METRIC_NAMES
+from lora_bench.metrics.names import is_higher_better
 from lora_bench.results.run_records import TrialKind, TrialResult
 from lora_bench.study.fitting import SeedError
 from lora_bench.study.records import COSTS, Best, Cost, ParetoFront, Point
@@ -119,7 +119,7 @@ def describe_side(metric: str, side: Side) -> str:
     """Return by what the best one on a metric was chosen."""
     if side == "selection":
         return "the selection tracks"
-    return f"the {'clips' if metric in TEXT_METRIC_NAMES else 'tracks'} that score it"
+    return f"the {'clips' if is_higher_better(metric) else 'tracks'} that score it"
 
 
 def describe_bias(metric: str, side: Side, n_candidates: int) -> str:

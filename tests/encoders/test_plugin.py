@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
 import sys
-import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +12,9 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-import soundfile
 from pydantic import BaseModel
 
+from lora_bench import plugins
 from lora_bench.artifacts import AudioClip
 from lora_bench.cli.main import main
 from lora_bench.encoders import get_encoder
@@ -69,19 +65,17 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that a package offers the classes above, one that cannot be imported, and one with a built-in name."""
     kinds = {"level": "Level", "wrong-shape": "WrongShape", "fails": "Fails", "not-finite": "NotFinite"}
     monkeypatch.setitem(sys.modules, "toy_package", SimpleNamespace(**globals()))
-    points = [EntryPoint(name, f"toy_package:{kind}", names.PLUGIN_GROUP) for name, kind in kinds.items()]
+    group = plugins.group_of("encoders")
+    points = [EntryPoint(name, f"toy_package:{kind}", group) for name, kind in kinds.items()]
     points += [
-        EntryPoint("gone", "no_such_package:Thing", names.PLUGIN_GROUP),
-        *(
-            EntryPoint(name, "toy_package:Level", names.PLUGIN_GROUP)
-            for name in ("mfcc20", "tempo", "musicnn")
-        ),
+        EntryPoint("gone", "no_such_package:Thing", group),
+        *(EntryPoint(name, "toy_package:Level", group) for name in ("mfcc20", "tempo", "musicnn")),
     ]
-    points += [EntryPoint("../Bad Name", "toy_package:Level", names.PLUGIN_GROUP)]
-    monkeypatch.setattr(names, "entry_points", lambda group: points if group == names.PLUGIN_GROUP else [])
-    names.list_plugins.cache_clear()
+    points += [EntryPoint("../Bad Name", "toy_package:Level", group)]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [p for p in points if p.group == group])
+    plugins.list_plugins.cache_clear()
     yield
-    names.list_plugins.cache_clear()
+    plugins.list_plugins.cache_clear()
 
 
 def make_clips(n: int = 6, rate_hz: int = 16_000, seed: int = 0) -> list[AudioClip]:
@@ -127,7 +121,7 @@ def test_a_plugin_cannot_take_a_built_in_name() -> None:
     assert type(get_encoder("tempo")).__name__ == "PluginEncoder"
     with pytest.raises(ScoreError, match="it needs the music model"):
         get_encoder("mfcc20")
-    assert {"mfcc20", "tempo", "musicnn"}.isdisjoint(names.list_plugins())
+    assert {"mfcc20", "tempo", "musicnn"}.isdisjoint(names.list_encoders())
     with pytest.raises(ValueError, match=r"encoders\.musicnn describes no plug-in"):
         make_spec(metrics=["musicnn"], encoders={"musicnn": {}})
 
@@ -270,50 +264,6 @@ def test_a_command_that_does_not_exist_is_unscored(tmp_path: Path) -> None:
     settings = {"run": str(tmp_path / "nothing"), "dim": 2, "sample_rate_hz": 12_000}
     with pytest.raises(UnscoredError, match=r"nothing` cannot be started \(No such file.*expected a program"):
         get_encoder("command.mine", settings=settings).embed(make_clips(1))
-
-
-def test_the_package_of_the_documentation_is_found_in_a_process_of_its_own(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
-    [code] = [body for kind, body in blocks if kind == "python"]
-    [project] = [body for kind, body in blocks if kind == "toml"]
-    stated = tomllib.loads(project)["project"]
-    site = tmp_path / "site"
-    info = site / "my_package-1.0.dist-info"  # what installing the package leaves
-    info.mkdir(parents=True)
-    (site / "my_package.py").write_text(code, encoding="utf-8")
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {stated['name']}\nVersion: {stated['version']}\n"
-    )
-    [(group, points)] = stated["entry-points"].items()
-    lines = [f"{name} = {target}" for name, target in points.items()]
-    (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
-    for name, seed in (("music", 0), ("clips", 1)):
-        write_tones(tmp_path / name, seed)
-    command = ["score", "--reference", "music", "--generated", "clips", "--json"]
-    command += [f"--metric={metric}" for metric in ("spectrum", "mmd/spectrum", "mfcc20-seed")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
-    ended = subprocess.run(
-        [sys.executable, "-m", "lora_bench", *command],
-        check=False,
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
-    scores = {score["metric"]: score for score in json.loads(ended.stdout)["scores"]}
-    assert scores.keys() == {"spectrum", "mmd/spectrum", "mfcc20-seed"}
-    assert scores["spectrum"]["provenance"]["package"] == "my-package 1.0"
-    assert scores["mmd/spectrum"]["ci_low"] < scores["mmd/spectrum"]["ci_high"]
-
-
-def write_tones(folder: Path, seed: int) -> None:
-    folder.mkdir()
-    rng = np.random.default_rng(seed)
-    for index in range(6):
-        tone = np.sin(2 * np.pi * rng.uniform(200.0, 2000.0) * np.arange(16_000) / 16_000)
-        soundfile.write(folder / f"{index}.wav", 0.3 * tone + 0.01 * rng.normal(size=16_000), 16_000)
 
 
 def test_the_json_schema_of_a_machine_with_plugins_knows_their_settings(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -20,7 +20,8 @@ from lora_bench.cli.tables import print_json
 from lora_bench.errors import EXIT_FAILURE, EXIT_OK, LoraBenchError, ModelError
 from lora_bench.forecast.shapes import hub_cache
 from lora_bench.gpus import Gpus, usable_gpus
-from lora_bench.metrics.names import list_plugins
+from lora_bench.metrics.names import ENCODER_NAMES, list_distances, list_encoders, parse_metric
+from lora_bench.plugins import PluginSource, list_plugins
 from lora_bench.runner.environment import count_cpus, cpu_name, memory_gib, package_versions
 from lora_bench.runner.process_environment import is_writable
 
@@ -66,6 +67,7 @@ def look_at_everything() -> list[Finding]:
         *look_at_backends(),
         *look_at_executors(),
         *look_at_encoders(),
+        *look_at_plugins(),
     ]
 
 
@@ -198,9 +200,10 @@ def look_at_executors() -> Iterator[Finding]:
 
 def look_at_encoders() -> Iterator[Finding]:
     """Report which encoders can be used; those with weights of their own are loaded."""
-    from lora_bench.encoders import ENCODER_NAMES, get_encoder
+    from lora_bench.encoders import ENCODER_NAMES as LOADABLE
+    from lora_bench.encoders import get_encoder
 
-    for name in (*ENCODER_NAMES, *list_plugins()):
+    for name in (*LOADABLE, *list_encoders()):
         if name in MODEL_ENCODERS:
             yield Finding("encoders", name, True, "uses the music model")
             continue
@@ -212,3 +215,38 @@ def look_at_encoders() -> Iterator[Finding]:
             )
         else:
             yield Finding("encoders", name, True, f"{encoder.dim} dimensions")
+
+
+def look_at_plugins() -> Iterator[Finding]:
+    """Report whether the distances, captioners and sources of other packages can be loaded."""
+    from lora_bench.spec.captions import CaptionSpec
+    from lora_bench.spec.data_sources import PLUGIN
+    from lora_bench.stages.dataset.captioner import Captioner
+    from lora_bench.stages.dataset.source_plugin import PluginTracks
+    from lora_bench.stages.score import find_distance
+
+    kinds: dict[str, tuple[Mapping[str, PluginSource], Callable[[str], object], str]] = {
+        "distances": (
+            list_distances(),
+            lambda name: find_distance(parse_metric(f"{name}/{ENCODER_NAMES[0]}")),
+            "its metrics will be unscored",
+        ),
+        "captioners": (
+            list_plugins("captioners"),
+            lambda name: Captioner(CaptionSpec(captioner=name)),
+            "runs that name it are refused",
+        ),
+        "sources": (
+            list_plugins("sources"),
+            lambda name: PluginTracks(Path(f"{PLUGIN}{name}"), {}),
+            "runs that name it are refused",
+        ),
+    }
+    for kind, (sources, load, result) in kinds.items():
+        for name, source in sources.items():
+            try:
+                load(name)
+            except LoraBenchError as error:
+                yield Finding(kind, name, False, result, " ".join(str(error).split()))
+            else:
+                yield Finding(kind, name, True, source.package)

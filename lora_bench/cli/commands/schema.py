@@ -8,7 +8,7 @@ from importlib import resources
 from lora_bench.cli.options import option
 from lora_bench.cli.tables import print_json, print_json_text
 from lora_bench.errors import EXIT_OK
-from lora_bench.metrics.names import list_plugins
+from lora_bench.plugins import has_foreign_plugins
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Options:
 
 def execute(options: Options) -> int:
     """Print the schema."""
-    if not options.results and list_plugins():
-        from lora_bench.encoders.plugin import describe_settings
+    if not options.results and has_foreign_plugins():
+        from lora_bench.plugins.settings import describe_settings
         from lora_bench.spec.json_schema import build_json_schema
 
         print_json(build_json_schema(describe_settings()))

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lora_bench.errors import StoreError, describe_error
+from lora_bench.metrics.names import is_higher_better
 from lora_bench.planning.run_folder import ReportFolder, RunFolder
 from lora_bench.planning.trial_plan import (
     name_report,
@@ -31,7 +32,7 @@ from lora_bench.report.leaderboard.comparability import (
     name_runs,
 )
 from lora_bench.report.metric_words import describe_metric
-from lora_bench.report.view import RunView, arrow, is_higher_better
+from lora_bench.report.view import RunView, arrow
 from lora_bench.report.writers.document import (
     Block,
     Bullets,

@@ -9,7 +9,13 @@ from importlib.resources import files
 
 from lora_bench.metrics.names import CODEC_MATCHED
 
-_KEYS = {"lora+": "loraplus", "lora-bench": "lora_bench", "encodec-24k": "encodec", "clap_score": "clap"}
+_KEYS = {
+    "lora+": "loraplus",
+    "lora-bench": "lora_bench",
+    "encodec-24k": "encodec",
+    "clap_score": "clap",
+    **{f"audiobox-{axis}": "audiobox" for axis in ("ce", "cu", "pc", "pq")},
+}
 """Keys of what is not named by its key."""
 
 

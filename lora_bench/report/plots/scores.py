@@ -9,8 +9,9 @@ from typing import Literal
 
 from markupsafe import Markup
 
+from lora_bench.metrics.names import is_higher_better
 from lora_bench.report.formatting import format_tick, format_value, shorten
-from lora_bench.report.view import CellValue, Configuration, RunView, is_higher_better, name_floor
+from lora_bench.report.view import CellValue, Configuration, RunView, name_floor
 from lora_bench.report.writers.document import Figure
 from lora_bench.report.writers.svg import SERIES_COLOURS, Canvas, nice_ticks, scale
 from lora_bench.results.run_files import CurvePoint

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from lora_bench.metrics.names import is_higher_better
 from lora_bench.report.formatting import format_value
 from lora_bench.report.plots.scores import MAX_SERIES, RIGHT, WIDTH, count_legend_rows, draw_legend
-from lora_bench.report.view import Configuration, RunView, is_higher_better
+from lora_bench.report.view import Configuration, RunView
 from lora_bench.report.writers.document import Figure
 from lora_bench.report.writers.svg import SERIES_COLOURS, Canvas, nice_ticks, scale
 from lora_bench.results.run_records import TrialResult

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lora_bench.metrics.names import CODEC_MATCHED
+from lora_bench.metrics.names import CODEC_MATCHED, is_higher_better
 from lora_bench.report.cells import (
     DESCRIPTIVE,
     THIS_ADAPTER,
@@ -26,7 +26,7 @@ from lora_bench.report.formatting import (
 )
 from lora_bench.report.metric_words import describe_metric
 from lora_bench.report.plots.scores import draw_scores
-from lora_bench.report.view import CellValue, Configuration, RunView, arrow, is_higher_better, name_floor
+from lora_bench.report.view import CellValue, Configuration, RunView, arrow, name_floor
 from lora_bench.report.writers.document import Block, Bullets, Cell, Column, Fold, Paragraph, Strong, Table
 from lora_bench.results.records import Contrast, Floor
 

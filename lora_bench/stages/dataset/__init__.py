@@ -1,7 +1,7 @@
 """Stage `dataset`: a folder of recordings becomes a manifest of tracks and slices.
 
 sources.py        what dataset.path names, as a folder: archives.py, audio_tables.py, track_lists.py, hub_datasets.py;
-                  unpacked_folder.py checks what is written
+                  source_plugin.py those of other packages; unpacked_folder.py checks what is written
 recordings.py     one file: hash, decode, resample once into the store, or a reason to leave it out
 sound_edits.py    what `dataset.prepare` changes in a recording: offset, silence at the ends, loudness
 processed_sound.py the sound of a recording after a user's program and without vocals (vocals.py)
@@ -10,7 +10,7 @@ metadata.py       lines of metadata.jsonl and csv files, and the file that each 
 caption_tables.py csv files that hold captions
 sidecars.py       text and JSON files next to the recordings
 composing.py      captions by a template over the fields of each track; the sources of fields are field_names.py,
-                  file_tags.py, caption_command.py and measured.py
+                  file_tags.py, caption_command.py, captioner.py (plug-ins) and measured.py
 track_captions.py the caption of each track and where it comes from
 caption_variants.py more captions of a track, for training to choose from
 caption_export.py captions and fields as a file to edit and read back

@@ -13,6 +13,7 @@ from lora_bench.spec.caption_template import CaptionTemplate, FieldFormatError
 from lora_bench.spec.captions import CaptionSpec, Measured
 from lora_bench.spec.words import suggest
 from lora_bench.stages.dataset.caption_command import ask_command
+from lora_bench.stages.dataset.captioner import ask_captioner
 from lora_bench.stages.dataset.field_names import KNOWN_FIELDS, MEASURED_FIELDS, Value, name_field
 from lora_bench.stages.dataset.file_tags import read_tags
 from lora_bench.stages.dataset.measured import Measurements
@@ -58,6 +59,7 @@ class Fields:
 
     def __post_init__(self) -> None:
         self._sidecars = Sidecars()
+        self._told: Mapping[str, Mapping[str, Value]] = {}
 
     def gather(
         self, paths: Iterable[str], wanted: Iterable[str], advance: Callable[[str], None] = lambda _: None
@@ -65,9 +67,11 @@ class Fields:
         """Return what is known about each track; only `wanted` fields are measured.
 
         Raises:
-            DatasetError: a sidecar or a command's answer cannot be used, or musicnn is missing.
+            DatasetError: a sidecar or the answer of a command or a captioner cannot be used, or musicnn is missing.
         """
         paths = list(paths)
+        if self.spec.captioner is not None and self.store is not None:
+            self._told = ask_captioner(self.spec, self.folder, {p: self.hashes[p] for p in paths}, self.store)
         with ThreadPoolExecutor(
             N_READERS
         ) as pool:  # reading waits for the disk; results are in the order of paths
@@ -88,6 +92,7 @@ class Fields:
             _add(fields, self._sidecars.read_fields(self.folder / path))
         if self.spec.command is not None and self.store is not None:
             _add(fields, ask_command(self.spec.command, self.folder / path, self.hashes[path], self.store))
+        _add(fields, self._told.get(path, {}))
         try:
             _add(fields, read_tags(self.folder / path))
         except DatasetError as error:

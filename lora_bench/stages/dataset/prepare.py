@@ -112,9 +112,9 @@ def _locate(
         return spec.builtin, render_genre(spec.builtin, audio_format.sample_rate_hz, store, progress)
     if spec.path is None:  # the schema asks for one of the two
         raise DatasetError("dataset: neither `path` nor `builtin` is given; expected exactly one")
-    folder = locate_folder(
-        spec.path.absolute() if find_kind(spec.path) != "hub" else spec.path, store, progress
-    )
+    is_named = find_kind(spec.path) in {"hub", "plugin"}
+    path = spec.path if is_named else spec.path.absolute()
+    folder = locate_folder(path, store, progress, spec.source_settings)
     return spell_path(name_source(spec.path)), folder
 
 

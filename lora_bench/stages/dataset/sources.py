@@ -1,7 +1,7 @@
 """Where the recordings of a dataset come from; every source becomes a folder, which is read like the user's own.
 
 A folder of recordings is used as it is.  Lists are linked, and archives, tables and shards unpacked, in the cache.
-Datasets on the hub are fetched into the hub's cache.
+Datasets on the hub are fetched into the hub's cache, and those of plug-ins written into ours.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from lora_bench.audio import list_folder
 from lora_bench.audio.folder_walk import walk_folder
@@ -20,6 +21,7 @@ from lora_bench.spec.data_sources import EXPECTED, HUB, find_kind
 from lora_bench.spec.sides import MIN_TRACKS
 from lora_bench.stages.dataset import archives
 from lora_bench.stages.dataset.audio_tables import TABLE_SUFFIXES, count_rows, unpack_table
+from lora_bench.stages.dataset.source_plugin import PluginTracks
 from lora_bench.stages.dataset.track_lists import link_list, read_list
 from lora_bench.stages.dataset.unpacked_folder import UnpackedFolder
 from lora_bench.store import Store, hash_file, hash_json
@@ -28,13 +30,21 @@ SOURCES_VERSION = 1
 """Part of the cache key; raise it when the same source becomes another folder."""
 
 
-def check_source(path: Path) -> None:
+def check_source(path: Path, settings: Mapping[str, Any] = {}) -> None:
     """Check that a source is there, so that a missing one is told before a model is loaded.
+
+    Args:
+        path: of a dataset.
+        settings: of a plug-in.
 
     Raises:
         DatasetError: it is not, or it is no source.
+        SpecError: the settings are not those of the plug-in.
     """
     kind = find_kind(path)
+    if kind == "plugin":
+        PluginTracks(path, settings)
+        return
     if kind == "hub" or (kind == "folder" and path.is_dir()) or (kind != "folder" and path.is_file()):
         return
     found = "is a file" if path.exists() else "does not exist"
@@ -45,15 +55,24 @@ def check_source(path: Path) -> None:
     )
 
 
-def locate_folder(path: Path, store: Store, progress: Progress) -> Path:
+def locate_folder(path: Path, store: Store, progress: Progress, settings: Mapping[str, Any] = {}) -> Path:
     """Return the folder of a source's recordings; made in the cache once if the source is not such a folder.
+
+    Args:
+        path: of a dataset.
+        store: where it is made.
+        progress: told about that.
+        settings: of a plug-in.
 
     Raises:
         DatasetError: the source is missing, damaged, or holds what may not be unpacked.
+        SpecError: the settings are not those of the plug-in.
         StoreError: the disk is full.
     """
-    check_source(path)
     kind = find_kind(path)
+    if kind == "plugin":
+        return _make_tracks(PluginTracks(path, settings), store, progress)
+    check_source(path)
     if kind == "hub":
         from lora_bench.stages.dataset.hub_datasets import fetch_dataset
 
@@ -77,6 +96,16 @@ def _make(
     def write(draft: Path) -> None:
         progress.start(f"unpack {spell_path(path.name)}")
         fill(UnpackedFolder(path, draft))
+
+    return store.get_or_make("sources", hash_json(facts, length=32), write)
+
+
+def _make_tracks(tracks: PluginTracks, store: Store, progress: Progress) -> Path:
+    facts = {"version": SOURCES_VERSION, "path": tracks.path, **tracks.provenance}
+
+    def write(draft: Path) -> None:
+        progress.start(tracks.path.as_posix())
+        tracks.write(UnpackedFolder(tracks.path, draft))
 
     return store.get_or_make("sources", hash_json(facts, length=32), write)
 
@@ -119,11 +148,11 @@ def count_recordings(path: Path) -> int | None:
         DatasetError: a folder or a list cannot be read, or the source is missing.
     """
     kind = find_kind(path)
+    if kind in {"hub", "plugin"}:
+        return None
     check_source(path)
     if kind == "list":
         return len(read_list(path))
-    if kind == "hub":
-        return None
     packed = list_packed(path) if path.is_dir() else [path]
     if not packed:
         return len(list_folder(path).files)
@@ -137,7 +166,7 @@ def count_recordings(path: Path) -> int | None:
 def list_source_files(path: Path) -> list[tuple[str, os.stat_result]]:
     """Return the files that a source is made of, without a folder's, to notice that one changed; none on the hub."""
     kind = find_kind(path)
-    if kind == "hub" or not path.is_file():
+    if kind in {"hub", "plugin"} or not path.is_file():
         return []
     files = [path]
     if kind == "list":

@@ -107,7 +107,7 @@ def check_written_fields(folder: Path, paths: Iterable[str], spec: CaptionSpec, 
     fields = Fields(folder, spec, match_lines(metadata, names, []))
     described = fields.gather(names, ())
     for template in _parse_templates(spec):
-        if spec.command is None:  # which may give any field
+        if spec.command is None and spec.captioner is None:  # which may give any field
             check_fields(template, described, spec.measure)
         for track in described:
             compose(template, track)
