@@ -1,13 +1,13 @@
 """Initial values of kind `eva`: A begins with the main directions of each layer's inputs, by PEFT's EVA.
 
-PEFT fits its incremental decomposition pass after pass until it stops changing.  Streamed slices need hundreds of
-passes at rank 16, and inputs with fewer directions than the rank never settle: a dataset with one caption gives
-cross-attention only its tokens.  So inputs are sampled once, PEFT decomposes that same sample until it has settled
-(three or four passes), and a layer is asked for no more directions than its sample has.  The other rows of A stay as in
-plain LoRA.  `rho` is 1: PEFT redistributes no ranks, so adapters have the size that was planned.
+PEFT fits its incremental decomposition pass after pass until it stops changing. With slices as they come this takes
+many passes, and inputs with fewer directions than the rank need not settle: a dataset with one caption gives
+cross-attention only its tokens. So inputs are sampled once, PEFT decomposes that same sample until it has settled (in
+3 to 7 passes with the pocket model), and a layer is asked for no more directions than its sample has. The other rows
+of A stay as in plain LoRA. `rho` is 1: PEFT redistributes no ranks, so adapters have the size that was planned.
 
-The sample takes 4 bytes (2 in half precision) times `N_ROWS` times the inputs of all adapted layers: 0.9 GB for all
-targets of musicgen-small.
+The sample takes 4 bytes (2 in half precision) times `N_ROWS` times the inputs of all adapted layers, where q, k and v
+count once: 1 GB for all targets of musicgen-small.
 """
 
 from __future__ import annotations
