@@ -194,5 +194,6 @@ def _relate(folder: Path, start: Path) -> str:
 
 
 def _quote(text: str) -> str:
-    """Text as YAML reads it back."""
-    return json.dumps(text, ensure_ascii=False)
+    """Text as YAML reads it back; it folds the separators that JSON leaves as they are."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return re.sub("[\x85\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", quoted)

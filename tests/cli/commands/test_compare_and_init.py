@@ -217,6 +217,12 @@ def test_init_writes_a_valid_commented_spec_of_what_it_found(
     assert "holds out about 3 whole tracks" in text
 
 
+def test_init_names_a_folder_with_any_line_separator(music: Path) -> None:
+    folder = music.rename(music.with_name("my\x85tunes\u2028 a\u2029b"))
+    assert main(["init", folder.name, "-o", "s.yaml"]) == 0
+    assert load_spec(Path("s.yaml")).spec.dataset.path == folder
+
+
 def test_init_takes_captions_that_are_there(music: Path) -> None:
     for path in music.rglob("*.[wm]*"):
         path.with_suffix(".txt").write_text('slow: "tones" #1\n', encoding="utf-8")
