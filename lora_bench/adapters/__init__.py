@@ -7,6 +7,7 @@ stack.py       several adapters as one
 export.py      a PEFT folder or merged weights, without anything of this machine in it
 model_card.py  the model card, from the report
 hub.py         to the Hugging Face Hub
+publication.py adapters, clips and the report of a run as repositories of the hub
 
 Only `render.py`, `stack.py` and the merging in `export.py` need torch.
 """

@@ -37,6 +37,7 @@ VERBS = {
     "export": "write an adapter or merged weights, with a model card",
     "convert": "convert a model or an adapter between transformers and audiocraft",
     "paper": "write LaTeX tables, figures and methods of runs, references, and an archive of their numbers",
+    "push": "publish adapters, clips and the report of a run on the Hugging Face Hub",
     "index": "write an overview page and a leaderboard of a folder of runs",
     "listen": "write the page of a listening test, or evaluate the answers that people saved",
     "score": "score a folder of audio against a folder of recordings",

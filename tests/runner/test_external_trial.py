@@ -12,7 +12,13 @@ import soundfile
 from support.tiny_experiment import write_music
 
 from benchmarks.random_model import TINY, save_random_musicgen
+from lora_bench.adapters.publication import Choice, write_publications
 from lora_bench.cli.main import main
+from lora_bench.report.audio.choose_clips import choose_listening
+from lora_bench.report.contents import build_report
+from lora_bench.report.view import RunView
+from lora_bench.report.writers.html import write_page
+from lora_bench.results.gather import gather_results
 
 pytestmark = pytest.mark.slow
 GENERATOR = Path(__file__).parents[1] / "support" / "sine_generator.py"
@@ -110,6 +116,26 @@ def test_other_systems_are_never_compared_in_pairs(place: Path) -> None:
     assert all(item["paired"] is False and item.get("n_pairs") is None for item in found)
     assert {tuple(item["n_clips"]) for item in found} == {(3, 3), (2, 3)}
     assert read(place)["control"] == []
+
+
+def test_clips_of_other_systems_are_not_published(place: Path, tmp_path: Path) -> None:
+    run_folder = place / "runs" / "tiny"
+    foreign = {
+        path.read_bytes()
+        for name in ("sines", "noise")
+        for path in run_folder.glob(f"trials/{name}-*/clips/**/*.wav")
+    }
+    published = write_publications(run_folder, Choice("ada/tiny"), tmp_path)
+    files = {path.read_bytes() for item in published for path in item.folder.rglob("*.wav")}
+    assert len(foreign) == 5
+    assert files
+    assert not files & foreign
+    view, sounds = RunView(gather_results(run_folder), run_folder), {}
+    for with_recordings in (False, True):
+        report = build_report(view, choose_listening(view, tmp_path, with_recordings=with_recordings))
+        sounds[with_recordings] = write_page("", [*report.front, *report.details]).count("data:audio/")
+    assert sounds[False] == 3  # zero-shot alone
+    assert sounds[True] > 3 + 5
 
 
 def test_guards_of_other_systems_search_copies_in_the_sound_alone(place: Path) -> None:

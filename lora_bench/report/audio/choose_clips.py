@@ -64,7 +64,7 @@ class Heard:
         return next(iter(self.matrices), None)
 
 
-def choose_listening(view: RunView, report_folder: Path) -> Heard:
+def choose_listening(view: RunView, report_folder: Path, *, with_recordings: bool = True) -> Heard:
     """Choose zero-shot and the best configurations side by side, for the first prompts and clip indices.
 
     The first clip of every prompt comes before the second of any, so that each prompt is heard before the
@@ -73,24 +73,32 @@ def choose_listening(view: RunView, report_folder: Path) -> Heard:
     Args:
         view: the run.
         report_folder: where the page will lie; links are relative to it.
+        with_recordings: play excerpts of references and of training tracks, and clips of other systems, too.
     """
     sounds = Sounds(SoundCache(view.folder.path / FOLDER))
     bases = [item for item in view.configurations if item.is_zero_shot] or [None]
-    matrices = [matrix for base in bases if (matrix := _make_matrix(view, base, report_folder, sounds))]
-    pairs = [_make_pair(pair, report_folder, sounds) for pair in find_copy_pairs(view)]
-    sounds.cache.prune()
+    made = (
+        _make_matrix(view, base, report_folder, sounds, with_recordings=with_recordings) for base in bases
+    )
+    matrices = [matrix for matrix in made if matrix is not None]
+    found = find_copy_pairs(view) if with_recordings else []
+    pairs = [_make_pair(pair, report_folder, sounds) for pair in found]
+    if with_recordings:
+        sounds.cache.prune()
     return Heard(tuple(_match_loudness(matrix, sounds) for matrix in matrices), tuple(pairs))
 
 
 def _make_matrix(
-    view: RunView, base: Configuration | None, report_folder: Path, sounds: Sounds
+    view: RunView, base: Configuration | None, report_folder: Path, sounds: Sounds, *, with_recordings: bool
 ) -> Matrix | None:
     """Return the clips of one base model and its best configurations; None if there is not one clip."""
     voices = [
-        trial for item in _choose_configurations(view, base) if (trial := _first_with_clips(view, item))
+        trial
+        for item in _choose_configurations(view, base)
+        if (with_recordings or item.external is None) and (trial := _first_with_clips(view, item))
     ]
     source = _find_source(view, base)
-    references = sorted(source.reference_clips.glob("*.wav"))
+    references = sorted(source.reference_clips.glob("*.wav")) if with_recordings else []
     tracks = view.track_sources
     rows: list[MatrixRow] = []
     for index in range(N_INDICES):
