@@ -18,13 +18,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.sleeping_gpu import Timeline, stand_in, write_tunes
+from lora_bench.audio.librosa_import import load_librosa
+from lora_bench.models import load_model
 from lora_bench.planning.plan import plan_experiment
 from lora_bench.progress import SilentProgress
 from lora_bench.runner.experiment import run_experiment
 from lora_bench.runner.jobs.workers import Span
 from lora_bench.spec.experiment import ExperimentSpec
+from lora_bench.spec.schema import ModelSpec
 
 WIDTH = 100
+
+
+def warm_up() -> None:
+    """Import what a run imports, so that the first run does not pay for it."""
+    from lora_bench.comparison import pairs  # noqa: F401
+    from lora_bench.report import render_report  # noqa: F401
+
+    load_librosa()
+    load_model(ModelSpec(id="pocket"))
 
 
 def run(place: Path, n_workers: int, arguments: argparse.Namespace) -> tuple[float, Timeline]:
@@ -94,7 +106,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         write_tunes(place / "music", arguments.tracks, 60.0)
-        run(place / "warm", 0, argparse.Namespace(**vars(arguments) | {"clips": 2, "train_s": 0.0}))
+        warm_up()
         found = {n: run(place / str(n), n, arguments) for n in (0, arguments.workers)}
         results = [read_results(place / str(n)) for n in found]
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}\n")

@@ -30,24 +30,25 @@ class FeaturesAhead:
 
     Args:
         workers: if there are none, nothing is computed ahead.
-        trial: says which encoders, and which part of the training side is searched for copies.
+        trial: says which encoders.
         manifest: the data.
+        training: the same with the part of the training side that is searched for copies.
         store: the trial's.
     """
 
-    def __init__(self, workers: Workers, trial: TrialPlan, manifest: Manifest, store: Store) -> None:
+    def __init__(
+        self, workers: Workers, trial: TrialPlan, manifest: Manifest, training: Manifest, store: Store
+    ) -> None:
         from lora_bench.encoders import CPU_ENCODERS
-        from lora_bench.stages.dataset import take_training
 
         names = dict.fromkeys(parse_metric(name).encoder for name in trial.metrics)
         self._encoders = [name for name in names if name in CPU_ENCODERS]
-        self._workers, self._store = workers, store
-        self._manifest, self._training = manifest, take_training(manifest, trial.dataset)
-        self._clip_s = trial.generation.clip_s
+        self._workers = workers
+        self._data = _Data(manifest, training, trial.generation.clip_s, store)
 
     def add_references(self) -> None:
         """Embed the held-out recordings."""
-        for side in ("eval", "selection") if self._manifest.has_selection else ("eval",):
+        for side in ("eval", "selection") if self._data.manifest.has_selection else ("eval",):
             for name in self._encoders:
                 self._add(f"{name} of the references", self._count(side), _embed_references, name, side)
 
@@ -64,17 +65,16 @@ class FeaturesAhead:
     def _count(self, side: Split) -> int:
         from lora_bench.stages.dataset import n_reference_clips
 
-        return n_reference_clips(self._manifest, side, self._clip_s)
+        return n_reference_clips(self._data.manifest, side, self._data.clip_s)
 
     def _add(self, what: str, n_clips: int, function: Callable[..., None], *arguments: object) -> None:
         if self._workers.n:
-            data = _Data(self._manifest, self._training, self._clip_s, self._store)
-            self._workers.submit(what, n_clips, function, data, *arguments)
+            self._workers.submit(what, n_clips, function, self._data, *arguments)
 
 
 @dataclass(frozen=True)
 class _Data:
-    """What all tasks of a trial need; `training` is `manifest` with the part of the training side that is used."""
+    """What all tasks of a trial need."""
 
     manifest: Manifest
     training: Manifest

@@ -63,7 +63,7 @@ def prepare_source(
     if manifest.has_selection:
         _count_excerpts(manifest, "selection", clip_s)
     with Workers(n_workers) as workers:
-        ahead = FeaturesAhead(workers, trial, manifest, store)
+        ahead = FeaturesAhead(workers, trial, manifest, manifest, store)
         ahead.add_references()
         ahead.add_controls()
         _save_excerpts(manifest, clip_s, model, folder)

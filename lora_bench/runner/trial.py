@@ -65,7 +65,7 @@ def _execute(
     trial: TrialPlan, folder: Path, store: Store, progress: Progress, workers: Workers
 ) -> StateRecord:
     from lora_bench.models import load_model
-    from lora_bench.stages.dataset import prepare_dataset
+    from lora_bench.stages.dataset import prepare_dataset, take_training
 
     clock = StageClock(folder)
     write_json(TrialFolder(folder).plan, trial)
@@ -75,7 +75,8 @@ def _execute(
     with clock.stage("dataset"):
         manifest = prepare_dataset(trial.dataset, model.info.audio_format, store, progress)
     # an attempt of `tune` computes a single metric, and on the selection side
-    ahead = FeaturesAhead(workers if trial.tuning is None else Workers(0), trial, manifest, store)
+    helpers = workers if trial.tuning is None else Workers(0)
+    ahead = FeaturesAhead(helpers, trial, manifest, take_training(manifest, trial.dataset), store)
     ahead.add_controls()
     if trial.existing_adapter is not None:
         from lora_bench.runner.existing_adapter import take_adapter
