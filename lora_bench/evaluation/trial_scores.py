@@ -276,6 +276,7 @@ def score_metric(
         sheet: receives the scores, and the cells without one.
         about: added to the provenance.
     """
+    from lora_bench.metrics.clusters import take_clips
     from lora_bench.stages.score import score_embeddings, score_pooled
 
     other = encoded.reference
@@ -289,7 +290,7 @@ def score_metric(
         other = encoded.texts
     clips = encoded.clips_for(metric)
     for place, (prompt, generated) in enumerate(clips.items()):
-        against = take_texts(other, [place]) if metric.distance == "text" else other
+        against = take_clips(other, [place]) if metric.distance == "text" else other
         try:
             score = score_embeddings(metric, generated, against, prompt)
             sheet.scores.append(replace(score, provenance={**score.provenance, **about}))
@@ -297,20 +298,13 @@ def score_metric(
             sheet.unscored.append(Unscored(metric.name, prompt, str(reason)))
     try:
         if metric.distance == "text":
-            other = take_texts(
+            other = take_clips(
                 other, [place for place, prompt in enumerate(encoded.generated) if prompt in own_prompts]
             )
         score = score_pooled(metric, [clips[prompt] for prompt in own_prompts], other)
         sheet.scores.append(replace(score, provenance={**score.provenance, **about}))
     except UnscoredError as reason:
         sheet.unscored.append(Unscored(metric.name, None, str(reason)))
-
-
-def take_texts(texts: Embeddings, places: Sequence[int]) -> Embeddings:
-    """Return the embeddings of some prompts' texts."""
-    from lora_bench.metrics.clusters import take_clips
-
-    return take_clips(texts, places)
 
 
 def match_prompts(encoded: EncodedTrial) -> dict[str, np.ndarray] | str:
