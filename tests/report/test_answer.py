@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from support.fake_run import FakeRun, FakeTrial, contrast, zero_shot
 from lora_bench.report import render_report
 from lora_bench.report.answer import Answer
 from lora_bench.report.answer_lines import describe_design, describe_lacks, describe_levels
+from lora_bench.report.plots.forest import draw_forest
+from lora_bench.report.plots.scores import draw_scores
 from lora_bench.report.view import RunView
 from lora_bench.results.gather import gather_results
 
@@ -46,6 +49,15 @@ def test_without_selection_tracks_the_greatest_change_comes_first(tmp_path: Path
     answer = read_answer(write_sides(tmp_path, has_selection=False))
     assert [row.configuration.name for row in answer.rows] == ["r4", "r8"]
     assert "selection" not in answer.headline
+
+
+def test_a_configuration_has_one_colour_in_all_plots(tmp_path: Path) -> None:
+    run = write_sides(tmp_path, has_selection=True)
+    answer = read_answer(run)
+    for figure in (draw_forest(answer), draw_scores(answer.view, answer.metric, "levels")):
+        assert figure is not None
+        dots = re.findall(r'<circle [^>]*fill="(#\w+)"[^>]*data-series="(r\d)"', str(figure.svg))
+        assert set(dots) == {("#0072b2", "r4"), ("#d55e00", "r8")}
 
 
 @pytest.mark.parametrize(

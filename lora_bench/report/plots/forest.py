@@ -6,9 +6,17 @@ from collections.abc import Callable, Sequence
 
 from lora_bench.report.answer import Answer
 from lora_bench.report.formatting import format_tick, format_with_interval, shorten
-from lora_bench.report.plots.scores import LEFT, MAX_SERIES, RIGHT, WIDTH, count_legend_rows, draw_legend
+from lora_bench.report.plots.scores import (
+    LEFT,
+    MAX_SERIES,
+    RIGHT,
+    WIDTH,
+    assign_colours,
+    count_legend_rows,
+    draw_legend,
+)
 from lora_bench.report.writers.document import Figure
-from lora_bench.report.writers.svg import SERIES_COLOURS, Canvas, nice_ticks, scale
+from lora_bench.report.writers.svg import Canvas, nice_ticks, scale
 from lora_bench.results.records import Contrast
 
 MAX_PROMPTS = 12
@@ -33,7 +41,8 @@ def draw_forest(answer: Answer) -> Figure | None:
             groups.append((_name_prompt(answer, prompt), found))
     if not groups:
         return None
-    colours: dict[str, str] = dict(zip(chosen, SERIES_COLOURS[1:], strict=False))
+    assigned = assign_colours(view, chosen)
+    colours = {name: assigned[name] for name in chosen}
     items = [item for _, found in groups for item in found]
     margin = next((item.margin for item in items if item.margin is not None), None)
     span = _span(items, margin)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -40,6 +41,13 @@ def choose_configurations(view: RunView, metric: str) -> list[Configuration]:
     return [item for i, item in enumerate(view.configurations) if item.is_zero_shot or i in kept]
 
 
+def assign_colours(view: RunView, names: Container[str]) -> dict[str, str]:
+    """Give configurations their colours in the order of the spec: the same in all plots of the same configurations."""
+    palette = itertools.cycle(SERIES_COLOURS[1:])
+    chosen = (item for item in view.configurations if item.name in names)
+    return {item.name: SERIES_COLOURS[0] if item.is_zero_shot else next(palette) for item in chosen}
+
+
 def draw_scores(view: RunView, metric: str, slug: str) -> Figure | None:
     """Draw values with their intervals, grouped by prompt; None if there is no value.
 
@@ -69,8 +77,7 @@ def draw_scores(view: RunView, metric: str, slug: str) -> Figure | None:
         (name_floor(floor), floor.best_value if is_corrected else floor.value)
         for floor in view.floors(metric)
     ]
-    palette = iter(SERIES_COLOURS[1:] * 2)
-    colours = {item.name: SERIES_COLOURS[0] if item.is_zero_shot else next(palette) for item in chosen}
+    colours = assign_colours(view, {item.name for item in chosen})
     svg = _draw_groups(metric, groups, floors, colours)
     what = "values corrected for bias" if is_corrected else "values"
     caption = f"{metric}: {what}, with intervals where there are any; grey and hollow is zero-shot."
