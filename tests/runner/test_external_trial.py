@@ -134,8 +134,8 @@ def test_clips_of_other_systems_are_not_published(place: Path, tmp_path: Path) -
     for with_recordings in (False, True):
         report = build_report(view, choose_listening(view, tmp_path, with_recordings=with_recordings))
         sounds[with_recordings] = write_page("", [*report.front, *report.details]).count("data:audio/")
-    assert sounds[False] == 3  # zero-shot alone
-    assert sounds[True] > 3 + 5
+    assert sounds[False] == 2  # zero-shot alone, two indices
+    assert sounds[True] >= 2 * (1 + 2 + 1)  # and both systems and a reference
 
 
 def test_guards_of_other_systems_search_copies_in_the_sound_alone(place: Path) -> None:
