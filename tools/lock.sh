@@ -8,7 +8,8 @@ if [ "${1:-}" = --docs ]; then
   shift
 else
   uv lock --python 3.11 "$@"
-  uv export --frozen --all-extras --no-emit-project --no-annotate --no-header --format requirements-txt > requirements.lock
+  # trackers are large, and their tests are skipped without them
+  uv export --frozen --all-extras --no-extra trackers --no-emit-project --no-annotate --no-header --format requirements-txt > requirements.lock
 fi
 # --project /: pyproject's constraints are for the other environment
 uv pip compile --project / --group pyproject.toml:docs --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
