@@ -75,7 +75,7 @@ def test_every_verb_prints_where_the_terminal_has_few_letters(encoding: str, tmp
         ["status", spec, "--json"], ["clean"], ["clean", "--json"], ["report", spec], ["index", "runs"],
         ["listen", spec, "--import", "答え.json"], ["listen", spec, "--import", "答え.json", "--json"],
         ["compare", spec, spec], ["compare", spec, spec, "--json"], ["schema"], ["specs"], ["doctor"], ["doctor", "--json"],
-        ["calibrate", spec], ["paper", spec, "--to", "論文"],
+        ["calibrate", spec], ["paper", spec, "--to", "論文"], ["push", spec, "--hub", "a/b", "--dry-run"],
         ["score", "--reference", "audio", "--generated", "audio", "--metric", "mfcc20"],
         ["score", "--reference", "audio", "--generated", "audio", "--metric", "mfcc20", "--json"],
         ["generate", spec, "--prompt", "音楽"], ["export", spec, "--to", "出力"],
@@ -94,9 +94,9 @@ def test_every_verb_prints_where_the_terminal_has_few_letters(encoding: str, tmp
     assert [verb for verb, _ in codes] == [call[0] for call in calls]
     assert {verb for verb, _ in codes} == set(VERBS)
     assert [code for _, code in codes][-4:] == ["2", "2", "2", "2"]
-    assert {code for verb, code in codes[:-4] if verb not in {"status", "score", "doctor", "calibrate"}} == {
-        "0"
-    }
+    assert {
+        code for verb, code in codes[:-4] if verb not in {"status", "score", "doctor", "calibrate", "push"}
+    } == {"0"}
     parts = shown.split("VERB ")
     for call, part in zip(calls, parts, strict=False):
         if "--json" in call:

@@ -89,7 +89,7 @@ class Stub:
         self.failing: float | None = None
 
     def __call__(
-        self, trial: TrialPlan, folder: Path, store: Store, progress: SilentProgress
+        self, trial: TrialPlan, folder: Path, store: Store, progress: SilentProgress, workers: object = None
     ) -> dict[str, Any]:
         self.begun.append(trial.name)
         if len(self.begun) == self.stop_at:
