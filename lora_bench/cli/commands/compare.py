@@ -42,7 +42,9 @@ Taken = tuple[str, Resources, Resources]
 
 
 def _side_option() -> Path:
-    return option(metavar="SPEC|RUN_DIR[:TRIAL]", help="a run, its results.json, or one of its trials")
+    return option(
+        metavar="SPEC|RUN_DIR[:TRIAL]", help="a run, its results.json, or one of its trials or adapters"
+    )
 
 
 @dataclass(frozen=True)
@@ -105,20 +107,22 @@ def execute(options: Options) -> int:
 
 
 def read_side(place: Path, runs_dir: Path) -> Side:
-    """Read a run's folder or spec, its `results.json`, a trial's folder, or `RUN:TRIAL`.
+    """Read a run's folder or spec, its `results.json`, the folder of a trial or of its adapter, or `RUN:TRIAL`.
 
     Raises:
         UsageError: none of these, or the run has no such trial.
     """
-    run = TrialFolder(place.absolute()).run
-    if place.is_dir() and run.trials == place.absolute().parent and run.plan.is_file():
-        return _pick_trial(place.parent.parent, place.name)
+    is_adapter = (place / ADAPTER_CONFIG).is_file()
+    trial = place.parent if is_adapter else place
+    run = TrialFolder(trial.absolute()).run
+    if trial.is_dir() and run.trials == trial.absolute().parent and run.plan.is_file():
+        return _pick_trial(trial.parent.parent, trial.name)
     if not place.exists() and ":" in place.name:
-        run, _, name = place.as_posix().rpartition(":")
-        return _pick_trial(resolve_run(Path(run), runs_dir), name)
+        path, _, name = place.as_posix().rpartition(":")
+        return _pick_trial(resolve_run(Path(path), runs_dir), name)
     if place.suffix == ".json" and place.is_file():
         return Side(read_results_file(place), None, None)
-    if (place / ADAPTER_CONFIG).is_file():
+    if is_adapter:
         raise UsageError(
             f"{place}: is an adapter, which has no scores; name it in a spec (`lora: {{path: {place}}}`), run that, "
             "and compare the run or its trial"

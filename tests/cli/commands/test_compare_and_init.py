@@ -137,6 +137,15 @@ def write_results_alone(file: Path, name: str) -> Path:
     return file
 
 
+def test_an_adapter_in_a_run_stands_for_its_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "a", {"near": 0.1, "far": 2.0})
+    trials = {path.name.rpartition("-")[0]: path for path in (run / "trials").iterdir()}
+    for name in ("near", "far"):
+        write_json(trials[name] / "adapter" / "adapter_config.json", {})
+    by_adapter = compare(capsys, *(trials[name] / "adapter" for name in ("near", "far")))
+    assert by_adapter == compare(capsys, f"{run}:near", f"{run}:far")
+
+
 def test_two_runs_are_compared_trial_by_trial_and_a_table_says_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
