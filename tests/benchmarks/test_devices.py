@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from support import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -23,6 +24,7 @@ for name in ("decode.py", "train_step.py"):
 """
 
 
+@pytest.mark.slow
 def test_benchmarks_start_without_ray_and_audiocraft_and_refuse_a_gpu_that_is_not_there() -> None:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", REFUSED, str(BENCHMARKS)]

@@ -54,6 +54,7 @@ def write_tones(folder: Path, seed: int) -> None:
         soundfile.write(folder / f"{index}.wav", 0.3 * tone + 0.01 * rng.normal(size=16_000), 16_000)
 
 
+@pytest.mark.slow
 def test_folders_are_scored_by_the_encoder_and_the_distance_in_a_process_of_its_own(
     site: Path, tmp_path: Path
 ) -> None:

@@ -45,6 +45,7 @@ def check(seen: dict[str, Any]) -> None:
     assert seen["differences"] == []
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_five_times_ends_like_one_that_was_left_alone(tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
     seen = run_lives(

@@ -182,6 +182,7 @@ def test_a_run_that_another_process_holds_is_refused(
     assert "another process" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_configuration_that_is_decided_early_makes_no_more_clips(tmp_path: Path) -> None:
     spec = SPEC.replace("n_clips: 3", "n_clips: 9").replace("[mfcc20-seed, mfcc20, encodec]", "[mfcc20]")
     early = spec + "verdict: {looks: [4, 6], margin: 1.0e+6}\n"  # every interval is within this margin

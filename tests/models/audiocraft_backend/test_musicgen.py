@@ -268,7 +268,7 @@ def test_only_the_adapter_gets_gradients_and_every_part_of_it(
     assert {id(p) for p in wanted.values()} < {id(p) for p in craft.lm.parameters()}
 
 
-@pytest.mark.parametrize("way", ["gradient_checkpointing", "compiled"])
+@pytest.mark.parametrize("way", ["gradient_checkpointing", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_other_ways_of_a_step_give_the_same_gradients_with_padded_captions(
     way: str, craft: AudiocraftMusicGen, add_adapter: AddAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

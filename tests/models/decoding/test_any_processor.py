@@ -19,7 +19,7 @@ SETTINGS = {
     "SSE4": SSE4,
     "any processor": {"MKL_CBWR": "COMPATIBLE"},
 }
-SLOW = ("torch without vectors", "SSE4", "any processor")
+SLOW = ("torch without vectors", "SSE4", "AVX2", "any processor")
 KEPT = ("ATEN_", "MKL_", "DNNL_", "ONEDNN_")
 
 
