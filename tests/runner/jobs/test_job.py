@@ -116,10 +116,10 @@ def test_the_time_of_an_attempt_that_ended_early_counts(error: BaseException, tm
 
     with suppress(KeyboardInterrupt):
         run_guarded(job, Recorder(), execute)
-    first = read_state(job.folder)["wall_s"]["train"]
-    assert first >= 4.0
+    first_s = read_state(job.folder)["wall_s"]["train"]
+    assert first_s >= 4.0
     assert run_guarded(job, Recorder(), execute) == "done"
-    assert read_state(job.folder)["wall_s"]["train"] >= first + 4.0
+    assert read_state(job.folder)["wall_s"]["train"] > first_s + 3.9  # times are rounded to 0.001 s
 
 
 def test_a_damaged_record_of_times_is_no_obstacle(tmp_path: Path) -> None:
