@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from lora_bench.report.formatting import clean_text, shorten
+from lora_bench.report.formatting import clean_text
+from lora_bench.report.plots.scores import count_legend_rows, draw_legend
 from lora_bench.report.writers.document import Block, Bullets, Code, Figure, Heading, Paragraph
 from lora_bench.report.writers.svg import SERIES_COLOURS, Canvas
 from lora_bench.stages.dataset.track_map import TrackMap
@@ -50,9 +51,11 @@ def name_group(found: TrackMap, group: str) -> str:
 
 def _draw(found: TrackMap, anchors: Mapping[str, str]) -> Figure:
     title = f"Map of {len(found.points)} tracks by timbre"
-    canvas = Canvas(WIDTH, HEIGHT, title)
     names = _choose_names(found)
+    rows_below = 20.0 * (count_legend_rows(names) - 1) if len(names) > 1 else 0.0
+    canvas = Canvas(WIDTH, HEIGHT + rows_below, title)
     colours = {name: SERIES_COLOURS[1 + place] for place, name in enumerate(names) if name != OTHERS}
+    held_out = SIDES["eval"] if found.grouped_by == "side" else ""
     places = _place_points(found)
     for pair in found.near:
         if pair.first in places and pair.second in places:
@@ -63,12 +66,13 @@ def _draw(found: TrackMap, anchors: Mapping[str, str]) -> Figure:
         canvas.dot(
             *places[point.source],
             colours.get(name, SERIES_COLOURS[0]),
-            hollow=point.group == "eval",
+            hollow=name == held_out,
             hint=clean_text(f"{point.source} ({name})" if len(names) > 1 else point.source),
             href=f"#{anchors[point.source]}" if point.source in anchors else None,
         )
     if len(names) > 1:
-        _draw_legend(canvas, colours | ({OTHERS: SERIES_COLOURS[0]} if OTHERS in names else {}))
+        others = {OTHERS: SERIES_COLOURS[0]} if OTHERS in names else {}
+        draw_legend(canvas, colours | others, top=HEIGHT - 14, hollow=held_out)
     canvas.series = ""
     first, second = (f"{share:.0%} of the variance" for share in found.explained)
     canvas.text(
@@ -111,14 +115,3 @@ def _place_points(found: TrackMap) -> dict[str, tuple[float, float]]:
         )
         for point in found.points
     }
-
-
-def _draw_legend(canvas: Canvas, colours: Mapping[str, str]) -> None:
-    """Draw names with their colours below the plot; a page shows and hides the group whose name is chosen."""
-    x = LEFT
-    for name, colour in colours.items():
-        text = shorten(clean_text(name), 24)
-        canvas.series = name
-        canvas.dot(x + 5, HEIGHT - 18, colour, hollow=name == SIDES["eval"])
-        canvas.text(x + 14, HEIGHT - 14, text, kind="lb-key")
-        x += 34 + 7.0 * len(text)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from markupsafe import Markup
 
 from lora_bench.metrics.names import is_higher_better
-from lora_bench.report.formatting import format_tick, format_value, shorten
+from lora_bench.report.formatting import format_tick, format_value, shorten, text_width
 from lora_bench.report.view import CellValue, Configuration, RunView, name_floor
 from lora_bench.report.writers.document import Figure
 from lora_bench.report.writers.svg import SERIES_COLOURS, Canvas, nice_ticks, scale
@@ -160,7 +160,8 @@ def _legend_places(names: list[str]) -> list[tuple[float, int]]:
     places: list[tuple[float, int]] = []
     x, row = LEFT, 0
     for name in names:
-        width = 22.0 + 7.0 * len(shorten(name, 40)) + 14.0
+        shown = shorten(name, 40)
+        width = 22.0 + 7.0 * text_width(shown) + 4.0 * sum(map(str.isupper, shown)) + 14.0
         if x + width > RIGHT and x > LEFT:
             x, row = LEFT, row + 1
         places.append((x, row))
@@ -173,12 +174,23 @@ def count_legend_rows(names: list[str]) -> int:
     return _legend_places(names)[-1][1] + 1 if names else 0
 
 
-def draw_legend(canvas: Canvas, colours: dict[str, str]) -> None:
-    """Draw names with their colours; a page shows and hides the series whose name is chosen."""
+def draw_legend(
+    canvas: Canvas, colours: Mapping[str, str], *, top: float = 16.0, hollow: str | None = None
+) -> None:
+    """Draw names with their colours; a page shows and hides the series whose name is chosen.
+
+    Args:
+        canvas: drawn on.
+        colours: by name.
+        top: baseline of the first line.
+        hollow: the name whose dot is hollow; None for the first colour of the palette.
+    """
     for (name, colour), (x, row) in zip(colours.items(), _legend_places(list(colours)), strict=True):
-        y = 16.0 + 20.0 * row
+        y = top + 20.0 * row
         canvas.series = name
-        canvas.dot(x + 5, y - 4, colour, hollow=colour == SERIES_COLOURS[0])
+        canvas.dot(
+            x + 5, y - 4, colour, hollow=colour == SERIES_COLOURS[0] if hollow is None else name == hollow
+        )
         canvas.text(x + 16, y, shorten(name, 40), kind="lb-key")
     canvas.series = ""
 

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from lora_bench import api
+from lora_bench.cli.inspection_map import write_map
 from lora_bench.cli.main import main
+from lora_bench.report.formatting import shorten
 from lora_bench.stages.dataset import recordings
+from lora_bench.stages.dataset.track_map import MapPoint, TrackMap
 
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "<img src=x onerror=alert(1)>"
@@ -119,6 +122,35 @@ def test_the_map_has_a_dot_for_each_track_that_leads_to_its_player(folder):
     keys = [text.text for text in drawing.iter(f"{SVG}text") if text.get("class") == "lb-key"]
     assert keys == ["no subfolder", EVIL[:4]]
     assert EVIL[:4] not in page
+
+
+def test_a_legend_of_long_names_has_lines_below_one_another_inside_the_map():
+    names = [f"a folder with a long name, the {place}th of many" for place in range(9)]
+    points = [
+        MapPoint(f"{name}/{song}.wav", song, place, name)
+        for place, name in enumerate(names)
+        for song in range(2)
+    ]
+    _, figure = write_map(TrackMap(tuple(points), (0.6, 0.4), (), "folder"), {})
+    drawing = ET.fromstring(figure.svg)
+    width, height = map(float, drawing.get("viewBox").split()[2:])
+    keys = [text for text in drawing.iter(f"{SVG}text") if text.get("class") == "lb-key"]
+    assert [key.text for key in keys] == [shorten(name, 40) for name in names[:6]] + ["other folders"]
+    places = [(float(key.get("x")), float(key.get("y"))) for key in keys]
+    assert len({y for _, y in places}) == 4
+    assert max(y for _, y in places) < height
+    for (x, _), key in zip(places, keys, strict=True):
+        assert 0 < x < x + 7 * len(key.text) < width
+    axes = next(float(text.get("y")) for text in drawing.iter(f"{SVG}text") if "variance" in text.text)
+    assert min(y for _, y in places) > axes + 12
+
+
+@pytest.mark.parametrize(("grouped_by", "n_hollow"), [("folder", 0), ("side", 2)])
+def test_only_held_out_tracks_are_hollow_even_if_a_folder_is_called_eval(grouped_by, n_hollow):
+    points = tuple(MapPoint(f"{group}/a.wav", 0, 1, group) for group in ("eval", "train"))
+    _, figure = write_map(TrackMap(points, (0.6, 0.4), (), grouped_by), {})
+    dots = ET.fromstring(figure.svg).iter(f"{SVG}circle")
+    assert sum(dot.get("fill") == "none" for dot in dots) == n_hollow  # on the map and in the legend
 
 
 def test_the_map_of_a_spec_shows_sides_and_joins_near_duplicates(tmp_path, monkeypatch, save_sound):
