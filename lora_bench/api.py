@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
     from lora_bench.evaluation.folder_scores import FolderScores, ScoreOptions
     from lora_bench.forecast import Prediction
-    from lora_bench.planning.trial_plan import (
-        ExperimentPlan,
-    )
+    from lora_bench.planning.trial_plan import ExperimentPlan
     from lora_bench.spec import LoadedSpec
 
 

@@ -13,9 +13,7 @@ from lora_bench.audio import save_wav
 from lora_bench.errors import UsageError
 from lora_bench.models import load_model
 from lora_bench.models.decoding.decoder import generate_codes
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.spec.clip_windows import WINDOW_S
 from lora_bench.spec.schema import MAX_CLIP_S, GenerationSpec, ModelSpec

@@ -9,9 +9,7 @@ from lora_bench.cli.targets import is_half_precision
 from lora_bench.errors import ModelError, Problem
 from lora_bench.forecast.adapter_files import describe_misfit, find_adapter_folder, read_adapter
 from lora_bench.forecast.shapes import find_shape, hub_cache
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.spec import LoadedSpec
 from lora_bench.spec.existing_adapters import FIELD
 from lora_bench.spec.kinds import LOW_RANK

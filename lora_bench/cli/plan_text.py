@@ -16,9 +16,7 @@ from lora_bench.forecast import Outcome, describe_accuracy, find_obstacle, read_
 from lora_bench.forecast.cards import Card, find_card
 from lora_bench.forecast.held_out import describe_few_tracks
 from lora_bench.gpus import CPU
-from lora_bench.planning.plan import (
-    MANY_TRIALS,
-)
+from lora_bench.planning.plan import MANY_TRIALS
 from lora_bench.planning.trial_plan import (
     ExperimentPlan,
     TrialPlan,

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 from lora_bench.cli.run_places import resolve_run
 from lora_bench.errors import UsageError
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan
 
 if TYPE_CHECKING:
     from lora_bench.forecast.power import PowerForecast

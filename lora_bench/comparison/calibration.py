@@ -27,9 +27,7 @@ from lora_bench.metrics.clusters import take_clips
 from lora_bench.metrics.t_distribution import t_reach
 from lora_bench.metrics.verdicts import Verdict
 from lora_bench.planning.run_folder import RunFolder
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.progress import Progress
 from lora_bench.results.reading import read_part
 from lora_bench.results.records import Contrast

@@ -13,9 +13,7 @@ from pathlib import Path
 
 from lora_bench.metrics.verdicts import ALPHA
 from lora_bench.planning.run_folder import RunFolder
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.results.reading import read_part
 from lora_bench.results.records import Contrast
 from lora_bench.results.run_files import ContrastsFile, Decisions

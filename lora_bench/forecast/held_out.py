@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from lora_bench.errors import DatasetError
 from lora_bench.metrics import parse_metric
-from lora_bench.planning.notes import (
-    MIN_CLIPS,
-)
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.notes import MIN_CLIPS
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.spec.schema import DatasetSpec
 from lora_bench.spec.sides import BUILTIN_TRACKS, count_sides
 

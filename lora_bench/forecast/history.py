@@ -16,9 +16,7 @@ from pydantic import TypeAdapter
 
 from lora_bench.gpus import CPU
 from lora_bench.planning.run_folder import CACHE, RunFolder, TrialFolder
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.results.reading import read_if_valid
 from lora_bench.results.run_files import TrainFile
 from lora_bench.results.trial_files import StateRecord, read_state

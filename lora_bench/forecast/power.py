@@ -11,9 +11,7 @@ from lora_bench.errors import UsageError
 from lora_bench.forecast.detectable import POWER, Design, Need, Spread, find_need
 from lora_bench.metrics.contrast import Cause
 from lora_bench.metrics.verdicts import ALPHA
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.results.records import Contrast
 from lora_bench.results.run_records import RunResults
 from lora_bench.store import JsonObject

@@ -30,9 +30,7 @@ from lora_bench.forecast.scaling import choose_alike, predict_figure, scale_figu
 from lora_bench.forecast.shapes import ModelShape, find_shape
 from lora_bench.forecast.stage_memory import StagePeaks, estimate_stages
 from lora_bench.gpus import CPU
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.spec.schema import LoraSpec, ModelSpec
 
 WAV_HEADER_BYTES = 44

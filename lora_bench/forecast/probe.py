@@ -29,9 +29,7 @@ from lora_bench.models import MusicModel, load_model
 from lora_bench.models import device as devices
 from lora_bench.models.decoding.decoder import Decoder, generate_batches
 from lora_bench.models.memory import peak_gib, reset_peak
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress, SilentProgress
 from lora_bench.stages.generate import decode_sound
 from lora_bench.stages.train.steps import enter_training

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_bench.planning.run_folder import TrialFolder
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.slugs import prompt_slugs
 
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors file

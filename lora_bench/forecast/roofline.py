@@ -23,9 +23,7 @@ from lora_bench.forecast.stage_memory import (
     count_window_steps,
     round_up,
 )
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.spec.kinds import has_setting
 from lora_bench.spec.schema import GenerationSpec, LoraSpec, TrainSpec
 

@@ -6,9 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from lora_bench.forecast.history import Facts, Record
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import TrialPlan
 
 ListFacts = Callable[[TrialPlan], Facts]
 

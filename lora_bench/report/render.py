@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lora_bench.planning.run_folder import ReportFolder
-from lora_bench.planning.trial_plan import (
-    name_report,
-)
+from lora_bench.planning.trial_plan import name_report
 from lora_bench.report.audio.choose_clips import choose_listening
 from lora_bench.report.contents import Report, build_report, choose_title
 from lora_bench.report.view import RunView

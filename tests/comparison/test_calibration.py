@@ -13,13 +13,9 @@ from lora_bench.cli.main import main
 from lora_bench.comparison.calibration import calibrate_run, draw_clips, draw_tracks
 from lora_bench.comparison.pairs import compare_trials
 from lora_bench.errors import UnscoredError
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
+from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.run_folder import RunFolder
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.progress import SilentProgress
 from lora_bench.report import render_report
 from lora_bench.results.calibration import describe_calibration, tell_calibration

@@ -18,12 +18,8 @@ from lora_bench.comparison.looks import (
 )
 from lora_bench.comparison.pairs import compare_trials
 from lora_bench.metrics.verdicts import ALPHA
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.plan import plan_experiment
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.progress import SilentProgress
 from lora_bench.results.reading import read_record
 from lora_bench.results.records import Contrast

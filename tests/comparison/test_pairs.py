@@ -13,12 +13,8 @@ from support.provenance_gaps import find_gaps
 
 from lora_bench.artifacts import Embeddings
 from lora_bench.comparison.pairs import compare_trials, find_pairs
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.plan import plan_experiment
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.progress import SilentProgress
 from lora_bench.results.csv_table import render_csv
 from lora_bench.results.gather import gather_results

@@ -12,13 +12,9 @@ from lora_bench.artifacts import Embeddings
 from lora_bench.comparison.repeated_choice import repeat_choice, write_repeated_choice
 from lora_bench.metrics import parse_metric
 from lora_bench.metrics.clusters import Clusters, cluster_embeddings
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
+from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.run_folder import RunFolder
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.results.gather import gather_results
 from lora_bench.slugs import prompt_slugs
 from lora_bench.spec.experiment import ExperimentSpec

@@ -15,9 +15,7 @@ from lora_bench.planning.plan import (
     plan_experiment,
     plan_file,
 )
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.spec import ExperimentSpec, load_spec
 from lora_bench.spec.budgets import spell_count
 from lora_bench.spec.kinds import SETTINGS, Kind, has_setting

@@ -18,12 +18,8 @@ from lora_bench.forecast import Forecaster, describe_accuracy, find_device, prob
 from lora_bench.forecast.history import PROBES
 from lora_bench.forecast.outcomes import Outcome
 from lora_bench.gpus import CPU, UNKNOWN
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.plan import plan_experiment
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.spec import ExperimentSpec
 from lora_bench.store import write_json
 

@@ -30,12 +30,8 @@ from lora_bench.forecast.remaining import read_step
 from lora_bench.forecast.scaling import scale_figure
 from lora_bench.forecast.shapes import find_shape
 from lora_bench.gpus import UNKNOWN
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.plan import plan_experiment
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.results.run_files import TrainFile
 from lora_bench.slugs import prompt_slugs
 from lora_bench.spec import ExperimentSpec

@@ -8,12 +8,8 @@ import pytest
 
 from lora_bench.cli.main import main
 from lora_bench.forecast.held_out import describe_few_tracks
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.plan import plan_experiment
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.spec.experiment import ExperimentSpec
 
 

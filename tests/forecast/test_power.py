@@ -16,12 +16,8 @@ from lora_bench.forecast.detectable import Design
 from lora_bench.forecast.power import PowerForecast, forecast_power
 from lora_bench.metrics.contrast import Difference
 from lora_bench.metrics.jackknife import Jackknife
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.plan import plan_experiment
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.results.reading import write_record
 from lora_bench.results.records import Contrast, ErrorParts, ScoreRecord, SeedDifference
 from lora_bench.results.run_records import Planned, RunResults, TrialResult

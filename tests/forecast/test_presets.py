@@ -12,12 +12,8 @@ from benchmarks.gpu_presets import write_table
 from lora_bench.forecast import Forecaster, History, StagePeaks
 from lora_bench.forecast.cards import Card
 from lora_bench.forecast.stage_memory import CONTEXT_GIB
-from lora_bench.planning.plan import (
-    plan_file,
-)
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-)
+from lora_bench.planning.plan import plan_file
+from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.spec import load_spec
 
 BASES = ROOT / "specs" / "base"

@@ -24,13 +24,9 @@ import soundfile
 
 from benchmarks.random_model import TINY, save_random_musicgen
 from lora_bench.errors import EXIT_INCOMPLETE, InterruptedRunError
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
+from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.run_folder import TrialFolder
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.progress import SilentProgress
 from lora_bench.runner.experiment import run_experiment
 from lora_bench.spec import ExperimentSpec

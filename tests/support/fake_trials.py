@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import DatasetError, OutOfMemoryError
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
+from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.trial_plan import (
     ExperimentPlan,
     TrialPlan,

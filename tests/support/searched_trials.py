@@ -8,9 +8,7 @@ from typing import Any
 
 from lora_bench.artifacts import LossPoint
 from lora_bench.errors import StoppedEarlyError
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
+from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.trial_plan import (
     ExperimentPlan,
     TrialPlan,

@@ -10,9 +10,7 @@ import torch
 from benchmarks.random_model import TINY, save_random_musicgen
 from lora_bench.artifacts import LossPoint, Score, TrainResult
 from lora_bench.models import load_model
-from lora_bench.planning.plan import (
-    plan_experiment,
-)
+from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.trial_plan import (
     ExperimentPlan,
     TrialPlan,

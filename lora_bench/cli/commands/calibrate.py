@@ -11,9 +11,7 @@ from lora_bench.cli.run_places import resolve_run
 from lora_bench.cli.tables import print_json
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.planning.run_folder import RunFolder
-from lora_bench.planning.trial_plan import (
-    read_plan,
-)
+from lora_bench.planning.trial_plan import read_plan
 
 DEFAULT_DRAWS = 200
 

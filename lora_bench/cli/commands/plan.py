@@ -19,9 +19,7 @@ from lora_bench.errors import EXIT_OK, Problem, SpecError, UsageError
 from lora_bench.forecast import Prediction, find_device, forecast_cache, read_history
 from lora_bench.forecast.cards import choose_card
 from lora_bench.gpus import limit_gpus, require_gpus
-from lora_bench.planning.plan import (
-    MANY_TRIALS,
-)
+from lora_bench.planning.plan import MANY_TRIALS
 from lora_bench.planning.trial_plan import (
     ExperimentPlan,
     TrialPlan,

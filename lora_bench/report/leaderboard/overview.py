@@ -11,9 +11,7 @@ from urllib.parse import quote
 from lora_bench.errors import StoreError, describe_error
 from lora_bench.metrics.names import is_higher_better
 from lora_bench.planning.run_folder import ReportFolder, RunFolder
-from lora_bench.planning.trial_plan import (
-    name_report,
-)
+from lora_bench.planning.trial_plan import name_report
 from lora_bench.report.cells import THIS_ADAPTER, number_columns, text_columns, verdict_cell
 from lora_bench.report.formatting import (
     MISSING,
