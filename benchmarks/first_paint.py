@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from support.browser import Page  # noqa: E402
 
 from benchmarks.report_size import write_run  # noqa: E402
-from lora_bench.report import render_report  # noqa: E402
+from lora_bench.report.render import render_report  # noqa: E402
 from lora_bench.results.gather import gather_results  # noqa: E402
 from lora_bench.slugs import prompt_slug  # noqa: E402
 

@@ -33,7 +33,7 @@ WIDTH = 100
 def warm_up() -> None:
     """Import what a run imports, so that the first run does not pay for it."""
     from lora_bench.comparison import pairs  # noqa: F401
-    from lora_bench.report import render_report  # noqa: F401
+    from lora_bench.report.render import render_report  # noqa: F401
 
     load_librosa()
     load_model(ModelSpec(id="pocket"))

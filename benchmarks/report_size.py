@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_bench.report import render_report
+from lora_bench.report.render import render_report
 
 MAX_S = 10.0
 MAX_PAGE_BYTES = 20_000_000

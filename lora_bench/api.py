@@ -115,7 +115,7 @@ def run_experiment(
             ray_address=ray_address,
         )
     except (KeyboardInterrupt, InterruptedRunError):
-        from lora_bench.report import render_report
+        from lora_bench.report.render import render_report
 
         with suppress(LoraBenchError, OSError):  # a run that was stopped early has nothing to report
             render_report(run_folder, reports)

@@ -26,7 +26,7 @@ from support.browser import Page  # noqa: E402
 from support.fake_run import FakeRun, FakeTrial, contrast, zero_shot  # noqa: E402
 
 from benchmarks.report_size import write_run  # noqa: E402
-from lora_bench.report import render_report  # noqa: E402
+from lora_bench.report.render import render_report  # noqa: E402
 
 FOLDER = ROOT / "docs" / "images"
 MAX_BYTES = 120_000

@@ -90,7 +90,7 @@ def run_experiment(
             raise
         results = write_results(run_folder)
         write_study(run_folder, results)
-        from lora_bench.report import render_report
+        from lora_bench.report.render import render_report
 
         render_report(run_folder, reports_dir)
     return EXIT_OK if results.complete else EXIT_INCOMPLETE

@@ -84,6 +84,11 @@ def test_a_verb_loads_only_what_it_needs(arguments: list[str], forbidden: list[s
     assert last_line in {"LOADED 0 []", "LOADED 3 []"}
 
 
+def test_words_of_a_report_load_no_numbers_library() -> None:
+    code = "import sys, lora_bench.report.formatting\nprint('numpy' in sys.modules)"
+    assert run_python(code).stdout.split() == ["False"]
+
+
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out

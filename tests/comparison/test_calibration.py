@@ -17,7 +17,7 @@ from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.run_folder import RunFolder
 from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.progress import SilentProgress
-from lora_bench.report import render_report
+from lora_bench.report.render import render_report
 from lora_bench.results.calibration import describe_calibration, tell_calibration
 from lora_bench.results.run_files import CalibrationFile
 from lora_bench.slugs import prompt_slugs

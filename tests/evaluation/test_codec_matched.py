@@ -30,7 +30,7 @@ from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import SilentProgress
-from lora_bench.report import render_report
+from lora_bench.report.render import render_report
 from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.stages.dataset import prepare_dataset
 from lora_bench.store import Store

@@ -14,7 +14,7 @@ from support.raters import answer_study, prefer, save_answers
 
 from lora_bench.cli.main import main
 from lora_bench.listening.preferences import import_answers
-from lora_bench.report import render_report
+from lora_bench.report.render import render_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from support.fake_run import FakeRun, FakeTrial, contrast, zero_shot
 
-from lora_bench.report import render_report
 from lora_bench.report.answer import Answer
 from lora_bench.report.answer_lines import describe_design, describe_lacks, describe_levels
 from lora_bench.report.plots.forest import draw_forest
 from lora_bench.report.plots.scores import draw_scores
+from lora_bench.report.render import render_report
 from lora_bench.report.view import RunView
 from lora_bench.results.gather import gather_results
 

@@ -9,7 +9,7 @@ import pytest
 from support.browser import Page
 from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun
 
-from lora_bench.report import render_report
+from lora_bench.report.render import render_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 

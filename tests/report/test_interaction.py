@@ -13,7 +13,7 @@ from support.browser import Page
 from support.fake_run import PLAIN_PROMPTS, RATE_HZ, FakeRun, FakeTrial, contrast, zero_shot
 
 from lora_bench.audio.loudness import measure_loudness
-from lora_bench.report import render_report
+from lora_bench.report.render import render_report
 from lora_bench.slugs import prompt_slug
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]

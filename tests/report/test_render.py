@@ -23,9 +23,9 @@ from support.fake_run import (
 from support.light_imports import REFUSE_HEAVY
 
 from lora_bench.errors import StoreError
-from lora_bench.report import render_report
 from lora_bench.report.audio.spectrogram import HEIGHT, WIDTH, draw_spectrogram
 from lora_bench.report.formatting import format_interval, format_value, format_with_error, shorten, text_width
+from lora_bench.report.render import render_report
 from lora_bench.report.writers.svg import nice_ticks
 
 

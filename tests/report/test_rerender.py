@@ -11,7 +11,7 @@ import pytest
 from support import ROOT
 from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, FakeRun, FakeTrial, contrast, zero_shot
 
-from lora_bench.report import render_report
+from lora_bench.report.render import render_report
 
 
 @pytest.fixture(scope="module")

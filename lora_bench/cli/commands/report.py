@@ -27,7 +27,7 @@ def execute(options: Options) -> int:
         StoreError: the folder holds no run.
     """
     run = resolve_run(options.run, options.runs_dir)
-    from lora_bench.report import render_report
+    from lora_bench.report.render import render_report
 
     for path in render_report(run.absolute(), options.reports_dir.absolute()):
         print(path)

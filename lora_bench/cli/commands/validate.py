@@ -11,6 +11,7 @@ from lora_bench.cli.options import option
 from lora_bench.errors import EXIT_OK, Problem, SpecError, UsageError
 from lora_bench.planning.trainings import count_trainings
 from lora_bench.planning.trial_plan import ExperimentPlan
+from lora_bench.report.formatting import count_noun
 
 
 @dataclass(frozen=True)
@@ -58,30 +59,29 @@ def describe_plan(plan: ExperimentPlan) -> str:
         # an attempt with a seed that is scored is the training of that trial, under the same id
         later = {t.training or t.id for t in plan_later(plan).trials if t.train is not None} - tried
         return (
-            f"{len(plan.trials)} attempts of tune ({_count(len(tried), 'training')}), then {plan.n_later} trials "
-            f"({_count(len(later), 'training')}){_describe_clips(plan)}"
+            f"{len(plan.trials)} attempts of tune ({count_noun(len(tried), 'training')}), then {plan.n_later} trials "
+            f"({count_noun(len(later), 'training')}){_describe_clips(plan)}"
         )
     n_zero_shot = sum(trial.kind == "zero-shot" for trial in plan.trials)
     n_existing = sum(trial.existing_adapter is not None for trial in plan.trials)
     n_external = sum(trial.kind == "external" for trial in plan.trials)
     n_tuned = len(plan.trials) - n_zero_shot - n_existing - n_external
-    existing = f", {_count(n_existing, 'existing adapter')}" if n_existing else ""
+    existing = f", {count_noun(n_existing, 'existing adapter')}" if n_existing else ""
     external = f", and {n_external} of other systems" if n_external else ""
     optuna = plan.spec.search.optuna
     n_candidates = sum(trial.search is not None for trial in plan.trials)
     searched = f" (a search tries {optuna.n_trials} of {n_candidates})" if optuna is not None else ""
     n_trainings = count_trainings([trial.training for trial in plan.trials if trial.train is not None])
-    shared = f" ({_count(n_trainings, 'training')})" if n_trainings < n_tuned else ""
-    trials = f"{n_zero_shot} zero-shot and {_count(n_tuned, 'fine-tuned trial')}"
+    shared = f" ({count_noun(n_trainings, 'training')})" if n_trainings < n_tuned else ""
+    trials = f"{n_zero_shot} zero-shot and {count_noun(n_tuned, 'fine-tuned trial')}"
     if plan.spec.trials.zero_shot_only:
-        trials = f"{_count(n_zero_shot, 'zero-shot trial')} alone"
+        trials = f"{count_noun(n_zero_shot, 'zero-shot trial')} alone"
     return f"{trials}{searched}{shared}{existing}{external}{_describe_clips(plan)}"
 
 
 def _describe_clips(plan: ExperimentPlan) -> str:
-    prompts, metrics = _count(len(plan.spec.prompts), "prompt"), _count(len(plan.spec.metrics), "metric")
+    prompts, metrics = (
+        count_noun(len(plan.spec.prompts), "prompt"),
+        count_noun(len(plan.spec.metrics), "metric"),
+    )
     return f", {prompts}, {plan.spec.generation.n_clips} clips each, {metrics}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'s' if n != 1 else ''}"  # the report's own would load numpy

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from support.fake_run import PLAIN_PROMPTS, RATE_HZ, FakeRun, FakeTrial, write_json, zero_shot
 
-from lora_bench.report import render_report
+from lora_bench.report.render import render_report
 
 TUNED = FakeTrial("r4")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from support.fake_run import FakeRun, write_tone, zero_shot
 
-from lora_bench.report import render_report
 from lora_bench.report.audio import players as sound_cache
 from lora_bench.report.audio.players import SoundCache
+from lora_bench.report.render import render_report
 
 
 def read_all(folder: Path) -> dict[str, bytes]:

@@ -11,8 +11,8 @@ import pytest
 from support.fake_run import PROMPT_HTML, FakeRun, FakeTrial, write_json, zero_shot
 
 from lora_bench.cli.main import main
-from lora_bench.report import render_report
 from lora_bench.report.leaderboard.comparability import explain_difference
+from lora_bench.report.render import render_report
 
 
 def write_run(folder: Path, name: str, base: float = 0.5, **changes: Any) -> Path:

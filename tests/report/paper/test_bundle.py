@@ -18,10 +18,10 @@ from support.light_imports import REFUSE_HEAVY
 
 from lora_bench.cli.main import main
 from lora_bench.errors import ResourceError, UsageError
-from lora_bench.report import render_report
 from lora_bench.report.paper import bundle
 from lora_bench.report.paper.bundle import compile_bundle, find_compiler, read_runs, write_bundle
 from lora_bench.report.paper.references import Citations, read_entries
+from lora_bench.report.render import render_report
 
 QUICKSTART = ROOT / "reports" / "quickstart"
 needs_tex = pytest.mark.skipif(not find_compiler(), reason="pdflatex and bibtex are not installed")

@@ -4,7 +4,7 @@ import json
 
 from support.fake_run import FakeRun, FakeTrial, zero_shot
 
-from lora_bench.report import render_report
+from lora_bench.report.render import render_report
 from lora_bench.report.sections.captions import name_origin
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from support.fake_run import PLAIN_PROMPTS, FakeRun, FakeTrial, contrast, write_json, zero_shot
 
-from lora_bench.report import render_report
+from lora_bench.report.render import render_report
 
 TUNED = FakeTrial("r4")
 ABOUT = {"silence_dbfs": -60.0, "interval": "none; the control row is the yardstick"}

@@ -13,7 +13,7 @@ from support.listening_run import make_listening_run
 from support.raters import answer_study, prefer, save_answers
 
 from lora_bench.listening.preferences import import_answers
-from lora_bench.report import render_report
+from lora_bench.report.render import render_report
 
 RANKINGS = [("r16-all", "r4-attention", "zero-shot")] * 6 + [("zero-shot", "r16-all", "r4-attention")] * 2
 

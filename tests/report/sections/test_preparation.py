@@ -4,7 +4,7 @@ import json
 
 from support.fake_run import FakeRun, FakeTrial, zero_shot
 
-from lora_bench.report import render_report
+from lora_bench.report.render import render_report
 
 
 def render(tmp_path, preparations):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from support.fake_run import FakeRun, FakeTrial, write_json, zero_shot
 
-from lora_bench.report import render_report
 from lora_bench.report.formatting import format_difference, format_value, use_plain_signs
+from lora_bench.report.render import render_report
 from lora_bench.results.reading import read_results_file
 from lora_bench.results.run_records import RunResults
 from lora_bench.store import read_json

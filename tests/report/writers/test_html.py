@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from support.fake_run import PROMPT_HTML, PROMPT_KOREAN, PROMPT_LONG, FakeRun, FakeTrial, contrast, zero_shot
 
-from lora_bench.report import render_report
+from lora_bench.report.render import render_report
 from lora_bench.report.writers.document import (
     Bar,
     Block,

@@ -19,7 +19,7 @@ from support.fake_run import (
 )
 
 from lora_bench.artifacts import Unscored
-from lora_bench.report import render_report
+from lora_bench.report.render import render_report
 from lora_bench.report.writers.document import Bullets, Cell, Code, Column, Paragraph, Table
 from lora_bench.report.writers.markdown import escape_markdown, write_markdown
 

@@ -20,7 +20,7 @@ from lora_bench.cli.commands.run import describe_gaps
 from lora_bench.errors import InterruptedRunError, ResourceError
 from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.progress import SilentProgress
-from lora_bench.report import render_report
+from lora_bench.report.render import render_report
 from lora_bench.results.gather import gather_results, write_results
 from lora_bench.results.trial_files import read_state
 from lora_bench.runner.executor import run_trials
