@@ -70,6 +70,7 @@ def call_program(
     outputs: tuple[Path, Path],
     *,
     given: str = "",
+    folder: Path | None = None,
     timeout_s: float | None = None,
     on_start: Callable[[int], None] = lambda _: None,
     on_poll: Callable[[], None] = lambda: None,
@@ -80,6 +81,7 @@ def call_program(
         arguments: the program and its arguments.
         outputs: files for its output and its errors.
         given: text that it gets on its standard input.
+        folder: where it runs; None for the present one.
         timeout_s: when it is killed, in seconds; None waits.
         on_start: called with the number of its process, which is also that of its group.
         on_poll: called some times a second while it runs.
@@ -91,7 +93,9 @@ def call_program(
         stdin.write(given.encode())
         stdin.seek(0)
         try:
-            process = subprocess.Popen(arguments, stdin=stdin, stdout=out, stderr=err, start_new_session=True)
+            process = subprocess.Popen(
+                arguments, stdin=stdin, stdout=out, stderr=err, cwd=folder, start_new_session=True
+            )
         except (OSError, ValueError) as error:
             raise ProgramError(describe_start(error)) from error
         began_s, is_late, poll_s = time.monotonic(), False, 0.001

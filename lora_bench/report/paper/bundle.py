@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_bench.errors import ResourceError, UsageError
+from lora_bench.programs import ProgramError, call_program
 from lora_bench.report.answer import Answer
 from lora_bench.report.answer_lines import describe_lacks, describe_levels
 from lora_bench.report.contents import choose_title
@@ -260,20 +261,17 @@ def compile_bundle(folder: Path) -> list[Path]:
 
 def _compile(program: str, document: Path) -> None:
     words = [program, *_FLAGS, document.name] if program == "pdflatex" else [program, document.stem]
-    try:
-        done = subprocess.run(
-            words, cwd=document.parent, capture_output=True, timeout=COMPILE_LIMIT_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ResourceError(f"{document}: {program} did not end within {COMPILE_LIMIT_S:.0f} s") from error
-    if done.returncode:
-        text = (done.stdout + done.stderr).decode(errors="replace")
-        found = re.search(r"^! .*$", text, re.MULTILINE)
-        reason = found[0][2:] if found else text.strip()[-200:]
-        raise ResourceError(
-            f"{document}: {program} failed ({reason}); the log is {document.with_suffix('.log').name} next to it; a "
-            "missing .sty file is in a package of TeX Live, such as texlive-latex-extra"
-        )
+    with tempfile.TemporaryDirectory(prefix="lora-bench-") as place:
+        outputs = Path(place, "stdout.txt"), Path(place, "stderr.txt")
+        try:
+            call_program(words, outputs, folder=document.parent, timeout_s=COMPILE_LIMIT_S)
+        except ProgramError as error:
+            found = re.search(r"^! (.*)$", outputs[0].read_text("utf-8", "replace"), re.MULTILINE)
+            reason = f"failed ({found[1]})" if found and not error.is_timeout else str(error)
+            raise ResourceError(
+                f"{document}: {program} {reason}; the log is {document.with_suffix('.log').name} next to it; a missing "
+                ".sty file is in a package of TeX Live, such as texlive-latex-extra"
+            ) from error
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -163,6 +163,25 @@ def test_a_failure_of_tex_names_the_file_and_its_reason(
         compile_bundle(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("sleep 99", "pdflatex did not end within 0.2 s"),
+        ("kill -9 $$", "pdflatex ended with signal SIGKILL"),
+    ],
+)
+def test_a_compiler_that_hangs_or_is_killed_is_an_error(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    write_bundle(read_runs([run]), tmp_path)
+    (tmp_path / "pdflatex").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "pdflatex").chmod(0o755)
+    monkeypatch.setattr(bundle, "COMPILE_LIMIT_S", 0.2)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(ResourceError, match=re.escape(words)):
+        compile_bundle(tmp_path)
+
+
 @needs_tex
 @pytest.mark.slow
 def test_the_document_of_hostile_prompts_compiles(run: Path, tmp_path: Path) -> None:
