@@ -12,6 +12,7 @@ from lora_bench.comparison.across_runs import compare_pair, find_trial_files
 from lora_bench.results.records import Contrast, Settings
 from lora_bench.results.run_records import RunResults, TrialResult
 from lora_bench.results.settings import read_section
+from lora_bench.results.trial_states import explain_state
 from lora_bench.spec.configurations import drop_effect_free, find_differences
 
 # A difference in any of these makes two scores answers to different questions.
@@ -106,7 +107,7 @@ def explain_lack(pairs: Sequence[Pair], untested: Mapping[str, Sequence[str]], p
         return "the runs have no trial of the same name; name one of each, such as runs/a:r4 runs/b:r8"
     unfinished = [trial for pair in both for trial in pair if trial.state != "done"]
     if unfinished:
-        return f"{unfinished[0].name} is not done ({unfinished[0].reason or unfinished[0].state})"
+        return f"{unfinished[0].name} is not done ({explain_state(unfinished[0])})"
     if untested:
         return "; ".join(untested)
     return f"the metric that decides, {primary}, has no score on both sides"

@@ -23,6 +23,7 @@ from lora_bench.report.view import Configuration, RunView
 from lora_bench.results.records import Contrast
 from lora_bench.results.run_records import RESULTS_SCHEMA
 from lora_bench.results.settings import read_section
+from lora_bench.results.trial_states import explain_state, name_state
 
 CHOSEN = "the best on the selection tracks"
 MAX_SYSTEMS = 3
@@ -57,7 +58,7 @@ class AnswerRow:
     def verdict(self) -> str:
         """The verdict, or why there is none."""
         if self.contrast is None:
-            states = [trial.state for trial in self.configuration.trials if trial.state != "done"]
+            states = [name_state(trial.state) for trial in self.configuration.trials if trial.state != "done"]
             return states[0] if states else "not compared"
         return self.contrast.verdict or "no interval"
 
@@ -244,7 +245,7 @@ class Answer:
             )
         base = self.view.base_of(item)
         for side in (item, base) if base is not None else (item,):
-            told = [trial.reason or f"is {trial.state}" for trial in side.trials if trial.state != "done"]
+            told = [explain_state(trial) for trial in side.trials if trial.state != "done"]
             if told:
                 return clean_text(told[0] if side is item else f"{side.name} {told[0]}")
             unscored = self.view.cell(side, self.metric, None).reasons

@@ -15,10 +15,10 @@ MAX_NAMED = 4
 
 
 def describe_lacks(answer: Answer) -> str:
-    """Return why configurations have no verdict, in one line; empty if all have one."""
+    """Return why configurations have no verdict, in one line; empty where the table tells."""
     named: dict[str, list[str]] = {}
     for row in answer.rows:
-        if row.lacking:
+        if row.lacking and row.lacking != row.verdict:  # the table says it already
             named.setdefault(row.lacking, []).append(row.configuration.name)
     parts = [
         f"{join_words([*names[:MAX_NAMED], *[f'{len(names) - MAX_NAMED} more'] * (len(names) > MAX_NAMED)])} "

@@ -19,6 +19,7 @@ from lora_bench.results.run_files import CurvePoint, DatasetFile, ManifestEntry,
 from lora_bench.results.run_records import RunResults, TrialKind, TrialResult
 from lora_bench.results.search_tally import UNTRIED
 from lora_bench.results.settings import read_section
+from lora_bench.results.trial_states import name_state
 
 
 @dataclass(frozen=True)
@@ -306,16 +307,8 @@ def arrow(metric: str) -> str:
     return "\u2191" if is_higher_better(metric) else "\u2193"
 
 
-def name_state(trial: TrialResult) -> str:
-    """Return the state of a trial in a word or two."""
-    reason = trial.reason or ""
-    if trial.state == "missing" and reason.startswith(("not started", "interrupted")):
-        return "not started" if reason.startswith("not started") else "interrupted"
-    return "stopped early" if trial.state == "stopped" else trial.state
-
-
 def _gap_word(configuration: Configuration, gaps: Sequence[UnscoredCell]) -> str:
-    states = [name_state(trial) for trial in configuration.trials if trial.state != "done"]
+    states = [name_state(trial.state) for trial in configuration.trials if trial.state != "done"]
     if "stopped early" in states:
         return "stopped early"
     if gaps and all(gap.cause == "stated" for gap in gaps):

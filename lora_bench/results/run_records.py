@@ -28,8 +28,9 @@ from lora_bench.results.records import (
 )
 
 RESULTS_SCHEMA = 2
-TrialState = Literal["done", "stopped", "failed", "running", "missing", "untried"]
-"""`stopped`: early, as the spec asks; `missing`: not started, or interrupted; `untried`: a search left it out."""
+TrialState = Literal["done", "stopped", "failed", "running", "interrupted", "unstarted", "missing", "untried"]
+"""`stopped`: early, as the spec asks; `untried`: a search left it out; `missing`: its state is unknown, or an earlier
+version wrote so of one that was not started or was interrupted."""
 TrialKind = Literal["zero-shot", "fine-tuned", "external"]
 
 

@@ -130,7 +130,7 @@ def _key_base(planned: PlannedTrial) -> str:
 def _settle_state(state_file: StateFile, problems: Sequence[str]) -> tuple[TrialState, str | None]:
     """Return the state and why it is not `done`.
 
-    An interrupted trial is `missing`: no process works on it, and the same command resumes it.  A trial that a
+    No process works on an interrupted trial, and the same command resumes it.  A trial that a
     search did not try becomes `untried` in `search_tally.py`.
     """
     if problems:
@@ -147,9 +147,9 @@ def _settle_state(state_file: StateFile, problems: Sequence[str]) -> tuple[Trial
         case "running":
             return "running", f"still running{where}, or stopped without a message"
         case "interrupted":
-            return "missing", f"interrupted{where}" + (f": {why}" if why else "")
+            return "interrupted", f"interrupted{where}" + (f": {why}" if why else "")
         case "":
-            return "missing", "not started"
+            return "unstarted", "not started"
         case other:
             return "missing", f"unknown state `{other}`{where}"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from lora_bench.errors import TrainingError
 from lora_bench.forecast.budgets import fit_budget
@@ -19,7 +20,7 @@ from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results.reading import read_part, write_record
 from lora_bench.results.run_files import ScoresFile
-from lora_bench.results.run_records import TunedConfiguration, Tuning, TuningAttempt
+from lora_bench.results.run_records import TrialState, TunedConfiguration, Tuning, TuningAttempt
 from lora_bench.results.trial_files import read_if_valid, read_state
 from lora_bench.runner.freshness import inputs_key
 from lora_bench.runner.search.trial_search import read_objective
@@ -113,18 +114,17 @@ def _read_attempt(trial: TrialPlan, run: RunFolder) -> TuningAttempt:
     """Return how an attempt ended, from its files."""
     folder = run.trial(trial.id).path
     record = read_state(folder)
-    state, value = record.get("state", "missing"), None
+    state, value = record.get("state", "unstarted"), None
     reason = record.get("reason")
     metric = None if trial.tuning is None else trial.tuning.metric
     if state == "done":
         value = read_objective(folder, metric or HELD_OUT_LOSS, trial.prompts)
         reason = None if value is not None else _explain_missing(folder, metric)
-    is_known = state in {"done", "failed", "stopped"}
     return TuningAttempt.model_validate(
         {
             "trial": trial.id,
             "values": {} if trial.tuning is None else trial.tuning.values,
-            "state": state if is_known else "missing",
+            "state": state if state in get_args(TrialState) else "missing",
             **({} if value is None else {"loss" if metric is None else "score": value}),
             **({} if reason is None else {"reason": reason}),
         }
@@ -142,7 +142,7 @@ def _explain_missing(folder: Path, metric: str | None) -> str:
 
 def choose(item: TunedConfiguration, metric: str | None) -> TunedConfiguration:
     """Return the configuration with the best values, if every attempt came to its end."""
-    if any(attempt.state == "missing" for attempt in item.attempts):
+    if any(attempt.state not in {"done", "failed", "stopped"} for attempt in item.attempts):
         return item
     sign = 1.0 if metric is None or parse_metric(metric).lower_is_better else -1.0
     done = [(sign * each.value, place) for place, each in enumerate(item.attempts) if each.value is not None]

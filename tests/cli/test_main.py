@@ -330,7 +330,7 @@ def test_an_incomplete_run_exits_3_and_names_what_is_missing(
     assert cli.main(["run", str(spec)]) == 3
     captured = capsys.readouterr()
     assert captured.out == "report: reports/t/report.md\n"
-    assert "incomplete: trial small (failed): loss is NaN" in captured.err
+    assert "incomplete: trial small: failed: loss is NaN" in captured.err
 
 
 @pytest.mark.parametrize(

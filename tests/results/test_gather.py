@@ -93,7 +93,7 @@ def test_an_adapter_without_a_finished_training_is_not_offered(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("written", "state", "words"),
     [
-        (None, "missing", "not started"),
+        (None, "unstarted", "not started"),
         (
             {"state": "failed", "stage": "train", "reason": "loss is NaN"},
             "failed",
@@ -101,7 +101,7 @@ def test_an_adapter_without_a_finished_training_is_not_offered(tmp_path: Path) -
         ),
         (
             {"state": "interrupted", "stage": "generate", "reason": None},
-            "missing",
+            "interrupted",
             "interrupted in stage generate",
         ),
         ({"state": "running", "stage": "score"}, "running", "still running in stage score"),

@@ -25,6 +25,7 @@ from lora_bench.planning.run_folder import ReportFolder, RunFolder
 from lora_bench.results.gather import list_unsettled
 from lora_bench.results.reading import read_results_file
 from lora_bench.results.search_tally import UNTRIED, describe_rest
+from lora_bench.results.trial_states import explain_state
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,7 @@ def describe_gaps(run_folder: Path) -> list[str]:
             continue
         missing = [cell for cell in trial.unscored if cell.cause != "stated"]
         if trial.state != "done":
-            reason = f": {trial.reason}" if trial.reason else ""
-            lines.append(f"incomplete: trial {trial.name} ({trial.state}){reason}")
+            lines.append(f"incomplete: trial {trial.name}: {explain_state(trial)}")
         elif missing:
             lines.append(
                 f"incomplete: trial {trial.name} lacks {len(missing)} score{'s' if len(missing) > 1 else ''}"

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from lora_bench.report.cells import prompt_label, text_columns
 from lora_bench.report.formatting import clean_text
-from lora_bench.report.view import RunView, name_state
+from lora_bench.report.view import RunView
 from lora_bench.report.writers.document import Block, Bullets, Cell, Paragraph, Table
 from lora_bench.results.search_tally import describe_rest
+from lora_bench.results.trial_states import explain_state
 
 MAX_ROWS = 240
 
@@ -21,10 +22,7 @@ def build_missing(view: RunView) -> Iterator[Block]:
     if not unfinished and not gaps and not view.results.problems and not rest:
         return
     items = [f"{rest[0].upper()}{rest[1:]}"] if rest else []
-    items += [
-        f"{view.name_trial(trial.id)} ({name_state(trial)}): {trial.reason or 'no reason given'}"
-        for trial in unfinished
-    ]
+    items += [f"{view.name_trial(trial.id)}: {explain_state(trial)}" for trial in unfinished]
     items += [f"damaged file: {problem}" for problem in view.results.problems]
     yield Bullets(tuple(items[:MAX_ROWS]))
     grouped: dict[tuple[str, str, str], list[str | None]] = {}

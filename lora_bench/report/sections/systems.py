@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from lora_bench.report.cells import text_columns
 from lora_bench.report.formatting import MISSING, clean_text, shorten
-from lora_bench.report.view import Configuration, RunView, name_state
+from lora_bench.report.view import Configuration, RunView
 from lora_bench.report.writers.document import Block, Cell, Heading, Paragraph, Table
 from lora_bench.results.external import ExternalRecord
+from lora_bench.results.trial_states import name_state
 
 MAX_NAMED = 3
 
@@ -35,7 +36,7 @@ def _make_row(item: Configuration, external: ExternalRecord) -> tuple[Cell, ...]
         Cell(clean_text(external.label)),
         Cell(_count_clips(external)),
         Cell(clean_text("; ".join(external.notes)) or MISSING),
-        Cell(name_state(trial), tone="plain" if trial.state == "done" else "missing"),
+        Cell(name_state(trial.state), tone="plain" if trial.state == "done" else "missing"),
     )
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from lora_bench.report.cells import number_cell, number_columns, text_columns
 from lora_bench.report.formatting import clean_text, format_count, format_duration, write_setting
-from lora_bench.report.view import Configuration, RunView, name_state
+from lora_bench.report.view import Configuration, RunView
 from lora_bench.report.writers.document import Block, Cell, Heading, Paragraph, Table
 from lora_bench.results.records import Settings
+from lora_bench.results.trial_states import name_state
 from lora_bench.spec.budgets import format_budgeted
 
 
@@ -34,7 +35,7 @@ def build_adapters(view: RunView) -> Iterator[Block]:
 def _adapter_row(item: Configuration, kind: str | None) -> tuple[Cell, ...]:
     first = next((trial for trial in item.trials if trial.matched_modules), item.trials[0])
     lora = first.lora or {}
-    states = list(dict.fromkeys(map(name_state, item.trials)))
+    states = list(dict.fromkeys(name_state(trial.state) for trial in item.trials))
     return (
         Cell(" = ".join([item.name, *first.aliases])),
         *([] if kind is None else [Cell(kind)]),

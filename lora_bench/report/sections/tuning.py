@@ -10,6 +10,7 @@ from lora_bench.report.view import RunView
 from lora_bench.report.writers.document import Block, Cell, Heading, Paragraph, Strong, Table
 from lora_bench.results.records import Settings
 from lora_bench.results.run_records import TunedConfiguration, Tuning
+from lora_bench.results.trial_states import name_state
 from lora_bench.spec.grid import show_value
 
 
@@ -63,7 +64,7 @@ def _list_rows(item: TunedConfiguration) -> Iterator[tuple[Cell, ...]]:
         outcome = (
             "chosen"
             if is_chosen
-            else clean_text(attempt.reason or attempt.state)
+            else clean_text(attempt.reason or name_state(attempt.state))
             if attempt.value is None
             else ""
         )

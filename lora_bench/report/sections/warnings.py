@@ -6,6 +6,7 @@ from lora_bench.report.formatting import count_noun
 from lora_bench.report.sections.systems import describe_partial
 from lora_bench.report.view import RunView
 from lora_bench.results.search_tally import describe_rest
+from lora_bench.results.trial_states import explain_state
 
 MAX_NAMED = 3
 
@@ -35,7 +36,7 @@ def _describe_gaps(view: RunView) -> str:
         f"{count_noun(len(unfinished), 'trial')} of {len(view.trials):,} not done, "
         f"{count_noun(len(missing), 'cell')} missing."
     )
-    named = [f"{view.name_trial(t.id)}: {t.reason or t.state}" for t in unfinished[:MAX_NAMED]]
+    named = [f"{view.name_trial(t.id)}: {explain_state(t)}" for t in unfinished[:MAX_NAMED]]
     if not unfinished:
         names = list(dict.fromkeys(f"{view.name_trial(t.id)} on {gap.metric}" for t, gap in missing))
         named = [f"not scored: {name}" for name in names[:MAX_NAMED]]

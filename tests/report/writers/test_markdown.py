@@ -90,6 +90,11 @@ def test_the_first_line_names_the_trials_that_are_missing_and_why(tmp_path: Path
     assert "r9: not started" in first
     assert "## What is missing" in text
     assert table_rows(text, "mfcc20 ↓")[1][2:4] == ["— (failed)", "— (not started)"]
+    (answer,) = (line for line in text.splitlines() if line.startswith("| **r9** |"))
+    assert answer.split(" | ")[1] == "not started"
+    assert "Without a verdict: r8-ffn (failed in stage train: loss is NaN at step 7)." in text
+    assert "- r9: not started\n" in text
+    assert "- r8-ffn: failed in stage train: loss is NaN at step 7\n" in text
 
 
 def test_an_interrupted_run_renders_what_it_has(tmp_path: Path) -> None:
