@@ -19,12 +19,12 @@ import soundfile
 from support import ROOT
 from support.provenance_gaps import find_gaps
 
-from lora_bench import report
 from lora_bench.cli import main as cli
 from lora_bench.cli.options import add_options
 from lora_bench.errors import DatasetError, InterruptedRunError
 from lora_bench.evaluation import folder_scores as scoring
 from lora_bench.planning.plan import plan_file
+from lora_bench.report import render
 from lora_bench.runner import experiment
 from lora_bench.runner.freshness import RunHistory
 from lora_bench.runner.jobs.locks import hold_run
@@ -303,7 +303,7 @@ def fake_experiment(monkeypatch: pytest.MonkeyPatch, outcome: int | BaseExceptio
         return outcome
 
     monkeypatch.setattr(experiment, "run_experiment", run_experiment)
-    monkeypatch.setattr(report, "render_report", lambda *_: [])
+    monkeypatch.setattr(render, "render_report", lambda *_: [])
     return seen
 
 
@@ -431,7 +431,7 @@ def test_report_prints_what_it_wrote(
     spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (spec.parent / "runs/t").mkdir(parents=True)
-    monkeypatch.setattr(report, "render_report", lambda run, reports: [reports / run.name / "report.md"])
+    monkeypatch.setattr(render, "render_report", lambda run, reports: [reports / run.name / "report.md"])
     assert cli.main(["report", "runs/t"]) == 0
     assert capsys.readouterr().out == f"{spec.parent}/reports/t/report.md\n"
     assert cli.main(["report", "runs/u"]) == 2

@@ -22,7 +22,5 @@ from lora_bench.results.trial_states import explain_state
 def test_a_state_stands_in_front_of_a_reason_that_does_not_name_it(
     state: TrialState, reason: str | None, words: str
 ) -> None:
-    trial = TrialResult(
-        id="r4", name="r4", configuration="r4", kind="fine-tuned", state=state, reason=reason
-    )
+    trial = TrialResult(id="r4", name="r4", configuration="r4", kind="fine-tuned", state=state, reason=reason)
     assert explain_state(trial) == words
