@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import ROOT
 from support.fixed_steps import make_fixed_steps
 from support.melody_model import save_random_melody
 
@@ -51,6 +52,12 @@ def test_windows_cover_every_frame_once(n_frames: int, longest: int, share: floa
     assert made == list(range(n_frames))
     assert all(one.n_frames <= longest for one in windows)
     assert len(windows) == 1 or n_frames > longest
+
+
+def test_a_clip_of_90_s_takes_the_steps_that_the_documentation_states() -> None:
+    n_steps = sum(window.n_frames for window in cut_windows(90 * 50, 30 * 50, 12 * 50))
+    assert round(n_steps / (90 * 50), 2) == 1.53
+    assert "1.53 times the steps" in " ".join((ROOT / "docs/specs.md").read_text(encoding="utf-8").split())
 
 
 @pytest.mark.skipif(find_spec("audiocraft") is None, reason="the audiocraft extra is not installed")
