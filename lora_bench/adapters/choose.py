@@ -9,10 +9,7 @@ from pathlib import Path
 from lora_bench.errors import UsageError
 from lora_bench.metrics.names import is_higher_better
 from lora_bench.planning.run_folder import RunFolder
-from lora_bench.planning.trial_plan import (
-    TrialPlan,
-    read_plan,
-)
+from lora_bench.planning.trial_plan import TrialPlan, read_plan
 from lora_bench.report.formatting import format_interval, format_value, use_plain_signs
 from lora_bench.report.view import RunView
 from lora_bench.results.gather import gather_results

@@ -11,10 +11,7 @@ from lora_bench.comparison.looks import plan_rest
 from lora_bench.forecast import Forecaster, History, Prediction, find_device, read_history
 from lora_bench.forecast.cards import Card
 from lora_bench.planning.run_folder import RunFolder
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.results.search_tally import tally_plan
 from lora_bench.runner.freshness import Reason, RunHistory
 

@@ -17,10 +17,7 @@ from lora_bench.forecast.cards import Card, find_card
 from lora_bench.forecast.held_out import describe_few_tracks
 from lora_bench.gpus import CPU
 from lora_bench.planning.plan import MANY_TRIALS
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.runner.search.optuna import INSTALL
 from lora_bench.spec.budgets import format_budgeted
 from lora_bench.spec.external import ExternalSpec

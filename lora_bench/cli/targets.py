@@ -5,10 +5,7 @@ from __future__ import annotations
 from lora_bench.errors import Problem
 from lora_bench.forecast.adapters import list_problems
 from lora_bench.forecast.shapes import find_shape
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.spec.kinds import LOW_RANK
 
 FIELD = "lora.targets"

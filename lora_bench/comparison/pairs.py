@@ -15,10 +15,7 @@ from lora_bench.comparison.looks import Look, read_decisions, settle_look
 from lora_bench.metrics.verdicts import ALPHA
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.planning.sources import list_sources
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results.reading import read_part, read_record, write_record
 from lora_bench.results.run_files import ContrastsFile, GuardsFile, StateFile

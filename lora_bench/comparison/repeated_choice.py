@@ -16,10 +16,7 @@ from typing import TYPE_CHECKING
 from lora_bench.errors import UnscoredError
 from lora_bench.metrics import Metric
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.results.reading import read_part, write_record
 from lora_bench.results.run_files import ChoiceFile
 from lora_bench.results.run_records import ChoiceShare, RepeatedChoice

@@ -16,10 +16,7 @@ from lora_bench.metrics import Metric, parse_metric
 from lora_bench.metrics.verdicts import ALPHA
 from lora_bench.planning.run_folder import RunFolder
 from lora_bench.planning.sources import list_sources
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results.reading import read_part, read_record
 from lora_bench.results.records import Contrast, ControlRecord, GuardRecord, MissingContrast

@@ -9,10 +9,7 @@ from lora_bench.errors import DatasetError
 from lora_bench.forecast.shapes import ModelShape, find_shape
 from lora_bench.planning.run_folder import RunFolder
 from lora_bench.planning.sources import list_sources
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.spec.schema import DatasetSpec
 from lora_bench.store import to_jsonable
 

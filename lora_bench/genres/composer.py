@@ -10,16 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lora_bench.genres.chip_parts import (
-    BASSES,
-    HARMONIES,
-    METERS,
-    Hit,
-    Meter,
-    Note,
-    drum_bar,
-    shift,
-)
+from lora_bench.genres.chip_parts import BASSES, HARMONIES, METERS, Hit, Meter, Note, drum_bar, shift
 from lora_bench.genres.theory import CONTRASTS, PROGRESSIONS, Key, fold_into, nearest_chord_step
 
 T = TypeVar("T")

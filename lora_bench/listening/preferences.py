@@ -12,13 +12,7 @@ from scipy.stats import rankdata
 
 from lora_bench.errors import UsageError
 from lora_bench.listening.answers import MAX_FAILED_FRAC, Rating, read_ratings
-from lora_bench.listening.bradley_terry import (
-    PRIOR,
-    Strength,
-    estimate_strengths,
-    find_connected,
-    to_share,
-)
+from lora_bench.listening.bradley_terry import PRIOR, Strength, estimate_strengths, find_connected, to_share
 from lora_bench.listening.study import read_key
 from lora_bench.metrics.names import is_higher_better
 from lora_bench.planning.run_folder import RunFolder

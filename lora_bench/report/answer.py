@@ -12,13 +12,7 @@ from functools import cached_property
 
 from lora_bench.metrics.names import is_higher_better
 from lora_bench.metrics.verdicts import Verdict
-from lora_bench.report.formatting import (
-    MINUS,
-    clean_text,
-    format_change,
-    format_difference,
-    join_words,
-)
+from lora_bench.report.formatting import MINUS, clean_text, format_change, format_difference, join_words
 from lora_bench.report.view import Configuration, RunView
 from lora_bench.results.records import Contrast
 from lora_bench.results.run_records import RESULTS_SCHEMA

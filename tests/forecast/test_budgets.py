@@ -11,10 +11,7 @@ from benchmarks.random_model import TINY, save_random_musicgen
 from lora_bench.errors import SpecError
 from lora_bench.forecast.budgets import fit_budget
 from lora_bench.models import MusicModel, load_model
-from lora_bench.planning.plan import (
-    plan_experiment,
-    plan_file,
-)
+from lora_bench.planning.plan import plan_experiment, plan_file
 from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.spec import ExperimentSpec, load_spec
 from lora_bench.spec.budgets import spell_count

@@ -11,10 +11,7 @@ from typing import Any
 
 from lora_bench.errors import DatasetError, OutOfMemoryError
 from lora_bench.planning.plan import plan_experiment
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import read_state
 from lora_bench.runner.jobs.workers import Workers

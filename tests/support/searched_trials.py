@@ -9,10 +9,7 @@ from typing import Any
 from lora_bench.artifacts import LossPoint
 from lora_bench.errors import StoppedEarlyError
 from lora_bench.planning.plan import plan_experiment
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.spec import ExperimentSpec
 from lora_bench.store import Store, write_json

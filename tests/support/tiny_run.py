@@ -11,10 +11,7 @@ from benchmarks.random_model import TINY, save_random_musicgen
 from lora_bench.artifacts import LossPoint, Score, TrainResult
 from lora_bench.models import load_model
 from lora_bench.planning.plan import plan_experiment
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.store import write_json
 

@@ -7,13 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_bench.cli.adapter_options import adapters_option, check_choice, model_option, open_adapters
-from lora_bench.cli.options import (
-    metric_option,
-    option,
-    quiet_option,
-    runs_dir_option,
-    trial_option,
-)
+from lora_bench.cli.options import metric_option, option, quiet_option, runs_dir_option, trial_option
 from lora_bench.cli.progress_display import open_display
 from lora_bench.cli.run_places import resolve_run
 from lora_bench.errors import EXIT_OK, UsageError

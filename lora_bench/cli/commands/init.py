@@ -10,13 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_bench import api
-from lora_bench.cli.folder_survey import (
-    Survey,
-    describe_survey,
-    list_left_out,
-    make_caption,
-    survey_folder,
-)
+from lora_bench.cli.folder_survey import Survey, describe_survey, list_left_out, make_caption, survey_folder
 from lora_bench.cli.options import option
 from lora_bench.errors import EXIT_OK, UsageError
 from lora_bench.slugs import clean_name, spell_path

@@ -20,10 +20,7 @@ from lora_bench.forecast import Prediction, find_device, forecast_cache, read_hi
 from lora_bench.forecast.cards import choose_card
 from lora_bench.gpus import limit_gpus, require_gpus
 from lora_bench.planning.plan import MANY_TRIALS
-from lora_bench.planning.trial_plan import (
-    ExperimentPlan,
-    TrialPlan,
-)
+from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.runner.tuning import plan_later, plan_step
 from lora_bench.store import JsonObject, to_jsonable
 

@@ -7,13 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from lora_bench.report.cells import number_cell, number_columns, prompt_cell, text_columns
-from lora_bench.report.formatting import (
-    MISSING,
-    add_interval,
-    clean_text,
-    format_fixed,
-    write_setting,
-)
+from lora_bench.report.formatting import MISSING, add_interval, clean_text, format_fixed, write_setting
 from lora_bench.report.view import RunView
 from lora_bench.report.writers.document import Block, Bullets, Cell, Code, Heading, Paragraph, Strong, Table
 from lora_bench.results.records import ControlRecord, GuardRecord

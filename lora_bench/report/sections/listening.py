@@ -7,13 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from lora_bench.report.answer import Answer
 from lora_bench.report.cells import number_columns, text_columns, tone_of, verdict_cell
-from lora_bench.report.formatting import (
-    MISSING,
-    count_noun,
-    format_correlation,
-    format_percent,
-    join_words,
-)
+from lora_bench.report.formatting import MISSING, count_noun, format_correlation, format_percent, join_words
 from lora_bench.report.view import RunView
 from lora_bench.report.writers.document import (
     Bar,

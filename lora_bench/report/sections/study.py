@@ -6,12 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from lora_bench.metrics.verdicts import ALPHA
-from lora_bench.report.cells import (
-    interval_cell,
-    number_cell,
-    number_columns,
-    text_columns,
-)
+from lora_bench.report.cells import interval_cell, number_cell, number_columns, text_columns
 from lora_bench.report.formatting import (
     MISSING,
     clean_text,
@@ -24,15 +19,7 @@ from lora_bench.report.formatting import (
     join_words,
 )
 from lora_bench.report.view import RunView, arrow
-from lora_bench.report.writers.document import (
-    Block,
-    Bullets,
-    Cell,
-    Heading,
-    Paragraph,
-    Strong,
-    Table,
-)
+from lora_bench.report.writers.document import Block, Bullets, Cell, Heading, Paragraph, Strong, Table
 from lora_bench.results.run_records import RepeatedChoice
 from lora_bench.study import MetricStudy, Study, analyse_study
 from lora_bench.study.choice import describe_bias, describe_side
