@@ -10,7 +10,7 @@ import pytest
 from support import ROOT
 from support.documents import REASONS, Block, ReaderFolder, read_blocks, read_commands
 
-from lora_bench.cli.main import build_parser
+from lora_bench.cli.main import VERBS, build_parser
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "design").glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 DOCUMENTS.append(ROOT / "benchmarks" / "README.md")
@@ -52,6 +52,17 @@ def test_every_page_is_in_the_navigation_of_the_site_and_in_the_readme() -> None
     for page in (ROOT / "docs").glob("*.md"):
         assert f": {page.name}\n" in site
         assert f"](docs/{page.name})" in readme
+
+
+def test_every_command_and_every_shipped_spec_is_in_its_table() -> None:
+    commands = (ROOT / "docs" / "getting_started.md").read_text(encoding="utf-8")
+    assert [verb for verb in VERBS if not re.search(rf"^\| `{verb}[ `]", commands, re.MULTILINE)] == []
+    specs = (
+        (ROOT / "docs" / "your_own_genre.md")
+        .read_text(encoding="utf-8")
+        .partition("## Specs to learn from")[2]
+    )
+    assert [path.stem for path in (ROOT / "specs").glob("*.yaml") if f"`{path.stem}`" not in specs] == []
 
 
 def test_pictures_are_small_and_each_is_shown_or_linked() -> None:
