@@ -89,18 +89,13 @@ def pair_trials(first: Side, second: Side) -> list[Pair]:
     return [(name, one.get(name), other.get(name)) for name in dict.fromkeys((*one, *other))]
 
 
-def find_primary(side: Side) -> str | None:
-    """Return the metric that verdicts are given on; None if the run names none."""
-    return side.results.planned.primary_metric
-
-
 def explain_lack(pairs: Sequence[Pair], untested: Mapping[str, Sequence[str]], primary: str | None) -> str:
     """Return why no pair of trials has a verdict.
 
     Args:
         pairs: all of them.
         untested: reasons for missing tests, with the trials.
-        primary: see `find_primary`.
+        primary: the metric that verdicts are given on; None if the run names none.
     """
     both = [(one, other) for _, one, other in pairs if one is not None and other is not None]
     if not both:
@@ -125,7 +120,7 @@ def compare_cells(
         if one is not None and other is not None:
             files = find_trial_files(first.folder, one), find_trial_files(second.folder, other)
             metrics = list(dict.fromkeys(metric for metric, _ in values if (metric, None) in others))
-            primary = find_primary(first) or next(iter(metrics), "")
+            primary = first.results.planned.primary_metric or next(iter(metrics), "")
             tests, reasons = compare_pair(*files, metrics, primary)
             for reason in reasons:
                 untested.setdefault(reason, []).append(name)

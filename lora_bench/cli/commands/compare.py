@@ -17,7 +17,6 @@ from lora_bench.comparison.side_by_side import (
     compare_cells,
     explain_lack,
     find_changes,
-    find_primary,
     find_warnings,
     list_resources,
     pair_trials,
@@ -74,7 +73,7 @@ def execute(options: Options) -> int:
     warnings = find_warnings(first.results, second.results)
     changes = find_changes(pairs)
     conclusion = _conclude(cells)
-    lack = None if conclusion else explain_lack(pairs, untested, find_primary(first))
+    lack = None if conclusion else explain_lack(pairs, untested, first.results.planned.primary_metric)
     if options.json:
         document = {
             "schema": SCHEMA, "first": first.label, "second": second.label, "warnings": warnings,
