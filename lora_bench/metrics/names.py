@@ -108,7 +108,9 @@ def parse_metric(name: str, distances: Mapping[str, Mapping[str, Any]] | None = 
     if name == "clap_score":
         return Metric(name, "clap", "text")
     plain = name.removesuffix(CODEC_MATCHED)
-    stated, _, encoder = plain.rpartition("/")
+    stated, slash, encoder = plain.rpartition("/")
+    if slash and not (stated and encoder):
+        raise ValueError(_describe_half(name, stated, encoder))
     distance = BUILT_IN_DISTANCES.get(stated, stated if stated in list_distances() else None)
     if distance is None or (encoder not in ENCODER_NAMES and not is_described(encoder)):
         raise ValueError(_describe_unknown(name))
@@ -138,6 +140,18 @@ def is_metric(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _describe_half(name: str, stated: str, encoder: str) -> str:
+    """Describe a metric with nothing on one side of its slash."""
+    before = ", ".join(f"`{known}`" for known in (*filter(None, BUILT_IN_DISTANCES), *list_distances()))
+    lack = (
+        f"nothing follows the `/`; expected an encoder there, as in `{stated}/<encoder>`"
+        if stated
+        else f"nothing precedes the `/`; expected a distance there ({before})"
+    )
+    drop = f", or write `{encoder}` for its Frechet distance" if encoder else ""
+    return f"unknown metric `{name}`; {lack}{drop}"
 
 
 def _describe_unknown(name: str) -> str:

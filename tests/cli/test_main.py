@@ -493,6 +493,11 @@ def test_score_refuses_a_length_that_is_none(length: str, capsys: pytest.Capture
     ("changed", "words"),
     [
         ({"--metric": "mfcc21"}, "--metric mfcc21: unknown metric"),
+        (
+            {"--metric": "/mfcc20-seed"},
+            "--metric /mfcc20-seed: unknown metric `/mfcc20-seed`; nothing precedes",
+        ),
+        ({"--metric": "mean/"}, "--metric mean/: unknown metric `mean/`; nothing follows"),
         ({"--reference": "nowhere"}, "--reference nowhere: expected a folder of audio files"),
     ],
 )

@@ -73,3 +73,18 @@ def test_metric_like_nothing_known_gets_no_guess():
     with pytest.raises(ValueError, match="known are the encoders") as error:
         parse_metric("zzzzzz")
     assert "did you mean" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["/mfcc20", "/rating", "/clap_score", "/mfcc20@codec", "/", "/@codec"])
+def test_nothing_before_the_slash_is_refused_with_the_distances(name):
+    with pytest.raises(ValueError, match=rf"^unknown metric `{name}`; nothing precedes the `/`") as error:
+        parse_metric(name)
+    assert "(`fad`, `mmd`, `mean`, " in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["mean/", "mmd/", "fad/@codec", "nothing/"])
+def test_nothing_after_the_slash_is_refused(name):
+    with pytest.raises(
+        ValueError, match=rf"^unknown metric `{name}`; nothing follows the `/`; expected an enc"
+    ):
+        parse_metric(name)

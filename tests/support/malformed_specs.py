@@ -52,6 +52,8 @@ MALFORMED: list[tuple[str, str, str, str]] = [
     ("no metric", HEAD + "metrics: []", "5:10", "metrics"),
     ("metrics not in a list", HEAD + "metrics: mfcc20", "5:10", "expected a list"),
     ("unknown metric", HEAD + "metrics: [mfcc20, mfcc21]", "5:19", "did you mean `mfcc20"),
+    ("metric without its distance", HEAD + "metrics: [/mfcc20]", "5:11", "nothing precedes the `/`"),
+    ("metric without its encoder", HEAD + "metrics: [mean/]", "5:11", "nothing follows the `/`"),
     ("metric twice", HEAD + "metrics: [mfcc20, mfcc20]", "5:10", "`mfcc20` appears twice"),
     ("empty prompt", HEAD.replace("[a]", '[a, ""]'), "4:14", "text of 1 to 2000 characters"),
     ("prompt twice", HEAD.replace("[a]", "[a, b, a]"), "4:10", "`a` appears twice"),
