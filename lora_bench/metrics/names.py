@@ -128,9 +128,14 @@ def is_described(encoder: str) -> bool:
     return COMMAND.fullmatch(encoder) is not None or encoder in list_encoders()
 
 
+def is_rating(name: str) -> bool:
+    """Return whether a metric is the mean of a rating per clip, by its name alone."""
+    return name.startswith("mean/")
+
+
 def is_higher_better(name: str) -> bool:
     """Return whether a larger value of a metric is the better one; distances are better when small."""
-    return name in TEXT_METRIC_NAMES or name.startswith("mean/")
+    return name in TEXT_METRIC_NAMES or is_rating(name)
 
 
 def is_metric(name: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from lora_bench.metrics.names import is_higher_better
+from lora_bench.metrics.names import is_higher_better, is_rating
 from lora_bench.metrics.verdicts import Verdict
 from lora_bench.report.formatting import MINUS, clean_text, format_change, format_difference, join_words
 from lora_bench.report.view import Configuration, RunView
@@ -178,10 +178,9 @@ class Answer:
     def _say_move(self, rows: Sequence[AnswerRow], *, better: bool) -> str:
         first, n = rows[0], len(self.tuned)
         change = first.change.lstrip(f"+{MINUS}")
-        is_rating = self.metric.startswith("mean/")
         subject, where = ("the music", "the genre") if self.lower_is_better else ("clips", "their prompts")
         direction = f"{'closer to' if better else 'farther from'} {where}"
-        if is_rating:
+        if is_rating(self.metric):
             subject, direction = "the rating of clips", "up" if better else "down"
         if n == 1:
             return f"Fine-tuning moved {subject} {change} {direction}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lora_bench.metrics import ENCODER_NAMES, METRIC_NAMES, parse_metric
+from lora_bench.metrics.names import is_higher_better, is_rating
 
 
 @pytest.mark.parametrize("encoder", ENCODER_NAMES)
@@ -88,3 +89,24 @@ def test_nothing_after_the_slash_is_refused(name):
         ValueError, match=rf"^unknown metric `{name}`; nothing follows the `/`; expected an enc"
     ):
         parse_metric(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "rating", "higher"),
+    [
+        ("mean/audiobox-pq", True, True),
+        ("mean/of-a-package-that-is-not-installed", True, True),
+        ("clap_score", False, True),
+        ("mmd/mfcc20", False, False),
+        ("meaning", False, False),
+    ],
+)
+def test_ratings_are_known_by_their_name_alone(name, rating, higher):
+    assert (is_rating(name), is_higher_better(name)) == (rating, higher)
+
+
+@pytest.mark.parametrize("encoder", ["audiobox-ce", "audiobox-cu", "audiobox-pc", "audiobox-pq"])
+def test_a_rating_by_name_is_one_by_its_distance(encoder):
+    metric = parse_metric(f"mean/{encoder}")
+    assert metric.distance == "mean"
+    assert is_rating(metric.name)
