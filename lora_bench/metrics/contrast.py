@@ -24,7 +24,7 @@ import numpy as np
 from scipy import special
 
 from lora_bench.metrics.jackknife import Interval, Jackknife, join_freedom, make_interval
-from lora_bench.metrics.replicates import Replicates, combine
+from lora_bench.metrics.replicates import Replicates, combine, sum_exactly
 from lora_bench.metrics.t_distribution import detectable_difference, t_probability
 from lora_bench.metrics.verdicts import ALPHA
 
@@ -94,7 +94,7 @@ def subtract(pairs: Sequence[tuple[Replicates, Replicates]]) -> Difference:
     joined = combine(
         [side for pair in pairs for side in pair], [weight for _ in pairs for weight in (share, -share)]
     )
-    by_seed = tuple(tuned.corrected - base.corrected for tuned, base in pairs)
+    by_seed = _subtract_by_seed(pairs)
     deviations: dict[tuple[Cause, int], NDArray[np.float64]] = {
         (name, stratum): values
         for name, part in joined.parts.items()
@@ -118,8 +118,8 @@ def subtract_independent(pairs: Sequence[tuple[Replicates, Replicates]]) -> Diff
         combine([pair[side] for pair in pairs], [weight] * len(pairs))
         for side, weight in ((1, -share), (0, share))
     )
-    by_seed = tuple(one.corrected - other.corrected for one, other in pairs)
-    value, lacking = first.value + second.value, first.lacking or second.lacking
+    by_seed = _subtract_by_seed(pairs)
+    value, lacking = sum_exactly((first.value, second.value), (1.0, 1.0)), first.lacking or second.lacking
     if lacking:
         return Difference(value, value, by_seed, {}, {}, lacking)
     tracks = (
@@ -146,7 +146,12 @@ def subtract_independent(pairs: Sequence[tuple[Replicates, Replicates]]) -> Diff
         deviations |= {
             ("tracks", stratum): values for stratum, values in tracks.parts["tracks"].deviations().items()
         }
-    return Difference(value, first.corrected + second.corrected, by_seed, errors, deviations)
+    delta = sum_exactly((first.corrected, second.corrected), (1.0, 1.0))
+    return Difference(value, delta, by_seed, errors, deviations)
+
+
+def _subtract_by_seed(pairs: Sequence[tuple[Replicates, Replicates]]) -> tuple[float, ...]:
+    return tuple(sum_exactly((one.corrected, other.corrected), (1.0, -1.0)) for one, other in pairs)
 
 
 def add_seed_errors(differences: Sequence[Difference]) -> list[Difference]:

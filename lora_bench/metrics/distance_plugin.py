@@ -12,6 +12,7 @@ import numpy as np
 
 from lora_bench.errors import UnscoredError
 from lora_bench.metrics.clusters import Clusters
+from lora_bench.metrics.jackknife import is_rounding
 from lora_bench.metrics.names import Metric, list_distances
 from lora_bench.metrics.replicates import PARTS, LeftOut, Part, Replicates, can_leave_one_out
 from lora_bench.plugins import PluginSource, blame, load_class
@@ -132,7 +133,8 @@ class PluginDistance:
                 values[cluster] = self._measure(*sides)
             sizes = merged.sizes.astype(np.float64)
             parts[name] = LeftOut(value, values, sizes, merged.strata)
-        if all(np.ptp(part.values) == 0.0 for part in parts.values()):  # as for sets that share no bin
+        # as for sets that share no bin; `measure` may round otherwise for another number of vectors
+        if all(is_rounding(part.values - value, abs(value)) for part in parts.values()):
             same = "leaving out any clip or track gives the same number, so its error is not known"
             return Replicates(value, {}, is_biased=self._is_biased, lacking=same)
         return Replicates(value, parts, is_biased=self._is_biased)

@@ -7,7 +7,7 @@ and tracks are combined with weights, so that what the trials have in common can
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -16,7 +16,13 @@ from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics.clusters import Clusters
 from lora_bench.metrics.frechet import fit_gaussian
 from lora_bench.metrics.frechet_replicates import FrechetReplicator, Replicator
-from lora_bench.metrics.jackknife import Jackknife, leave_one_out, summarize_replicates
+from lora_bench.metrics.jackknife import (
+    Jackknife,
+    centre_replicates,
+    is_rounding,
+    leave_one_out,
+    summarize_replicates,
+)
 from lora_bench.metrics.kernel import prepare_blocks
 
 if TYPE_CHECKING:
@@ -47,13 +53,19 @@ class LeftOut:
     sizes: NDArray[np.float64]
     strata: NDArray[np.int64]
 
+    def without_rounding(self, scale: float) -> LeftOut:
+        """Return this with equal values if they differ by rounding alone; `scale` is the size of what was summed."""
+        if not is_rounding(self.values - self.full, scale):
+            return self
+        return replace(self, values=np.full_like(self.values, self.full))
+
     def deviations(self) -> dict[int, NDArray[np.float64]]:
         """Return by stratum [G] the clusters' parts of the error: their squares sum to the variance."""
         found: dict[int, NDArray[np.float64]] = {}
         for stratum in np.unique(self.strata):
             values = self.values[self.strata == stratum]
             n = len(values)
-            found[int(stratum)] = np.sqrt((n - 1) / n) * (values - values.mean())
+            found[int(stratum)] = np.sqrt((n - 1) / n) * centre_replicates(values)
         return found
 
 
@@ -142,7 +154,7 @@ def replicate_text(generated: Clusters, texts: NDArray[np.float64]) -> Replicate
     Raises:
         ScoreError: as `match_texts`.
     """
-    found = _leave_out(match_texts(generated, texts))
+    found = _leave_out_of_mean(match_texts(generated, texts))
     if generated.n_clusters < 2:
         return Replicates(found.full, {}, is_biased=False, lacking="one clip only")
     return Replicates(found.full, {"clips": found}, is_biased=False)
@@ -159,7 +171,7 @@ def replicate_mean(generated: Clusters) -> Replicates:
             f"mean: the encoder gives {generated.vectors.shape[1]} values per clip; expected one, a rating"
         )
     sums = np.add.reduceat(generated.vectors[:, 0], generated.starts[:-1])
-    found = _leave_out(MeanReplicator(sums, generated.sizes.astype(np.float64), generated.strata))
+    found = _leave_out_of_mean(MeanReplicator(sums, generated.sizes.astype(np.float64), generated.strata))
     if generated.n_clusters < 2:
         return Replicates(found.full, {}, is_biased=False, lacking="one clip only")
     return Replicates(found.full, {"clips": found}, is_biased=False)
@@ -169,14 +181,23 @@ def _leave_out(replicator: Replicator) -> LeftOut:
     return LeftOut(*leave_one_out(replicator), replicator.sizes, replicator.strata)
 
 
+def _leave_out_of_mean(replicator: MeanReplicator) -> LeftOut:
+    """Leave out each cluster of a mean; values that differ by rounding alone are equal, so that their error is zero."""
+    found = _leave_out(replicator)
+    size = float(np.abs(replicator.sums).sum() / replicator.sizes.sum())
+    return found.without_rounding(size)
+
+
 def combine(parts: Sequence[Replicates], weights: Sequence[float]) -> Replicates:
     """Return the weighted sum of statistics whose clips and tracks are the same, left out together.
+
+    Sums that are zero, and values that are equal, but for rounding are so exactly: a verdict must not follow from it.
 
     Raises:
         ScoreError: the numbers of clips or tracks differ.
     """
     lacking = next((part.lacking for part in parts if part.lacking), "")
-    value = float(sum(weight * part.value for weight, part in zip(weights, parts, strict=True)))
+    value = sum_exactly([part.value for part in parts], weights)
     if lacking:
         return Replicates(value, {}, parts[0].is_biased, lacking)
     joined: dict[Part, LeftOut] = {}
@@ -186,13 +207,22 @@ def combine(parts: Sequence[Replicates], weights: Sequence[float]) -> Replicates
             raise ScoreError(
                 f"sets with different {name} cannot be combined: left out together, they must be the same"
             )
-        joined[name] = LeftOut(
-            sum(weight * side.full for weight, side in zip(weights, sides, strict=True)),
-            np.asarray(weights) @ np.stack([side.values for side in sides]),
+        values = np.stack([side.values for side in sides])
+        together = LeftOut(
+            sum_exactly([side.full for side in sides], weights),
+            np.asarray(weights) @ values,
             first.sizes,
             first.strata,
         )
+        joined[name] = together.without_rounding(float((np.abs(weights) @ np.abs(values)).max()))
     return Replicates(value, joined, parts[0].is_biased)
+
+
+def sum_exactly(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Return the weighted sum, zero if it is rounding alone."""
+    terms = [weight * value for weight, value in zip(weights, values, strict=True)]
+    total = float(sum(terms))
+    return 0.0 if is_rounding(total, sum(map(abs, terms))) else total
 
 
 def can_leave_one_out(clusters: Clusters) -> bool:

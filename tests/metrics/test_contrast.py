@@ -12,11 +12,17 @@ from support.embedding_sets import kernel_distance, make_clusters, wrap
 
 from lora_bench.errors import ScoreError
 from lora_bench.metrics.clusters import cluster_embeddings, stack_strata
-from lora_bench.metrics.contrast import Difference, add_seed_errors, join_family, subtract
+from lora_bench.metrics.contrast import (
+    Difference,
+    add_seed_errors,
+    join_family,
+    subtract,
+    subtract_independent,
+)
 from lora_bench.metrics.estimate import replicate_distance
 from lora_bench.metrics.frechet import frechet_distance
 from lora_bench.metrics.jackknife import Jackknife
-from lora_bench.metrics.replicates import combine, replicate_text
+from lora_bench.metrics.replicates import combine, replicate_mean, replicate_text
 
 
 def noisy_copy(clusters, *, seed, amount=0.3, shift=0.0):
@@ -237,3 +243,42 @@ def test_any_false_verdict_of_a_family_comes_as_rarely_as_stated():
         intervals = [found.interval(family.alpha) for found, _ in members]
         false += any(interval.low > 0.0 or interval.high < 0.0 for interval in intervals)
     assert false / n_sets <= 0.05 + 3.0 * np.sqrt(0.05 * 0.95 / n_sets)
+
+
+def rate(values, n_prompts=1):
+    parts = np.split(np.asarray(values, dtype=np.float64)[:, None], n_prompts)
+    return replicate_mean(stack_strata([cluster_embeddings(wrap(part), "generated") for part in parts]))
+
+
+@pytest.mark.parametrize("value", [0.1, 4.3, 1e6 / 3, -7.7])
+@pytest.mark.parametrize(("n", "n_prompts"), [(7, 1), (60, 3), (999, 1)])
+def test_equal_ratings_differ_by_nothing_with_no_error(value, n, n_prompts):
+    rng = np.random.default_rng(0)
+    base = rate(np.repeat(value + rng.normal(size=n_prompts), n // n_prompts), n_prompts)
+    assert all(part.variance == 0.0 for part in base.jackknife().values())
+    for found in (subtract([(base, base)]), subtract_independent([(base, base)])):
+        assert (found.delta, found.se, found.p_value) == (0.0, 0.0, 1.0)
+        assert (found.interval().low, found.interval().high) == (0.0, 0.0)
+
+
+def test_clips_that_swap_their_ratings_have_a_difference_of_exactly_zero():
+    values = np.random.default_rng(0).normal(4.0, 1.0, 501)
+    (found,) = add_seed_errors([subtract([(rate(values), rate(values[::-1]))] * 2)])
+    assert (found.plugin, found.delta, found.by_seed) == (0.0, 0.0, (0.0, 0.0))
+    assert found.se > 0.0
+    assert found.p_value == 1.0
+
+
+def test_ratings_that_all_rise_alike_have_a_difference_without_error():
+    values = np.random.default_rng(1).normal(4.0, 1.0, 50)
+    found = subtract([(rate(values + 0.1), rate(values))])
+    assert found.delta == pytest.approx(0.1)
+    assert found.se == 0.0
+
+
+def test_one_rating_that_differs_in_its_last_digit_is_no_rounding():
+    values = np.full(10_000, np.float32(4.3))
+    values[17] = np.nextafter(values[17], np.float32(5.0))
+    found = subtract([(rate(values), rate(np.full(10_000, np.float32(4.3))))])
+    assert found.delta == pytest.approx((float(values[17]) - float(values[0])) / 10_000, rel=1e-3)
+    assert found.se > 0.0

@@ -209,8 +209,11 @@ def test_bins_are_prepared_once_for_the_whole_sets(monkeypatch: pytest.MonkeyPat
         score_embeddings(parse_metric("means/mfcc20"), make_set(8, 0), make_set(8, 1))
 
 
-def test_a_number_that_nothing_changes_has_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Mean, "measure", lambda self, one, other: 3.0)
+@pytest.mark.parametrize("rounding", [0.0, 1e-15])
+def test_a_number_that_nothing_changes_has_no_interval(
+    rounding: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Mean, "measure", lambda self, one, other: 3.0 + rounding * (12 - len(one)))
     found = score_embeddings(parse_metric("means/mfcc20"), make_set(12, 0), make_set(12, 1))
     assert (found.value, found.ci_low, found.corrected) == (3.0, None, None)
     assert "gives the same number, so its error is not known" in str(found.note)
