@@ -51,6 +51,8 @@ METRIC_NAMES: tuple[str, ...] = (
 
 BUILT_IN_DISTANCES = {"": "frechet", "fad": "frechet", "mmd": "mmd", "mean": "mean"}
 """What stands before the `/` of a metric, and the distance."""
+BUILT_IN_STATISTICS = frozenset({*BUILT_IN_DISTANCES.values(), "text"})
+"""What metrics can be without a plug-in; none has settings."""
 WITHOUT_REFERENCES = ("text", "mean")
 """Statistics that are no distances from recordings; higher is better."""
 
@@ -62,7 +64,7 @@ def list_encoders() -> dict[str, PluginSource]:
 
 def list_distances() -> dict[str, PluginSource]:
     """Return the distances that are plug-ins, by name; built-in names are not theirs to take."""
-    taken = {*BUILT_IN_DISTANCES, *BUILT_IN_DISTANCES.values(), "text"}
+    taken = {*BUILT_IN_DISTANCES, *BUILT_IN_STATISTICS}
     return {name: found for name, found in list_plugins("distances").items() if name not in taken}
 
 

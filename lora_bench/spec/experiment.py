@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lora_bench.metrics.names import (
-    BUILT_IN_DISTANCES,
+    BUILT_IN_STATISTICS,
     COMMAND,
     Metric,
     is_described,
@@ -236,8 +236,12 @@ class ExperimentSpec(Section):
     @model_validator(mode="after")
     def _encoders_are_used(self) -> ExperimentSpec:
         used = {metric.encoder for metric in self.parse_metrics()}
-        idle = set(self.distances) - {metric.distance for metric in self.parse_metrics()}
-        for name in sorted(idle | (set(self.distances) & set(BUILT_IN_DISTANCES.values()))):
+        named = {metric.distance for metric in self.parse_metrics()}
+        for name in sorted(self.distances):
+            if name in BUILT_IN_STATISTICS:
+                raise ValueError(f"distances.{name} is built in and has no settings; remove it")
+            if name in named:
+                continue
             raise ValueError(
                 f"distances.{name} describes no plug-in that `metrics` names; add `{name}/<encoder>` to `metrics`, or "
                 "remove its settings"

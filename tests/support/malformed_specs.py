@@ -54,6 +54,18 @@ MALFORMED: list[tuple[str, str, str, str]] = [
     ("unknown metric", HEAD + "metrics: [mfcc20, mfcc21]", "5:19", "did you mean `mfcc20"),
     ("metric without its distance", HEAD + "metrics: [/mfcc20]", "5:11", "nothing precedes the `/`"),
     ("metric without its encoder", HEAD + "metrics: [mean/]", "5:11", "nothing follows the `/`"),
+    (
+        "settings of the text score",
+        HEAD + "metrics: [mfcc20, clap_score]\ndistances: {text: {scale: 100}}",
+        "1:1",
+        "distances.text is built in and has no settings; remove it",
+    ),
+    (
+        "settings of a built-in distance",
+        HEAD + "metrics: [mmd/mfcc20]\ndistances: {mmd: {}}",
+        "1:1",
+        "distances.mmd is built in and has no settings",
+    ),
     ("metric twice", HEAD + "metrics: [mfcc20, mfcc20]", "5:10", "`mfcc20` appears twice"),
     ("empty prompt", HEAD.replace("[a]", '[a, ""]'), "4:14", "text of 1 to 2000 characters"),
     ("prompt twice", HEAD.replace("[a]", "[a, b, a]"), "4:10", "`a` appears twice"),
