@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lora_bench.encoders.assembly import cut_windows
 from lora_bench.encoders.checkpoints import import_network, need_checkpoint
 from lora_bench.models.model_files import hash_once
 
@@ -49,10 +50,8 @@ class Passt:
     def embed(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map clips [B, S] to probabilities [B, M, 527]."""
         window = int(WINDOW_S * self.sample_rate_hz)
-        starts = range(0, audio.shape[1], window)
         shortest = self.sample_rate_hz // 10  # a rest that gives one patch of the spectrogram
-        pieces = [audio[:, start : start + window] for start in starts]
-        pieces = [piece for piece in pieces if piece.shape[1] >= shortest or len(pieces) == 1]
+        pieces = cut_windows(audio, window=window, min_samples=shortest)
         found: list[torch.Tensor] = []
         with contextlib.redirect_stdout(io.StringIO()):
             for piece in pieces:

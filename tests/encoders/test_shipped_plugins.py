@@ -16,6 +16,7 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
 from lora_bench.artifacts import AudioClip
 from lora_bench.encoders import get_encoder
+from lora_bench.encoders.passt import Passt
 from lora_bench.errors import SpecError, UnscoredError
 from lora_bench.metrics import parse_metric
 from lora_bench.stages.score import score_embeddings
@@ -206,3 +207,29 @@ def test_passt_gives_probabilities_per_ten_seconds(
     np.testing.assert_allclose(found.values.sum(axis=1), 1.0, rtol=1e-5)
     score = score_embeddings(parse_metric("label-kl/passt"), found, found)
     assert score.value == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "lengths"),
+    [
+        (320_000, [320_000]),
+        (323_199, [320_000]),  # the rest is shorter than a patch
+        (323_200, [320_000, 3_200]),
+        (700_000, [320_000, 320_000, 60_000]),
+        (1_000, [1_000]),
+    ],
+)
+def test_passt_hears_windows_of_ten_seconds_and_a_rest_that_gives_a_patch(
+    n_samples: int, lengths: list[int]
+) -> None:
+    heard: list[int] = []
+
+    def network(piece: torch.Tensor) -> torch.Tensor:
+        heard.append(piece.shape[1])
+        return torch.zeros(len(piece), 527)
+
+    passt = Passt.__new__(Passt)
+    passt._network, passt._device = network, "cpu"
+    found = passt.embed(np.zeros((2, n_samples), np.float32))
+    assert heard == lengths
+    assert found.shape == (2, len(lengths), 527)
