@@ -73,6 +73,17 @@ def leave_one_out_weights(sizes: NDArray[np.float64], strata: NDArray[np.int64])
     return weights
 
 
+def leave_out_means(sums: NDArray[np.float64], sizes: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    """Return the means of vectors without each cluster, [G, D].
+
+    Args:
+        sums: [G, D] sum of each cluster's vectors, G > 1.
+        sizes: [G] vectors per cluster; None is one each.
+    """
+    counts = np.ones(len(sums)) if sizes is None else sizes.astype(np.float64)
+    return (sums.sum(axis=0) - sums) / (counts.sum() - counts)[:, None]
+
+
 def leave_one_out(replicator: Replicator) -> tuple[float, NDArray[np.float64]]:
     """Return the statistic of the whole set, and of the sets without one cluster, [G]."""
     weights = leave_one_out_weights(replicator.sizes, replicator.strata)

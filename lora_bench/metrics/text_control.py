@@ -21,7 +21,7 @@ from lora_bench.artifacts import Embeddings
 from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics.clusters import Clusters, average_clips, cluster_embeddings
 from lora_bench.metrics.frechet import check_same_dim
-from lora_bench.metrics.jackknife import Jackknife, make_interval, summarize_replicates
+from lora_bench.metrics.jackknife import Jackknife, leave_out_means, make_interval, summarize_replicates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,7 +116,7 @@ def measure_separation(
     replicates: list[NDArray[np.float64]] = []
     for place, vectors in enumerate(centred):
         n = len(vectors)
-        left = (n * means[place] - vectors) / (n - 1.0)
+        left = leave_out_means(vectors)
         own = (left**2).sum(axis=1)
         some_products = np.repeat(products[None], n, axis=0)
         some_products[:, place, :] = some_products[:, :, place] = left @ means.T
@@ -212,7 +212,7 @@ def _measure_moves(
     for place, (base, tuned) in enumerate(_pairs(sets)):
         n = len(base)
         values = np.repeat(full[None], n, axis=0)
-        values[:, place] = measure(_leave_out(base), _leave_out(tuned), target)
+        values[:, place] = measure(leave_out_means(base), leave_out_means(tuned), target)
         generated.append(_finish(values, contrast))
     targets = _leave_out_tracks(sets.reference)
     of_reference = np.stack(
@@ -245,19 +245,12 @@ def _drift(
         return ((tuned - base) ** 2).sum(axis=-1) / ((target - base) ** 2).sum(axis=-1)
 
 
-def _leave_out(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the means without each clip, [n, D]."""
-    n = len(vectors)
-    return (vectors.sum(axis=0) - vectors) / (n - 1.0)
-
-
 def _leave_out_tracks(reference: Clusters) -> NDArray[np.float64]:
     """Return the means without each track, [G, D]; for a single track the mean itself."""
     sums = np.add.reduceat(reference.vectors, reference.starts[:-1])
     if len(sums) < 2:
         return reference.vectors.mean(axis=0)[None]
-    sizes = reference.sizes.astype(np.float64)[:, None]
-    return (sums.sum(axis=0) - sums) / (sizes.sum() - sizes)
+    return leave_out_means(sums, reference.sizes)
 
 
 def _with_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from lora_bench.metrics.jackknife import (
     Jackknife,
     leave_one_out,
     leave_one_out_weights,
+    leave_out_means,
     make_interval,
     summarize_replicates,
 )
@@ -169,3 +170,14 @@ def test_interval_has_students_width_for_one_side_and_adds_variances_of_two():
 def test_interval_without_variance_is_the_point():
     interval = make_interval(1.5, [Jackknife(0.0, 0.0, 3.0)])
     assert (interval.se, interval.low, interval.high) == (0.0, 1.5, 1.5)
+
+
+def test_means_without_a_cluster_are_those_of_the_other_vectors():
+    vectors = np.random.default_rng(5).normal(size=(9, 4))
+    sizes = np.array([2, 1, 4, 2])
+    groups = np.repeat(np.arange(4), sizes)
+    sums = np.stack([vectors[groups == group].sum(axis=0) for group in range(4)])
+    expected = [vectors[groups != group].mean(axis=0) for group in range(4)]
+    assert leave_out_means(sums, sizes) == pytest.approx(np.stack(expected))
+    single = [np.delete(vectors, place, axis=0).mean(axis=0) for place in range(9)]
+    assert leave_out_means(vectors) == pytest.approx(np.stack(single))
