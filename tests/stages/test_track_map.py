@@ -1,11 +1,17 @@
 """The map of the tracks: principal components, and timbre that ignores level."""
 
+from importlib import metadata
+
 import numpy as np
 import pytest
+import soundfile
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from lora_bench.stages.dataset.track_map import compute_timbre, find_components
+from lora_bench.stages.dataset import track_map
+from lora_bench.stages.dataset.recordings import SourceFile
+from lora_bench.stages.dataset.track_map import compute_timbre, find_components, read_timbre
+from lora_bench.store import Store
 
 RATE_HZ = 22_050
 
@@ -48,3 +54,26 @@ def test_timbre_is_that_of_the_sound_not_of_its_level():
 
 def test_a_sound_shorter_than_a_window_has_a_timbre():
     assert np.isfinite(compute_timbre(np.full((1, 100), 0.1, np.float32), 8000)).all()
+
+
+def test_a_timbre_is_computed_again_with_another_resampler_or_librosa(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).normal(size=RATE_HZ).astype(np.float32) / 10
+    soundfile.write(tmp_path / "a.wav", noise, RATE_HZ)
+    file, store, calls = SourceFile(tmp_path / "a.wav"), Store(tmp_path / "cache"), []
+
+    def compute(audio, rate_hz):
+        calls.append(rate_hz)
+        return np.zeros(38, np.float32)
+
+    monkeypatch.setattr(track_map, "compute_timbre", compute)
+    for _ in range(2):
+        read_timbre(file, store)
+    assert len(calls) == 1
+    monkeypatch.setattr(track_map, "RESAMPLER", "another 1.0")
+    read_timbre(file, store)
+    assert len(calls) == 2
+    version = metadata.version
+    monkeypatch.setattr(track_map.metadata, "version", lambda name: f"{version(name)}.{name}")
+    for _ in range(2):
+        read_timbre(file, store)
+    assert len(calls) == 3

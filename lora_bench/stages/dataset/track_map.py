@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from lora_bench.artifacts import AudioClip, NearDuplicate
+from lora_bench.audio import RESAMPLER
 from lora_bench.encoders.mfcc import WINDOW_SAMPLES, compute_mfcc
 from lora_bench.errors import DatasetError
 from lora_bench.progress import Progress
@@ -73,8 +75,13 @@ def read_timbre(file: SourceFile, store: Store) -> NDArray[np.float32]:
         with (draft / "timbre.npy").open("wb") as stream:
             np.save(stream, compute_timbre(*file.sound))
 
-    key = hash_json({"version": TIMBRE_VERSION, "content": file.content_hash}, length=32)
-    return np.load(store.get_or_make("timbre", key, write) / "timbre.npy")
+    facts = {
+        "version": TIMBRE_VERSION,
+        "content": file.content_hash,
+        "librosa": metadata.version("librosa"),
+        "resampler": RESAMPLER,
+    }
+    return np.load(store.get_or_make("timbre", hash_json(facts, length=32), write) / "timbre.npy")
 
 
 def compute_timbre(audio: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
