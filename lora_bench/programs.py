@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+RECORDING_TIMEOUT_S = 600.0
+"""How long a program may take for one recording of a dataset."""
 MAX_ANSWER = 100_000
 """Bytes of a program's output that are read as its answer."""
 N_TAIL_LINES = 40

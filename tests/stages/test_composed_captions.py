@@ -140,7 +140,7 @@ def test_a_command_that_is_not_there_or_never_ends_is_an_error(folder, monkeypat
         DatasetError, match=r"`no-such-program \{path\}` for [abc]\.wav cannot be started \(No such file"
     ):
         caption(folder, CaptionSpec(command="no-such-program {path}"))
-    monkeypatch.setattr(caption_command, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(caption_command, "RECORDING_TIMEOUT_S", 0.2)
     with pytest.raises(DatasetError, match=r"did not end within 0\.2 s"):
         caption(folder, CaptionSpec(command=f"{sys.executable} -c 'import time; time.sleep(20)'"))
 

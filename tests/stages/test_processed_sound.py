@@ -150,6 +150,6 @@ def test_a_program_that_fails_is_an_error_that_names_the_track(folder, code, mes
 
 
 def test_a_program_that_never_ends_is_stopped(folder, monkeypatch):
-    monkeypatch.setattr(processed_sound, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(processed_sound, "RECORDING_TIMEOUT_S", 0.2)
     with pytest.raises(DatasetError, match=r"for \d\.wav did not end within 0\.2 s"):
         prepare(folder, command=[sys.executable, "-c", "import time; time.sleep(20)"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import DatasetError
-from lora_bench.programs import ProgramError, ask_program
+from lora_bench.programs import RECORDING_TIMEOUT_S, ProgramError, ask_program
 from lora_bench.slugs import spell_path
 from lora_bench.stages.dataset.field_names import Value
 from lora_bench.stages.dataset.metadata import read_fields
@@ -15,7 +15,6 @@ from lora_bench.store import Store, hash_json, read_json, write_json
 from lora_bench.text.files import read_json_text
 
 COMMAND_VERSION = 1
-TIMEOUT_S = 600.0
 
 
 def ask_command(command: str, path: Path, content_hash: str, store: Store) -> dict[str, Value]:
@@ -41,7 +40,7 @@ def _run(command: str, path: Path) -> str:
     if arguments == words:
         arguments.append(place)
     try:
-        return ask_program(arguments, timeout_s=TIMEOUT_S)
+        return ask_program(arguments, timeout_s=RECORDING_TIMEOUT_S)
     except ProgramError as error:
         raise _complain(command, path, str(error)) from error
 

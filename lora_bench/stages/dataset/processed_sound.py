@@ -11,7 +11,7 @@ import numpy as np
 
 from lora_bench.audio import load_audio
 from lora_bench.errors import AudioFileError, DatasetError
-from lora_bench.programs import ProgramError, ask_program
+from lora_bench.programs import RECORDING_TIMEOUT_S, ProgramError, ask_program
 from lora_bench.slugs import spell_path
 from lora_bench.spec.prepare import PrepareSpec
 from lora_bench.stages.dataset.vocals import identify_separator, remove_vocals
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PROCESSED_VERSION = 1
-TIMEOUT_S = 600.0
 
 
 def identify_processing(spec: PrepareSpec) -> dict[str, object]:
@@ -103,7 +102,7 @@ def run_command(command: list[str], path: Path, near: Path) -> tuple[NDArray[np.
             word.replace("{path}", given["path"]).replace("{output}", given["output"]) for word in command
         ]
         try:
-            printed = ask_program(arguments, given=json.dumps(given), timeout_s=TIMEOUT_S)
+            printed = ask_program(arguments, given=json.dumps(given), timeout_s=RECORDING_TIMEOUT_S)
         except ProgramError as error:
             raise complain(str(error)) from error
         made = Path(given["output"])
