@@ -38,13 +38,16 @@ class ChosenTrial:
     reason: str | None
 
 
-def choose_trial(run_folder: Path, name: str, metric: str | None = None) -> ChosenTrial:
+def choose_trial(
+    run_folder: Path, name: str, metric: str | None = None, *, view: RunView | None = None
+) -> ChosenTrial:
     """Find a trained trial of a run.
 
     Args:
         run_folder: folder of the run.
         name: a trial's id, its name, or `best`.
         metric: what `best` means; the run's first metric if left out.
+        view: the run's results if they were gathered already.
 
     Raises:
         UsageError: there is no such run, trial, metric or adapter; says what there is.
@@ -54,7 +57,7 @@ def choose_trial(run_folder: Path, name: str, metric: str | None = None) -> Chos
         raise UsageError(
             f"{run_folder}: expected the folder of a run, with {RunFolder.plan} in it, such as runs/quickstart"
         )
-    view = RunView(gather_results(run_folder), run_folder)
+    view = view or RunView(gather_results(run_folder), run_folder)
     trained = [trial for trial in view.trials if trial.adapter]
     if not trained:
         raise UsageError(f"{run_folder}: no trial has an adapter yet; see `lora-bench status {run_folder}`")

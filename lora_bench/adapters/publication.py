@@ -105,9 +105,9 @@ def _name(choice: Choice, part: str) -> str:
 def _choose_trials(run_folder: Path, view: RunView, names: Sequence[str]) -> list[ChosenTrial]:
     if not names:  # an adapter that was there before is somebody else's, or published already
         names = [trial.id for trial in view.trials if trial.adapter]
-        chosen = [choose_trial(run_folder, name) for name in names]
+        chosen = [choose_trial(run_folder, name, view=view) for name in names]
         return [item for item in chosen if item.plan.existing_adapter is None]
-    return [choose_trial(run_folder, name) for name in names]
+    return [choose_trial(run_folder, name, view=view) for name in names]
 
 
 def _write_model(chosen: ChosenTrial, choice: Choice, place: Path) -> Publication:

@@ -17,6 +17,8 @@ import yaml
 from support.fake_hub import FakeHub, serve_hub
 from support.tiny_run import TinyRun
 
+from lora_bench.adapters import choose, publication
+from lora_bench.adapters.publication import Choice, write_publications
 from lora_bench.audio import save_wav
 from lora_bench.cli.main import main
 from lora_bench.slugs import prompt_slug
@@ -155,3 +157,21 @@ def test_a_refusal_names_the_repository_and_a_wrong_name_is_refused(
     assert "--hub tune: expected OWNER/NAME" in capsys.readouterr().err
     assert main(["push", str(heard_run), "--hub", "a/b", "--dry-run", "--trial", "nobody"]) == 2
     assert "--trial nobody" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trials", [(), ("plain", "dora"), ("best",)])
+def test_the_results_of_a_run_are_gathered_once_for_all_its_adapters(
+    trials: tuple[str, ...], heard_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gathered: list[Path] = []
+    gather = publication.gather_results
+
+    def count(folder: Path) -> object:
+        gathered.append(folder)
+        return gather(folder)
+
+    monkeypatch.setattr(publication, "gather_results", count)
+    monkeypatch.setattr(choose, "gather_results", count)
+    found = write_publications(heard_run, Choice("ada/tune", trials), tmp_path)
+    assert [item.kind for item in found].count("model") == (1 if trials == ("best",) else 2)
+    assert gathered == [heard_run]
