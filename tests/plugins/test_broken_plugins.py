@@ -233,10 +233,11 @@ def test_a_distance_cannot_take_a_built_in_name_and_its_settings_are_checked() -
         "prompts": ["a"],
         "metrics": ["mfcc20"],
     }
-    for name in ("means", "frechet"):
-        with pytest.raises(
-            ValidationError, match=rf"distances\.{name} describes no plug-in that `metrics` names"
-        ):
+    for name, words in (
+        ("means", "describes no plug-in that `metrics` names"),
+        ("frechet", "is built in and has no settings"),
+    ):
+        with pytest.raises(ValidationError, match=rf"distances\.{name} {words}"):
             ExperimentSpec.model_validate(base | {"distances": {name: {}}})
 
 
@@ -305,6 +306,11 @@ def test_a_source_may_give_files_which_stay_as_they_are(
         ("words", lambda tracks: ["" for _ in tracks], "returned '' for 0.wav; expected a caption"),
         (
             "words",
+            lambda tracks: ["\ud83d" for _ in tracks],
+            "captioner: words: the plug-in of toy_package:Words returned for 0.wav what cannot be a caption: .*surrog",
+        ),
+        (
+            "words",
             lambda tracks: 1 / 0,
             r"captioner: words: the plug-in of toy_package:Words failed \(ZeroDivision",
         ),
@@ -318,6 +324,39 @@ def test_a_broken_captioner_is_refused_by_name(
         monkeypatch.setattr(Words, "answers", staticmethod(answers))
     with pytest.raises(DatasetError, match=words):
         prepare(tmp_path, captions={"captioner": name})
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"), [("provenance", 3), ("sample_rate_hz", "many"), ("sample_rate_hz", None)]
+)
+def test_a_captioner_with_wrong_attributes_is_refused_by_name(
+    attribute: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Songs, "made", NOISE)
+    monkeypatch.setattr(Words, attribute, value, raising=False)
+    with pytest.raises(
+        DatasetError, match="captioner: words: the plug-in of toy_package:Words cannot be loaded"
+    ):
+        prepare(tmp_path, captions={"captioner": "words"})
+
+
+def test_a_source_with_wrong_provenance_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Songs, "provenance", 3, raising=False)
+    with pytest.raises(DatasetError, match="plugin:songs: the plug-in of toy_package:Songs cannot be loaded"):
+        prepare(tmp_path)
+
+
+def test_kept_answers_of_a_captioner_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Songs, "made", NOISE)
+    logged: list[str] = []
+    monkeypatch.setattr(SilentProgress, "log", lambda self, text: logged.append(text))
+    first = prepare(tmp_path, captions={"captioner": "words"})
+    assert not any("kept" in line for line in logged)
+    assert prepare(tmp_path, captions={"captioner": "words"}) == first
+    note = "captions: answers of captioner words, toy_package:Words about 4 of 4 tracks are kept ones"
+    assert logged.count(note) == 1
 
 
 def test_a_captioner_gives_fields_to_a_template_and_written_captions_come_first(

@@ -56,6 +56,10 @@ class Captioner:
     Args:
         spec: names it, with its settings.
 
+    Attributes:
+        name: of its entry point.
+        n_kept: tracks of the last `describe` whose answers were kept from an earlier call.
+
     Raises:
         SpecError: the settings are not those of the plug-in.
         DatasetError: no package offers it, or it cannot be loaded.
@@ -63,6 +67,7 @@ class Captioner:
 
     def __init__(self, spec: CaptionSpec) -> None:
         self.name = str(spec.captioner)
+        self.n_kept = 0
         known = list_plugins("captioners")
         if self.name not in known:
             raise DatasetError(
@@ -82,6 +87,11 @@ class Captioner:
         with blame(self._place, self._source, "cannot be loaded", DatasetError):
             return self._class(self._settings, str(choose_device("auto")))
 
+    @property
+    def origin(self) -> str:
+        """Name and package, as the origin of a caption."""
+        return f"captioner {self.name}, {self._source.package}"
+
     def describe(self, folder: Path, hashes: Mapping[str, str], store: Store) -> dict[str, dict[str, Value]]:
         """Return the fields of every track, `caption` among them, by path relative to `folder`.
 
@@ -95,26 +105,28 @@ class Captioner:
             AudioFileError: a file cannot be read.
             StoreError: the disk is full.
         """
-        facts = {
-            "version": VERSION,
-            **describe_plugin(self._source, self._settings, self._plugin),
-            "captioner": self.name,
-            "sample_rate_hz": self._plugin.sample_rate_hz,
-            "excerpt_s": getattr(self._plugin, "excerpt_s", None),
-            "resampler": RESAMPLER,
-        }
+        plugin = self._plugin
+        with blame(self._place, self._source, "cannot be loaded", DatasetError):
+            facts = {
+                "version": VERSION,
+                **describe_plugin(self._source, self._settings, plugin),
+                "captioner": self.name,
+                "sample_rate_hz": int(plugin.sample_rate_hz),
+                "excerpt_s": getattr(plugin, "excerpt_s", None),
+                "resampler": RESAMPLER,
+            }
         keys = {path: hash_json({**facts, "content": content}, length=32) for path, content in hashes.items()}
         wanted = [path for path in hashes if not (store.root / "fields" / keys[path]).is_dir()]
+        self.n_kept = len(hashes) - len(wanted)
         for paths, tracks in self._read(folder, wanted):
             for path, fields in zip(paths, self._ask(paths, tracks), strict=True):
                 store.get_or_make(
                     "fields", keys[path], lambda draft, f=fields: write_json(draft / "fields.json", f)
                 )
-        origin = f"captioner {self.name}, {self._source.package}"
         found: dict[str, dict[str, Value]] = {}
         for path in hashes:
             written: dict[str, Any] = read_json(store.root / "fields" / keys[path] / "fields.json")
-            found[path] = {name: Value(value, origin) for name, value in written.items()}
+            found[path] = {name: Value(value, self.origin) for name, value in written.items()}
         return found
 
     def _read(
@@ -153,7 +165,10 @@ class Captioner:
             )
         found: list[dict[str, str | float]] = []
         for path, answer in zip(paths, answers, strict=True):
-            fields = read_fields(answer if isinstance(answer, Mapping) else {"caption": answer})
+            try:
+                fields = read_fields(answer if isinstance(answer, Mapping) else {"caption": answer})
+            except ValueError as error:
+                raise DatasetError(f"{who} returned for {path} what cannot be a caption: {error}") from error
             if not fields:
                 raise DatasetError(
                     f"{who} returned {answer!r} for {path}; expected a caption, or a dictionary of fields"
@@ -164,6 +179,9 @@ class Captioner:
 
 def ask_captioner(
     spec: CaptionSpec, folder: Path, hashes: Mapping[str, str], store: Store
-) -> dict[str, dict[str, Value]]:
-    """Return what the captioner of a spec says about tracks; arguments and errors as of `Captioner.describe`."""
-    return Captioner(spec).describe(folder, hashes, store)
+) -> tuple[dict[str, dict[str, Value]], list[str]]:
+    """Return what the captioner of a spec says about tracks, and remarks; otherwise as `Captioner.describe`."""
+    captioner = Captioner(spec)
+    found = captioner.describe(folder, hashes, store)
+    kept = f"captions: answers of {captioner.origin} about {captioner.n_kept} of {len(hashes)} tracks are kept ones"
+    return found, [kept] if captioner.n_kept else []

@@ -47,7 +47,7 @@ class Fields:
         lines: of csv and metadata files, by path.
         store: keeps what commands and measurements say; None leaves these out.
         hashes: content hash of each file that is measured, by path.
-        notes: remarks about files whose tags cannot be read.
+        notes: remarks about files whose tags cannot be read, and answers of a captioner that are kept ones.
     """
 
     folder: Path
@@ -71,7 +71,9 @@ class Fields:
         """
         paths = list(paths)
         if self.spec.captioner is not None and self.store is not None:
-            self._told = ask_captioner(self.spec, self.folder, {p: self.hashes[p] for p in paths}, self.store)
+            hashes = {path: self.hashes[path] for path in paths}
+            self._told, remarks = ask_captioner(self.spec, self.folder, hashes, self.store)
+            self.notes += remarks
         with ThreadPoolExecutor(
             N_READERS
         ) as pool:  # reading waits for the disk; results are in the order of paths

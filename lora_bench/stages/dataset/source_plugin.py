@@ -74,7 +74,8 @@ class PluginTracks:
     @property
     def provenance(self) -> dict[str, str | int | float]:
         """The package and its version, settings, and what the plug-in adds."""
-        return describe_plugin(self._source, self._settings, self._plugin)
+        with blame(self._place, self._source, "cannot be loaded", DatasetError):
+            return describe_plugin(self._source, self._settings, self._plugin)
 
     def write(self, target: UnpackedFolder) -> None:
         """Write all tracks, and what is known about them.
