@@ -1,7 +1,8 @@
 """Encoders from other packages, and small ones of this package, behind one contract; see `lora_bench.plugins`.
 
-`Plugin` is the contract.  Checks, resampling, batches, the cache, intervals, paired comparisons and provenance are done
-here and where every encoder is used.  An error inside a plug-in leaves its metrics unscored, with the reason.
+`docs/plugins.md` states the contract.  Checks, resampling, batches, the cache, intervals, paired comparisons and
+provenance are done here and where every encoder is used.  An error inside a plug-in leaves its metrics unscored, with
+the reason.
 """
 
 from __future__ import annotations
@@ -29,18 +30,7 @@ BATCH_S = 64.0
 
 
 class Plugin(Protocol):
-    """What a plug-in's class offers.
-
-    Called as `Class(settings, device)`: `settings` is an instance of its `Settings`, a Pydantic model whose fields all
-    have defaults (None without one), and `device` is `cpu` or `cuda`.
-
-    Attributes:
-        sample_rate_hz: rate that audio arrives with.
-        dim: D.
-        provenance: what vectors depend on besides the package's version and the settings, such as `weights_hash`.
-            Absent counts as empty.
-        batch_s: seconds of audio in one call; absent is `BATCH_S`.
-    """
+    """A plug-in as `docs/plugins.md#an-encoder` asks for it; `batch_s` and `provenance` may be absent."""
 
     sample_rate_hz: int
     dim: int

@@ -28,25 +28,13 @@ MAX_LEFT_OUT = 100
 
 
 class DistancePlugin(Protocol):
-    """What a plug-in's class offers.
+    """A plug-in as `docs/plugins.md#a-distance` asks for it.
 
-    Called as `Class(settings)`: `settings` is an instance of its `Settings`, a Pydantic model whose fields all have
-    defaults (None without one).  Lower is closer.
-
-    Attributes:
-        is_biased: whether the statistic depends on the number of vectors, so that the jackknife's estimate of its bias
-            is subtracted; absent is True.
-        max_left_out: see `MAX_LEFT_OUT`.
-        provenance: what the distance depends on besides the package's version and the settings; absent is empty.
+    `prepare`, `is_biased`, `max_left_out` and `provenance` may be absent.
     """
 
     def measure(self, generated: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
-        """Return the distance of the vectors [M, D] of clips from those [N, D] of recordings.
-
-        Where the class has a method `prepare(generated, reference)`, that is called once with the whole sets and
-        returns other vectors in the place of each, [M, E] and [N, E], which `measure` then gets.  What it fits, such as
-        bins, is the same for the whole sets and for those without a clip or a track.
-        """
+        """Return the distance of the vectors [M, D] of clips from those [N, D] of recordings."""
         ...
 
 

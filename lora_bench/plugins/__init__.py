@@ -5,11 +5,9 @@ A package names a class in its `pyproject.toml`:
     [project.entry-points."lora_bench.encoders"]
     my-encoder = "my_package:MyEncoder"
 
-`KINDS` lists the groups.  The protocol of a kind stands where it is used: encoders in `encoders.plugin`, distances in
-`metrics.distance_plugin`, captioners and sources in `stages.dataset`.  Every kind may have a class `Settings`, a
-Pydantic model, which `settings.py` checks, and an attribute `provenance`, what its results depend on besides the
-package's version and the settings.  Nothing of a package is imported before it is used, and every error of its own code
-is told with the plug-in's and the package's name.
+`KINDS` lists the groups, and `docs/plugins.md` states the contract of each kind.  The code that calls a kind is in
+`encoders.plugin`, `metrics.distance_plugin` and `stages.dataset`; `settings.py` checks settings.  Nothing of a package
+is imported before it is used, and every error of its own code is told with the plug-in's and the package's name.
 """
 
 from __future__ import annotations

@@ -31,22 +31,15 @@ Answer = str | Mapping[str, object]
 
 
 class CaptionerPlugin(Protocol):
-    """What a plug-in's class offers.
+    """A plug-in as `docs/plugins.md#a-captioner` asks for it.
 
-    Called as `Class(settings, device)`: `settings` is an instance of its `Settings`, a Pydantic model whose fields all
-    have defaults (None without one), and `device` is `cpu` or `cuda`.
-
-    Attributes:
-        sample_rate_hz: rate that audio arrives with.
-        excerpt_s: length of the excerpt from the middle of a track; absent is the whole track.
-        batch_s: seconds of audio in one call; absent is `BATCH_S`.
-        provenance: what captions depend on besides the package's version and the settings; absent is empty.
+    `excerpt_s`, `batch_s` and `provenance` may be absent.
     """
 
     sample_rate_hz: int
 
     def caption(self, tracks: Sequence[NDArray[np.float32]]) -> Sequence[Answer]:
-        """Return a caption, or fields such as `{"genre": "waltz", "bpm": 90}`, of each mono track [S]."""
+        """Return an answer for each mono track [S]."""
         ...
 
 

@@ -22,23 +22,10 @@ MAX_CHANNELS = 8
 
 
 class TrackSource(Protocol):
-    """What a plug-in's class offers.
-
-    Called as `Class(settings)`: `settings` is an instance of its `Settings`, a Pydantic model whose fields all have
-    defaults (None without one).
-
-    Attributes:
-        provenance: what the tracks depend on besides the package's version and the settings, such as a revision; they
-            are made anew where it changes.  Absent is empty.
-    """
+    """A plug-in as `docs/plugins.md#a-source` asks for it; `provenance` may be absent."""
 
     def tracks(self) -> Iterable[TrackFields]:
-        """Yield a dictionary per track.
-
-        `name` is its file's name, with folders if there are any.  Its sound is `audio` ([S] or [C, S], -1 to 1) with
-        `sample_rate_hz`, or `file`, the path of a recording.  All else, such as `caption` or `artist`, is what is known
-        about it, as a row of `captions.csv` is.
-        """
+        """Yield a dictionary per track."""
         ...
 
 
