@@ -1,15 +1,16 @@
-"""Rows of csv and tsv files by the names in the first row."""
+"""Rows of csv and tsv files by the names in the first row, and lines of JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterator
+import json
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from lora_bench.errors import DatasetError
 from lora_bench.slugs import spell_path
-from lora_bench.text.files import read_text
+from lora_bench.text.files import read_json_text, read_text, split_lines
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
 DELIMITERS = (",", ";", "\t")
@@ -65,6 +66,33 @@ def read_rows(
                 yield first, {name: cell.strip() for name, cell in named if name and cell.strip()}
     except csv.Error as error:
         yield number, f"{error}; write a quote within a quoted cell twice"
+
+
+def read_records(
+    path: Path, file_keys: Collection[str], example: str = "file,caption"
+) -> Iterator[tuple[int, Mapping[str, object] | str]]:
+    """Yield the line number and the record of each row of a table, or of each line of JSON that is not blank.
+
+    For one that is wrong, yield what is wrong with it.  Arguments and errors as of `read_rows`.
+    """
+    if path.suffix.casefold() in TABLE_SUFFIXES:
+        yield from read_rows(path, file_keys, example)
+        return
+    for number, line in enumerate(split_lines(read_text(path)), start=1):
+        if line.strip():
+            yield number, _parse_line(line)
+
+
+def _parse_line(line: str) -> Mapping[str, object] | str:
+    try:
+        document = read_json_text(line)
+    except json.JSONDecodeError as error:
+        return f"not valid JSON ({error})"
+    except ValueError as error:
+        return str(error)
+    return (
+        document if isinstance(document, dict) else f"expected a JSON object, found {type(document).__name__}"
+    )
 
 
 def read_head(line: str, delimiter: str) -> list[str]:

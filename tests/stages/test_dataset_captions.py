@@ -112,7 +112,7 @@ def test_all_wrong_lines_of_metadata_are_told_with_their_numbers(tmp_path):
         read_metadata(tmp_path, AUTO)
     lines = str(caught.value).splitlines()
     place = tmp_path / "metadata.jsonl"
-    assert lines[0].startswith(f"{place}:2: Expecting property name")
+    assert lines[0].startswith(f"{place}:2: not valid JSON (Expecting property name")
     assert lines[1] == (
         f"{place}:3: `file_name` is missing; expected the path of an audio file below this folder"
     )

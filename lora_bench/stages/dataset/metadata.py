@@ -16,8 +16,7 @@ from lora_bench.slugs import spell_path
 from lora_bench.spec.captions import CaptionSpec
 from lora_bench.stages.dataset.caption_tables import OWN_NAMES, is_wanted
 from lora_bench.stages.dataset.field_names import CAPTION_KEYS, FILE_KEYS, name_field, read_value
-from lora_bench.text.files import read_json_text, read_text, split_lines
-from lora_bench.text.tables import TABLE_SUFFIXES, ForeignTableError, read_rows
+from lora_bench.text.tables import TABLE_SUFFIXES, ForeignTableError, read_records
 
 METADATA_NAME = "metadata.jsonl"
 N_LISTED = 10
@@ -117,19 +116,13 @@ def _read_lines(
     path: Path, base: Path, folder: Path, *, needs_caption: bool
 ) -> Iterator[tuple[str, Line | str]]:
     """Yield `path:line` and a line, or what is wrong with it."""
-    rows: Iterable[tuple[int, dict[str, str] | str]]
-    is_table = path.suffix.casefold() in TABLE_SUFFIXES
-    rows = read_rows(path, FILE_KEYS) if is_table else enumerate(split_lines(read_text(path)), start=1)
-    for number, row in rows:
+    for number, row in read_records(path, FILE_KEYS):
         place = f"{spell_path(path)}:{number}"
         try:
-            if isinstance(row, dict):
-                yield place, _parse_line(row, place, base, folder, needs_caption=needs_caption)
-            elif is_table:
+            if isinstance(row, str):
                 yield place, row  # what is wrong with it
-            elif row.strip():
-                document = read_json_text(row)
-                yield place, _parse_line(document, place, base, folder, needs_caption=needs_caption)
+            else:
+                yield place, _parse_line(row, place, base, folder, needs_caption=needs_caption)
         except ValueError as error:
             yield place, str(error)
 
@@ -209,9 +202,10 @@ def choose_source(spec: CaptionSpec) -> str | None:
     return spec.source
 
 
-def _parse_line(document: Any, place: str, base: Path, folder: Path, *, needs_caption: bool) -> Line:
-    caption = read_caption(document) if needs_caption or has_caption(document) else None
-    record: Mapping[str, object] = document
+def _parse_line(
+    record: Mapping[str, object], place: str, base: Path, folder: Path, *, needs_caption: bool
+) -> Line:
+    caption = read_caption(record) if needs_caption or has_caption(record) else None
     name = next((record[key] for key in FILE_KEYS if key in record), None)
     if not isinstance(name, str) or not name:
         raise ValueError("`file_name` is missing; expected the path of an audio file below this folder")

@@ -16,8 +16,7 @@ from pathlib import Path
 from lora_bench.audio import list_folder
 from lora_bench.errors import DatasetError, ExternalError
 from lora_bench.slugs import prompt_slug, slugify, spell_path
-from lora_bench.text.files import read_json_text, read_text, split_lines
-from lora_bench.text.tables import read_rows
+from lora_bench.text.tables import read_records
 
 TABLES = ("prompts.csv", "metadata.jsonl")
 FILE_COLUMNS, PROMPT_COLUMNS = ("file", "file_name", "path"), ("prompt", "text", "caption")
@@ -102,26 +101,12 @@ def _read_rows(table: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
         ExternalError: the table cannot be read, or a line is wrong.
     """
     try:
-        if table.suffix == ".csv":
-            rows = read_rows(table, FILE_COLUMNS, "file,prompt")
-        else:
-            lines = enumerate(split_lines(read_text(table)), start=1)
-            rows = ((number, _parse(line)) for number, line in lines if line.strip())
-        for number, row in rows:
+        for number, row in read_records(table, FILE_COLUMNS, "file,prompt"):
             if isinstance(row, str):
                 raise ExternalError(f"{spell_path(table)}:{number}: {row}")
             yield number, row
     except DatasetError as error:
         raise ExternalError(str(error)) from error
-
-
-def _parse(line: str) -> Mapping[str, object] | str:
-    """Return a line of JSON, empty if it is no object; or what is wrong with it."""
-    try:
-        document = read_json_text(line)
-    except ValueError as error:
-        return f"not valid JSON ({error})"
-    return document if isinstance(document, dict) else {}
 
 
 def _describe_lack(
