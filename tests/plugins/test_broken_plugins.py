@@ -28,7 +28,7 @@ from lora_bench.progress import SilentProgress
 from lora_bench.spec.captions import CaptionSpec
 from lora_bench.spec.experiment import ExperimentSpec
 from lora_bench.spec.schema import DatasetSpec
-from lora_bench.stages.dataset import prepare_dataset
+from lora_bench.stages.dataset import prepare_dataset, sources
 from lora_bench.stages.score import replicate_score, score_embeddings, score_pooled
 from lora_bench.store import Store
 
@@ -277,6 +277,17 @@ def test_a_broken_source_is_refused_by_name(
     with pytest.raises(DatasetError, match=words):
         prepare(tmp_path, path=Path(path), captions={"text": "a"})
     assert not list((tmp_path / ".cache").glob("sources/*/*.wav"))
+
+
+def test_tracks_of_a_source_are_kept_where_those_of_other_sources_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Songs, "made", NOISE)
+    store, path = Store(tmp_path / ".cache"), Path("plugin:songs")
+    first = sources.locate_folder(path, store, SilentProgress())
+    assert first.parent == store.root / "sources"
+    monkeypatch.setattr(sources, "SOURCES_VERSION", sources.SOURCES_VERSION + 1)
+    assert sources.locate_folder(path, store, SilentProgress()) not in {first, None}
 
 
 def test_a_source_may_give_files_which_stay_as_they_are(

@@ -25,7 +25,7 @@ from lora_bench.runner.freshness import dataset_fingerprint
 from lora_bench.runner.hub_pins import pin_data
 from lora_bench.spec.captions import CaptionSpec
 from lora_bench.spec.schema import DatasetSpec
-from lora_bench.stages.dataset import prepare_dataset, unpacked_folder
+from lora_bench.stages.dataset import prepare_dataset, sources, unpacked_folder
 from lora_bench.stages.dataset.sources import count_recordings, locate_folder
 from lora_bench.store import Store
 
@@ -116,6 +116,19 @@ def test_every_source_gives_the_manifest_of_the_folder_with_the_same_captions(so
     ] == before
     assert len(list((tmp_path / "runs" / ".cache" / "sources").glob("*[!k]"))) == 1
     assert tell(prepare(path, tmp_path)) == tell(manifest)
+
+
+@pytest.mark.parametrize("name", ["songs.zip", "songs.txt", "songs.parquet"])
+def test_every_kind_of_source_is_kept_in_one_folder_by_one_version(songs, tmp_path, name, monkeypatch):
+    MAKERS[name](songs, tmp_path / name)
+    store = Store(tmp_path / ".cache")
+    first = locate_folder(tmp_path / name, store, SilentProgress())
+    assert first.parent == store.root / "sources"
+    assert locate_folder(tmp_path / name, store, SilentProgress()) == first
+    monkeypatch.setattr(sources, "SOURCES_VERSION", sources.SOURCES_VERSION + 1)
+    second = locate_folder(tmp_path / name, store, SilentProgress())
+    assert second != first
+    assert second.parent == first.parent
 
 
 def test_columns_are_fields_of_templates(songs, tmp_path):

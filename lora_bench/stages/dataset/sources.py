@@ -71,7 +71,8 @@ def locate_folder(path: Path, store: Store, progress: Progress, settings: Mappin
     """
     kind = find_kind(path)
     if kind == "plugin":
-        return _make_tracks(PluginTracks(path, settings), store, progress)
+        tracks = PluginTracks(path, settings)
+        return _keep(store, progress, path, tracks.provenance, path.as_posix(), tracks.write)
     check_source(path)
     if kind == "hub":
         from lora_bench.stages.dataset.hub_datasets import fetch_dataset
@@ -80,34 +81,42 @@ def locate_folder(path: Path, store: Store, progress: Progress, settings: Mappin
     packed = list_packed(path) if path.is_dir() else [path]
     if not packed:
         return path
-    if kind == "list":
-        return _make(
-            store, progress, path, packed, lambda target: target.write_fields(link_list(path, target))
-        )
-    return _make(store, progress, path, packed, lambda target: _unpack(path, packed, target))
+
+    def fill(target: UnpackedFolder) -> None:
+        if kind == "list":
+            target.write_fields(link_list(path, target))
+        else:
+            _unpack(path, packed, target)
+
+    facts = {"files": [_hash(file) for file in packed]}
+    return _keep(store, progress, path, facts, f"unpack {spell_path(path.name)}", fill)
 
 
-def _make(
-    store: Store, progress: Progress, path: Path, files: list[Path], fill: Callable[[UnpackedFolder], object]
+def _keep(
+    store: Store,
+    progress: Progress,
+    path: Path,
+    facts: Mapping[str, object],
+    stage: str,
+    fill: Callable[[UnpackedFolder], object],
 ) -> Path:
-    # links and tables may name files relative to the source, so its place counts
-    facts = {"version": SOURCES_VERSION, "path": path, "files": [_hash(file) for file in files]}
+    """Return the folder in the cache that a source becomes; `fill` writes it where it is not there.
+
+    Args:
+        store: where it is kept.
+        progress: told `stage` before it is written.
+        path: of the source; links and tables may name files relative to it, so it counts.
+        facts: what else the folder depends on.
+        stage: for `progress`.
+        fill: writes the files.
+    """
 
     def write(draft: Path) -> None:
-        progress.start(f"unpack {spell_path(path.name)}")
+        progress.start(stage)
         fill(UnpackedFolder(path, draft))
 
-    return store.get_or_make("sources", hash_json(facts, length=32), write)
-
-
-def _make_tracks(tracks: PluginTracks, store: Store, progress: Progress) -> Path:
-    facts = {"version": SOURCES_VERSION, "path": tracks.path, **tracks.provenance}
-
-    def write(draft: Path) -> None:
-        progress.start(tracks.path.as_posix())
-        tracks.write(UnpackedFolder(tracks.path, draft))
-
-    return store.get_or_make("sources", hash_json(facts, length=32), write)
+    key = hash_json({"version": SOURCES_VERSION, "path": path, **facts}, length=32)
+    return store.get_or_make("sources", key, write)
 
 
 def _hash(file: Path) -> str:
