@@ -10,7 +10,7 @@
     clap.py       clap, and the texts of the CLAP score
     checkpoints.py   find weights, or say how to get them
     musical.py    tempo, pulse, onsets, loudness, brightness, tonality: musical measures
-    mert.py, audiobox.py, passt.py   shipped plug-ins
+    mert.py, muq.py, audiobox.py, passt.py   shipped plug-ins
     plugin.py     encoders of other packages; command.py those that are commands
     mel.py        log-mel features for the guards
 

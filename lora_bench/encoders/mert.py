@@ -71,9 +71,13 @@ class Mert:
             list(audio), sampling_rate=self.sample_rate_hz, return_tensors="pt", return_attention_mask=False
         )  # of equal length, so nothing is padded
         found = self._network(inputs["input_values"].to(self._device), output_hidden_states=True)
-        states = found.hidden_states[self._layer]  # [B, T, D]
-        pooled = states.mean(dim=1) if self._pool == "mean" else states.amax(dim=1)
-        return pooled.float().cpu().numpy()
+        return pool_layer(found.hidden_states[self._layer], self._pool)
+
+
+def pool_layer(states: torch.Tensor, pool: str) -> NDArray[np.float32]:
+    """Return the mean or maximum over frames of states [B, T, D]: [B, D]."""
+    pooled = states.mean(dim=1) if pool == "mean" else states.amax(dim=1)
+    return pooled.float().cpu().numpy()
 
 
 def load_network(folder: Path) -> Any:

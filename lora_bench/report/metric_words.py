@@ -32,6 +32,7 @@ _ENCODERS = {
     "brightness": "octaves of the spectral centroid above 1 kHz, one value per clip",
     "tonality": "12 chroma values per clip, turned to one key",
     "mert": "MERT's states of one layer, pooled over each clip",
+    "muq": "MuQ's states of one layer, pooled over each clip",
     "passt": "PaSST's probabilities of 527 labels, per 10 s",
     "audiobox-ce": "content enjoyment as Audiobox Aesthetics predicts it, 1 to 10",
     "audiobox-cu": "content usefulness as Audiobox Aesthetics predicts it, 1 to 10",

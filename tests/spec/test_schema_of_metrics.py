@@ -12,7 +12,7 @@ from lora_bench.metrics.names import ENCODER_NAMES, METRIC_NAMES, is_metric, lis
 from lora_bench.plugins.settings import describe_settings
 from lora_bench.spec.json_schema import build_json_schema
 
-ENCODERS = ("mfcc20", "mert", "passt", "audiobox-pq", "command.mine", "clap_score", "nothing", "")
+ENCODERS = ("mfcc20", "mert", "muq", "passt", "audiobox-pq", "command.mine", "clap_score", "nothing", "")
 DISTANCES = (
     "",
     "fad/",
