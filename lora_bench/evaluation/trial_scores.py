@@ -127,6 +127,7 @@ class TrialClips:
             "model_weights_hash": self.model.info.weights_hash,
             "sampling": f"guidance {sampling.guidance:g}, temperature {sampling.temperature:g}, "
             f"top k {sampling.top_k}, clips of {sampling.clip_s:g} s"
+            + (f" in windows that overlap by {sampling.overlap_s:g} s" if sampling.is_in_windows else "")
             + (f", decoded in {sampling.quantization}" if sampling.quantization else ""),
             **({"decoding": " and ".join(methods)} if methods else {}),
             **({"adapter_scale": sampling.adapter_scale} if sampling.adapter_scale != 1.0 else {}),

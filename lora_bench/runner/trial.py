@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from lora_bench.models import MusicModel
     from lora_bench.models.token_set import TokenSet
 
-SAMPLING_FIELDS = ("clip_s", "guidance", "temperature", "top_k", "seed", "quantization", "adapter_scale")
-
 
 def execute_trial(
     trial: TrialPlan, folder: Path, store: Store, progress: Progress, workers: Workers | None = None
@@ -220,8 +218,7 @@ def _clips_keys(trial: TrialPlan, model: MusicModel, folder: Path) -> list[str]:
     """Hash of everything that a clip depends on apart from its prompt and index; then as earlier versions wrote it."""
     from lora_bench.models.model_files import former_hashes
 
-    sampling = trial.generation.model_dump(include=set(SAMPLING_FIELDS))
-    facts = {"adapter": _adapter_hash(trial, folder), "sampling": sampling}
+    facts = {"adapter": _adapter_hash(trial, folder), "sampling": trial.generation.sampling}
     if (dtype := str(model.dtype)) != "torch.float32":  # which earlier versions did not note
         facts["dtype"] = dtype
     current = model.info.weights_hash

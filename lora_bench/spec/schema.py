@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from lora_bench.spec.captions import CaptionSpec
+from lora_bench.spec.clip_windows import WINDOW_S
 from lora_bench.spec.data_size import DataSizeSpec
 from lora_bench.spec.data_sources import find_kind
 from lora_bench.spec.lora import LoraSpec
@@ -199,6 +200,16 @@ class GenerationSpec(Section):
     """Clips per batch; null chooses by free memory. It does not change the noise."""
     quantization: Literal["int8"] | None = None
     """`int8` decodes with 8-bit weights and activations on CPUs: faster, but the clips differ. Null is exact."""
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Every setting that a clip depends on: clips are kept as long as these stay the same."""
+        return self.model_dump(exclude={"n_clips", "batch_size"})
+
+    @property
+    def is_in_windows(self) -> bool:
+        """True if a clip is longer than a window."""
+        return self.clip_s > WINDOW_S
 
 
 _Step = Annotated[int, Field(ge=1)]

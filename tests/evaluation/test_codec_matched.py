@@ -231,3 +231,14 @@ def test_the_report_says_why_a_codec_matched_metric_has_no_codec_level(tmp_path:
     assert f"One reference level is left out: {ZERO_BY_CONSTRUCTION}." in report
     assert "held-out references, both after the codec" in report
     assert "the references have passed through the model's codec, as the clips have" in report
+
+
+@pytest.mark.parametrize(
+    ("clip_s", "said"),
+    [(30.0, "clips of 30 s"), (40.0, "clips of 40 s in windows that overlap by 9 s")],
+)
+def test_scores_of_clips_made_in_windows_state_the_overlap(scored: Scored, clip_s: float, said: str) -> None:
+    generation = scored.plan.generation.model_copy(update={"clip_s": clip_s, "overlap_s": 9.0})
+    plan = scored.plan.model_copy(update={"generation": generation})
+    made = TrialClips(plan, scored.model, scored.manifest, {}, {}, scored.trials[0].path, scored.store)
+    assert made.describe()["sampling"] == f"guidance 3, temperature 1, top k 250, {said}"

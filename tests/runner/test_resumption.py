@@ -177,13 +177,30 @@ def test_a_run_of_an_earlier_version_keeps_its_adapters_and_clips(
     (key,) = train.former_adapter_keys({former: tokens_key}, model, tuned.lora, tuned.train, 0)
     notes = folder / "adapter" / "lora_bench.json"
     write_json(notes, {**read_json(notes), "run_key": key, "weights_hash": former})
-    sampling = tuned.generation.model_dump(include=set(trial.SAMPLING_FIELDS))
+    sampling = {
+        "clip_s": 0.5, "guidance": 3.0, "temperature": 1.0, "top_k": 250, "seed": 0, "quantization": None,
+    }  # fmt: skip
     adapter = hash_file(folder / "adapter" / "adapter_model.safetensors")
     mark = {"weights": former, "adapter": adapter, "sampling": sampling}
     (folder / "clips" / "key").write_text(hash_json(mark), encoding="utf-8")
     executions.take()
     trial.execute_trial(tuned, folder, store, SilentProgress())
     assert not {"steps", "clips"} & executions.take().keys()
+
+
+@pytest.mark.parametrize(("field", "n_made"), [("overlap_s", 2), ("batch_size", 0)])
+def test_clips_are_made_again_only_if_what_they_depend_on_changes(
+    grown: tuple[Path, ExperimentPlan], executions: Executions, tmp_path: Path, field: str, n_made: int
+) -> None:
+    root, plan = grown
+    shutil.copytree(root / "runs", tmp_path / "runs")
+    tuned = plan.trials[1]
+    folder = tmp_path / "runs" / NAME / "trials" / tuned.id
+    generation = tuned.generation.model_copy(update={field: 10})
+    executions.take()
+    changed = tuned.model_copy(update={"generation": generation})
+    trial.execute_trial(changed, folder, Store(tmp_path / "runs" / ".cache"), SilentProgress())
+    assert executions.take().get("clips", 0) == n_made
 
 
 def test_a_trial_with_complete_caches_trains_without_text_encoder_and_codec(
