@@ -25,7 +25,7 @@ def score_attempt(made: TrialClips, metric: str, progress: Progress) -> None:
     """
     from lora_bench.stages.embed import embed_clips
 
-    parsed, sheet = parse_metric(metric), ScoreSheet()
+    parsed, sheet = parse_metric(metric, made.trial.distances), ScoreSheet()
     progress.start("score", len(made.clips))
     try:
         data = made.manifest, made.clip_s, made.store

@@ -45,10 +45,11 @@ def list_attempts(
             "tune has nothing to tune, because nothing is trained; remove it, or add a trial that is trained"
         )
         expander.complain("tune", message)
-    if tune.by == "metric" and parse_metric(spec.primary_metric).distance == "text":
+    if tune.by == "metric" and not (metric := parse_metric(spec.primary_metric)).has_references:
+        what = "compares clips with texts" if metric.distance == "text" else "rates single clips"
         message = (
-            f"tune.by is metric, but `{spec.primary_metric}` compares clips with texts, not with the selection tracks; "
-            "name another verdict.metric, or tune by loss"
+            f"tune.by is metric, but `{metric.name}` {what} and does not compare them with the selection tracks; name "
+            "another verdict.metric, or tune by loss"
         )
         expander.complain("tune.by", message)
     for item in trained:

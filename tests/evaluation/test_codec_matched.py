@@ -22,6 +22,7 @@ from lora_bench.comparison.contrasts import contrast_groups
 from lora_bench.comparison.embedded_trial import EmbeddedTrial
 from lora_bench.encoders.mfcc import compute_mfcc
 from lora_bench.errors import UnscoredError
+from lora_bench.evaluation import attempt_scores
 from lora_bench.evaluation.floors import ZERO_BY_CONSTRUCTION, measure_floors
 from lora_bench.evaluation.trial_scores import TrialClips, score_clips
 from lora_bench.metrics import parse_metric
@@ -242,3 +243,16 @@ def test_scores_of_clips_made_in_windows_state_the_overlap(scored: Scored, clip_
     plan = scored.plan.model_copy(update={"generation": generation})
     made = TrialClips(plan, scored.model, scored.manifest, {}, {}, scored.trials[0].path, scored.store)
     assert made.describe()["sampling"] == f"guidance 3, temperature 1, top k 250, {said}"
+
+
+def test_an_attempt_is_scored_with_the_settings_of_the_distance(
+    scored: Scored, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = {"mad": {"n_clusters": 3}}
+    plan = scored.plan.model_copy(update={"distances": settings})
+    made = TrialClips(plan, scored.model, scored.manifest, {}, {}, tmp_path, scored.store)
+    monkeypatch.setattr(attempt_scores, "embed_reference", lambda *_: None)
+    used: list[str] = []
+    monkeypatch.setattr(attempt_scores, "score_metric", lambda metric, *_: used.append(metric.settings))
+    attempt_scores.score_attempt(made, "mad/mfcc20", SilentProgress())
+    assert [json.loads(each) for each in used] == [settings["mad"]]

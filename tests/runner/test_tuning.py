@@ -224,9 +224,16 @@ def test_a_higher_score_is_better_where_the_metric_says_so() -> None:
     assert choose(item, "clap_score").chosen == {"train.lr": 3}
 
 
-def test_a_metric_without_recordings_cannot_judge(place: Path) -> None:
-    text = BY_METRIC.replace("metrics: [mfcc20]", "metrics: [clap_score, mfcc20]")
-    with pytest.raises(SpecError, match=r"tune\.by is metric, but `clap_score` compares clips with texts"):
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("clap_score", r"`clap_score` compares clips with texts"),
+        ("mean/audiobox-pq", r"`mean/audiobox-pq` rates single clips"),
+    ],
+)
+def test_a_metric_without_recordings_cannot_judge(place: Path, metric: str, said: str) -> None:
+    text = BY_METRIC.replace("metrics: [mfcc20]", f"metrics: [{metric}, mfcc20]")
+    with pytest.raises(SpecError, match=rf"tune\.by is metric, but {said} and does not compare them with"):
         plan(place, text)
 
 
