@@ -76,7 +76,7 @@ def run_transformers(arguments: argparse.Namespace, **options: Any) -> dict[str,
     loaded_gib = devices.begin_work(device)
 
     def generate(n_frames: int) -> None:
-        network.generate(**inputs, max_new_tokens=n_frames + max(model.info.delays), **settings)
+        network.generate(**inputs, max_new_tokens=n_frames + model.info.max_delay, **settings)
         assert seen[-1].shape[-1] == n_frames
 
     return _measure(generate, model.info.frame_rate_hz, arguments, loaded_gib, step_bytes)

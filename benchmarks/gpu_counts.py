@@ -135,7 +135,7 @@ def _make_eager_steps(
     weights, info = decoder._weights, model.info
     step = DecoderStep(weights, info, n_clips, GenerationSpec().guidance, Kernel("plain"))
     sampling = Sampling(info.delays, n_frames, info.codebook_size, 1.0, GenerationSpec().top_k, model.device)
-    cache = KeyValueCache.allocate(weights, step.n_rows, n_frames + max(info.delays), model.dtype)
+    cache = KeyValueCache.allocate(weights, step.n_rows, n_frames + info.max_delay, model.dtype)
     return EagerSteps(step, cache, sampling)
 
 

@@ -51,6 +51,11 @@ class ModelInfo:
         """Codec frames per second."""
         return self.audio_format.sample_rate_hz / self.hop_samples
 
+    @property
+    def max_delay(self) -> int:
+        """Longest delay of a codebook: a clip takes so many positions more than it has frames."""
+        return max(self.delays)
+
     def count_frames(self, n_samples: int) -> int:
         """Return the number of frames that cover `n_samples`; the last may reach beyond them."""
         return math.ceil(n_samples / self.hop_samples)

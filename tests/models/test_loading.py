@@ -28,6 +28,7 @@ def test_info_is_read_from_the_configs(tiny: TransformersMusicGen, stereo: Trans
     assert tiny.info.max_frames == 253
     assert not tiny.info.trained
     assert stereo.info.delays == (0, 0, 1, 1, 2, 2, 3, 3)
+    assert (tiny.info.max_delay, stereo.info.max_delay) == (3, 3)
     assert stereo.info.audio_format.channels == 2
 
 

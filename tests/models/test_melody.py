@@ -78,7 +78,7 @@ def own_codes(model: TransformersMelody, guidance: float, prompt: str = PROMPT) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(codec, "decode", record)
         model.network.generate(
-            **ids, do_sample=False, guidance_scale=guidance, max_new_tokens=N_FRAMES + max(model.info.delays)
+            **ids, do_sample=False, guidance_scale=guidance, max_new_tokens=N_FRAMES + model.info.max_delay
         )
     return torch.stack(seen, dim=1).flatten(0, 1)
 

@@ -240,7 +240,7 @@ class Decoder:
 
     def _count_positions(self, n_frames: int) -> int:
         """Return the number of positions that the cache is allocated for."""
-        n_positions = n_frames + max(self._info.delays)
+        n_positions = n_frames + self._info.max_delay
         return round_up(n_positions, BUCKET) if devices.is_gpu(self._device) else n_positions
 
     def choose_batch_size(self, n_frames: int) -> int:
@@ -361,7 +361,7 @@ class _Clock:
         self._progress = progress
         self._began_s = time.monotonic()
         self._told = 0
-        self.n_positions = window.n_frames + max(info.delays)
+        self.n_positions = window.n_frames + info.max_delay
 
     def report(self, done: int, finite: Tensor) -> None:
         if not bool(finite):
