@@ -37,7 +37,7 @@ from lora_bench.models.decoding import decoder as decoding
 from lora_bench.models.decoding.decoder import Decoder
 from lora_bench.models.decoding.kernels import Kernel
 from lora_bench.models.decoding.kv_cache import KeyValueCache
-from lora_bench.models.decoding.loop import EagerSteps, Sampling
+from lora_bench.models.decoding.loop import UNKNOWN, EagerSteps, Sampling
 from lora_bench.models.decoding.step import DecoderStep
 from lora_bench.models.token_set import TokenSet
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
@@ -114,7 +114,8 @@ def count_decoding(
         steps = steps or decoder._make_steps(n_clips, n_frames)
         n_positions = steps.sampling.n_positions
         noise = torch.zeros(n_positions, n_clips, shape.n_codebooks, dtype=torch.float64, device=model.device)
-        steps.begin(decoder._text, noise)
+        codes = torch.full((n_clips, model.info.n_codebooks, n_frames), UNKNOWN, device=model.device)
+        steps.begin(decoder._text, noise, codes)
         _skip_to(steps, n_positions - 1)
         peak = meter.peak_bytes
         meter.reset()

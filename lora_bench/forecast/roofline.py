@@ -31,7 +31,7 @@ EFFICIENCY = 0.5
 """Share of a card's nominal peaks that is assumed to be reached; not measured."""
 GRAPH_LAUNCH_S, LAUNCH_S = 2.5e-6, 8e-6
 """Assumed for each kernel of a captured step, and for each that the CPU launches; not measured."""
-DECODE_LAUNCHES, DECODE_LAYER_LAUNCHES, ADAPTER_LAUNCHES = 45, 17, 6
+DECODE_LAUNCHES, DECODE_LAYER_LAUNCHES, ADAPTER_LAUNCHES = 42, 17, 6
 TRAIN_LAUNCHES, TRAIN_LAYER_LAUNCHES, CHECKPOINT_LAUNCHES = 110, 260, 85
 """Upper bounds that tests hold on a fake GPU: `tests/models/decoding/test_fake_gpu.py`, `tests/stages/`."""
 CODEC_FLOP, CODEC_BYTES = 248_000, 10_200

@@ -28,7 +28,7 @@ from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding.graphs import GraphRecorder
 from lora_bench.models.decoding.kernels import choose_kernel, has_exact_int8
 from lora_bench.models.decoding.kv_cache import KeyValueCache
-from lora_bench.models.decoding.loop import BUCKET, EagerSteps, FixedSteps, Sampling, Steps, round_up
+from lora_bench.models.decoding.loop import BUCKET, UNKNOWN, EagerSteps, FixedSteps, Sampling, Steps, round_up
 from lora_bench.models.decoding.noise import draw_noise
 from lora_bench.models.decoding.prefixed_steps import PrefixedSteps
 from lora_bench.models.decoding.step import DecoderStep
@@ -188,7 +188,7 @@ class Decoder:
         self._prompt = ""
         self._text = torch.empty(0)
         self._step: DecoderStep | StreamedStep | None = None
-        self._made: tuple[int, int, int, Steps] | None = None
+        self._made: tuple[int, int, Steps] | None = None
 
     @property
     def block(self) -> int | None:
@@ -275,40 +275,37 @@ class Decoder:
         rows = [clip_ids[0]] * n_rows  # unused places may hold any clip
         for place, clip in zip(places, clip_ids, strict=True):
             rows[place] = clip
-        made: list[Tensor] = []
-        given: Tensor | None = None
-        for window in plan_windows(self._info, n_frames, self._generation):
-            if given is not None:
-                given = given[..., -window.n_given :]
-            codes = self._decode_window(
-                rows, window, given, _Clock(self._info, len(clip_ids), window, progress)
-            )
-            made.append(codes[places, :, window.n_given :].cpu())
-            given = codes
-        return torch.cat(made, dim=-1)
+        windows = plan_windows(self._info, n_frames, self._generation)
+        steps = self._make_steps(n_rows, windows[0].n_frames)
+        codes = torch.full((n_rows, self._info.n_codebooks, n_frames), UNKNOWN, device=self._device)
+        for window in windows:
+            clock = _Clock(self._info, len(clip_ids), window, progress)
+            part = codes[..., window.begin : window.begin + window.n_frames]  # of which the first are given
+            part.copy_(self._decode_window(steps, rows, window, part, clock))
+        return codes[places].cpu()
 
     def _decode_window(
-        self, rows: Sequence[int], window: Window, given: Tensor | None, clock: _Clock
+        self, steps: Steps, rows: Sequence[int], window: Window, codes: Tensor, clock: _Clock
     ) -> Tensor:
-        """Decode a window of the clips `rows` to codes int64 [N, K, frames], the given ones included."""
+        """Decode a window of the clips `rows`: replace what is unknown of codes int64 [N, K, frames]."""
         seed, delays = self._generation.seed, self._info.delays
         noise = draw_noise(seed, self._prompt, rows, window.n_frames, delays, window.begin)
-        steps = self._make_steps(len(rows), window.n_frames, window.n_given)
-        steps.begin(self._text, torch.from_numpy(noise).to(self._device), given)
+        steps.begin(self._text, torch.from_numpy(noise).to(self._device), codes)
         for done in range(1, clock.n_positions + 1):
             steps.advance()
             if done % REPORT_STEPS == 0 or done == clock.n_positions:
                 clock.report(done, steps.finite)
         self.problem = self.problem or steps.problem
-        return undelay_codes(steps.delayed, delays)
+        return undelay_codes(steps.delayed[..., : clock.n_positions], delays)
 
     def _count_rows(self, n_clips: int, n_frames: int) -> int:
         """Return the number of clips to compute: on a GPU a smaller batch fills the graphs of the last one."""
         if self.block is not None:
             return self.block
         if self._made is not None and devices.is_gpu(self._device):
-            made, made_frames, _, _ = self._made
-            if made_frames == n_frames and n_clips <= made <= n_clips * MAX_PADDING:
+            made, made_frames, _ = self._made
+            longest = plan_windows(self._info, n_frames, self._generation)[0].n_frames
+            if made_frames == longest and n_clips <= made <= n_clips * MAX_PADDING:
                 return made
         return n_clips
 
@@ -316,11 +313,11 @@ class Decoder:
         """Release weights and caches of the last batch; the next one prepares its own."""
         self._step = self._made = None
 
-    def _make_steps(self, n_clips: int, n_frames: int, n_given: int = 0) -> Steps:
+    def _make_steps(self, n_clips: int, n_frames: int) -> Steps:
         """Prepare weights and caches for `n_clips` at once, or return those of the last batch of this size."""
-        sizes = n_clips, n_frames, n_given
-        if self._made is not None and self._made[:3] == sizes:
-            return self._made[3]
+        sizes = n_clips, n_frames
+        if self._made is not None and self._made[:2] == sizes:
+            return self._made[2]
         self._made = None  # frees memory before the next allocation
         generation, info = self._generation, self._info
         if self._step is None or not self._step.adapt(n_clips):
@@ -334,7 +331,6 @@ class Decoder:
             temperature=generation.temperature,
             top_k=generation.top_k,
             device=self._device,
-            n_given=n_given,
         )
         n_positions = self._count_positions(n_frames)
         dtype = self._kernel.past_dtype(self._model.dtype)

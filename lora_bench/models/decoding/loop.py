@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ from lora_bench.models.decoding.graphs import GraphRecorder
 from lora_bench.models.decoding.kv_cache import FixedPast, GrowingPast, KeyValueCache, round_up
 from lora_bench.models.decoding.sampling import sample_codes
 from lora_bench.models.decoding.step import DecoderStep, TextReader
+from lora_bench.models.delay_pattern import delay_codes
 from lora_bench.models.memory import is_out_of_memory
 from lora_bench.models.records import TextState
 
@@ -24,6 +25,8 @@ BUCKET = 64
 with a mask require."""
 
 
+UNKNOWN = -1
+"""In place of a code that is yet to be drawn."""
 CPU = torch.device("cpu")
 
 
@@ -33,8 +36,7 @@ class Sampling:
 
     Attributes:
         delays: K delays, in frames.
-        n_frames: length of the clips.
-        n_given: frames at their beginning that are given.
+        n_frames: length of the longest clips.
         start_id: token of codebooks before their first and after their last frame.
         temperature: see `sampling.py`, as is `top_k`.
         device: of the model.
@@ -46,44 +48,32 @@ class Sampling:
     temperature: float
     top_k: int | None
     device: torch.device = CPU
-    n_given: int = 0
-    _delays: Tensor = field(init=False, repr=False)
 
     @property
     def n_positions(self) -> int:
-        """Decoding steps of a clip."""
+        """Decoding steps of the longest clips."""
         return self.n_frames + max(self.delays)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_delays", torch.tensor(self.delays, device=self.device))
-
-    def draw_tokens(
-        self, logits: Tensor, uniform: Tensor, position: int | Tensor, given: Tensor | None = None
-    ) -> Tensor:
-        """Draw tokens after `position`.
+    def draw_tokens(self, logits: Tensor, uniform: Tensor, known: Tensor) -> Tensor:
+        """Draw the tokens of a position that are `UNKNOWN`.
 
         Args:
             logits: [N, K, V].
             uniform: numbers [N, K].
-            position: of the step.
-            given: int64 [N, K], tokens for the codebooks whose frame there is given; None without `n_given`.
+            known: int64 [N, K], tokens of the position: given ones, the start token or `UNKNOWN`.
 
         Returns:
             int64 [N, K].
         """
-        frame = position - self._delays
-        speaks = (frame >= 0) & (frame < self.n_frames)
         drawn = sample_codes(logits, uniform, temperature=self.temperature, top_k=self.top_k)
-        if given is not None:
-            drawn = torch.where(frame < self.n_given, given, drawn)
-        return torch.where(speaks, drawn, self.start_id)
+        return torch.where(known == UNKNOWN, drawn, known)
 
 
 class Steps(ABC):
     """Decodes batches of one size, a position at a time.
 
     Attributes:
-        delayed: int64 [N, K, positions], filled up to the current position.
+        delayed: int64 [N, K, positions], `UNKNOWN` where codes are yet to be drawn.
         finite: bool [], False once a logit was not finite; reading it waits for the device.
         problem: why steps are slower than they could be; None if they are not.
     """
@@ -97,22 +87,22 @@ class Steps(ABC):
         self.delayed = torch.full((*shape, sampling.n_positions), sampling.start_id, device=device)
         self.finite = torch.ones((), dtype=torch.bool, device=device)
 
-    def reset(self, given: Tensor | None) -> None:
+    def reset(self, codes: Tensor) -> None:
         """Reset the state before a batch; see `begin`."""
         self.tokens.fill_(self.sampling.start_id)
         self.finite.fill_(True)
-        if given is not None:
-            for codebook, delay in enumerate(self.sampling.delays):
-                self.delayed[:, codebook, delay : delay + self.sampling.n_given] = given[:, codebook]
+        n_frames = codes.new_full((len(codes),), codes.shape[-1])
+        delayed = delay_codes(codes, n_frames, self.sampling.delays, self.sampling.start_id)
+        self.delayed[..., : delayed.shape[-1]] = delayed
 
     @abstractmethod
-    def begin(self, text: TextState, noise: Tensor, given: Tensor | None = None) -> None:
+    def begin(self, text: TextState, noise: Tensor, codes: Tensor) -> None:
         """Start a batch.
 
         Args:
             text: a prompt's state [L, D].
             noise: float64 [positions, N, K].
-            given: codes int64 [N, K, n_given] that the clips begin with; None if there are none.
+            codes: int64 [N, K, F] of clips that may be shorter than the longest: given ones, and `UNKNOWN`.
         """
 
     @abstractmethod
@@ -122,8 +112,7 @@ class Steps(ABC):
     def take(self, logits: Tensor, uniform: Tensor, position: int) -> None:
         """Draw the tokens of a position from logits [N, K, V] and uniform numbers [N, K], and keep them."""
         self.finite &= logits.isfinite().all()
-        given = self.delayed[..., position] if self.sampling.n_given else None
-        self.tokens.copy_(self.sampling.draw_tokens(logits, uniform, position, given))
+        self.tokens.copy_(self.sampling.draw_tokens(logits, uniform, self.delayed[..., position]))
         self.delayed[..., position] = self.tokens
 
 
@@ -136,9 +125,9 @@ class EagerSteps(Steps):
         self._past = GrowingPast(cache)
         self._noise = torch.empty(0)
 
-    def begin(self, text: TextState, noise: Tensor, given: Tensor | None = None) -> None:
+    def begin(self, text: TextState, noise: Tensor, codes: Tensor) -> None:
         """See `Steps.begin`."""
-        self.reset(given)
+        self.reset(codes)
         self._step.read_text(text)
         self._noise = noise
         self._past.position = 0
@@ -178,9 +167,9 @@ class FixedSteps(Steps):
         self._noise = torch.full(shape, 0.5, dtype=torch.float64, device=device)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
-    def begin(self, text: TextState, noise: Tensor, given: Tensor | None = None) -> None:
+    def begin(self, text: TextState, noise: Tensor, codes: Tensor) -> None:
         """See `Steps.begin`."""
-        self.reset(given)
+        self.reset(codes)
         if self._step.read_text(text):
             self._graphs.clear()  # they read the old text's memory
             if self._recorder is not None:
@@ -188,7 +177,7 @@ class FixedSteps(Steps):
         self._done = 0
         self._position.zero_()
         self._past.reset()
-        self._noise.copy_(noise)
+        self._noise[: len(noise)].copy_(noise)
 
     def advance(self) -> None:
         """See `Steps.advance`."""
@@ -210,15 +199,16 @@ class FixedSteps(Steps):
         logits = self._step(self.tokens, embedding, self._past)
         self.finite.logical_and_(logits.isfinite().all())
         uniform = self._noise.index_select(0, self._position)[0]
-        given = self.delayed.index_select(2, self._position)[..., 0] if self.sampling.n_given else None
-        self.tokens.copy_(self.sampling.draw_tokens(logits, uniform, self._position, given))
+        known = self.delayed.index_select(2, self._position)[..., 0]
+        self.tokens.copy_(self.sampling.draw_tokens(logits, uniform, known))
         self.delayed.index_copy_(2, self._position, self.tokens[..., None])
         self._position.add_(1)
 
     def _capture(self, recorder: GraphRecorder, n_attended: int) -> None:
         """Capture the steps of a bucket; if torch cannot, note the problem and do not try again."""
         try:
-            self._graphs[n_attended] = recorder.capture(self._run, (self.tokens, self.finite, self._position))
+            state = self.tokens, self.finite, self._position, self.delayed
+            self._graphs[n_attended] = recorder.capture(self._run, state)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise

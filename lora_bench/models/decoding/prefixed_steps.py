@@ -44,9 +44,9 @@ class PrefixedSteps(Steps):
         self._embedded = self._noise = torch.empty(0)
         self._n_before = 0
 
-    def begin(self, text: TextState, noise: Tensor, given: Tensor | None = None) -> None:
+    def begin(self, text: TextState, noise: Tensor, codes: Tensor) -> None:
         """See `Steps.begin`."""
-        self.reset(given)
+        self.reset(codes)
         self._step.read_text(text)
         self._n_before = self._prefix.count_positions(text)
         n_positions = self._n_before + self.sampling.n_positions

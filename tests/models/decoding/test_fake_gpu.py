@@ -18,6 +18,7 @@ from benchmarks.gpu_meter import Meter
 from benchmarks.random_model import MusicGenShape
 from lora_bench.models.decoding import decoder as decoding
 from lora_bench.models.decoding.decoder import Decoder
+from lora_bench.models.decoding.loop import UNKNOWN
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.spec.schema import GenerationSpec, LoraSpec
 
@@ -28,10 +29,8 @@ LAUNCHES_OF_LAYER = 17
 """Three norms; six products; query, key and value written and attended to, twice; three sums; GELU."""
 LAUNCHES_OF_ADAPTER = 6
 """One more product for each of a layer's matrices."""
-LAUNCHES_OF_STEP = 45
+LAUNCHES_OF_STEP = 42
 """Embeddings, guidance, heads, sampling, and the state of the loop."""
-LAUNCHES_OF_GIVEN = 4
-"""Tokens of the window before in place of drawn ones."""
 
 
 @contextmanager
@@ -49,19 +48,16 @@ def test_a_decoding_step_waits_for_nothing_and_launches_few_kernels(shape: str) 
         check_step(shape, model, meter, LAUNCHES_OF_LAYER)
         model.inject_lora(LoraSpec(rank=16, targets="attention+ffn"), seed=0)
         check_step(shape, model, meter, LAUNCHES_OF_LAYER + LAUNCHES_OF_ADAPTER)
-        check_step(shape, model, meter, LAUNCHES_OF_LAYER + LAUNCHES_OF_ADAPTER, n_given=12)
 
 
-def check_step(
-    shape: str, model: TransformersMusicGen, meter: Meter, launches_of_layer: int, n_given: int = 0
-) -> None:
+def check_step(shape: str, model: TransformersMusicGen, meter: Meter, launches_of_layer: int) -> None:
     decoder = Decoder(model, GenerationSpec(batch_size=N_CLIPS))
     decoder.read_prompt("calm music")
     meter.reset()
-    steps = decoder._make_steps(N_CLIPS, N_FRAMES, n_given)
+    steps = decoder._make_steps(N_CLIPS, N_FRAMES)
     noise = torch.zeros(steps.sampling.n_positions, N_CLIPS, 4, dtype=torch.float64, device=model.device)
-    given = torch.zeros(N_CLIPS, 4, n_given, dtype=torch.int64, device=model.device) if n_given else None
-    steps.begin(decoder._text, noise, given)
+    codes = torch.full((N_CLIPS, 4, N_FRAMES), UNKNOWN, device=model.device)
+    steps.begin(decoder._text, noise, codes)
     assert not meter.waits
     held = meter.n_bytes
     meter.reset()
@@ -69,8 +65,7 @@ def check_step(
     assert not meter.waits
     assert not meter.uploads
     assert not meter.mixed
-    of_given = LAUNCHES_OF_GIVEN if n_given else 0
-    assert meter.launches <= LAUNCHES_OF_STEP + launches_of_layer * N_LAYERS + of_given
+    assert meter.launches <= LAUNCHES_OF_STEP + launches_of_layer * N_LAYERS
     width = SHAPES[shape].width
     activations = 2 * N_CLIPS * 4 * width * 2 * 8 + N_CLIPS * 4 * 2048 * 8 * 6
     assert meter.peak_bytes - held < activations

@@ -10,7 +10,8 @@ from lora_bench.models.decoding import decoder as decoding
 from lora_bench.models.decoding.decoder import Decoder, generate_codes
 from lora_bench.models.decoding.kernels import choose_kernel
 from lora_bench.models.decoding.kv_cache import FixedPast, GrowingPast, KeyValueCache
-from lora_bench.models.decoding.loop import BUCKET, Sampling
+from lora_bench.models.decoding.loop import BUCKET, UNKNOWN, Sampling
+from lora_bench.models.delay_pattern import delay_codes
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
 from lora_bench.spec.schema import GenerationSpec, LoraSpec
@@ -124,11 +125,14 @@ def test_logits_of_eight_bits_are_close(tiny: TransformersMusicGen) -> None:
     assert 1e-5 < float(error) < 0.1
 
 
-def test_a_clip_is_over_when_its_last_codebook_is() -> None:
+def test_a_clip_begins_with_what_is_given_and_is_over_when_its_last_codebook_is() -> None:
     sampling = Sampling((0, 1, 2), 4, 64, 1.0, 1)
     assert sampling.n_positions == 6
     logits = torch.zeros(1, 3, 64)
     logits[..., 9] = 1.0
     uniform = torch.full((1, 3), 0.5, dtype=torch.float64)
-    drawn = [sampling.draw_tokens(logits, uniform, position)[0].tolist() for position in range(6)]
-    assert drawn == [[9, 64, 64], [9, 9, 64], [9, 9, 9], [9, 9, 9], [64, 9, 9], [64, 64, 9]]
+    codes = torch.full((1, 3, 4), UNKNOWN)
+    codes[..., 0] = 7  # given
+    known = delay_codes(codes, torch.tensor([4]), sampling.delays, 64)
+    drawn = [sampling.draw_tokens(logits, uniform, known[..., i])[0].tolist() for i in range(6)]
+    assert drawn == [[7, 64, 64], [9, 7, 64], [9, 9, 7], [9, 9, 9], [64, 9, 9], [64, 64, 9]]

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import ROOT
+from support.fake_graphs import gpu_by_mock
 from support.fixed_steps import make_fixed_steps
 from support.melody_model import save_random_melody
 
 from benchmarks.random_model import TINY
 from lora_bench.models import load_model
 from lora_bench.models.decoding import decoder as decoding
-from lora_bench.models.decoding.decoder import generate_codes
+from lora_bench.models.decoding.decoder import Decoder, generate_codes
+from lora_bench.models.decoding.loop import Steps
 from lora_bench.models.transformers_musicgen import TransformersMusicGen
 from lora_bench.progress import SilentProgress
-from lora_bench.spec.clip_windows import cut_windows
+from lora_bench.spec.clip_windows import Window, cut_windows
 from lora_bench.spec.schema import GenerationSpec, ModelSpec
 
 PROMPT = "a song with drums"
@@ -113,6 +118,46 @@ def test_fixed_shapes_give_the_codes_of_growing_ones(
     grown = generate_codes(tiny, PROMPT, range(4), 60, generation, SilentProgress())
     monkeypatch.setattr(decoding, "EagerSteps", make_fixed_steps)
     assert torch.equal(generate_codes(tiny, PROMPT, range(4), 60, generation, SilentProgress()), grown)
+
+
+def test_all_windows_replay_the_graphs_of_the_first(tiny: TransformersMusicGen, by_library: None) -> None:
+    generation = GenerationSpec(top_k=1, batch_size=4)
+    expected = generate_codes(tiny, PROMPT, range(6), 60, generation, SilentProgress())
+    with gpu_by_mock(bucket=8) as device:
+        found = generate_codes(tiny, PROMPT, range(6), 60, generation, SilentProgress())
+        assert device.n_captures == math.ceil((LONGEST + tiny.info.max_delay) / 8)  # the last batch, too
+        assert not device.reads_after_free
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("n_frames", [25, 38, 60])
+@pytest.mark.parametrize("steps", ["compiled", "by_library", "fixed"])
+def test_steps_of_the_longest_window_give_the_codes_of_steps_of_each_windows_own_length(
+    tiny: TransformersMusicGen,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: str,
+    n_frames: int,
+) -> None:
+    if steps != "compiled":
+        request.getfixturevalue("by_library")
+    if steps == "fixed":
+        monkeypatch.setattr(decoding, "EagerSteps", make_fixed_steps)
+    generation = GenerationSpec(top_k=40, batch_size=4)
+    shared = generate_codes(tiny, PROMPT, range(4), n_frames, generation, SilentProgress())
+    decode, lengths = Decoder._decode_window, set[int]()
+
+    def decode_afresh(
+        self: Decoder, _: Steps, rows: Sequence[int], window: Window, *rest: Any
+    ) -> torch.Tensor:
+        self._made = None
+        lengths.add(window.n_frames)
+        return decode(self, self._make_steps(len(rows), window.n_frames), rows, window, *rest)
+
+    monkeypatch.setattr(Decoder, "_decode_window", decode_afresh)
+    apart = generate_codes(tiny, PROMPT, range(4), n_frames, generation, SilentProgress())
+    assert len(lengths) == (1 if n_frames == 38 else 2)
+    assert torch.equal(shared, apart)
 
 
 def test_a_melody_models_windows_go_on_from_the_frames_that_are_given(tmp_path: Path) -> None:
