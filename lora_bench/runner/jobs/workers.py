@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -31,7 +31,6 @@ from lora_bench.runner.jobs.child_process import (
     make_portable,
 )
 
-LOOK_EVERY_S = 0.5
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _starting = threading.Lock()
 
@@ -100,10 +99,8 @@ class Workers:
         if not tasks:
             return
         progress.start(stage, sum(tasks.values()))
-        left = set(tasks)
-        while left:
-            done, left = wait(left, LOOK_EVERY_S, FIRST_COMPLETED)
-            progress.advance(sum(tasks[task] for task in done))
+        for task in as_completed(tasks):
+            progress.advance(tasks[task])
         for task in tasks:
             task.result()
 
