@@ -25,7 +25,7 @@ from lora_bench.runner.ahead import FeaturesAhead
 from lora_bench.runner.jobs.child_process import Tell, call_apart
 from lora_bench.runner.jobs.workers import Workers
 from lora_bench.spec.data_sources import find_kind
-from lora_bench.stages.dataset import n_reference_clips, prepare_dataset, reference_clips
+from lora_bench.stages.dataset import n_reference_clips, prepare_dataset, reference_clips, take_training
 from lora_bench.stages.dataset.sources import check_source
 from lora_bench.store import Store, write_json
 
@@ -63,7 +63,7 @@ def prepare_source(
     if manifest.has_selection:
         _count_excerpts(manifest, "selection", clip_s)
     with Workers(n_workers) as workers:
-        ahead = FeaturesAhead(workers, trial, manifest, manifest, store)
+        ahead = FeaturesAhead(workers, trial, manifest, take_training(manifest, trial.dataset), store)
         ahead.add_references()
         ahead.add_controls()
         _save_excerpts(manifest, clip_s, model, folder)

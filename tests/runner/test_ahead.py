@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,14 +14,19 @@ from benchmarks.sleeping_gpu import stand_in, write_tunes
 from lora_bench.artifacts import AudioFormat, GeneratedClips, Manifest, Track
 from lora_bench.audio import save_wav
 from lora_bench.errors import ResourceError
+from lora_bench.evaluation.trial_guards import measure_held_out
 from lora_bench.planning.plan import plan_experiment
+from lora_bench.planning.run_folder import SourceFolder
 from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import SilentProgress
+from lora_bench.runner import preparation
 from lora_bench.runner.ahead import FeaturesAhead
 from lora_bench.runner.experiment import run_experiment
 from lora_bench.runner.jobs import workers as worker_module
 from lora_bench.runner.jobs.workers import Workers
 from lora_bench.spec import ExperimentSpec
+from lora_bench.spec.data_size import DataSizeSpec
+from lora_bench.stages.dataset import take_training
 from lora_bench.store import Store
 
 RATE_HZ = 16_000
@@ -104,6 +111,31 @@ def test_workers_leave_the_same_bytes_as_this_process_also_after_a_death(
         "embeddings": 2, "clip_sound": 2, "mfcc_scale": 1, "guard_frames": 1,
     }  # fmt: skip
     assert ahead == here
+
+
+def test_preparation_measures_the_control_that_scoring_of_a_smaller_training_side_takes(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = replace(manifest.tracks[0], id="id2"), replace(manifest.tracks[1], id="id3")
+    whole = replace(manifest, tracks=(*manifest.tracks, *more))
+    trial = plan_trial()
+    data = trial.dataset.model_copy(update={"size": DataSizeSpec(tracks=1)})
+    trial = trial.model_copy(update={"dataset": data})
+    store = Store(tmp_path / "store", tmp_path / "uses.txt")
+    model = SimpleNamespace(info=SimpleNamespace(audio_format=manifest.format))
+    monkeypatch.setattr("lora_bench.models.load_model", lambda _: model)
+    for name, made in {
+        "prepare_dataset": lambda *_: whole,
+        "Workers": InThisProcess,
+        "_save_excerpts": lambda *_: None,
+        "measure_floors": lambda *_: ([], []),
+        "write_json": lambda *_: None,
+    }.items():
+        monkeypatch.setattr(preparation, name, made)
+    preparation.prepare_source(trial, "key", SourceFolder(tmp_path / "run"), store, SilentProgress(), 1)
+    (measured,) = (tmp_path / "store").glob("clip_sound/[!.]*/")
+    measure_held_out(take_training(whole, data), trial.generation.clip_s, store)
+    assert list((tmp_path / "store").glob("clip_sound/[!.]*/")) == [measured]  # taken from the cache
 
 
 def test_without_workers_nothing_is_computed_ahead(
