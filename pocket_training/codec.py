@@ -120,7 +120,7 @@ class CodecTraining:
             self._start_codebooks()
         if phase == "frozen" and self.phase != "frozen":
             self.codec.load_state_dict(self.average.model.state_dict())
-        if phase in ("adversarial", "frozen") and self.adversary is None:
+        if self.seen_s >= self.args.adversarial_from_s and self.adversary is None:
             self.adversary = build_adversary(3e-4, self.device)
         self.codec.encoder.requires_grad_(phase != "frozen")
         self.phase = phase
@@ -188,6 +188,7 @@ class CodecTraining:
         self.optimizer.load_state_dict(state["optimizer"])
         self.phase = state["phase"]
         if state["adversary"] is not None:
+            self.adversary = build_adversary(3e-4, self.device)
             self._enter(self.phase)
             self.adversary.load_state_dict(state["adversary"])
         self.norms.total, self.norms.weight = state["norms"]
@@ -243,7 +244,12 @@ def main() -> None:
     add("--lstm-layers", type=int, default=1)
     add("--warm-up-s", type=float, default=3000, help="audio-seconds without quantizer, at the start")
     add("--adversarial-from-s", type=float, default=7e5, help="against the discriminator from here on")
-    add("--frozen-from-s", type=float, default=1.2e6, help="the decoder alone from here on")
+    add(
+        "--frozen-from-s",
+        type=float,
+        default=1.2e6,
+        help="the decoder alone from here on, against the discriminator if it is there already",
+    )
     add("--patches-frac", type=float, default=0.17, help="part of a batch that is synthetic")
     add("--rate", type=float, default=2e-4, help="peak learning rate")
     add("--batch", type=int, default=12, help="crops of one second")

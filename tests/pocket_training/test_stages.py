@@ -16,6 +16,7 @@ from pocket_training import shapes
 from pocket_training.captions import Captioner, Heard, analyse_track
 from pocket_training.codec import CodecTraining, get_phase, train_codec
 from pocket_training.codec import get_rate_frac as get_codec_rate_frac
+from pocket_training.codec_eval import measure_spread
 from pocket_training.codec_losses import GradientNorms
 from pocket_training.codec_parts import (
     PocketCodec,
@@ -372,3 +373,13 @@ def test_muon_takes_the_steps_of_torch_s_own_in_higher_precision():
             optimizer.step()
     for one, other, start in zip(ours, theirs, starts, strict=True):
         assert (one - other).norm() < 0.03 * (other - start).norm()
+
+
+def test_notes_have_more_spread_than_noise():
+    """Noise of one colour sounds alike in all frames, notes of different pitch do not."""
+    generator = torch.Generator().manual_seed(0)
+    pitches_hz = 100 * 2 ** (6 * torch.rand(3, 1, 16, generator=generator))
+    notes = torch.sin(2 * torch.pi * pitches_hz[..., None] * torch.arange(4000) / 16_000).flatten(2)
+    noise = torch.randn(3, 1, 64_000, generator=generator)
+    assert (measure_spread(noise) < 0.3 * measure_spread(notes)).all()
+    assert measure_spread(0.1 * noise) == pytest.approx(measure_spread(noise), rel=1e-3)
