@@ -16,7 +16,7 @@ _PLUGINS = {
 _ENCODERS = {
     "mfcc20-seed": (
         "20 MFCC at each file's own rate, every frame standardised across its coefficients; bounded by 40, "
-        "nearly blind to loudness and spectral tilt"
+        "and moved by loudness alone"
     ),
     "mfcc20": "20 MFCC at the model's rate, each coefficient scaled by a factor fitted on the training side",
     "encodec": "the latents of the model's own codec before quantisation",
