@@ -1,5 +1,6 @@
 """Sound in files and arrays; all samples are float32 of shape [C, S] (channels, samples), full scale is 1.0.
 
+melodies.py     melodies that clips follow: their files, order and hashes
 folder_walk.py  one walk through a folder, for readers, captions and fingerprints
 librosa_import.py  librosa, imported by one process at a time
 listing.py      the audio files of a folder

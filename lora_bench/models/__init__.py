@@ -7,7 +7,8 @@ identity.py, hash_cache.py the hash of a loaded model
 model_info.py, device.py   facts about a network; devices and arithmetic
 network_parts.py           a network with or without its text encoder and codec
 transformers_musicgen.py   a model on transformers' classes
-transformers_melody.py     the same of a melody model, conditioned on text alone
+transformers_melody.py     the same of a melody model
+melodies.py                melodies as such a model reads them
 audiocraft_backend/        a model on audiocraft's classes, imported only if a spec names it
 bridges/                   convert weights, configs and adapters between the two
 compiled_training.py       decoder layers compiled by torch, for training steps

@@ -348,6 +348,17 @@ class MusicModel(ABC):
             losses.append(F.cross_entropy(self._network.decoder.lm_heads[codebook](states).float(), wanted))
         return torch.stack(losses).mean()
 
+    def encode_melody(self, chroma: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the states [P, D] of a melody's one-hot pitch classes [T, 12], in the decoder's dtype.
+
+        Raises:
+            ModelError: the model follows no melody.
+        """
+        raise ModelError(
+            f"generation.melodies: {self.info.name} follows no melodies; use a melody model such as "
+            "facebook/musicgen-melody, or remove generation.melodies"
+        )
+
     def drop_text(self, state: TextState) -> TextState | None:  # noqa: ARG002
         """Return the condition that replaces a caption's state when training drops the caption."""
         return None

@@ -1,10 +1,11 @@
-"""MusicGen Melody on transformers' classes, conditioned on text alone.
+"""MusicGen Melody on transformers' classes, trained on text alone; clips may also follow melodies.
 
 Its decoder has no cross-attention.  The sequence of a clip begins with the states of the melody, then those of the
 text, then come the codes, and one causal attention reads all of it:
 
-- Without a melody, its states are those of the null melody, as transformers makes them: the first pitch class at every
-  place, projected, `chroma_length` times.
+- A melody is repeated or cut to `chroma_length` frames and projected.  Without a melody, its states are those of the
+  null melody, as transformers makes them: the first pitch class at every place.
+- The null condition of guidance has the null melody, too.
 - The null condition of guidance has zeros in place of the text's states, as many as the text has.  A dropped caption
   is replaced by the same in training.
 - Captions of a batch differ in length.  Codes follow immediately after their own text, and the padding comes last,
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,9 +34,14 @@ class TransformersMelody(TransformersMusicGen):
 
     def null_melody(self) -> Tensor:
         """Return the states of the null melody [chroma_length, D] in the decoder's dtype."""
-        config: Any = self._network.config
-        chroma = torch.zeros(config.chroma_length, config.num_chroma, device=self.device)
+        chroma = torch.zeros(1, self._network.config.num_chroma)
         chroma[:, 0] = 1.0
+        return self.encode_melody(chroma)
+
+    def encode_melody(self, chroma: Tensor) -> Tensor:
+        """See `MusicModel.encode_melody`; P is the model's `chroma_length`."""
+        length = int(self._network.config.chroma_length)
+        chroma = chroma[torch.arange(length) % len(chroma)].to(self.device)
         projection = getattr(self._network, "audio_enc_to_dec_proj", None)
         return (chroma if projection is None else projection(chroma)).to(self.dtype)
 

@@ -187,6 +187,9 @@ class GenerationSpec(Section):
     """Of a clip beyond 30 s: each window begins with so many seconds of the one before and continues them."""
     guidance: Annotated[float, Field(ge=1.0, le=20.0)] = 3.0
     """Classifier-free guidance scale; 1 is off."""
+    melodies: Annotated[Path | None, Field(strict=False, exclude_if=is_none)] = None
+    """Folder of melodies that clips follow, or one audio file; never written to. Needs a melody model. Clip i of a
+    prompt follows file i mod N in the order of their paths, for zero-shot and adapters alike."""
     temperature: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0
     """Softmax temperature."""
     top_k: Annotated[int, Field(ge=1)] | None = 250

@@ -39,6 +39,8 @@ def build_random_melody(shape: MusicGenShape, seed: int = 0) -> MusicgenMelodyFo
         for name in ("enc_to_dec_proj", "audio_enc_to_dec_proj"):
             if hasattr(network, name):
                 torch.nn.init.normal_(getattr(network, name).bias, std=0.1)
+        if hasattr(network, "audio_enc_to_dec_proj"):  # pitch classes would hardly differ
+            torch.nn.init.normal_(network.audio_enc_to_dec_proj.weight, std=3.0)
     set_token_ids(network)
     return network.eval()
 

@@ -29,6 +29,7 @@ from lora_bench.models.decoding.graphs import GraphRecorder
 from lora_bench.models.decoding.kernels import choose_kernel, has_exact_int8
 from lora_bench.models.decoding.kv_cache import KeyValueCache
 from lora_bench.models.decoding.loop import BUCKET, UNKNOWN, EagerSteps, FixedSteps, Sampling, Steps, round_up
+from lora_bench.models.decoding.melodies import ReadMelodies
 from lora_bench.models.decoding.noise import draw_noise
 from lora_bench.models.decoding.prefixed_steps import PrefixedSteps
 from lora_bench.models.decoding.step import DecoderStep
@@ -174,6 +175,7 @@ class Decoder:
 
     Raises:
         ResourceError: this machine cannot decode with the requested rounding.
+        DatasetError: there are no melodies where the settings name them.
     """
 
     def __init__(self, model: MusicModel, generation: GenerationSpec) -> None:
@@ -189,6 +191,7 @@ class Decoder:
         self._text = torch.empty(0)
         self._step: DecoderStep | StreamedStep | None = None
         self._made: tuple[int, int, Steps] | None = None
+        self._melodies = None if generation.melodies is None else ReadMelodies(model, generation.melodies)
 
     @property
     def block(self) -> int | None:
@@ -281,6 +284,8 @@ class Decoder:
         for window in windows:
             clock = _Clock(self._info, len(clip_ids), window, progress)
             part = codes[..., window.begin : window.begin + window.n_frames]  # of which the first are given
+            if self._melodies is not None:
+                steps.melodies = self._melodies.find(rows, window.begin if len(windows) > 1 else None)
             part.copy_(self._decode_window(steps, rows, window, part, clock))
         return codes[places].cpu()
 

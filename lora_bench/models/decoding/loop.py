@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,9 +77,11 @@ class Steps(ABC):
         delayed: int64 [N, K, positions], `UNKNOWN` where codes are yet to be drawn.
         finite: bool [], False once a logit was not finite; reading it waits for the device.
         problem: why steps are slower than they could be; None if they are not.
+        melodies: states [M, D] of each clip's melody, which `begin` reads; None is the null melody, or none.
     """
 
     problem: str | None = None
+    melodies: Sequence[Tensor] | None = None
 
     def __init__(self, step: TextReader, sampling: Sampling) -> None:
         self.sampling = sampling

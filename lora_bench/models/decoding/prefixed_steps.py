@@ -54,7 +54,7 @@ class PrefixedSteps(Steps):
             self._past = None  # frees memory before the next allocation
             self._past = GrowingPast(self._allocate(n_positions))
             self._embedded = self._prefix.embed_positions(n_positions)
-        self._prefix.write(self._past.cache, self._step.n_clips)
+        self._prefix.write(self._past.cache, self._step.n_clips, self.melodies)
         self._past.position = self._n_before
         self._noise = noise
 
