@@ -10,6 +10,7 @@
     clap.py       clap, and the texts of the CLAP score
     checkpoints.py   find weights, or say how to get them
     musical.py    tempo, pulse, onsets, loudness, brightness, tonality: musical measures
+    melody_agreement.py   how far clips follow their melodies
     mert.py, muq.py, audiobox.py, passt.py   shipped plug-ins
     plugin.py     encoders of other packages; command.py those that are commands
     mel.py        log-mel features for the guards
@@ -25,7 +26,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 from lora_bench.encoders.protocol import Encoder
-from lora_bench.errors import ScoreError
+from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics import names
 from lora_bench.metrics.names import COMMAND, list_encoders
 from lora_bench.plugins import PluginSource
@@ -85,6 +86,8 @@ def get_encoder(
     if name in _WITH_WEIGHTS:
         module, kind = _WITH_WEIGHTS[name]
         return getattr(import_module(f"lora_bench.encoders.{module}"), kind)(name, device=device)
+    if name == names.MELODY_AGREEMENT:
+        raise UnscoredError(f"{name}: only the trials of a run follow melodies, by generation.melodies")
     source = _find_source(name)
     if source is None:
         raise ScoreError(f"{name!r} is not an encoder; expected one of {', '.join(ENCODER_NAMES)}")

@@ -21,8 +21,9 @@ import numpy as np
 from lora_bench.artifacts import Embeddings, GeneratedClips, Manifest, Score, Split, Unscored
 from lora_bench.errors import UnscoredError
 from lora_bench.evaluation.encoding import embed_reference, load_clips, prepare_encoder
+from lora_bench.evaluation.melodies import describe_melodies, open_agreement
 from lora_bench.metrics import Metric, parse_metric
-from lora_bench.metrics.names import CODEC_MATCHED
+from lora_bench.metrics.names import CODEC_MATCHED, MELODY_AGREEMENT
 from lora_bench.planning.run_folder import EmbeddingFolder, TrialFolder
 from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress
@@ -129,6 +130,7 @@ class TrialClips:
             f"top k {sampling.top_k}, clips of {sampling.clip_s:g} s"
             + (f" in windows that overlap by {sampling.overlap_s:g} s" if sampling.is_in_windows else "")
             + (f", decoded in {sampling.quantization}" if sampling.quantization else ""),
+            **describe_melodies(self.trial),
             **({"decoding": " and ".join(methods)} if methods else {}),
             **({"adapter_scale": sampling.adapter_scale} if sampling.adapter_scale != 1.0 else {}),
             "generation_seed": sampling.seed,
@@ -151,18 +153,19 @@ class TrialClips:
         Raises:
             UnscoredError: the encoder's weights are unavailable.
         """
-        from lora_bench.stages.embed import embed_clips, save_embeddings
+        from lora_bench.stages.embed import save_embeddings
 
+        place = TrialFolder(self.folder).embeddings(name)
+        if name == MELODY_AGREEMENT:
+            agreement = open_agreement(self.trial)
+            generated, reference = self._embed_clips(agreement, place), agreement.embed_melodies()
+            self._keep_reference(reference, place.reference)
+            return EncodedTrial(generated, reference, None, None)
         encoder = prepare_encoder(
             name, self.model, self.manifest, self.clip_s, self.store, self.trial.encoders.get(name)
         )
         reference, coded = self._embed_references(encoder, name, "eval")
-        place = TrialFolder(self.folder).embeddings(name)
-        slugs = prompt_slugs(self.trial.prompts)
-        generated: dict[str, Embeddings] = {}
-        for prompt, clips in self.clips.items():
-            generated[prompt] = embed_clips(encoder, load_clips(clips), self.store, self.sound_keys[prompt])
-            save_embeddings(generated[prompt], place.prompt(slugs[prompt]))
+        generated = self._embed_clips(encoder, place)
         self._keep_reference(reference, place.reference)
         if coded is not None:
             self._keep_reference(coded, place.coded_reference)
@@ -184,6 +187,18 @@ class TrialClips:
                 coded_generated=recoded,
             )
         return EncodedTrial(generated, reference, coded, texts, selection, recoded)
+
+    def _embed_clips(self, encoder: Encoder, place: EmbeddingFolder) -> dict[str, Embeddings]:
+        """Embed the clips of every prompt, and keep them for comparisons."""
+        from lora_bench.stages.embed import embed_clips, save_embeddings
+
+        found: dict[str, Embeddings] = {}
+        for prompt, slug in prompt_slugs(self.trial.prompts).items():
+            found[prompt] = embed_clips(
+                encoder, load_clips(self.clips[prompt]), self.store, self.sound_keys[prompt]
+            )
+            save_embeddings(found[prompt], place.prompt(slug))
+        return found
 
     def _embed_recoded(self, encoder: Encoder, place: EmbeddingFolder) -> dict[str, Embeddings]:
         """Embed another system's clips after the codec, as the references are, and keep them for comparisons."""
@@ -251,8 +266,9 @@ def score_clips(made: TrialClips, progress: Progress) -> None:
             if encoded.selection is not None and metric.has_references:  # others have no sides
                 score_metric(metric, encoded.selection, own, selection, made.describe("selection"))
             progress.advance(len(made.trial.prompts), note=metric.name)
-        averaged = {prompt: average_clips(one) for prompt, one in encoded.generated.items()}
-        means[name] = averaged, average_clips(encoded.reference)
+        if name != MELODY_AGREEMENT:  # which no recordings have
+            averaged = {prompt: average_clips(one) for prompt, one in encoded.generated.items()}
+            means[name] = averaged, average_clips(encoded.reference)
         if name == ADHERENCE_ENCODER:
             adherence = match_prompts(encoded)
     metrics = made.trial.metrics

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from lora_bench.metrics.names import is_higher_better, is_rating
+from lora_bench.metrics.names import MELODY_AGREEMENT, is_higher_better, is_rating
 from lora_bench.metrics.verdicts import Verdict
 from lora_bench.report.formatting import MINUS, clean_text, format_change, format_difference, join_words
 from lora_bench.report.view import Configuration, RunView
@@ -180,6 +180,8 @@ class Answer:
         change = first.change.lstrip(f"+{MINUS}")
         subject, where = ("the music", "the genre") if self.lower_is_better else ("clips", "their prompts")
         direction = f"{'closer to' if better else 'farther from'} {where}"
+        if self.metric == MELODY_AGREEMENT:
+            subject, direction = "the agreement of clips with their melodies", "up" if better else "down"
         if is_rating(self.metric):
             subject, direction = "the rating of clips", "up" if better else "down"
         if n == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lora_bench.metrics.names import CODEC_MATCHED
+from lora_bench.metrics.names import CODEC_MATCHED, MELODY_AGREEMENT
 
 _DISTANCES = {
     "fad": "squared Frechet distance between Gaussians fitted to the embeddings",
@@ -41,6 +41,10 @@ _ENCODERS = {
 }
 _OTHERS = {
     "clap_score": "cosine similarity of the clip's and the prompt's CLAP embeddings",
+    MELODY_AGREEMENT: (
+        "share of a clip's frames, eight per second, whose strongest pitch class is that of the clip's melody; chance "
+        "is about 0.08"
+    ),
 }
 
 

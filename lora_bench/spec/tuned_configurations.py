@@ -8,6 +8,7 @@ from typing import Any
 
 from lora_bench.errors import Problem
 from lora_bench.metrics import parse_metric
+from lora_bench.metrics.names import MELODY_AGREEMENT
 from lora_bench.slugs import clean_name
 from lora_bench.spec.changes import Changes
 from lora_bench.spec.configuration import EFFECT_FREE, Configuration, FitBudget, SectionTexts
@@ -50,6 +51,12 @@ def list_attempts(
         message = (
             f"tune.by is metric, but `{metric.name}` {what} and does not compare them with the selection tracks; name "
             "another verdict.metric, or tune by loss"
+        )
+        expander.complain("tune.by", message)
+    if tune.by == "metric" and spec.primary_metric == MELODY_AGREEMENT:
+        message = (
+            f"tune.by is metric, but `{spec.primary_metric}` compares clips with melodies, not with the selection "
+            "tracks; name another verdict.metric, or tune by loss"
         )
         expander.complain("tune.by", message)
     for item in trained:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
-from lora_bench.metrics.names import CODEC_MATCHED
+from lora_bench.metrics.names import CODEC_MATCHED, MELODY_AGREEMENT
 
 _KEYS = {
     "lora+": "loraplus",
     "lora-bench": "lora_bench",
     "encodec-24k": "encodec",
     "clap_score": "clap",
+    MELODY_AGREEMENT: "musicgen",
     **{f"audiobox-{axis}": "audiobox" for axis in ("ce", "cu", "pc", "pq")},
 }
 """Keys of what is not named by its key."""
