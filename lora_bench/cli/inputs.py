@@ -1,4 +1,4 @@
-"""Checks of the inputs that a spec names: recordings, captions, models and adapters on this machine.
+"""Checks of the inputs that a spec names: recordings, captions, melodies, models and adapters on this machine.
 
 `validate`, `plan` and `run` report all missing inputs at once, each with its place in the spec.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lora_bench import api
 from lora_bench.cli.existing_adapters import find_unusable_adapters, is_offline
+from lora_bench.cli.melodies import find_unusable_melodies
 from lora_bench.cli.targets import find_unmatched_targets
 from lora_bench.errors import AudioFileError, DatasetError, LoraBenchError, Problem, SpecError
 from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
@@ -50,10 +51,11 @@ def load_plan(
 
 
 def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Problem]:
-    """Return the problems of every dataset, model and adapter that a planned trial needs."""
+    """Return the problems of every dataset, model, adapter and folder of melodies that a planned trial needs."""
     used = {trial.model.id for trial in plan.trials}
     used |= {trial.existing_adapter for trial in plan.trials if trial.existing_adapter is not None}
     used |= {str(path) for trial in plan.trials for path in (trial.dataset.path, trial.dataset.captions.file)}
+    used |= {str(trial.generation.melodies) for trial in plan.trials}
     externals = [trial.external for trial in plan.trials if trial.external is not None]
     used |= {str(path) for external in externals for path in external.paths}
     problems = find_missing_paths(loaded.tree, used)  # not those of named datasets that no trial takes
@@ -71,6 +73,7 @@ def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Proble
     for model in models.values():
         problems += _check_model(model, loaded)
     problems += find_unusable_adapters(loaded, plan)
+    problems += find_unusable_melodies(loaded, plan)
     for trial in plan.trials:
         if trial.external is not None and trial.external.clips is not None:
             problems += _check_clips(trial.external.clips, trial, loaded)

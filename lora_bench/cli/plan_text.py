@@ -9,6 +9,7 @@ from pathlib import Path
 from lora_bench.cli.commands.validate import describe_plan
 from lora_bench.cli.dataset_sides import describe_sides
 from lora_bench.cli.gpu_notes import describe_gpu
+from lora_bench.cli.melodies import describe_melodies
 from lora_bench.cli.outlook import Outlook, Sums, count_choices, sum_up
 from lora_bench.cli.tables import format_table
 from lora_bench.errors import LoraBenchError
@@ -96,6 +97,7 @@ def write_notes(
         *_describe_far(outlooks),
         *describe_few_tracks(plan),
         *describe_sides(plan, runs_dir / plan.name),
+        *describe_melodies(plan),
     ]
     lines += _describe_obstacles(outlooks)
     lines += [

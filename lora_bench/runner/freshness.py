@@ -11,6 +11,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from lora_bench.audio.folder_walk import walk_folder
+from lora_bench.audio.melodies import fingerprint_melodies
 from lora_bench.errors import StoreError
 from lora_bench.forecast.adapter_files import fingerprint_adapter
 from lora_bench.metrics import parse_metric
@@ -207,6 +208,8 @@ def inputs_key(trial: TrialPlan) -> str:
     facts: dict[str, object] = {"trial": plan, "data": dataset_fingerprint(trial.dataset)}
     if trial.existing_adapter is not None:
         facts["adapter"] = fingerprint_adapter(trial.existing_adapter)
+    if trial.external is None and trial.generation.melodies is not None:
+        facts["melodies"] = fingerprint_melodies(trial.generation.melodies)
     if trial.external is not None:
         facts["external"] = fingerprint_external(trial.external)
     if any(parse_metric(name).encoder == "encodec" for name in trial.metrics):

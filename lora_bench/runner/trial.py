@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_bench.artifacts import ADAPTER_WEIGHTS, GeneratedClips, Manifest, TrainResult
+from lora_bench.audio.melodies import hash_melodies
 from lora_bench.errors import StoppedEarlyError, StoreError
 from lora_bench.evaluation.attempt_scores import score_attempt
 from lora_bench.evaluation.trial_scores import TrialClips, score_clips
@@ -218,7 +219,12 @@ def _clips_keys(trial: TrialPlan, model: MusicModel, folder: Path) -> list[str]:
     """Hash of everything that a clip depends on apart from its prompt and index; then as earlier versions wrote it."""
     from lora_bench.models.model_files import former_hashes
 
-    facts = {"adapter": _adapter_hash(trial, folder), "sampling": trial.generation.sampling}
+    facts: dict[str, object] = {
+        "adapter": _adapter_hash(trial, folder),
+        "sampling": trial.generation.sampling,
+    }
+    if trial.generation.melodies is not None:
+        facts["melodies"] = hash_melodies(trial.generation.melodies)
     if (dtype := str(model.dtype)) != "torch.float32":  # which earlier versions did not note
         facts["dtype"] = dtype
     current = model.info.weights_hash

@@ -11,11 +11,12 @@ from lora_bench.spec.data_sources import EXPECTED, HUB, PLUGIN, is_there
 from lora_bench.spec.tree import Node
 
 _SCRIPTS = (".py", ".sh")
+MELODIES = ("generation", "melodies")
 _LOCAL_MODEL = ("./", "../", "/", "~/")
 
 
 def resolve_paths(node: Node, trail: tuple[str, ...] = ()) -> Node:
-    """The document with absolute paths for datasets, prompts, captions, and models and adapters in local folders.
+    """The document with absolute paths for data, prompts, captions, melodies, and models and adapters in local folders.
 
     Keys may be dotted and values may be lists, as in axes; numbers and other wrong values stay as they
     are, for the models to refuse.
@@ -33,9 +34,12 @@ def resolve_paths(node: Node, trail: tuple[str, ...] = ()) -> Node:
 def _resolve_value(stated: str, folder: Path, trail: tuple[str, ...]) -> str:
     """A text of the spec, as an absolute path if its field is that of a file or a folder."""
     is_data = trail[-2:] == ("dataset", "path") or (trail[:1] == ("datasets",) and trail[2:] == ("path",))
-    is_text = trail[-2:] in {("captions", "file"), ("external", "clips"), ("external", "files")} or (
-        trail[-1:] == ("file",) and trail[:1] in {("prompts",), ("prompt_sets",)}
-    )
+    is_text = trail[-2:] in {
+        ("captions", "file"),
+        ("external", "clips"),
+        ("external", "files"),
+        MELODIES,
+    } or (trail[-1:] == ("file",) and trail[:1] in {("prompts",), ("prompt_sets",)})
     is_adapter = trail[-2:] == ("lora", "path")
     if trail[-2:] == ("external", "command"):
         return _resolve_argument(stated, folder)
@@ -74,7 +78,7 @@ def _resolve_model(stated: str, folder: Path) -> str:
 
 
 def find_missing_paths(tree: Node, used: Collection[str] | None = None) -> list[Problem]:
-    """Problems of recordings, captions, local models and adapters that are not there, each at its place.
+    """Problems of recordings, captions, melodies, local models and adapters that are not there, each at its place.
 
     Args:
         tree: a document with absolute paths.
@@ -104,6 +108,11 @@ def find_missing_paths(tree: Node, used: Collection[str] | None = None) -> list[
                 continue
             found = "is a folder" if path.is_dir() else "does not exist"
             mend = f"expected a file; change {field}"
+        elif field == "generation.melodies" and not path.exists():
+            found = "does not exist"
+            mend = (
+                "expected a folder of melodies or one audio file; put it there or change generation.melodies"
+            )
         elif field == "model.id" and not path.exists():
             found = "does not exist"
             mend = "expected a folder with a MusicGen model, `pocket`, or a hub id such as facebook/musicgen-small"
@@ -144,6 +153,8 @@ def _list_paths(node: Node, trail: tuple[str, ...] = ()) -> Iterator[tuple[str, 
             yield "dataset.captions.file", node
         elif trail[-2:] in {("external", "clips"), ("external", "files"), ("external", "command")}:
             yield ".".join(trail[-2:]), node
+        elif trail[-2:] == MELODIES:
+            yield "generation.melodies", node
         elif trail[-2:] == ("model", "id"):
             yield "model.id", node
         elif trail[-2:] == ("lora", "path"):
