@@ -29,6 +29,7 @@ class ClipRequest:
         scale: strength of the adapter: 0 is the base model, 1 the adapter as it was trained; None is the run's.
         clip: index of the noise; with the run's prompt, seed and length, 0 is the run's `000.wav`.
         seed: root of the noise; None is the run's.
+        melodies: a folder of melodies or a file that the clip follows; None is the run's.
     """
 
     prompt: str
@@ -36,6 +37,7 @@ class ClipRequest:
     scale: float | None = None
     clip: int = 0
     seed: int | None = None
+    melodies: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def render_pair(
 
     Raises:
         UsageError: a length that the model cannot make.
-        ModelError: the model is unavailable, or the adapter belongs to another.
+        ModelError: the model is unavailable or follows no melodies, or the adapter belongs to another.
+        DatasetError, AudioFileError: there is no melody, or it cannot be read.
         OutOfMemoryError: one clip does not fit.
     """
     progress.start("load model")
@@ -87,7 +90,9 @@ def render_pair(
         )
     n_samples = round(duration_s * rate_hz)
     seed = trial.generation.seed if request.seed is None else request.seed
-    sampling = trial.generation.model_copy(update={"seed": seed, "clip_s": duration_s})
+    melodies = trial.generation.melodies if request.melodies is None else request.melodies
+    changes = {"seed": seed, "clip_s": duration_s, "melodies": melodies}
+    sampling = trial.generation.model_copy(update=changes)
     n_frames = info.count_frames(n_samples)
     twin = file.with_name(f"{file.stem}.zero-shot{file.suffix}")
     with tempfile.TemporaryDirectory() as parent:

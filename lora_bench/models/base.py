@@ -356,7 +356,7 @@ class MusicModel(ABC):
         """
         raise ModelError(
             f"generation.melodies: {self.info.name} follows no melodies; use a melody model such as "
-            "facebook/musicgen-melody, or remove generation.melodies"
+            "facebook/musicgen-melody, or leave melodies out"
         )
 
     def drop_text(self, state: TextState) -> TextState | None:  # noqa: ARG002

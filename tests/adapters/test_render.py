@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from support.melodies import save_melodies
+from support.melody_model import save_random_melody
 from support.tiny_run import PROMPT, TinyRun
 
+from benchmarks.random_model import TINY
 from lora_bench.adapters.render import ClipRequest, render_pair
 from lora_bench.cli.main import main
 from lora_bench.models import load_model
 from lora_bench.progress import SilentProgress
+from lora_bench.spec.schema import LoraSpec, ModelSpec
 from lora_bench.stages.generate import generate_clips
 
 
@@ -129,3 +133,46 @@ def test_what_cannot_be_is_said_with_what_can(
 def test_a_folder_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(tmp_path), "--prompt", "x"]) == 2
     assert "expected the folder of a run" in capsys.readouterr().err
+
+
+def test_a_clip_follows_the_melody_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_random_melody(tmp_path / "model", TINY)
+    model = load_model(ModelSpec(id=str(folder)), device="cpu")
+    model.inject_lora(LoraSpec(rank=2, targets="self_attention"), seed=0)
+    model.save_adapter(tmp_path / "adapter")
+    (tmp_path / "tunes").mkdir()
+    tunes = save_melodies(tmp_path / "tunes")
+    command = ["generate", "--adapter", str(tmp_path / "adapter"), "--model", str(folder), "--seconds", "0.5"]
+    command += ["--prompt", PROMPT, "--quiet"]
+    choices = {
+        "none": [],
+        "file": ["--melody", str(tunes / "b.flac"), "--clip", "0"],
+        "folder": ["--melody", str(tunes), "--clip", "1"],
+        "other": ["--melody", str(tunes / "a.wav"), "--clip", "1"],
+        "alone": ["--melody", str(tunes / "b.flac"), "--clip", "1"],
+    }
+    clips: dict[str, np.ndarray] = {}
+    for name, options in choices.items():
+        assert main([*command, *options, "--to", str(tmp_path / f"{name}.wav")]) == 0
+        clips[name] = soundfile.read(tmp_path / f"{name}.wav", dtype="int16")[0]
+    assert np.array_equal(clips["folder"], clips["alone"])
+    for name in ("none", "file", "other"):
+        assert not np.array_equal(clips["folder"], clips[name])
+    capsys.readouterr()
+    assert main([*command, "--melody", str(tmp_path / "gone"), "--to", str(tmp_path / "x.wav")]) == 1
+    assert "gone: does not exist; expected a folder of audio files" in capsys.readouterr().err
+
+
+def test_a_model_without_melodies_refuses_one(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tunes").mkdir()
+    tunes = save_melodies(tmp_path / "tunes")
+    adapter, model = str(tiny_run.adapter("plain")), tiny_run.trial("plain").model.id
+    command = ["generate", "--adapter", adapter, "--model", model, "--prompt", PROMPT, "--quiet"]
+    assert main([*command, "--melody", str(tunes), "--to", str(tmp_path / "x.wav")]) == 1
+    assert (
+        "follows no melodies; use a melody model such as facebook/musicgen-melody" in capsys.readouterr().err
+    )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_bench.audio.melodies import check_melodies
 from lora_bench.cli.adapter_options import adapters_option, check_choice, model_option, open_adapters
 from lora_bench.cli.options import metric_option, option, quiet_option, runs_dir_option, trial_option
 from lora_bench.cli.progress_display import open_display
@@ -41,6 +42,12 @@ class Options:
         help="strength of the adapter; 0 is the base model; default: that of the trial's clips, else 1",
     )
     clip: int = option("--clip", default=0, metavar="N", help="index of the noise; default: 0")
+    melody: Path | None = option(
+        "--melody",
+        metavar="FILE|FOLDER",
+        help="audio whose melody the clip follows, with a melody model; of the N files of a folder, number --clip mod "
+        "N; default: the run's",
+    )
     seed: int | None = option("--seed", metavar="N", help="seed of the noise; default: the run's")
     to: Path | None = option(
         "--to", metavar="FILE", help="a .wav or .flac file; default: named after trial and prompt"
@@ -54,6 +61,7 @@ def execute(options: Options) -> int:
 
     Raises:
         UsageError: no such run or trial, an invalid strength or length, or a file that exists already.
+        DatasetError, AudioFileError: there is no melody, or it cannot be read.
     """
     prompt = options.prompt.strip()
     if not 0 < len(prompt) <= MAX_PROMPT:
@@ -65,6 +73,8 @@ def execute(options: Options) -> int:
         )
     if options.clip < 0 or (options.seed is not None and options.seed < 0):
         raise UsageError("--clip and --seed: expected whole numbers of at least 0")
+    if options.melody is not None:
+        check_melodies(options.melody)
     check_choice(options.run, options.adapters, options.model)
     if options.run is None or options.adapters:
         source = open_adapters(options.adapters, options.model)
@@ -84,7 +94,7 @@ def execute(options: Options) -> int:
     check_files(file, force=options.force)
     from lora_bench.adapters.render import ClipRequest, render_pair
 
-    request = ClipRequest(prompt, options.seconds, options.scale, options.clip, options.seed)
+    request = ClipRequest(prompt, options.seconds, options.scale, options.clip, options.seed, options.melody)
     with open_display(quiet=options.quiet) as progress:
         if reason:
             progress.log(reason)
