@@ -1,7 +1,8 @@
 """MFCC vectors: `mfcc20-seed`, the metric of the published zero-shot table, and `mfcc20`, its corrected form.
 
 `mfcc20-seed` reads every file at its own rate and standardises each frame across its own twenty coefficients, so that
-loudness changes the shape of a frame, and its covariance has rank 19.  It is kept for comparability.  `mfcc20` resamples everything to one rate and divides each coefficient by one fixed scale.
+loudness changes the shape of a frame, and its covariance has rank 19.  It is kept for comparability.  `mfcc20`
+resamples everything to one rate and divides each coefficient by one fixed scale.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def measure_mauve(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
 
 
 def _area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    order = np.lexsort((-y, x))  # the curve falls: equal x by falling y, where sorts differ between processors
+    order = np.lexsort((-y, x))  # equal x by falling y, as the curve runs
     return float(trapezoid(y[order], x[order]))
 
 

@@ -206,8 +206,8 @@ class GenerationSpec(Section):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """Every setting that a clip depends on, but melodies: clips are kept as long as these stay the same."""
-        return self.model_dump(exclude={"n_clips", "batch_size", "melodies"})  # of melodies the contents count
+        """Every setting that a clip depends on, but melodies, whose contents count: if one changes, clips are new."""
+        return self.model_dump(exclude={"n_clips", "batch_size", "melodies"})
 
     @property
     def is_in_windows(self) -> bool:
