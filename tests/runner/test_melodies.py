@@ -15,6 +15,10 @@ from support.tiny_experiment import results, run, write_music
 
 from benchmarks.random_model import TINY
 from lora_bench.cli.main import main
+from lora_bench.errors import UnscoredError
+from lora_bench.evaluation.melodies import open_agreement
+from lora_bench.planning.plan import plan_file
+from lora_bench.spec.loading import load_spec
 from lora_bench.store import hash_file
 
 SPEC = """
@@ -179,3 +183,17 @@ def test_melodies_may_be_an_axis(place: Path, capsys: pytest.CaptureFixture[str]
     told = capsys.readouterr().out
     assert f"melodies: 3 of {place}/tunes" in told
     assert f"melodies: every clip follows {place}/tunes/a.wav" in told
+
+
+def test_clips_of_other_systems_follow_no_melodies(place: Path) -> None:
+    (place / "other").mkdir()
+    Path("tiny.yaml").write_text(
+        SPEC.replace("    - {name: r2}", "    - {name: other, external: {clips: other}}"), encoding="utf-8"
+    )
+    trials = plan_file(load_spec(Path("tiny.yaml"))).trials
+    assert [trial.kind for trial in trials] == ["zero-shot", "external"]
+    with pytest.raises(
+        UnscoredError, match="melody-agreement: the clips of another system follow no melodies"
+    ):
+        open_agreement(trials[1])
+    assert open_agreement(trials[0]).embed_melodies().values.tolist() == [[1.0]] * 3

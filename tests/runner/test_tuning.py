@@ -235,6 +235,11 @@ def test_a_metric_without_recordings_cannot_judge(place: Path, metric: str, said
     text = BY_METRIC.replace("metrics: [mfcc20]", f"metrics: [{metric}, mfcc20]")
     with pytest.raises(SpecError, match=rf"tune\.by is metric, but {said} and does not compare them with"):
         plan(place, text)
+    text = BY_METRIC.replace("metrics: [mfcc20]", "metrics: [melody-agreement, mfcc20]")
+    with pytest.raises(
+        SpecError, match=r"but `melody-agreement` compares clips with melodies, not with the sel"
+    ):
+        plan(place, text)
 
 
 def read_report(place: Path) -> str:
