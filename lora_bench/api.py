@@ -131,7 +131,8 @@ def _predict(plan: ExperimentPlan, runs_dir: Path) -> dict[str, Prediction]:
     from lora_bench.runner.freshness import is_finished
 
     records = read_history(runs_dir)
-    forecaster = Forecaster(records, device=find_device(plan.spec.resources.gpu, records))
+    n_gpus = plan.spec.resources.gpu
+    forecaster = Forecaster(records, device=find_device(n_gpus, records), n_gpus=n_gpus)
     folders = {trial.id: runs_dir / plan.name / "trials" / trial.id for trial in plan.trials}
     return {
         trial.id: forecaster.predict(trial, folders[trial.id])

@@ -238,6 +238,7 @@ class TrainResult:
         wall_s: seconds of the steps that made the adapter; those after the last checkpoint of a killed attempt are
             not in it, but in the trial's time for the stage.
         step: at which the adapter was kept; None for the last one.
+        gradient_checkpointing: whether it was on at the end; None if an earlier version trained it.
     """
 
     adapter: Path
@@ -247,6 +248,7 @@ class TrainResult:
     wall_s: float
     peak_memory_gib: float
     step: int | None = None
+    gradient_checkpointing: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ card.  Such a GPU does not count, and the reason is kept for the message.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -144,6 +145,11 @@ def require_gpus(n: float) -> Gpus:
         f"resources.gpu is {n:g}, but torch sees {len(found.names)} GPUs on this machine{why} on the CPU with "
         "`-o resources.gpu=0`"
     )
+
+
+def count_sharing(n: float) -> int:
+    """Return how many trials share a GPU if each takes `n` of them."""
+    return max(1, math.floor(1 / n + 1e-9)) if n > 0 else 1
 
 
 def limit() -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from lora_bench.cli.outlook import Outlook
@@ -10,6 +9,7 @@ from lora_bench.forecast import StagePeaks
 from lora_bench.forecast.cards import Card
 from lora_bench.forecast.roofline import EFFICIENCY
 from lora_bench.forecast.stage_memory import CONTEXT_GIB, SOUND_BATCH
+from lora_bench.gpus import count_sharing
 from lora_bench.planning.trial_plan import TrialPlan
 
 
@@ -65,16 +65,21 @@ def _describe_stages(trial: TrialPlan, stages: StagePeaks) -> str:
 
 def _list_misfits(outlooks: Sequence[Outlook], n_gpus: float, card: Card) -> list[str]:
     """Return a warning per configuration that does not fit into its share of the card."""
-    n_sharing = max(1, math.floor(1 / n_gpus + 1e-9)) if n_gpus > 0 else 1
+    n_sharing = count_sharing(n_gpus)
     share = card.memory_gib / n_sharing
     lines: dict[str, None] = {}
     for outlook in outlooks:
         stages = outlook.prediction.stages
         if stages is None or not outlook.is_open or stages.peak_gib + CONTEXT_GIB <= share:
             continue
+        train = outlook.trial.train
+        is_off = train is not None and train.gradient_checkpointing is False
         found = {
             "encoding the dataset": (stages.encoding, "dataset.clip_s"),
-            "training": (stages.training, "train.batch_size, or set train.gradient_checkpointing: true"),
+            "training": (
+                stages.training,
+                f"train.batch_size{', or set train.gradient_checkpointing: auto' * is_off}",
+            ),
             "decoding": (stages.decoding, "generation.batch_size"),
             "codes to sound": (stages.sound, "generation.batch_size"),
         }

@@ -41,7 +41,8 @@ def foresee_trials(plan: ExperimentPlan, runs_dir: Path, card: Card | None = Non
     plan = plan_rest(plan, run_folder)
     history, tally = RunHistory(run_folder), tally_plan(run_folder, plan)
     records = read_history(runs_dir) if card is None else History(())
-    forecaster = Forecaster(records, device=find_device(plan.spec.resources.gpu, records), card=card)
+    n_gpus = plan.spec.resources.gpu
+    forecaster = Forecaster(records, device=find_device(n_gpus, records), card=card, n_gpus=n_gpus)
     outlooks: list[Outlook] = []
     run = RunFolder(run_folder)
     trained = {  # trainings that others share, and that are done or charged already

@@ -108,6 +108,7 @@ def write_notes(
     lines += _describe_origins(
         outlooks, read_outcomes(runs_dir), has_gpu=plan.spec.resources.gpu > 0 or card is not None
     )
+    lines += _describe_checkpointing(outlooks)
     device = outlooks[0].prediction.device if outlooks else CPU
     n_gpus = plan.spec.resources.gpu
     lines += describe_gpu(outlooks, n_gpus, card or find_card(device), on_paper=card is not None)
@@ -209,6 +210,31 @@ def _describe_origins(
             accuracy = describe_accuracy(outcomes, "time", found.time_basis, found.device)
             lines[f"time with {model}: {words[found.time_basis]}{accuracy}"] = None
     return [*sorted(lines), *unsized]
+
+
+def _describe_checkpointing(outlooks: Sequence[Outlook]) -> list[str]:
+    """Return what `train.gradient_checkpointing: auto` comes to, over the trainings that are left."""
+    found = [item.prediction.checkpointing for item in outlooks if item.is_open]
+    choices = [choice for choice in found if choice is not None]
+    known = [
+        (choice.needed_gib, choice.memory_gib, choice.is_on)
+        for choice in choices
+        if choice.needed_gib is not None and choice.memory_gib is not None
+    ]
+    lines: list[str] = []
+    if known:
+        needed_gib, memory_gib, _ = max(known)
+        n_on = sum(is_on for *_, is_on in known)
+        state = f"on for {n_on} of {len(known)} trials" if n_on else f"off for {len(known)} trials"
+        lines.append(
+            f"gradient checkpointing: {state}: without it up to {needed_gib:.1f} GiB are needed of {memory_gib:.1f}"
+        )
+    if n_unknown := len(choices) - len(known):
+        lines.append(
+            f"gradient checkpointing: unknown for {n_unknown} trials until training starts: the size of the model or "
+            "the memory of the GPU is unknown here"
+        )
+    return lines
 
 
 def _describe_sum(sums: Sums, at_most: str) -> str:

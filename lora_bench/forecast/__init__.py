@@ -5,6 +5,7 @@ frozen_parts.py  numbers in its text encoder and its codec
 adapters.py      LoRA targets on such a shape: matched modules, trainable parameters, bytes
 budgets.py       the size whose trainable parameters come nearest to `lora.budget`
 footprint.py     peak memory of training from such a shape, where nothing was trained yet
+checkpointing.py what `train.gradient_checkpointing: auto` comes to on a device
 history.py       what earlier trials on this machine took, read from their files
 devices.py       the device that a plan's trials run on
 cards.py         nominal figures of GPUs, from data sheets

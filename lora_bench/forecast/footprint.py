@@ -182,16 +182,14 @@ def estimate_training(
     n_projection = sum(linear.n_in * linear.n_out + linear.n_out for linear in _find(shape, "conditioning"))
     frozen = FLOAT32 * (shape.n_frozen * keeps_encoders + n_projection)
     n_texts = train.batch_size * CAPTION_TOKENS
-    passing = _Pass(sizes, lora, arithmetic, n_positions, n_texts, train.gradient_checkpointing)
+    passing = _Pass(sizes, lora, arithmetic, n_positions, n_texts, train.is_checkpointed)
     kept, recomputed = passing.keep_layers(adapted)
     logits = sizes.n_codebooks * n_codes * sizes.codebook_size * FLOAT32  # log_softmax keeps its output
     heads = sum(passing.keep_adapted(linear) for linear in adapted if linear.group == "heads") * n_codes
     # of one codebook: logits, their float32 copy, and gradients of both
     transient = n_codes * sizes.codebook_size * 2 * (FLOAT32 + arithmetic.product)
     wide = n_positions * max(sizes.ffn_width, sizes.width) * arithmetic.gradient
-    n_copies = (
-        WORKING_COPIES + train.gradient_checkpointing
-    )  # and the gradient that enters a recomputed layer
+    n_copies = WORKING_COPIES + train.is_checkpointed  # and the gradient that enters a recomputed layer
     # autocast keeps the adapters' weights in halves until the forward pass is over
     rounded = HALF * adapter.trainable_params if arithmetic.gradient == HALF else 0
     return Footprint(

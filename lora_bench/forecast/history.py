@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
+from lora_bench.forecast.checkpointing import set_checkpointing
 from lora_bench.gpus import CPU
 from lora_bench.planning.run_folder import CACHE, RunFolder, TrialFolder
 from lora_bench.planning.trial_plan import TrialPlan
@@ -98,7 +99,13 @@ def _read_trial(folder: TrialFolder) -> Record | None:
     if trial.external is not None:  # its times are another program's
         return None
     train = read_if_valid(folder.train, TrainFile) if trial.train is not None else TrainFile()
-    return None if train is None else make_record(trial, state, train)
+    if train is None:
+        return None
+    if trial.train is not None and trial.train.gradient_checkpointing == "auto":
+        if train.gradient_checkpointing is None:  # a damaged record
+            return None
+        trial = set_checkpointing(trial, is_on=train.gradient_checkpointing)
+    return make_record(trial, state, train)
 
 
 def make_record(trial: TrialPlan, state: StateRecord, train: TrainFile) -> Record:
@@ -156,7 +163,7 @@ def name_mode(train: TrainSpec) -> str:
     """Name the settings of a training step that decide its time and memory, apart from length and adapter."""
     facts = {
         train.precision or "": True,
-        "checkpointed": train.gradient_checkpointing,
+        "checkpointed": train.is_checkpointed,
         "compiled": train.compile,
     }
     return " ".join(word for word, holds in facts.items() if word and holds)

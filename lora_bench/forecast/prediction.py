@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,13 @@ from lora_bench.errors import ModelError
 from lora_bench.forecast.adapter_files import find_adapter_folder, read_adapter
 from lora_bench.forecast.adapters import AdapterSize, size_adapter
 from lora_bench.forecast.cards import Card, find_card
-from lora_bench.forecast.footprint import choose_arithmetic, choose_weight, estimate_training
+from lora_bench.forecast.checkpointing import (
+    Checkpointing,
+    estimate_peak_gib,
+    resolve_checkpointing,
+    set_checkpointing,
+)
+from lora_bench.forecast.footprint import GIB, choose_weight
 from lora_bench.forecast.history import (
     History,
     Record,
@@ -29,7 +36,8 @@ from lora_bench.forecast.roofline import estimate_trial_s
 from lora_bench.forecast.scaling import choose_alike, predict_figure, scale_figure
 from lora_bench.forecast.shapes import ModelShape, find_shape
 from lora_bench.forecast.stage_memory import StagePeaks, estimate_stages
-from lora_bench.gpus import CPU
+from lora_bench.gpus import CPU, count_sharing
+from lora_bench.host_memory import count_free_bytes
 from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.spec.schema import LoraSpec, ModelSpec
 
@@ -72,6 +80,8 @@ class Prediction:
     device: str = CPU
     """As in `Forecaster`."""
     stages: StagePeaks | None = None
+    checkpointing: Checkpointing | None = None
+    """What `train.gradient_checkpointing: auto` comes to; None with another value, and without training."""
 
     @property
     def peak_gib(self) -> float | None:
@@ -86,9 +96,12 @@ class Forecaster:
         history: what earlier trials took.
         device: where trials run: `gpus.CPU`, the name of a GPU, or `gpus.UNKNOWN`.  Only records of it count.
         card: a GPU by its data sheet, for forecasts on paper; `history` should be empty then.
+        n_gpus: `resources.gpu`; trials share a GPU, and its memory, where it is a fraction.
     """
 
-    def __init__(self, history: History, *, device: str = CPU, card: Card | None = None) -> None:
+    def __init__(
+        self, history: History, *, device: str = CPU, card: Card | None = None, n_gpus: float = 1.0
+    ) -> None:
         self.history = history
         self.device = device if card is None else card.name
         self.is_on_paper = card is not None
@@ -98,6 +111,7 @@ class Forecaster:
         self._shapes: dict[str, ModelShape | None] = {}
         self._records: dict[str, tuple[Record, ...]] = {}
         self._adapters: dict[str, AdapterSize] = {}
+        self._n_sharing = count_sharing(n_gpus)
 
     def predict(
         self, trial: TrialPlan, folder: Path | None = None, *, is_trained_by_another: bool = False
@@ -109,6 +123,9 @@ class Forecaster:
         shape = self._find_shape(trial.model)
         if trial.external is not None:
             return Prediction(None, _measure_disk(trial, shape, None), None, None, "none", 0, "none")
+        checkpointing = self._resolve_checkpointing(trial, shape)
+        if checkpointing is not None:
+            trial = set_checkpointing(trial, is_on=checkpointing.is_on)
         adapter = None
         if trial.existing_adapter is not None:
             adapter = _size_existing(trial.existing_adapter)
@@ -142,7 +159,26 @@ class Forecaster:
             is_trained=is_trained,
             device=self.device,
             stages=self._estimate_stages(trial, shape, memory_gib),
+            checkpointing=None if is_trained else checkpointing,
         )
+
+    def _resolve_checkpointing(self, trial: TrialPlan, shape: ModelShape | None) -> Checkpointing | None:
+        if trial.train is None or trial.train.gradient_checkpointing != "auto":
+            return None
+        return resolve_checkpointing(
+            trial, shape, self._memory_gib, has_gpu=self.device != CPU, has_bfloat16=self._has_bfloat16
+        )
+
+    @cached_property
+    def _memory_gib(self) -> float | None:
+        """Memory that a trial may take; None for a GPU that is not known."""
+        if self.device == CPU:
+            return count_free_bytes() / GIB
+        return None if self.card is None else self.card.memory_gib / self._n_sharing
+
+    @property
+    def _has_bfloat16(self) -> bool:
+        return self.device != CPU and (self.card is None or self.card.bfloat16_tflops is not None)
 
     def _predict_memory(
         self, trial: TrialPlan, records: Sequence[Record], origin: Origin
@@ -200,18 +236,9 @@ class Forecaster:
         passes = f"{train.batch_size} {name_mode(train)} {trial.dataset.clip_s}"
         key = f"{model.id} {model.revision} {model.dtype} {lora.spell()} {passes}"
         if key not in self._peaks:
-            has_gpu = self.device != CPU
-            has_bfloat16 = has_gpu and (self.card is None or self.card.bfloat16_tflops is not None)
-            arithmetic = choose_arithmetic(model, train, has_gpu=has_gpu, has_bfloat16=has_bfloat16)
-            footprint = estimate_training(
-                shape,
-                lora,
-                train,
-                trial.dataset.clip_s,
-                arithmetic,
-                keeps_encoders=not has_gpu or model.backend == "audiocraft",
+            self._peaks[key] = estimate_peak_gib(
+                trial, shape, has_gpu=self.device != CPU, has_bfloat16=self._has_bfloat16
             )
-            self._peaks[key] = footprint.predict_peak_gib(arithmetic.device)
         return self._peaks[key]
 
     def _find_shape(self, model: ModelSpec) -> ModelShape | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from lora_bench.forecast.checkpointing import resolve_for_model, set_checkpointing
 from lora_bench.forecast.history import (
     PROBES,
     ProbeRecord,
@@ -51,6 +52,9 @@ def measure_probe(trial: TrialPlan, runs_dir: Path, progress: Progress | None = 
     teller.start("probe: load model")
     began_s = time.monotonic()
     model = load_model(trial.model)
+    checkpointing = resolve_for_model(trial, model)
+    if checkpointing is not None:
+        trial = set_checkpointing(trial, is_on=checkpointing.is_on)
     record = Record(
         trial, "probe", fixed_s=time.monotonic() - began_s, device=devices.name_device(model.device)
     )

@@ -126,7 +126,7 @@ def count_training_step(
     n_logits = n_codes * sizes.n_codebooks * sizes.codebook_size
     attention = 2 * n_positions * (length + (0 if sizes.melody else CAPTION_TOKENS)) * width
     layer = n_positions * matrices + 2 * texts * width**2 + attention
-    n_passes = 3 if train.gradient_checkpointing else 2
+    n_passes = 3 if train.is_checkpointed else 2
     matched, _ = match_targets(lora.targets, list_trainable(shape, lora))
     adapted = sum(
         linear.n_in
@@ -136,8 +136,8 @@ def count_training_step(
     )
     of_adapter = TRAFFIC_OF_ADAPTER + TRAFFIC_OF_DROPOUT * lora.has_dropout
     values = n_layers * (TRAFFIC_OF_WIDTH * width + TRAFFIC_OF_FFN * sizes.ffn_width) + of_adapter * adapted
-    again = CHECKPOINT_TRAFFIC if train.gradient_checkpointing else 1.0
-    launches = TRAIN_LAYER_LAUNCHES + CHECKPOINT_LAUNCHES * train.gradient_checkpointing
+    again = CHECKPOINT_TRAFFIC if train.is_checkpointed else 1.0
+    launches = TRAIN_LAYER_LAUNCHES + CHECKPOINT_LAUNCHES * train.is_checkpointed
     return Work(
         flop=2 * (n_passes * n_layers * layer + 2 * n_logits * width),
         n_bytes=again * weight * (n_positions * values + 2 * n_layers * matrices)

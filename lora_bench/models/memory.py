@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from lora_bench.errors import OutOfMemoryError
+from lora_bench.host_memory import count_free_bytes, count_resident_bytes
 
 GIB = 1024**3
 Result = TypeVar("Result")
@@ -97,24 +98,19 @@ def available_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + held
-    free, limit = psutil.virtual_memory().available, _group_available()
-    return free if limit is None else min(free, limit)
+    return count_free_bytes()
 
 
-def _group_available() -> int | None:
-    """Return what the control group (a container) still allows; None without a limit.  psutil knows no groups."""
-    for limit_file, usage_file in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            limit = Path(limit_file).read_text(encoding="ascii").strip()
-            usage = int(Path(usage_file).read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            continue
-        if limit != "max" and int(limit) < 2**60:
-            return max(int(limit) - usage, 0)
-    return None
+def find_budget_gib(device: torch.device, n_sharing: int) -> float:
+    """Return the memory that a training may take: a share of the GPU, or what is free and what this process holds.
+
+    Args:
+        device: it trains on.
+        n_sharing: trials that share the GPU.
+    """
+    if device.type == "cuda":
+        return total_gib(device) / n_sharing
+    return (available_bytes(device) + count_resident_bytes()) / GIB
 
 
 def total_gib(device: torch.device) -> float:

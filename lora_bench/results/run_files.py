@@ -97,6 +97,8 @@ class TrainFile(Record):
     peak_memory_gib: Real | None = None
     step: Count | None = None
     """At which the adapter was kept; None for the last one."""
+    gradient_checkpointing: bool | None = None
+    """Whether it was on; None if an earlier version trained it."""
 
     @property
     def eval_loss(self) -> float | None:

@@ -17,6 +17,7 @@ from lora_bench.errors import StoppedEarlyError, StoreError
 from lora_bench.evaluation.attempt_scores import score_attempt
 from lora_bench.evaluation.trial_scores import TrialClips, score_clips
 from lora_bench.forecast.adapter_files import fingerprint_adapter
+from lora_bench.forecast.checkpointing import resolve_for_model
 from lora_bench.gpus import CPU
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.planning.trial_plan import TrialPlan
@@ -175,7 +176,11 @@ def train_trial(
         on_eval = stopper.measure if stopper is not None else None
 
         def train(place: Path) -> TrainResult:
-            return train_adapter(tokens, model, *settings, place, progress, on_eval, keep=trial.kept)
+            found = resolve_for_model(trial, model)
+            is_on = found is not None and found.is_on
+            return train_adapter(
+                tokens, model, *settings, place, progress, on_eval, keep=trial.kept, is_checkpointed=is_on
+            )
 
         if trial.training is None:
             result = train(folder)

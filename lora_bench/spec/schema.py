@@ -243,8 +243,9 @@ class TrainSpec(Section):
     """Precision of the matrix products in training steps; weights, adapter and optimiser keep their type, and the
     held-out loss is measured in the model's precision. Null is the model's precision; bfloat16 needs hardware that
     supports it (a GPU, some CPUs)."""
-    gradient_checkpointing: bool = False
-    """Recompute activations: less memory, about 1.4 times the time."""
+    gradient_checkpointing: bool | Literal["auto"] = False
+    """Recompute activations: less memory, about 1.4 times the time, the same gradients. `auto` does so only where the
+    forecast of training without it does not fit into the memory of the device."""
     compile: Annotated[bool, Field(exclude_if=operator.not_)] = (
         False  # finished runs from before it are still found
     )
@@ -274,6 +275,17 @@ class TrainSpec(Section):
                 f"keep is {self.keep}, but steps is {self.steps}; expected steps up to {self.steps}"
             )
         return self
+
+    @property
+    def is_checkpointed(self) -> bool:
+        """Whether activations are recomputed.
+
+        Raises:
+            ValueError: it is `auto`, which `forecast/checkpointing.py` resolves for a device.
+        """
+        if self.gradient_checkpointing == "auto":
+            raise ValueError("train.gradient_checkpointing is auto; a device makes it true or false")
+        return self.gradient_checkpointing
 
     @property
     def peak_lr(self) -> float:

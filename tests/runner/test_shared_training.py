@@ -16,7 +16,7 @@ from support.training import StopAt
 from lora_bench.artifacts import TrainResult
 from lora_bench.cli.commands.validate import describe_plan
 from lora_bench.cli.outlook import foresee_trials
-from lora_bench.models import load_model
+from lora_bench.models import load_model, memory
 from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
@@ -246,3 +246,24 @@ class StopInTraining(SilentProgress):
     def advance(self, n: int = 1, *, note: str = "") -> None:
         if self.inner is not None:
             self.inner.advance(n)
+
+
+@pytest.mark.parametrize("memory_gib", [0.5, 500.0])
+@pytest.mark.parametrize("variants", [TEMPERATURES, None], ids=["shared", "alone"])
+def test_a_trial_records_what_auto_came_to_on_this_device(
+    root: Path, tmp_path: Path, memory_gib: float, variants: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = {
+        **describe_chaos(root, n_clips=2, n_variants=1)["defaults"]["train"],
+        "gradient_checkpointing": "auto",
+    }
+    fields = {} if variants is not None else {"trials": {"variants": [{"name": "alone"}]}}
+    trial = tuned(plan_two(root, defaults={"train": train}, **fields))[0]
+    assert (trial.training is None) is (variants is None)
+    monkeypatch.setattr(memory, "find_budget_gib", lambda *_: memory_gib)
+    result = train_one(trial, tmp_path)
+    is_on = memory_gib == 0.5
+    assert result.gradient_checkpointing is is_on
+    files = RunFolder(tmp_path / "runs" / NAME).trial(trial.id)
+    assert read_json(files.train)["gradient_checkpointing"] is is_on
+    assert read_json(files.adapter / "lora_bench.json")["train"]["gradient_checkpointing"] is is_on

@@ -482,6 +482,36 @@ def test_ways_to_save_memory_give_the_same_adapter(
         torch.testing.assert_close(weight, thrifty[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_a_training_resumed_with_the_other_checkpointing_gives_the_same_adapter(
+    model: TransformersMusicGen, tokens: TokenSet, reference: Path, tmp_path: Path, first: bool
+) -> None:
+    train = TRAIN.model_copy(update={"gradient_checkpointing": "auto"})
+    seen: list[bool] = []
+    original = model.set_training
+
+    def record(training: bool, *, gradient_checkpointing: bool = False, compiled: bool = False) -> None:
+        seen.extend([gradient_checkpointing] * training)
+        original(training, gradient_checkpointing=gradient_checkpointing, compiled=compiled)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "set_training", record)
+        stop = StopAt(5, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            train_adapter(tokens, model, LORA, train, 0, tmp_path, stop, is_checkpointed=first)
+        assert set(seen) == {first}
+        seen.clear()
+        progress = Recorder()
+        result = train_adapter(tokens, model, LORA, train, 0, tmp_path, progress, is_checkpointed=not first)
+        assert set(seen) == {not first}
+    assert progress.messages == ["training resumes from step 4"]
+    assert_same_adapter(tmp_path, reference)
+    assert without_times(tmp_path) == without_times(reference)
+    assert result.gradient_checkpointing is not first
+    notes = json.loads((tmp_path / "adapter" / "lora_bench.json").read_text(encoding="utf-8"))
+    assert notes["train"]["gradient_checkpointing"] is not first  # how it was trained, in place of `auto`
+
+
 def test_clipping_bounds_the_step(model: TransformersMusicGen, tokens: TokenSet, tmp_path: Path) -> None:
     seen: list[float] = []
     original: Callable[..., torch.Tensor] = torch.nn.utils.clip_grad_norm_

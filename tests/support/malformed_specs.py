@@ -89,6 +89,18 @@ MALFORMED: list[tuple[str, str, str, str]] = [
     ("target of a number", HEAD + "defaults: {lora: {targets: [q_proj, 1]}}", "5:37", "expected text"),
     ("all dropped out", HEAD + "defaults: {lora: {dropout: 1.0}}", "5:28", "below 1"),
     ("yes for true", HEAD + "defaults: {lora: {use_dora: yes}}", "5:29", "expected `true` or `false`"),
+    (
+        "perhaps for auto",
+        HEAD + "defaults: {train: {gradient_checkpointing: perhaps}}",
+        "5:44",
+        "is the text 'perhaps'; expected `true` or `false` or `auto`",
+    ),
+    (
+        "1 for true or auto",
+        HEAD + "defaults: {train: {gradient_checkpointing: 1}}",
+        "5:44",
+        "expected `true` or `false` or `auto`",
+    ),
     # train
     ("no step", HEAD + "defaults: {train: {steps: 0}}", "5:27", "of at least 1"),
     (

@@ -160,7 +160,8 @@ FIGURES = (
 
 
 def _write_prediction(prediction: Prediction) -> JsonObject:
-    adapter, stages = prediction.adapter, prediction.stages
+    adapter, stages, checkpointing = prediction.adapter, prediction.stages, prediction.checkpointing
+    resolved = {} if checkpointing is None else {"gradient_checkpointing": to_jsonable(checkpointing)}
     on_gpu = {} if stages is None else {"device": prediction.device, "stages": to_jsonable(stages)}
     return {
         "matched_modules": None if adapter is None else dict(adapter.matched_modules),
@@ -168,5 +169,6 @@ def _write_prediction(prediction: Prediction) -> JsonObject:
         "adapter_bytes": None if adapter is None else adapter.n_bytes,
         "problem": None if adapter is None else adapter.problem,
         **on_gpu,
+        **resolved,
         **{name: getattr(prediction, name) for name in FIGURES},
     }

@@ -68,10 +68,12 @@ def find_finished(adapter: Path, *keys: str) -> TrainResult | None:
         wall_s=result["wall_s"],
         peak_memory_gib=result["peak_memory_gib"],
         step=result.get("step"),
+        gradient_checkpointing=result.get("gradient_checkpointing"),
     )
 
 
 def write_result(result: TrainResult) -> JsonObject:
-    """Return a result as JSON; without a step if it is that of the last one."""
+    """Return a result as JSON; without a step if it is that of the last one, and without what is unknown."""
     plain = to_jsonable(result)
-    return {name: value for name, value in plain.items() if name != "step" or value is not None}
+    optional = {"step", "gradient_checkpointing"}
+    return {name: value for name, value in plain.items() if name not in optional or value is not None}

@@ -68,6 +68,7 @@ def train_adapter(  # noqa: PLR0913 (what it trains on, how, and who watches)
     on_eval: OnEval | None = None,
     *,
     keep: Collection[Keep] = (),
+    is_checkpointed: bool = False,
 ) -> TrainResult:
     """Train a fresh adapter and write `folder/adapter`; the model keeps it, in eval mode.
 
@@ -86,6 +87,7 @@ def train_adapter(  # noqa: PLR0913 (what it trains on, how, and who watches)
         on_eval: told the step and the held-out loss at every measurement but the first and the last; what it
             raises ends the training.
         keep: steps and `best`: `folder/kept` gets their adapters, and the training is the same (see `kept.py`).
+        is_checkpointed: what `train.gradient_checkpointing: auto` comes to on this device.
 
     Raises:
         TrainingError: nothing to train on, nothing to find the best step by, no initial values for kind eva, or the
@@ -101,6 +103,10 @@ def train_adapter(  # noqa: PLR0913 (what it trains on, how, and who watches)
             "the dataset has no training slice, expected at least one; give longer or more tracks"
         )
     key = adapter_key(tokens, model, lora, train, seed)
+    if train.gradient_checkpointing == "auto":
+        # After the key, which is the same on every device.  A resumed training does not keep the value of its first
+        # attempt: gradients are equal either way, and the device that resumes it may have less memory.
+        train = train.model_copy(update={"gradient_checkpointing": is_checkpointed})
     files = TrialFolder(folder)
     eval_rows = _choose_eval_rows(tokens)
     if BEST in keep and len(eval_rows) == 0:
@@ -167,6 +173,7 @@ def _save_adapter(run: TrainingRun, injection: LoraInjection, folder: Path, key:
         wall_s=run.state.wall_s,
         peak_memory_gib=peak_gib(run.model.device),
         step=None if is_last else run.state.step,
+        gradient_checkpointing=run.train.is_checkpointed,
     )
     train = run.train.model_copy(update={"keep": None})
     notes = {"train": train, "train_seed": run.seed, "run_key": key, "result": write_result(result)}
@@ -279,7 +286,7 @@ def _describe_out_of_memory(run: TrainingRun) -> OutOfMemoryError:
         f"peak {peak_gib(device):.1f} GiB"
     )
     mends = ["choose a smaller model", "lower dataset.clip_s"]
-    if not train.gradient_checkpointing:
+    if not train.is_checkpointed:
         mends.insert(0, "set train.gradient_checkpointing: true")
     return OutOfMemoryError(
         f"step {run.state.step + 1}: forward passes of {run.pass_size} slices of {run.tokens.slice_s:g} s "

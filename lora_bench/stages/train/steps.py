@@ -58,7 +58,7 @@ class TrainingRun:
 
 def enter_training(model: MusicModel, train: TrainSpec) -> None:
     """Set a model to training mode, with the settings of the training."""
-    model.set_training(True, gradient_checkpointing=train.gradient_checkpointing, compiled=train.compile)
+    model.set_training(True, gradient_checkpointing=train.is_checkpointed, compiled=train.compile)
 
 
 def start_from_data(run: TrainingRun, progress: Progress) -> None:
