@@ -20,6 +20,8 @@ BASES = ROOT / "specs" / "base"
 SIZES_GB = (12, 24, 48, 80)
 MARGIN = 1.2
 """Of the estimate of training: for what allocators hold in vain, and the workspaces of CUDA's libraries."""
+SMALL_STUDIES = ("maplestory.yaml", "musicgen_small/rank_ablation.yaml")
+"""Shipped specs for a GPU of 12 GB or more."""
 EFFECTIVE_BATCH = 8
 OWN = """
 schema: 1
@@ -92,12 +94,36 @@ def test_what_a_preset_says_also_fits_does(size_gb: int, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("size_gb", SIZES_GB)
+def test_a_preset_checkpoints_another_model_where_it_must(size_gb: int, tmp_path: Path) -> None:
+    """On its own GPU a preset's own model does without."""
+    needed = {12: "medium", 24: "large"}
+    forecaster = Forecaster(History(()), card=Card("preset", size_gb, 1, 1, 1))
+    alternatives = re.findall(r"^#   (-o model.*)$", read_text(size_gb), re.MULTILINE)
+    for overrides in ("", *alternatives):
+        found = forecaster.predict(plan_preset(tmp_path, size_gb, overrides)).checkpointing
+        assert found is not None
+        model = re.search(r"musicgen-(\w+)", overrides)
+        assert found.is_on is (model is not None and model[1] == needed.get(size_gb)), overrides
+
+
+@pytest.mark.parametrize("name", SMALL_STUDIES)
+def test_studies_on_musicgen_small_fit_into_12_gb_and_do_not_checkpoint_on_80(name: str) -> None:
+    trials = plan_file(load_spec(ROOT / "specs" / name, [])).trials
+    for size_gb, is_on in ((12, name == "maplestory.yaml"), (80, False)):
+        forecaster = Forecaster(History(()), card=Card("card", size_gb, 1, 1, 1))
+        found = [forecaster.predict(trial) for trial in trials if trial.train is not None]
+        assert found
+        assert {each.checkpointing.is_on for each in found if each.checkpointing is not None} == {is_on}
+        assert all(each.stages is not None and fits(each.stages, size_gb) for each in found)
+
+
+@pytest.mark.parametrize("size_gb", SIZES_GB)
 def test_results_are_comparable_between_presets(size_gb: int, tmp_path: Path) -> None:
     trial, first = plan_preset(tmp_path, size_gb), plan_preset(tmp_path, SIZES_GB[0])
     assert trial.train is not None
     assert first.train is not None
     assert trial.train.batch_size * trial.train.grad_accumulation == EFFECTIVE_BATCH
-    passes = {"batch_size": 1, "grad_accumulation": 1, "gradient_checkpointing": False}
+    passes = {"batch_size": 1, "grad_accumulation": 1}
     assert trial.train.model_copy(update=passes) == first.train.model_copy(update=passes)
     assert (trial.model.dtype, trial.dataset.clip_s) == (first.model.dtype, first.dataset.clip_s)
 

@@ -152,7 +152,7 @@ def write_spec(survey: Survey, place: Path, *, model: str) -> str:
         rate=rate,
         batch_size=batch_size,
         epochs=steps * batch_size * clip_s / max(trained_s, 1.0),
-        checkpointing="" if is_pocket else ", gradient_checkpointing: true",
+        checkpointing="" if is_pocket else ", gradient_checkpointing: auto",
         resources="" if is_pocket else "\nresources: {gpu: 1, cpu: 4}\n",
     )
     return "".join(f"{line.rstrip()}\n" for line in lines.splitlines())
