@@ -239,3 +239,22 @@ def test_free_memory_is_that_of_the_machine_or_of_its_control_group(
     monkeypatch.setattr(psutil, "virtual_memory", Free)
     monkeypatch.setattr(host_memory, "_count_free_in_group", lambda: allowed)
     assert host_memory.count_free_bytes() == expected
+
+
+@pytest.mark.slow
+def test_a_probe_measures_with_the_value_of_this_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lora_bench.forecast.probe import measure_probe
+
+    monkeypatch.setattr(memory, "find_budget_gib", lambda *_: 0.5)
+    spec = {
+        "schema": 1, "name": "t", "dataset": {"builtin": "chiptune", "clip_s": 1.0}, "prompts": ["a"],
+        "generation": {"n_clips": 2, "clip_s": 0.5}, "metrics": ["mfcc20"],
+        "defaults": {"train": {"gradient_checkpointing": "auto", "batch_size": 2}},
+    }  # fmt: skip
+    trial = plan_experiment(ExperimentSpec.model_validate(spec)).trials[1]
+    record = measure_probe(trial, tmp_path)
+    assert record.trial == set_checkpointing(trial, is_on=True)
+    (known,) = read_history(tmp_path).records
+    assert known.trial == record.trial
