@@ -16,8 +16,8 @@ from lora_bench.spec import load_spec
 from lora_bench.spec.json_schema import write_schema_text
 
 FOLDER = ROOT / "specs"
-N_SHIPPED = 15
-N_BASES = 6
+N_SHIPPED = 17
+N_BASES = 7
 BASES = sorted(FOLDER.glob("base/*.yaml"))
 SHIPPED = sorted(path for path in FOLDER.glob("**/*.yaml") if path not in BASES)
 STUDIES = [path for path in SHIPPED if path.stem in {"rank_ablation", "target_ablation", "rank_targets"}]
