@@ -196,6 +196,27 @@ def test_plan_prints_the_power_and_writes_it_as_json(
     assert set(power["need"]["alone"]) == {"clips", "tracks"}
 
 
+def test_the_power_of_a_spec_that_tunes_is_that_of_its_second_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = tmp_path / "earlier"
+    told: list[object] = []
+    write_record(earlier / "results.json", make_earlier(3))
+    for name, tune in (
+        ("plain", "defaults: {train: {lr: 0.001}}"),
+        ("tuned", "tune: {train.lr: [0.001, 0.01]}"),
+    ):
+        spec = tmp_path / f"{name}.yaml"
+        spec.write_text(
+            "schema: 1\ndataset: {builtin: chiptune}\nprompts: [march]\nmetrics: [mfcc20]\n"
+            f"trials: {{variants: [{{name: plain}}]}}\nrepeats: {{train_seeds: [0, 1, 2]}}\n{tune}\n"
+        )
+        words = ["plan", str(spec), "--runs-dir", str(tmp_path / "runs"), "--power", str(earlier), "--json"]
+        assert main(words) == 0
+        told.append(json.loads(capsys.readouterr().out)["power"])
+    assert told[0] == told[1]
+
+
 def test_detect_without_power_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "quickstart", "--detect", "1"]) == 2
     assert "add `--power RUN`" in capsys.readouterr().err

@@ -71,11 +71,12 @@ def execute(options: Options) -> int:
     plan, missing = load_plan(options.spec, options.overrides)
     runs_dir = options.runs_dir.absolute()
     plan = plan_step(plan, runs_dir / plan.name)
-    power = foresee_power(plan, options.power, options.detect, options.runs_dir)
+    scored = plan_later(plan) if plan.is_tuning else plan
+    power = foresee_power(scored, options.power, options.detect, options.runs_dir)
     if options.probe:
         _probe(plan, runs_dir)
     outlooks = foresee_trials(plan, runs_dir, card)
-    later = foresee_trials(plan_later(plan), runs_dir, card) if plan.is_tuning else []
+    later = foresee_trials(scored, runs_dir, card) if plan.is_tuning else []
     cache_bytes = forecast_cache(plan, runs_dir / plan.name)
     if options.json:
         # Python's own writer takes as long over 10,000 trials as everything else together
