@@ -21,6 +21,12 @@ class Options:
     )
     runs_dir: Path = runs_dir_option()
     to: Path = option("--to", metavar="FOLDER", help="a folder; made if it does not exist")
+    document: Path | None = option(
+        "--document",
+        metavar="FILE.tex",
+        type=Path,
+        help="a document of your own in place of paper.tex, which takes the tables, figures and numbers in",
+    )
     clips: bool = option("--clips", help="put generated clips into the archive, so that its page plays them")
     adapters: bool = option("--adapters", help="put adapters into the archive")
 
@@ -29,17 +35,29 @@ def execute(options: Options) -> int:
     """Write the folder, compile it where TeX is installed, and print the files.
 
     Raises:
-        UsageError: no such run, or one is named twice.
+        UsageError: no such run, one is named twice, or the document cannot be read.
         StoreError: a folder holds no run.
         ResourceError: TeX failed; the LaTeX is kept.
     """
     runs = [resolve_run(run, options.runs_dir).absolute() for run in options.run]
-    from lora_bench.report.paper.bundle import compile_bundle, find_compiler, read_runs, write_bundle
+    from lora_bench.report.paper.bundle import (
+        compile_bundle,
+        find_compiler,
+        read_document,
+        read_runs,
+        write_bundle,
+    )
 
     folder = options.to.absolute()
-    for path in write_bundle(
-        read_runs(runs), folder, with_clips=options.clips, with_adapters=options.adapters
-    ):
+    document = None if options.document is None else read_document(options.document)
+    written = write_bundle(
+        read_runs(runs),
+        folder,
+        document=document,
+        with_clips=options.clips,
+        with_adapters=options.adapters,
+    )
+    for path in written:
         print(path)
     if not find_compiler():
         print("pdflatex and bibtex are not installed, so there are no PDFs", file=sys.stderr)

@@ -15,6 +15,7 @@ from lora_bench.report.answer import Answer
 from lora_bench.report.answer_lines import describe_lacks, describe_levels
 from lora_bench.report.contents import choose_title
 from lora_bench.report.paper.archive import write_archive
+from lora_bench.report.paper.joint import build_verdict_table, list_verdicts, write_numbers
 from lora_bench.report.paper.latex import escape_latex, write_table
 from lora_bench.report.paper.methods import write_methods
 from lora_bench.report.paper.references import Citations
@@ -32,6 +33,7 @@ from lora_bench.slugs import prompt_slug
 from lora_bench.store import write_text
 
 DOCUMENT, BIBLIOGRAPHY, ARCHIVE, READ_ME = "paper.tex", "references.bib", "numbers.tar.gz", "README.md"
+NUMBERS, VERDICTS = "numbers.tex", "verdicts"
 COMPILERS = ("pdflatex", "bibtex")
 COMPILE_LIMIT_S = 300.0
 _FLAGS = ("-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape")
@@ -64,6 +66,7 @@ _READ_ME = """# {title}
   and twice `pdflatex`.
 - `tables/`, `methods/`: LaTeX, for `booktabs` and `adjustbox`. `figures/`: TikZ (`.tikz`), each with a document of its
   own (`.tex`) that gives its PDF.
+- `{numbers}` defines `\\Number{{RUN/CONFIGURATION/zero-shot/difference}}` and the like, for running text.
 - `{bibliography}` cites the models, metrics, adapters and software that were used.
 - `{archive}` holds the numbers of every run and their SHA-256 sums. To check and to rebuild the reports:
 
@@ -111,14 +114,32 @@ def read_runs(folders: Sequence[Path]) -> list[PaperRun]:
     return runs
 
 
+def read_document(path: Path) -> str:
+    """Read a document of one's own.
+
+    Raises:
+        UsageError: it cannot be read, or is not in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--document {path}: cannot be read as LaTeX in UTF-8 ({error})") from error
+
+
 def write_bundle(
-    runs: Sequence[PaperRun], folder: Path, *, with_clips: bool = False, with_adapters: bool = False
+    runs: Sequence[PaperRun],
+    folder: Path,
+    *,
+    document: str | None = None,
+    with_clips: bool = False,
+    with_adapters: bool = False,
 ) -> list[Path]:
-    """Write the LaTeX and the archive.
+    r"""Write the LaTeX and the archive.
 
     Args:
         runs: from `read_runs`.
         folder: made if it does not exist; files of the same names are replaced.
+        document: LaTeX that stands for the document that holds everything; it takes the other files in by `\input`.
         with_clips: put clips into the archive, too.
         with_adapters: put adapters into the archive, too.
 
@@ -132,7 +153,12 @@ def write_bundle(
         files |= parts
         body.append(_write_section(run, list(parts)))
     titles = " and ".join(choose_title(run.view) for run in runs)
-    files[DOCUMENT] = "\n".join(
+    answers = {run.view.results.name: run.answer for run in runs}
+    has_verdicts = any(list_verdicts(answer) for answer in answers.values())
+    if has_verdicts:
+        files[f"tables/{VERDICTS}.tex"] = write_table(build_verdict_table(answers), VERDICTS)
+    files[NUMBERS] = write_numbers(answers)
+    files[DOCUMENT] = document or "\n".join(
         [
             _HEAD.rstrip(),
             rf"\title{{{escape_latex(titles)}}}",
@@ -140,6 +166,7 @@ def write_bundle(
             r"\date{}",
             r"\begin{document}",
             r"\maketitle",
+            *[rf"\input{{tables/{VERDICTS}}}"] * (len(runs) > 1 and has_verdicts),
             *body,
             r"\bibliographystyle{plain}",
             rf"\bibliography{{{BIBLIOGRAPHY.removesuffix('.bib')}}}",
@@ -150,7 +177,12 @@ def write_bundle(
     files[BIBLIOGRAPHY] = citations.write_bibtex()
     commands = "\n".join(f"lora-bench report {run.name}" for run in runs)
     files[READ_ME] = _READ_ME.format(
-        title=titles, document=DOCUMENT, bibliography=BIBLIOGRAPHY, archive=ARCHIVE, commands=commands
+        title=titles,
+        document=DOCUMENT,
+        numbers=NUMBERS,
+        bibliography=BIBLIOGRAPHY,
+        archive=ARCHIVE,
+        commands=commands,
     )
     for name, text in files.items():
         write_text(folder / name, text)

@@ -10,6 +10,7 @@ from lora_bench.report.formatting import count_noun, format_count, format_durati
 from lora_bench.report.metric_words import describe_metric
 from lora_bench.report.paper.latex import escape_latex
 from lora_bench.report.paper.references import Citations
+from lora_bench.report.sections.tuning import describe_tuning, list_values
 from lora_bench.report.view import Configuration, RunView
 from lora_bench.results.records import Contrast, Settings
 from lora_bench.results.run_records import DatasetSummary
@@ -17,7 +18,11 @@ from lora_bench.results.settings import read_section
 
 _EFFECT_FREE = {"checkpoint_every", "eval_every"}
 _SAMPLING = {"guidance": "classifier-free guidance", "temperature": "temperature", "top_k": "top-$k$"}
-_KINDS = {"lora": "LoRA", "full": "full fine-tuning"}
+_KINDS = {
+    "lora": "LoRA", "dora": "DoRA", "rslora": "rsLoRA", "lora+": "LoRA+", "pissa": "PiSSA", "olora": "OLoRA",
+    "eva": "EVA", "loha": "LoHa", "lokr": "LoKr", "oft": "OFT", "vera": "VeRA", "ia3": "IA3", "miss": "MiSS",
+    "delora": "DeLoRA", "full": "full fine-tuning",
+}  # fmt: skip
 
 
 def write_methods(answer: Answer, citations: Citations) -> str:
@@ -84,11 +89,11 @@ def _tell_adapters(view: RunView, citations: Citations) -> Iterator[str]:
     if not view.fine_tuned:
         return
     seeds = max(item.n_seeds for item in view.fine_tuned)
-    names = [_describe_adapter(item, citations) for item in view.fine_tuned]
+    shared = _find_shared([trial.train or {} for item in view.fine_tuned for trial in item.trials])
+    names = [_describe_adapter(item, citations, has_rate="lr" not in shared) for item in view.fine_tuned]
     each = f", trained with {count_noun(seeds, 'seed')} each" if seeds else ""
     were = "was" if len(names) == 1 else "were"
     yield f"{count_noun(len(names), 'configuration')} of adapters {were} compared{each}: {'; '.join(names)}."
-    shared = _find_shared([trial.train or {} for item in view.fine_tuned for trial in item.trials])
     words = [
         f"{escape_latex(key.replace('_', ' '))} {escape_latex(write_setting(value))}"
         for key, value in shared.items()
@@ -96,18 +101,24 @@ def _tell_adapters(view: RunView, citations: Citations) -> Iterator[str]:
     ]
     if words:
         yield f"Training settings shared by all: {', '.join(words)}."
+    if view.results.tuning is not None:
+        yield escape_latex(
+            f"{describe_tuning(view.results.tuning, seeds)} Values: {list_values(view.results.tuning)}."
+        )
 
 
-def _describe_adapter(item: Configuration, citations: Citations) -> str:
+def _describe_adapter(item: Configuration, citations: Citations, *, has_rate: bool) -> str:
     first = next((trial for trial in item.trials if trial.trainable_params is not None), item.trials[0])
     lora = first.lora or {}
     kind = str(lora.get("kind") or "lora")
     parts = [f"{_KINDS.get(kind, escape_latex(kind))} {citations.cite(kind)}".strip()]
     parts += [
-        f"{word} {escape_latex(write_setting(lora[word]))}"
-        for word in ("rank", "alpha", "targets", "dropout")
+        f"{word.replace('_', ' ')} {escape_latex(write_setting(lora[word]))}"
+        for word in ("rank", "alpha", "block_size", "targets", "dropout")
         if lora.get(word) is not None
     ]
+    if has_rate and (first.train or {}).get("lr") is not None:
+        parts.append(f"learning rate {escape_latex(write_setting((first.train or {})['lr']))}")
     if first.trainable_params is not None:
         parts.append(f"{format_count(first.trainable_params)} trainable parameters")
     return rf"\textsf{{{escape_latex(item.name)}}} ({', '.join(parts)})"
@@ -174,17 +185,18 @@ def _tell_inference(answer: Answer) -> Iterator[str]:
     found = [item for item in answer.view.results.contrasts if item.primary]
     if not found:
         return
-    first = found[0]
+    sides = join_words([escape_latex(name) for name in dict.fromkeys(item.against for item in found)])
     yield (
-        "Differences from zero-shot are paired by prompt and noise and corrected for the bias of finite samples. "
+        f"Differences from {sides} are paired by prompt and noise and corrected for the bias of finite samples. "
         "Their variance is the sum of delete-one-cluster jackknife variances over clips and over reference tracks"
         + (", and of the variance between training seeds" if any(item.n_seeds > 1 for item in found) else "")
         + ", with degrees of freedom after Welch and Satterthwaite."
     )
-    size = first.provenance.get("family_size", len(found))
+    families = {item.against: item.provenance.get("family_size") for item in reversed(found)}
+    sizes = [f"{size or len(found)} differences from {escape_latex(name)}" for name, size in families.items()]
     yield (
-        f"Verdicts come from simultaneous 95~\\% intervals over a declared family of {escape_latex(str(size))} "
-        "differences; everything else is descriptive."
+        "Verdicts come from 95~\\% intervals that hold simultaneously over a declared family of "
+        f"{', and over another of '.join(reversed(sizes))}; everything else is descriptive."
     )
     margins = sorted({item.margin for item in found if item.margin is not None})
     if margins:

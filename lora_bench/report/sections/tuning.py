@@ -29,6 +29,12 @@ def describe_tuning(tuning: Tuning, n_seeds: int) -> str:
     )
 
 
+def list_values(tuning: Tuning) -> str:
+    """Return the values that were tried, each once."""
+    tried = (_show(attempt.values) for item in tuning.configurations for attempt in item.attempts)
+    return clean_text("; ".join(dict.fromkeys(tried)))
+
+
 def _list_fields(tuning: Tuning) -> Iterator[str]:
     for item in tuning.configurations:
         for attempt in item.attempts:

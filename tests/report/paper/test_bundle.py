@@ -23,7 +23,7 @@ from lora_bench.report.paper.bundle import compile_bundle, find_compiler, read_r
 from lora_bench.report.paper.references import Citations, read_entries
 from lora_bench.report.render import render_report
 
-QUICKSTART = ROOT / "reports" / "quickstart"
+QUICKSTART, KINDS, RANKS = (ROOT / "reports" / name for name in ("quickstart", "kinds", "rank_targets"))
 needs_tex = pytest.mark.skipif(not find_compiler(), reason="pdflatex and bibtex are not installed")
 
 
@@ -88,8 +88,8 @@ def test_the_archive_rebuilds_the_report_without_torch(run: Path, tmp_path: Path
 
 
 def test_clips_and_adapters_are_kept_only_when_asked_for(run: Path, tmp_path: Path) -> None:
-    def names(**kept: bool) -> set[str]:
-        write_bundle(read_runs([run]), tmp_path / "paper", **kept)
+    def names(*, with_clips: bool = False, with_adapters: bool = False) -> set[str]:
+        write_bundle(read_runs([run]), tmp_path / "paper", with_clips=with_clips, with_adapters=with_adapters)
         with tarfile.open(tmp_path / "paper" / "numbers.tar.gz") as archive:
             return set(archive.getnames())
 
@@ -129,6 +129,96 @@ def test_every_citation_has_an_entry(tmp_path: Path) -> None:
     assert cited == written
     assert {"musicgen", "lora", "fad"} <= cited
     assert len(read_entries()) == len(set(read_entries().values()))
+
+
+def read_numbers(folder: Path) -> dict[str, str]:
+    defined = re.findall(
+        r"^\\lb@define\{(.+?)\}\{(.*)\}$", (folder / "numbers.tex").read_text(), re.MULTILINE
+    )
+    assert len(defined) == len(dict(defined))
+    return {key: value.replace(r"\ensuremath{-}", "-").replace("~", " ") for key, value in defined}
+
+
+def test_numbers_have_names_and_are_those_of_the_results(tmp_path: Path) -> None:
+    write_bundle(read_runs([KINDS, RANKS]), tmp_path)
+    numbers, results = read_numbers(tmp_path), json.loads((KINDS / "results.json").read_text())
+    oft = next(
+        item for item in results["contrasts"] if item["configuration"] == "oft" and item["prompt"] is None
+    )
+    assert oft["metric"] == "mfcc20@codec"
+    assert numbers["kinds/oft/zero-shot/difference"] == f"{oft['delta']:.1f}"
+    assert numbers["kinds/oft/zero-shot/interval"] == f"{oft['ci_low']:.1f} to {oft['ci_high']:.1f}"
+    assert numbers["kinds/oft/zero-shot/detectable"] == f"{oft['detectable']:.1f}"
+    shares = [
+        int(numbers[f"kinds/oft/zero-shot/from-{part}"].split()[0]) for part in ("clips", "tracks", "seeds")
+    ]
+    assert sum(shares) == pytest.approx(100, abs=1)
+    assert numbers["kinds/oft/rate"] == "0.002"
+    assert numbers["kinds/test-tracks"] == str(results["dataset"]["eval"]["n_tracks"])
+    effect = f"{numbers['kinds/mfcc20@codec/lora.kind/F']}, p = {numbers['kinds/mfcc20@codec/lora.kind/p']}"
+    assert effect in (KINDS / "details.md").read_text()
+    assert numbers["rank_targets/r2-ffn/r8-attention/verdict"] == "worse"
+
+
+def test_one_table_has_the_verdicts_of_all_runs_with_what_they_detect(tmp_path: Path) -> None:
+    write_bundle(read_runs([KINDS, RANKS]), tmp_path)
+    expected = [
+        (item["configuration"], item["against"], item["verdict"])
+        for folder in (KINDS, RANKS)
+        for item in json.loads((folder / "results.json").read_text())["contrasts"]
+        if item["primary"] and item["prompt"] is None
+    ]
+    lines = [
+        line for line in (tmp_path / "tables/verdicts.tex").read_text().splitlines() if line.endswith(r" \\")
+    ]
+    rows = [line.removesuffix(r" \\").split(" & ") for line in lines[1:]]
+    assert sorted((row[1], row[2], row[6]) for row in rows) == sorted(expected)
+    assert len({row[0] for row in rows}) == 2
+    assert all(float(row[5]) > 0.0 for row in rows)
+    assert r"\input{tables/verdicts}" in (tmp_path / "paper.tex").read_text()
+
+
+def test_methods_tell_how_rates_were_chosen_and_every_family(tmp_path: Path) -> None:
+    write_bundle(read_runs([KINDS, RANKS]), tmp_path)
+    kinds, ranks = (
+        (tmp_path / "methods" / f"{run.name}.tex").read_text() for run in read_runs([KINDS, RANKS])
+    )
+    assert (
+        "train.lr of each configuration chosen from 3 by the held-out loss on the selection tracks" in kinds
+    )
+    assert re.search(r"\\textsf\{oft\} \(OFT [^)]*learning rate 0\.002", kinds)
+    assert "Values: train.lr 0.0005; train.lr 0.002;" in kinds
+    assert (
+        "family of 33 differences from zero-shot, and over another of 30 differences from r8-attention;"
+        in ranks
+    )
+
+
+def test_a_document_of_ones_own_takes_the_place_of_the_written_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    own, folder = tmp_path / "own.tex", tmp_path / "paper"
+    own.write_text("\\documentclass{article} % caf\u00e9\n", encoding="utf-8")
+    words = ["paper", str(QUICKSTART), "--to", str(folder), "--document", str(own)]
+    assert main(words) == 0
+    assert (folder / "paper.tex").read_bytes() == own.read_bytes()
+    assert (folder / "tables/verdicts.tex").is_file()
+    own.write_bytes(b"caf\xe9")
+    assert main(words) == 2
+    assert f"--document {own}: cannot be read as LaTeX in UTF-8" in capsys.readouterr().err
+
+
+@needs_tex
+@pytest.mark.slow
+def test_a_document_sets_numbers_and_fails_at_one_that_does_not_exist(tmp_path: Path) -> None:
+    text = "\\documentclass{article}\\begin{document}\\input{numbers}\\cite{lora}\\Number{rank_targets/%s}%s\\end{document}"
+    end = r"\bibliographystyle{plain}\bibliography{references}"
+    write_bundle(read_runs([RANKS]), tmp_path, document=text % ("r2-ffn/r8-attention/difference", end))
+    assert tmp_path / "paper.pdf" in compile_bundle(tmp_path)
+    write_bundle(read_runs([RANKS]), tmp_path, document=text % ("r2-ffn/nothing", end))
+    with pytest.raises(ResourceError, match="No number is named rank_targets/r2-ffn/nothing"):
+        compile_bundle(tmp_path)
 
 
 def test_kinds_and_metrics_are_cited_by_their_papers() -> None:
