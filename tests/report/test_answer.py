@@ -60,6 +60,16 @@ def test_a_configuration_has_one_colour_in_all_plots(tmp_path: Path) -> None:
         assert set(dots) == {("#0072b2", "r4"), ("#d55e00", "r8")}
 
 
+@pytest.mark.parametrize(("prompts", "n_rows"), [(["march"], 1), (["march", "waltz"], 3)])
+def test_the_forest_shows_a_single_prompt_once(prompts: list[str], n_rows: int, tmp_path: Path) -> None:
+    trial = FakeTrial("r4")
+    changes = [contrast(trial, "mfcc20", prompt, "better") for prompt in (None, *prompts)]
+    run = FakeRun(trials=[zero_shot(), trial], prompts=prompts, contrasts=changes).write(tmp_path)
+    figure = draw_forest(read_answer(run))
+    assert figure is not None
+    assert str(figure.svg).count("<title>r4: ") == n_rows
+
+
 @pytest.mark.parametrize(
     ("size", "said"),
     [

@@ -71,8 +71,8 @@ def build_verdict_table(answers: Mapping[str, Answer]) -> Table:
         for item in list_verdicts(answer)
     )
     about = (
-        f"All verdicts: differences on {' and '.join(metrics)}, with intervals that hold together within a run, "
-        "and the true difference that each design detects with a probability of 80 %"
+        f"All verdicts: differences on {' and '.join(metrics)}. Intervals hold together over the differences from one "
+        "and the same side in a run; detectable is the true difference that the design finds with a probability of 80 %"
     )
     return Table(about, columns, rows)
 

@@ -150,7 +150,7 @@ def _tell_generation(view: RunView) -> Iterator[str]:
     clips = escape_latex(write_setting(settings.get("n_clips")))
     length = escape_latex(write_setting(settings.get("clip_s")))
     off = f", {n_off} of which {'is' if n_off == 1 else 'are'} not of the genre" if n_off else ""
-    each = f"for each of {count_noun(n_prompts, 'prompt')}{off}"
+    each = f"for {'' if n_prompts == 1 else 'each of '}{count_noun(n_prompts, 'prompt')}{off}"
     yield f"Each configuration generated {clips} clips of {length} s {each}."
     prompts = [
         f"({view.long_prompts[prompt]}) ``{escape_latex(prompt)}''"
@@ -159,7 +159,7 @@ def _tell_generation(view: RunView) -> Iterator[str]:
         for prompt in view.results.planned.prompts
     ]
     if prompts:
-        yield f"The prompts are {'; '.join(prompts)}."
+        yield f"The prompt{' is' if len(prompts) == 1 else 's are'} {'; '.join(prompts)}."
     sampling = [
         f"{word} {escape_latex(write_setting(settings[key]))}"
         for key, word in _SAMPLING.items()
@@ -204,7 +204,7 @@ def _tell_inference(answer: Answer) -> Iterator[str]:
         yield f"Differences within {shown} count as none."
     yield _tell_power(found)
     looks = read_section(answer.view.spec, "verdict").get("looks")
-    if isinstance(looks, list):
+    if isinstance(looks, list) and looks:
         after = join_words([str(n) for n in looks])
         yield f"Verdicts were looked at after {after} clips, with error spending over the looks."
     if all(item.n_seeds < 2 for item in found):

@@ -34,6 +34,8 @@ def draw_forest(answer: Answer) -> Figure | None:
     view = answer.view
     chosen = [row.configuration.name for row in answer.compared[: MAX_SERIES - 1]]
     prompts: list[str | None] = [None, *view.prompts[:MAX_PROMPTS]]
+    if len(view.prompts) == 1:  # whose rows would repeat those of all prompts
+        prompts = [None]
     groups: list[tuple[str, list[Contrast]]] = []
     for prompt in prompts:
         found = [item for name in chosen if (item := view.contrast(name, answer.metric, prompt)) is not None]

@@ -20,6 +20,7 @@ from lora_bench.cli.main import main
 from lora_bench.errors import ResourceError, UsageError
 from lora_bench.report.paper import bundle
 from lora_bench.report.paper.bundle import compile_bundle, find_compiler, read_runs, write_bundle
+from lora_bench.report.paper.methods import write_methods
 from lora_bench.report.paper.references import Citations, read_entries
 from lora_bench.report.render import render_report
 
@@ -188,10 +189,17 @@ def test_methods_tell_how_rates_were_chosen_and_every_family(tmp_path: Path) -> 
     )
     assert re.search(r"\\textsf\{oft\} \(OFT [^)]*learning rate 0\.002", kinds)
     assert "Values: train.lr 0.0005; train.lr 0.002;" in kinds
+    assert "looked at" not in kinds  # `looks` is empty
     assert (
         "family of 33 differences from zero-shot, and over another of 30 differences from r8-attention;"
         in ranks
     )
+
+
+def test_methods_speak_of_a_single_prompt_as_one(tmp_path: Path) -> None:
+    run = FakeRun(prompts=["march"]).write(tmp_path)
+    methods = write_methods(read_runs([run])[0].answer, Citations())
+    assert "10 clips of 1 s for 1 prompt. The prompt is ``march''." in methods
 
 
 def test_a_document_of_ones_own_takes_the_place_of_the_written_one(
