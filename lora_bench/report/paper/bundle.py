@@ -26,6 +26,7 @@ from lora_bench.report.plots.study import build_study_plots
 from lora_bench.report.sections.answer import build_answer_table
 from lora_bench.report.sections.scores import SEE_DETAILS, metric_table
 from lora_bench.report.sections.study import build_study
+from lora_bench.report.sections.tuning import build_tuning
 from lora_bench.report.view import RunView
 from lora_bench.report.writers.document import Figure, Heading, Table
 from lora_bench.results.gather import gather_results
@@ -214,6 +215,7 @@ def _list_tables(answer: Answer) -> Iterator[tuple[str, Table]]:
     for metric in sorted(view.metrics, key=lambda name: name != answer.metric):
         table = metric_table(view, metric, is_corrected=view.is_corrected(metric))
         yield f"scores-{prompt_slug(metric)}", replace(table, caption=table.caption.removesuffix(SEE_DETAILS))
+    yield from (("tuning", block) for block in build_tuning(view) if isinstance(block, Table))
     yield from ((f"study-{index}", table) for index, table in enumerate(_list_study_tables(view), start=1))
 
 

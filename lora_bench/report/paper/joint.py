@@ -97,10 +97,14 @@ def escape_name(text: str) -> str:
 
 
 def list_numbers(answer: Answer) -> Iterator[tuple[str, str]]:
-    """Yield names and texts: of the run, of its configurations, of its verdicts, and of the study's effects."""
+    """Yield names and texts: of the run, its configurations, attempts of tuning, verdicts, and the study's effects."""
     yield from _list_of_run(answer)
     for item in answer.view.configurations:
         yield from ((f"{item.name}/{key}", value) for key, value in _list_of_configuration(answer, item.name))
+    tuning = answer.view.results.tuning
+    for tuned in tuning.configurations if tuning is not None else ():
+        known = sorted(attempt.value for attempt in tuned.attempts if attempt.value is not None)
+        yield from ((f"{tuned.configuration}/attempt-{n}", f"{v:.4f}") for n, v in enumerate(known, start=1))
     for row in answer.compared:
         yield f"{row.configuration.name}/zero-shot/change", row.change
     for found in list_verdicts(answer):
@@ -150,6 +154,8 @@ def _list_of_configuration(answer: Answer, name: str) -> Iterator[tuple[str, str
         yield "level", format_with_error(value, cell.spread)
     if item.trials[0].trainable_params:
         yield "parameters", format_count(item.trials[0].trainable_params)
+    if item.trials[0].losses.first_eval is not None:
+        yield "loss-before", f"{item.trials[0].losses.first_eval:.4f}"
     rate = (item.trials[0].train or {}).get("lr")
     if rate is not None:
         yield "rate", write_setting(rate)

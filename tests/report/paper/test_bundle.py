@@ -155,6 +155,7 @@ def test_numbers_have_names_and_are_those_of_the_results(tmp_path: Path) -> None
     ]
     assert sum(shares) == pytest.approx(100, abs=1)
     assert numbers["kinds/oft/rate"] == "0.002"
+    assert (numbers["kinds/oft/attempt-1"], numbers["kinds/oft/attempt-3"]) == ("3.8127", "3.8443")
     assert numbers["kinds/test-tracks"] == str(results["dataset"]["eval"]["n_tracks"])
     effect = f"{numbers['kinds/mfcc20@codec/lora.kind/F']}, p = {numbers['kinds/mfcc20@codec/lora.kind/p']}"
     assert effect in (KINDS / "details.md").read_text()
