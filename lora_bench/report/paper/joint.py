@@ -130,9 +130,10 @@ def _list_of_run(answer: Answer) -> Iterator[tuple[str, str]]:
             yield f"{side}-tracks", format_count(found.n_tracks)
             yield f"{side}-minutes", f"{found.duration_s / 60:.1f}"
     yield "reference-excerpts", format_count(dataset.n_reference_clips)
-    for floor in view.floors(answer.metric):
-        value = floor.best_value if view.is_corrected(answer.metric) else floor.value
-        yield floor.floor, format_with_error(value, floor.se)
+    for metric in view.metrics:
+        for floor in view.floors(metric):
+            value = floor.best_value if view.is_corrected(metric) else floor.value
+            yield f"{floor.floor}/{metric}", format_with_error(value, floor.se)
     verdicts = list_verdicts(answer)
     yield "verdicts", format_count(len(verdicts))
     yield from (
@@ -149,9 +150,11 @@ def _list_of_run(answer: Answer) -> Iterator[tuple[str, str]]:
 def _list_of_configuration(answer: Answer, name: str) -> Iterator[tuple[str, str]]:
     view = answer.view
     item = next(found for found in view.configurations if found.name == name)
-    value, cell = answer.level(item), view.cell(item, answer.metric, None)
-    if value is not None:
-        yield "level", format_with_error(value, cell.spread)
+    for metric in view.metrics:
+        cell = view.cell(item, metric, None)
+        value = view.value(cell, metric)
+        if value is not None:
+            yield f"level/{metric}", format_with_error(value, cell.spread)
     if item.trials[0].trainable_params:
         yield "parameters", format_count(item.trials[0].trainable_params)
     if item.trials[0].losses.first_eval is not None:

@@ -155,6 +155,12 @@ def test_numbers_have_names_and_are_those_of_the_results(tmp_path: Path) -> None
     ]
     assert sum(shares) == pytest.approx(100, abs=1)
     assert numbers["kinds/oft/rate"] == "0.002"
+    row = next(
+        line
+        for line in (KINDS / "report.md").read_text().splitlines()
+        if line.startswith("| **all prompts** |")
+    )
+    assert numbers["kinds/oft/level/mfcc20@codec"].split()[0] in row
     assert (numbers["kinds/oft/attempt-1"], numbers["kinds/oft/attempt-3"]) == ("3.8127", "3.8443")
     assert numbers["kinds/test-tracks"] == str(results["dataset"]["eval"]["n_tracks"])
     effect = f"{numbers['kinds/mfcc20@codec/lora.kind/F']}, p = {numbers['kinds/mfcc20@codec/lora.kind/p']}"
