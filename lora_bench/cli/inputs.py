@@ -11,7 +11,6 @@ from pathlib import Path
 
 from lora_bench import api
 from lora_bench.cli.existing_adapters import find_unusable_adapters, is_offline
-from lora_bench.cli.melodies import find_unusable_melodies
 from lora_bench.cli.targets import find_unmatched_targets
 from lora_bench.errors import AudioFileError, DatasetError, LoraBenchError, Problem, SpecError
 from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
@@ -73,7 +72,10 @@ def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Proble
     for model in models.values():
         problems += _check_model(model, loaded)
     problems += find_unusable_adapters(loaded, plan)
-    problems += find_unusable_melodies(loaded, plan)
+    if any(trial.generation.melodies for trial in plan.trials):
+        from lora_bench.cli.melodies import find_unusable_melodies
+
+        problems += find_unusable_melodies(loaded, plan)
     for trial in plan.trials:
         if trial.external is not None and trial.external.clips is not None:
             problems += _check_clips(trial.external.clips, trial, loaded)
