@@ -277,8 +277,8 @@ def test_ratings_that_all_rise_alike_have_a_difference_without_error():
 
 
 def test_one_rating_that_differs_in_its_last_digit_is_no_rounding():
-    values = np.full(10_000, np.float32(4.3))
+    values = np.full(1_000, np.float32(4.3))
     values[17] = np.nextafter(values[17], np.float32(5.0))
-    found = subtract([(rate(values), rate(np.full(10_000, np.float32(4.3))))])
-    assert found.delta == pytest.approx((float(values[17]) - float(values[0])) / 10_000, rel=1e-3)
+    found = subtract([(rate(values), rate(np.full(1_000, np.float32(4.3))))])
+    assert found.delta == pytest.approx((float(values[17]) - float(values[0])) / 1_000, rel=1e-3)
     assert found.se > 0.0
