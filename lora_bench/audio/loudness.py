@@ -1,4 +1,4 @@
-"""Loudness by ITU-R BS.1770-4.
+"""Loudness by ITU-R BS.1770-4, and loudness range by EBU Tech 3342.
 
 torchaudio's reads -3.28 LUFS where the recommendation says -3.01 (a full-scale sine of 997 Hz in one channel), and
 loading it takes seconds; the recommendation's filters and gates are these few lines.
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK_S, STEP_S = 0.4, 0.1
+SHORT_TERM_S = 3.0
+"""The shortest sound that has a loudness range."""
 CHUNK = 1 << 20
-_SILENCE_LUFS, _RELATIVE_LU = -70.0, -10.0
+_SILENCE_LUFS, _RELATIVE_LU, _RANGE_RELATIVE_LU = -70.0, -10.0, -20.0
+_RANGE_SHARES = (0.10, 0.95)
 
 
 @cache
@@ -54,18 +57,42 @@ def measure_loudness(audio: NDArray[np.float32], rate_hz: int) -> float:
         audio: samples [S, C] of one or two channels; a sound shorter than one block of 0.4 s is repeated.
         rate_hz: sample rate.
     """
-    block, step = round(BLOCK_S * rate_hz), round(STEP_S * rate_hz)
+    block = round(BLOCK_S * rate_hz)
     if len(audio) == 0:
         return -math.inf
     sound = np.tile(audio, (math.ceil(block / len(audio)), 1)) if len(audio) < block else audio
+    heard = _measure_heard(sound, rate_hz, BLOCK_S, _RELATIVE_LU)
+    return -0.691 + 10 * math.log10(float(np.mean(heard))) if len(heard) else -math.inf
+
+
+def measure_loudness_range(audio: NDArray[np.float32], rate_hz: int) -> float:
+    """Return the loudness range in LU: the 10th to the 95th percentile of loudness over 3 s, every 0.1 s.
+
+    Args:
+        audio: samples [S, C] of one or two channels.
+        rate_hz: sample rate.
+
+    Returns:
+        NaN for silence, and for a sound that is shorter than 3 s.
+    """
+    heard = np.sort(_measure_heard(audio, rate_hz, SHORT_TERM_S, _RANGE_RELATIVE_LU))
+    if len(heard) == 0:
+        return math.nan
+    # the nearest rank, as in the document's own program
+    low, high = (heard[math.floor((len(heard) - 1) * share + 0.5)] for share in _RANGE_SHARES)
+    return 10 * math.log10(high / low)
+
+
+def _measure_heard(
+    sound: NDArray[np.float32], rate_hz: int, block_s: float, relative_lu: float
+) -> NDArray[np.float64]:
+    """Return the power of the blocks that pass the absolute gate, then the one relative to their mean."""
+    block, step = round(block_s * rate_hz), round(STEP_S * rate_hz)
     starts = np.arange(0, len(sound) - block + 1, step)
     begins, ends = np.split(_sum_energy(sound, rate_hz, np.concatenate([starts, starts + block])), 2)
     power = (ends - begins) / block
     heard = power[power > _to_power(_SILENCE_LUFS)]
-    if len(heard) == 0:
-        return -math.inf
-    heard = heard[heard > np.mean(heard) * 10 ** (_RELATIVE_LU / 10)]
-    return -0.691 + 10 * math.log10(float(np.mean(heard)))
+    return heard[heard > np.mean(heard) * 10 ** (relative_lu / 10)] if len(heard) else heard
 
 
 def _sum_energy(sound: NDArray[np.float32], rate_hz: int, places: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@
     pretrained.py vggish, pann, pann-32k, encodec-24k: frechet-audio-distance's networks
     clap.py       clap, and the texts of the CLAP score
     checkpoints.py   find weights, or say how to get them
-    musical.py    tempo, pulse, onsets, loudness, brightness, tonality: musical measures
+    musical.py    tempo, pulse, onsets, loudness, loudness-range, brightness, tonality: musical measures
     melody_agreement.py   how far clips follow their melodies
     mert.py, muq.py, audiobox.py, passt.py   shipped plug-ins
     plugin.py     encoders of other packages; command.py those that are commands

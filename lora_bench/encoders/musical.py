@@ -1,4 +1,4 @@
-"""Musical measures as encoders: one vector per clip, computed by librosa and BS.1770, without weights.
+"""Musical measures as encoders: one vector per clip, computed by librosa, BS.1770 and EBU Tech 3342, without weights.
 
 Those of one dimension have a unit, and their Frechet distance is (difference of the means)^2 + (difference of the
 standard deviations)^2 over clips; the means are in each score's provenance.  `tonality` has twelve dimensions.
@@ -7,6 +7,7 @@ tempo       octaves from 120 beats per minute, by librosa's estimate, which can 
 pulse       clarity of the beat, 0 to 1: highest peak of the autocorrelation of onset strength at 40 to 240 BPM
 onsets      onsets per second
 loudness    integrated loudness in LUFS; -70 for silence
+loudness-range  LRA of EBU Tech 3342 in LU; 0 for a steady sound, none for silence and for less than 3 s
 brightness  octaves of the spectral centroid above 1 kHz; none for silence
 tonality    chroma, turned so that the best-fitting key of Krumhansl and Kessler (1982) is C; sums to 1
 """
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_bench.audio.librosa_import import load_librosa
-from lora_bench.audio.loudness import measure_loudness
+from lora_bench.audio.loudness import SHORT_TERM_S, measure_loudness, measure_loudness_range
 from lora_bench.errors import UnscoredError
 
 if TYPE_CHECKING:
@@ -83,6 +84,24 @@ def measure_lufs(audio: NDArray[np.float32]) -> list[float]:
     return [max(SILENCE_LUFS, measure_loudness(audio[:, None], SAMPLE_RATE_HZ))]
 
 
+def measure_lra(audio: NDArray[np.float32]) -> list[float]:
+    """Return the loudness range of [S] in LU.
+
+    Raises:
+        UnscoredError: the clip is shorter than 3 s, or silent.
+    """
+    seconds = len(audio) / SAMPLE_RATE_HZ
+    if seconds < SHORT_TERM_S:
+        raise UnscoredError(
+            f"loudness-range: a clip of {seconds:.2f} s has none, for it is the range of loudness over "
+            f"{SHORT_TERM_S:g} s; use longer clips"
+        )
+    found = measure_loudness_range(audio[:, None], SAMPLE_RATE_HZ)
+    if np.isnan(found):
+        raise UnscoredError("loudness-range: a silent clip has none; the guards tell which clips are silent")
+    return [found]
+
+
 def measure_brightness(audio: NDArray[np.float32]) -> list[float]:
     """Return the spectral centroid of [S] in octaves above 1 kHz; each frame counts by its level.
 
@@ -135,6 +154,7 @@ MEASURES: dict[str, tuple[int, Callable[[NDArray[np.float32]], list[float]]]] = 
     "pulse": (1, measure_pulse),
     "onsets": (1, measure_onsets),
     "loudness": (1, measure_lufs),
+    "loudness-range": (1, measure_lra),
     "brightness": (1, measure_brightness),
     "tonality": (12, measure_tonality),
 }

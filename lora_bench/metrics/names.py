@@ -33,6 +33,7 @@ ENCODER_NAMES: tuple[str, ...] = (
     "pulse",
     "onsets",
     "loudness",
+    "loudness-range",
     "brightness",
     "tonality",
 )

@@ -29,6 +29,7 @@ _ENCODERS = {
     "pulse": "clarity of the beat from 0 to 1, one value per clip",
     "onsets": "onsets per second, one value per clip",
     "loudness": "integrated loudness in LUFS, one value per clip",
+    "loudness-range": "loudness range (EBU Tech 3342) in LU, one value per clip",
     "brightness": "octaves of the spectral centroid above 1 kHz, one value per clip",
     "tonality": "12 chroma values per clip, turned to one key",
     "mert": "MERT's states of one layer, pooled over each clip",

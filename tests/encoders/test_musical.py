@@ -14,6 +14,7 @@ from lora_bench.stages.score import score_embeddings
 
 RATE_HZ = 22_050
 LENGTH_S = 8.0
+NONE_FOR_SILENCE = {"tempo", "brightness", "loudness-range"}
 
 
 def measure(name: str, *sounds: np.ndarray) -> np.ndarray:
@@ -72,6 +73,32 @@ def test_loudness_is_that_of_the_recommendation() -> None:
     assert found == pytest.approx([-3.01, -23.01, -70.0], abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("levels_dbfs", "range_lu"),
+    [
+        # the minimum requirements of EBU Tech 3342, each within 1 LU
+        ((-20, -30), 10.0),
+        ((-20, -15), 5.0),
+        ((-40, -20), 20.0),
+        ((-50, -35, -20, -35, -50), 15.0),  # the relative gate shuts out -50
+        ((-20,), 0.0),
+        ((-20, -20, -80), 0.0),  # the absolute gate shuts out -80
+    ],
+)
+def test_loudness_range_is_that_of_the_ebus_signals(levels_dbfs: tuple[int, ...], range_lu: float) -> None:
+    time_s = np.arange(20 * RATE_HZ) / RATE_HZ
+    parts = [10 ** (level / 20) * np.sin(2 * np.pi * 1000.0 * time_s) for level in levels_dbfs]
+    sound = np.concatenate(parts)
+    assert measure("loudness-range", sound, 0.5 * sound)[:, 0] == pytest.approx(range_lu, abs=0.05)
+
+
+def test_a_clip_below_3_s_has_no_loudness_range() -> None:
+    tone = np.asarray(np.sin(2 * np.pi * 440.0 * np.arange(3 * RATE_HZ) / RATE_HZ))
+    assert measure("loudness-range", tone)[0, 0] == 0.0  # one window alone
+    with pytest.raises(UnscoredError, match=r"loudness-range: a clip of 2\.99 s has none.*use longer clips"):
+        measure("loudness-range", tone, tone[: int(2.99 * RATE_HZ)])
+
+
 def test_brightness_is_the_octave_of_a_tone_and_falls_with_a_low_pass() -> None:
     from scipy.signal import butter, sosfilt
 
@@ -102,18 +129,18 @@ def test_noise_makes_a_chord_less_tonal_by_degrees() -> None:
     assert spread[0] > spread[1] > spread[2]
 
 
-@pytest.mark.parametrize("name", ["tempo", "brightness"])
-def test_silence_has_no_tempo_and_no_brightness(name: str) -> None:
-    with pytest.raises(UnscoredError, match=f"{name}: a .*clip.* has none"):
-        measure(name, render_clicks(120.0), np.zeros(RATE_HZ))
+@pytest.mark.parametrize("name", sorted(NONE_FOR_SILENCE))
+def test_silence_has_no_tempo_brightness_or_loudness_range(name: str) -> None:
+    with pytest.raises(UnscoredError, match=f"{name}: a (silent clip|clip without onsets) has none"):
+        measure(name, render_clicks(120.0), np.zeros(4 * RATE_HZ))
 
 
-def test_a_very_short_clip_has_all_measures() -> None:
+def test_a_very_short_clip_has_the_other_measures() -> None:
     noise = np.random.default_rng(0).normal(size=4000)
-    assert all(np.isfinite(measure(name, noise)).all() for name in MEASURES)
+    assert all(np.isfinite(measure(name, noise)).all() for name in {*MEASURES} - {"loudness-range"})
 
 
-@pytest.mark.parametrize("name", sorted({*MEASURES} - {"tempo", "brightness"}))
+@pytest.mark.parametrize("name", sorted({*MEASURES} - NONE_FOR_SILENCE))
 def test_silence_has_the_other_measures(name: str) -> None:
     found = measure(name, np.zeros(RATE_HZ), np.zeros(4000))
     assert found.shape == (2, MEASURES[name][0])

@@ -10,8 +10,9 @@ import pytest
 import torch
 import torchaudio
 from numpy.typing import NDArray
+from scipy.signal import sosfilt
 
-from lora_bench.audio.loudness import measure_loudness
+from lora_bench.audio.loudness import measure_loudness, measure_loudness_range
 from lora_bench.listening.loudness import PEAK, choose_gains, damage_sound
 
 MakeTone = Callable[..., NDArray[np.float32]]
@@ -32,6 +33,30 @@ def test_music_with_pauses_is_as_loud_as_torchaudio_says() -> None:
     sound[32_000:64_000] = 0.0
     reference = float(torchaudio.functional.loudness(torch.from_numpy(sound.T.copy()), 32_000))
     assert measure_loudness(sound, 32_000) == pytest.approx(reference, abs=0.5)
+
+
+def test_loudness_range_is_that_of_every_3_s_measured_alone() -> None:
+    rate_hz = 48_000
+    time_s = np.arange(31 * rate_hz) / rate_hz
+    swell = np.power(10.0, -1.0 + np.cos(2 * np.pi * time_s / 17.0) * time_s / 60.0)
+    sound = (0.3 * swell * np.random.default_rng(0).standard_normal(len(time_s))).astype(np.float32)
+    filters = [  # tables 1 and 2 of BS.1770-4
+        [1.53512485958697, -2.69169618940638, 1.19839281085285, 1.0, -1.69065929318241, 0.73248077421585],
+        [1.0, -2.0, 1.0, 1.0, -1.99004745483398, 0.99007225036621],
+    ]
+    power = np.square(sosfilt(np.array(filters), sound.astype(np.float64)))
+    windows = [power[start : start + 3 * rate_hz] for start in range(0, 28 * rate_hz + 1, rate_hz // 10)]
+    levels = -0.691 + 10 * np.log10([np.mean(window) for window in windows])
+    assert levels.min() > max(-70.0, 10 * np.log10(np.mean(10 ** (levels / 10))) - 20.0)  # no gate shuts
+    low, high = np.percentile(levels, [10, 95])  # ranks 28 and 266 of 0 to 280, without interpolation
+    assert high - low > 5.0
+    assert measure_loudness_range(sound[:, None], rate_hz) == pytest.approx(high - low, abs=1e-4)
+
+
+def test_sounds_without_a_loudness_of_3_s_have_no_loudness_range(make_tone: MakeTone) -> None:
+    tone = make_tone(2.9).T
+    assert math.isnan(measure_loudness_range(tone, 16_000))
+    assert math.isnan(measure_loudness_range(np.zeros((64_000, 1), np.float32), 16_000))
 
 
 def test_silence_has_no_loudness_and_keeps_its_level(make_tone: MakeTone) -> None:
