@@ -82,7 +82,7 @@ def test_loudness_is_that_of_the_recommendation() -> None:
         ((-40, -20), 20.0),
         ((-50, -35, -20, -35, -50), 15.0),  # the relative gate shuts out -50
         ((-20,), 0.0),
-        ((-20, -20, -80), 0.0),  # the absolute gate shuts out -80
+        ((-60, -60, -78), 0.0),  # the absolute gate shuts out -78
     ],
 )
 def test_loudness_range_is_that_of_the_ebus_signals(levels_dbfs: tuple[int, ...], range_lu: float) -> None:
