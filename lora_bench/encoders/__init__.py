@@ -4,7 +4,7 @@
     assembly.py   check, resample, batch, join: shared by all
     mfcc.py       mfcc20, mfcc20-seed
     encodec.py    encodec: the music model's own codec
-    musicnn.py    musicnn, musicnn-mtt: a music tagger, weights from the PyPI package of that name
+    musicnn.py    musicnn, musicnn-mtt, musicnn-tags: a music tagger, weights from the PyPI package of that name
     musicnn_network.py, tensor_bundle.py   its layers in torch, and a reader of its TensorFlow checkpoint
     pretrained.py vggish, pann, pann-32k, encodec-24k: frechet-audio-distance's networks
     clap.py       clap, and the texts of the CLAP score
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _WITH_WEIGHTS = {
     "musicnn": ("musicnn", "MusicnnEncoder"),
     "musicnn-mtt": ("musicnn", "MusicnnEncoder"),
+    "musicnn-tags": ("musicnn", "MusicnnTagsEncoder"),
     "vggish": ("pretrained", "VggishEncoder"),
     "pann": ("pretrained", "PannEncoder"),
     "pann-32k": ("pretrained", "PannEncoder"),

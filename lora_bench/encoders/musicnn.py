@@ -1,8 +1,8 @@
-"""`musicnn`: the 200-d penultimate layer and the tags of a music tagger that works offline.
+"""`musicnn` and `musicnn-tags`: the 200-d penultimate layer and the tags of a music tagger that works offline.
 
 The weights come with the PyPI package musicnn 0.1.0 (ISC licence) as TensorFlow 1 checkpoints; TensorFlow
 is not needed.  `musicnn` is the checkpoint trained on the Million Song Dataset, `musicnn-mtt` the one of
-MagnaTagATune.
+MagnaTagATune.  `musicnn-tags` is a distribution over the 50 tags of the first, for `label-kl/musicnn-tags`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,20 @@ import torch
 from lora_bench.audio import RESAMPLER
 from lora_bench.audio.librosa_import import load_librosa
 from lora_bench.encoders.assembly import embed_pieces, prepare_clip
-from lora_bench.encoders.musicnn_network import N_MELS, N_PENULTIMATE, build_network
+from lora_bench.encoders.musicnn_network import (
+    N_MELS,
+    N_PENULTIMATE,
+    N_TAGS,
+    MusicnnOutput,
+    build_network,
+)
 from lora_bench.encoders.tensor_bundle import read_bundle
 from lora_bench.errors import ModelError, UnscoredError
 from lora_bench.models.device import choose_device
 from lora_bench.store import hash_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -105,11 +111,12 @@ class MusicnnEncoder:
     """One vector (and 50 tag probabilities) per window of about 3 s."""
 
     dim = N_PENULTIMATE
+    layer = "penultimate (200)"
     sample_rate_hz = SAMPLE_RATE_HZ
 
     def __init__(self, name: str = "musicnn", *, device: str = "auto") -> None:
         self.name = name
-        self.checkpoint = CHECKPOINTS[name]
+        self.checkpoint = CHECKPOINTS[name.removesuffix("-tags")]
         folder = find_checkpoint(self.checkpoint)
         self.device = choose_device(device)
         # the files of this checkpoint are called `.index` and `.data-...`: their prefix is empty
@@ -127,7 +134,7 @@ class MusicnnEncoder:
             "encoder": self.name,
             "weights": f"{self.checkpoint} of {PACKAGE}",
             "weights_hash": self._weights_hash,
-            "layer": "penultimate (200)",
+            "layer": self.layer,
             "sample_rate_hz": SAMPLE_RATE_HZ,
             "resampler": RESAMPLER,
             "n_mels": N_MELS,
@@ -140,30 +147,51 @@ class MusicnnEncoder:
 
     def embed(self, clips: Iterable[AudioClip]) -> Embeddings:
         """One vector per window; see `Encoder.embed`."""
-        return self.embed_and_tag(clips)[0]
+        return self._embed(clips, lambda output: output.penultimate)
 
     def embed_and_tag(self, clips: Iterable[AudioClip]) -> tuple[Embeddings, NDArray[np.float32]]:
         """Return vectors, and each clip's mean probability of each of `tags` over its windows, [N, 50]."""
-        both = embed_pieces(
+        both = self._embed(
+            clips, lambda output: torch.cat([output.penultimate, torch.sigmoid(output.logits)], dim=1)
+        )
+        vectors, tags = both.values[:, :N_PENULTIMATE], both.values[:, N_PENULTIMATE:]
+        n_clips = len(both.clip_names)
+        means = [tags[both.clip_index == clip].mean(axis=0) for clip in range(n_clips)]
+        return replace(both, values=np.ascontiguousarray(vectors)), np.stack(means)
+
+    def _embed(self, clips: Iterable[AudioClip], read: Callable[[MusicnnOutput], torch.Tensor]) -> Embeddings:
+        """Embed clips by what `read` takes, [B, D], from the output for a batch of windows."""
+
+        def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            """[B, frames, 96] -> [B, 1, D]."""
+            with torch.inference_mode():
+                found = read(self.network.run(torch.from_numpy(batch).to(self.device)))
+            return found.float().cpu().numpy()[:, None]
+
+        return embed_pieces(
             clips,
             self._cut,
-            self._run,
+            run,
             self.provenance,
             max_samples=BATCH_WINDOWS * WINDOW_FRAMES * N_MELS,
             device=self.device,
         )
-        vectors, tags = both.values[:, : self.dim], both.values[:, self.dim :]
-        n_clips = len(both.clip_names)
-        means = [tags[both.clip_index == clip].mean(axis=0) for clip in range(n_clips)]
-        return replace(both, values=np.ascontiguousarray(vectors)), np.stack(means)
 
     def _cut(self, clip: AudioClip) -> list[NDArray[np.float32]]:
         audio = prepare_clip(clip, sample_rate_hz=SAMPLE_RATE_HZ, channels=1, min_samples=FFT_SAMPLES)
         return cut_frames(compute_log_mel(audio[0]))
 
-    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[B, frames, 96] -> [B, 1, 200 + 50]."""
-        with torch.inference_mode():
-            output = self.network.run(torch.from_numpy(batch).to(self.device))
-            both = torch.cat([output.penultimate, torch.sigmoid(output.logits)], dim=1)
-        return both.float().cpu().numpy()[:, None]
+
+class MusicnnTagsEncoder(MusicnnEncoder):
+    """A distribution over the 50 tags per window of about 3 s: the softmax of their logits.
+
+    The tags are not exclusive, so their probabilities have no fixed sum.  The softmax, as for `passt`, gives each tag
+    its share of the sum of exp(logit); how sure the tagger is that any tag fits is lost.
+    """
+
+    dim = N_TAGS
+    layer = "softmax of the logits of 50 tags"
+
+    def embed(self, clips: Iterable[AudioClip]) -> Embeddings:
+        """One distribution per window; see `Encoder.embed`."""
+        return self._embed(clips, lambda output: torch.softmax(output.logits, dim=1))

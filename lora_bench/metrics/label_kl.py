@@ -17,7 +17,7 @@ TOLERANCE = 1e-3
 
 
 class LabelKl:
-    """KL(references || clips) of the mean probabilities, for encoders of probabilities such as `passt`.
+    """KL(references || clips) of the mean probabilities, for encoders of probabilities: `passt`, `musicnn-tags`.
 
     The PaSST-KL of papers compares each clip with the recording that its caption describes.  Prompts here have no such
     recordings, so whole sets are compared, and the numbers are not those of papers.
@@ -36,7 +36,7 @@ class LabelKl:
             if vectors.min() < 0.0 or np.abs(vectors.sum(axis=1) - 1.0).max() > TOLERANCE:
                 raise UnscoredError(
                     "label-kl: vectors are no probabilities (not negative, with the sum 1); use an encoder of "
-                    "probabilities, as in `label-kl/passt`"
+                    "probabilities, as in `label-kl/passt` and `label-kl/musicnn-tags`"
                 )
         q, p = (side.mean(axis=0) + EPSILON for side in (generated, reference))
         return float((p * np.log(p / q)).sum())

@@ -25,6 +25,7 @@ ENCODER_NAMES: tuple[str, ...] = (
     "mfcc20",
     "encodec",
     "musicnn",
+    "musicnn-tags",
     "vggish",
     "pann",
     "clap",

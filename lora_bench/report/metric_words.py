@@ -21,6 +21,7 @@ _ENCODERS = {
     "mfcc20": "20 MFCC at the model's rate, each coefficient scaled by a factor fitted on the training side",
     "encodec": "the latents of the model's own codec before quantisation",
     "musicnn": "the 200-dimensional penultimate layer of the music tagger musicnn",
+    "musicnn-tags": "musicnn's distribution over 50 tags, softmax of their logits, per 3 s",
     "vggish": "128-dimensional torchvggish vectors without PCA and final ReLU",
     "pann": "2048-dimensional Cnn14 vectors",
     "clap": "512-dimensional LAION CLAP vectors",

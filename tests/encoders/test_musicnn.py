@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from scipy.stats import entropy
 from support.sounds import make_tone
 from support.tf_graph import Graph
 
@@ -27,6 +28,8 @@ from lora_bench.encoders.musicnn import (
 from lora_bench.encoders.musicnn_network import build_network, tensorflow_names
 from lora_bench.encoders.tensor_bundle import read_bundle
 from lora_bench.errors import ModelError, UnscoredError
+from lora_bench.metrics import parse_metric
+from lora_bench.stages.score import score_embeddings
 
 pytestmark = pytest.mark.skipif(find_spec("musicnn") is None, reason="the musicnn package is not installed")
 
@@ -135,6 +138,63 @@ def test_tags_are_probabilities_under_the_packages_names(encoders):
     assert ((tags > 0) & (tags < 1)).all()
     assert encoder.tags == read_tags("MSD_musicnn")
     assert (encoder.tags[0], encoders["musicnn-mtt"].tags[0]) == ("rock", "guitar")
+
+
+def render_music(seed, wave, root_hz):
+    """Return 4 s of a tune of 8 notes per second over a bass, at 16 kHz; `wave` maps phases to samples."""
+    t = np.arange(4 * 16_000) / 16_000
+    steps = np.random.default_rng(seed).choice([0, 2, 4, 7, 9, 12], size=32)
+    tune_hz = root_hz * 2.0 ** (np.repeat(steps, 2_000) / 12)
+    fade = np.exp(-(t % 0.125) * 12)
+    sound = wave(2 * np.pi * np.cumsum(tune_hz) / 16_000) * fade + 0.5 * wave(np.pi * root_hz * t)
+    return AudioClip(f"m{seed}", "music", (0.1 * sound)[None].astype(np.float32), 16_000)
+
+
+@pytest.fixture(scope="module")
+def tag_sets():
+    """Distributions over tags of two sets of chiptunes, of soft tunes, and of white noise."""
+    encoder = get_encoder("musicnn-tags", device="cpu")
+    noise = np.random.default_rng(0).normal(0.0, 0.1, (4, 1, 4 * 16_000)).astype(np.float32)
+    sets = {
+        "chiptunes": [render_music(seed, lambda p: np.sign(np.sin(p)), 220.0) for seed in range(4)],
+        "other chiptunes": [render_music(seed, lambda p: np.sign(np.sin(p)), 220.0) for seed in range(4, 8)],
+        "soft tunes": [render_music(seed, np.sin, 330.0) for seed in range(4)],
+        "noise": [AudioClip(f"n{i}", "noise", row, 16_000) for i, row in enumerate(noise)],
+    }
+    return {name: encoder.embed(clips) for name, clips in sets.items()}
+
+
+def test_distributions_over_tags_are_the_shares_of_their_odds(encoders, tag_sets):
+    found = tag_sets["chiptunes"]
+    assert found.values.shape == (4, 50)  # 4 s hold one window
+    np.testing.assert_allclose(found.values.sum(axis=1), 1.0, rtol=1e-5)
+    clips = [render_music(seed, lambda p: np.sign(np.sin(p)), 220.0) for seed in range(4)]
+    tags = encoders["musicnn"].embed_and_tag(clips)[1].astype(np.float64)
+    odds = tags / (1.0 - tags)
+    np.testing.assert_allclose(found.values, odds / odds.sum(axis=1, keepdims=True), rtol=1e-3)
+    assert get_encoder("musicnn-tags", device="cpu").dim == 50
+    assert found.provenance["weights_hash"] == encoders["musicnn"].provenance["weights_hash"]
+    assert found.provenance["layer"] != encoders["musicnn"].provenance["layer"]
+
+
+def test_the_divergence_of_tags_is_scipys_of_the_references_from_the_clips(tag_sets):
+    def measure(clips, references):
+        return score_embeddings(parse_metric("label-kl/musicnn-tags"), tag_sets[clips], tag_sets[references])
+
+    p, q = (tag_sets[name].values.mean(axis=0, dtype=np.float64) + 1e-6 for name in ("chiptunes", "noise"))
+    forward, backward = measure("noise", "chiptunes"), measure("chiptunes", "noise")
+    assert forward.value == pytest.approx(entropy(p, q), rel=1e-3)
+    assert backward.value == pytest.approx(entropy(q, p), rel=1e-3)
+    assert abs(entropy(p, q) - entropy(q, p)) > 0.1 * entropy(p, q)
+    assert measure("chiptunes", "chiptunes").value == pytest.approx(0.0, abs=1e-9)
+
+
+def test_noise_is_further_from_music_in_tags_than_other_music_is(tag_sets):
+    alike, other, noise = (
+        score_embeddings(parse_metric("label-kl/musicnn-tags"), tag_sets[name], tag_sets["chiptunes"]).value
+        for name in ("other chiptunes", "soft tunes", "noise")
+    )
+    assert alike < other < noise
 
 
 def test_provenance_names_checkpoint_hash_and_windows(encoders):

@@ -14,6 +14,7 @@ _KEYS = {
     "lora-bench": "lora_bench",
     "encodec-24k": "encodec",
     "clap_score": "clap",
+    "musicnn-tags": "musicnn",
     "loudness-range": "ebu3342",
     MELODY_AGREEMENT: "musicgen",
     **{f"audiobox-{axis}": "audiobox" for axis in ("ce", "cu", "pc", "pq")},
