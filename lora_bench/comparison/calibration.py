@@ -24,6 +24,7 @@ from lora_bench.comparison.run_contrasts import label_prompts, make_groups, prim
 from lora_bench.errors import UnscoredError
 from lora_bench.metrics import Metric, parse_metric
 from lora_bench.metrics.clusters import take_clips
+from lora_bench.metrics.prompt_tags import choose_prompts
 from lora_bench.metrics.t_distribution import t_reach
 from lora_bench.metrics.verdicts import Verdict
 from lora_bench.planning.run_folder import RunFolder
@@ -92,7 +93,7 @@ def calibrate_run(
     done = [pair for pair in pairs if all(run.trial(trial.id).is_scored for trial in pair)]
     if not done:
         raise UnscoredError(f"{run_folder}: no fine-tuned trial is scored, so there is nothing to calibrate")
-    prompts = done[0][0].own_prompts
+    prompts, _ = choose_prompts(metric.name, done[0][0].own_prompts)
     populations = [_load_sets(group, metric, prompts) for group in make_groups(done, plan, run_folder)]
     truth = {
         _name(item): item.delta_plugin or 0.0

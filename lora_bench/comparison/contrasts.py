@@ -22,6 +22,7 @@ from lora_bench.metrics.contrast import (
     subtract_independent,
 )
 from lora_bench.metrics.names import Metric
+from lora_bench.metrics.prompt_tags import choose_prompts
 from lora_bench.metrics.provenance import merge_provenance
 from lora_bench.metrics.replicates import Replicates
 from lora_bench.metrics.verdicts import ALPHA, judge
@@ -122,13 +123,14 @@ class ContrastReader:
             group: the trials.
             metric: what is compared.
             prompt: label of the result.
-            prompts: what it is computed over.
+            prompts: what it is computed over, without those that the metric cannot rate.
 
         Raises:
-            UnscoredError: clips are absent, or fewer than two are common to all trials.
+            UnscoredError: clips are absent, fewer than two are common to all trials, or no prompt can be rated.
             ScoreError: values that are not finite, different dimensions, encoders or weights.
         """
         sides = group.sides
+        prompts, unrated = choose_prompts(metric.name, prompts)
         references = self._share(metric, tuple(sides))
         kept, n_lost = self._keep_clips(group, metric, prompts)
         found = {side: self._replicate(side, metric, prompts, kept[side], references) for side in sides}
@@ -137,6 +139,7 @@ class ContrastReader:
         sets = [self._load(side, side.name_clips(metric), name) for side in sides for name in prompts]
         provenance = merge_provenance([item.provenance for item in sets], references.provenance)
         notes = [f"{n_lost} clip(s) without a partner were left out"] if n_lost else []
+        notes += unrated
         notes += [note for side in sides[:1] for note in found[side][1]]
         if difference.lacking:
             notes.append(f"no interval: {difference.lacking}")

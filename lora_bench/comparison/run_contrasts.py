@@ -13,6 +13,7 @@ from lora_bench.comparison.embedded_trial import EmbeddedTrial
 from lora_bench.comparison.text_control import compare_control
 from lora_bench.errors import UnscoredError
 from lora_bench.metrics import Metric, parse_metric
+from lora_bench.metrics.names import PROMPT_RATINGS
 from lora_bench.metrics.verdicts import ALPHA
 from lora_bench.planning.run_folder import RunFolder
 from lora_bench.planning.sources import list_sources
@@ -145,6 +146,8 @@ def check_control(pair: Pair, run_folder: Path) -> list[ControlRecord]:
     tuned, base = (EmbeddedTrial(run.trial(one.id), trial.prompts) for one in pair)
     records: list[ControlRecord] = []
     for encoder in dict.fromkeys(parse_metric(name).encoder for name in trial.metrics):
+        if encoder in PROMPT_RATINGS:  # which have no recordings to move toward
+            continue
         try:
             sets = {p: (base.load_clips(encoder, p), tuned.load_clips(encoder, p)) for p in trial.prompts}
             reference = tuned.load_references(parse_metric(encoder))

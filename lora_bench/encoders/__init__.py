@@ -11,6 +11,7 @@
     checkpoints.py   find weights, or say how to get them
     musical.py    tempo, pulse, onsets, loudness, loudness-range, brightness, tonality: musical measures
     melody_agreement.py   how far clips follow their melodies
+    tag_adherence.py   how probable a music tagger finds what the prompts name
     mert.py, muq.py, audiobox.py, passt.py   shipped plug-ins
     plugin.py     encoders of other packages; command.py those that are commands
     mel.py        log-mel features for the guards
@@ -89,6 +90,8 @@ def get_encoder(
         return getattr(import_module(f"lora_bench.encoders.{module}"), kind)(name, device=device)
     if name == names.MELODY_AGREEMENT:
         raise UnscoredError(f"{name}: only the trials of a run follow melodies, by generation.melodies")
+    if name == names.TAG_ADHERENCE:
+        raise UnscoredError(f"{name}: it needs the text that the clips were generated from; give a prompt")
     source = _find_source(name)
     if source is None:
         raise ScoreError(f"{name!r} is not an encoder; expected one of {', '.join(ENCODER_NAMES)}")

@@ -18,6 +18,7 @@ from lora_bench.evaluation.audio_folder import AudioFolder, find_identical, open
 from lora_bench.evaluation.codec import identify_codec, mark_recoded, recode
 from lora_bench.metrics import Metric, parse_metric
 from lora_bench.metrics.diagnostics import Diagnostics, describe_sets, halve_groups
+from lora_bench.metrics.names import TAG_ADHERENCE
 from lora_bench.stages.embed import embed_clips
 from lora_bench.stages.score import score_embeddings
 from lora_bench.store import JsonObject, hash_json, to_jsonable
@@ -44,7 +45,7 @@ class ScoreOptions:
         model: music model whose codec `encodec` and codec-matched metrics use and whose rate `mfcc20` uses; None is
             the pocket model.
         clip_s: cut the files of both folders into excerpts of this length; None takes them whole.
-        prompt: text of the generated clips, for `clap_score`.
+        prompt: text of the generated clips, for `clap_score` and `tag-adherence`.
         with_guards: also measure `FolderChecks`.
     """
 
@@ -325,6 +326,10 @@ class FolderScorer:
         from lora_bench.encoders import get_encoder
         from lora_bench.encoders.mfcc import MfccEncoder
 
+        if name == TAG_ADHERENCE and self.prompt is not None:
+            from lora_bench.encoders.tag_adherence import TagAdherence, open_tagger
+
+            return TagAdherence(self.prompt, open_tagger())
         encoder = get_encoder(name, music_model=self._model if name in MODEL_ENCODERS else None)
         if isinstance(encoder, MfccEncoder):
             self.progress.log("mfcc20: the coefficients' scale is fitted on the reference folder")

@@ -21,9 +21,11 @@ import numpy as np
 from lora_bench.artifacts import Embeddings, GeneratedClips, Manifest, Score, Split, Unscored
 from lora_bench.errors import UnscoredError
 from lora_bench.evaluation.encoding import embed_reference, load_clips, prepare_encoder
-from lora_bench.evaluation.melodies import describe_melodies, open_agreement
+from lora_bench.evaluation.melodies import describe_melodies
+from lora_bench.evaluation.prompt_ratings import open_raters
 from lora_bench.metrics import Metric, parse_metric
-from lora_bench.metrics.names import CODEC_MATCHED, MELODY_AGREEMENT
+from lora_bench.metrics.names import CODEC_MATCHED, PROMPT_RATINGS
+from lora_bench.metrics.prompt_tags import NO_TAGS, choose_prompts
 from lora_bench.planning.run_folder import EmbeddingFolder, TrialFolder
 from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress
@@ -52,6 +54,7 @@ class EncodedTrial:
         coded_reference: the same after the model's codec; None if no metric is codec-matched.
         texts: one vector per prompt, in their order; None if the encoder knows no texts.
         selection: the same clips with references of the selection side; None where there is no such side.
+        unrated: prompts that name no tag, where the encoder rates clips by the tags of their prompts.
     """
 
     generated: Mapping[str, Embeddings]
@@ -60,6 +63,7 @@ class EncodedTrial:
     texts: Embeddings | None
     selection: EncodedTrial | None = None
     coded_generated: Mapping[str, Embeddings] | None = None
+    unrated: tuple[str, ...] = ()
 
     def clips_for(self, metric: Metric) -> Mapping[str, Embeddings]:
         """Return the clips that a metric compares."""
@@ -156,16 +160,17 @@ class TrialClips:
         from lora_bench.stages.embed import save_embeddings
 
         place = TrialFolder(self.folder).embeddings(name)
-        if name == MELODY_AGREEMENT:
-            agreement = open_agreement(self.trial)
-            generated, reference = self._embed_clips(agreement, place), agreement.embed_melodies()
+        if name in PROMPT_RATINGS:
+            raters, reference = open_raters(name, self.trial)
+            generated = self._embed_clips(raters, place)
             self._keep_reference(reference, place.reference)
-            return EncodedTrial(generated, reference, None, None)
+            unrated = tuple(prompt for prompt in self.trial.prompts if prompt not in raters)
+            return EncodedTrial(generated, reference, None, None, unrated=unrated)
         encoder = prepare_encoder(
             name, self.model, self.manifest, self.clip_s, self.store, self.trial.encoders.get(name)
         )
         reference, coded = self._embed_references(encoder, name, "eval")
-        generated = self._embed_clips(encoder, place)
+        generated = self._embed_clips(dict.fromkeys(self.trial.prompts, encoder), place)
         self._keep_reference(reference, place.reference)
         if coded is not None:
             self._keep_reference(coded, place.coded_reference)
@@ -188,16 +193,17 @@ class TrialClips:
             )
         return EncodedTrial(generated, reference, coded, texts, selection, recoded)
 
-    def _embed_clips(self, encoder: Encoder, place: EmbeddingFolder) -> dict[str, Embeddings]:
-        """Embed the clips of every prompt, and keep them for comparisons."""
+    def _embed_clips(self, encoders: Mapping[str, Encoder], place: EmbeddingFolder) -> dict[str, Embeddings]:
+        """Embed the clips of every prompt that has an encoder, and keep them for comparisons."""
         from lora_bench.stages.embed import embed_clips, save_embeddings
 
         found: dict[str, Embeddings] = {}
-        for prompt, slug in prompt_slugs(self.trial.prompts).items():
+        slugs = prompt_slugs(self.trial.prompts)
+        for prompt, encoder in encoders.items():
             found[prompt] = embed_clips(
                 encoder, load_clips(self.clips[prompt]), self.store, self.sound_keys[prompt]
             )
-            save_embeddings(found[prompt], place.prompt(slug))
+            save_embeddings(found[prompt], place.prompt(slugs[prompt]))
         return found
 
     def _embed_recoded(self, encoder: Encoder, place: EmbeddingFolder) -> dict[str, Embeddings]:
@@ -266,7 +272,7 @@ def score_clips(made: TrialClips, progress: Progress) -> None:
             if encoded.selection is not None and metric.has_references:  # others have no sides
                 score_metric(metric, encoded.selection, own, selection, made.describe("selection"))
             progress.advance(len(made.trial.prompts), note=metric.name)
-        if name != MELODY_AGREEMENT:  # which no recordings have
+        if name not in PROMPT_RATINGS:  # which no recordings have
             averaged = {prompt: average_clips(one) for prompt, one in encoded.generated.items()}
             means[name] = averaged, average_clips(encoded.reference)
         if name == ADHERENCE_ENCODER:
@@ -306,6 +312,7 @@ def score_metric(
             return
         other = encoded.texts
     clips = encoded.clips_for(metric)
+    sheet.unscored += [Unscored(metric.name, prompt, NO_TAGS) for prompt in encoded.unrated]
     for place, (prompt, generated) in enumerate(clips.items()):
         against = take_clips(other, [place]) if metric.distance == "text" else other
         try:
@@ -318,8 +325,10 @@ def score_metric(
             other = take_clips(
                 other, [place for place, prompt in enumerate(encoded.generated) if prompt in own_prompts]
             )
-        score = score_pooled(metric, [clips[prompt] for prompt in own_prompts], other)
-        sheet.scores.append(replace(score, provenance={**score.provenance, **about}))
+        prompts, notes = choose_prompts(metric.name, own_prompts)
+        score = score_pooled(metric, [clips[prompt] for prompt in prompts], other)
+        note = "; ".join(filter(None, [score.note, *notes])) or None
+        sheet.scores.append(replace(score, note=note, provenance={**score.provenance, **about}))
     except UnscoredError as reason:
         sheet.unscored.append(Unscored(metric.name, None, str(reason)))
 

@@ -5,7 +5,7 @@ A metric is an encoder and a distance.  A bare encoder name (`mfcc20`) and `fad/
 `@codec` at its end, a distance is codec-matched: its references are the recordings after the music model's codec.
 An encoder is built in, a plug-in, or `command.NAME`, which the spec describes.  `<distance>/<encoder>` is a distance
 that is a plug-in, and `mean/<encoder>` the mean of a rating per clip, where higher is better; it needs no references.
-`melody-agreement` tells how well a clip follows its melody.
+`melody-agreement` tells how well a clip follows its melody, `tag-adherence` how much of its prompt a tagger hears.
 This module imports no numerics, so that a spec can be checked without numpy.
 """
 
@@ -41,6 +41,10 @@ ENCODER_NAMES: tuple[str, ...] = (
 TEXT_METRIC_NAMES: tuple[str, ...] = ("clap_score",)
 MELODY_AGREEMENT = "melody-agreement"
 """Metric and encoder of clips that follow melodies."""
+TAG_ADHERENCE = "tag-adherence"
+"""Metric and encoder of clips whose prompts name tags."""
+PROMPT_RATINGS = {MELODY_AGREEMENT: "melodies", TAG_ADHERENCE: "the tags of their prompts"}
+"""Metrics that rate a run's clips by what these were asked for, and what that is."""
 CODEC_MATCHED = "@codec"
 COMMAND = re.compile(r"command\.[a-z0-9][a-z0-9-]{0,30}")
 """Encoders that are commands; a spec's `encoders` says how to call them."""
@@ -50,7 +54,7 @@ DISTANCE_NAMES: tuple[str, ...] = tuple(
 METRIC_NAMES: tuple[str, ...] = (
     *DISTANCE_NAMES,
     *TEXT_METRIC_NAMES,
-    MELODY_AGREEMENT,
+    *PROMPT_RATINGS,
     *(f"{name}{CODEC_MATCHED}" for name in DISTANCE_NAMES),
 )
 
@@ -115,7 +119,7 @@ def parse_metric(name: str, distances: Mapping[str, Mapping[str, Any]] | None = 
     """
     if name == "clap_score":
         return Metric(name, "clap", "text")
-    if name == MELODY_AGREEMENT:
+    if name in PROMPT_RATINGS:
         return Metric(name, name, "mean")
     plain = name.removesuffix(CODEC_MATCHED)
     stated, slash, encoder = plain.rpartition("/")
@@ -145,7 +149,7 @@ def is_rating(name: str) -> bool:
 
 def is_higher_better(name: str) -> bool:
     """Return whether a larger value of a metric is the better one; distances are better when small."""
-    return name in {*TEXT_METRIC_NAMES, MELODY_AGREEMENT} or is_rating(name)
+    return name in {*TEXT_METRIC_NAMES, *PROMPT_RATINGS} or is_rating(name)
 
 
 def is_metric(name: str) -> bool:
@@ -184,5 +188,5 @@ def _describe_unknown(name: str) -> str:
     return (
         f"unknown metric `{name}`; {hint}known are the encoders {', '.join(ENCODER_NAMES)}{plugins} "
         f"(the Frechet distance, also as fad/<encoder>), mmd/<encoder>{distances}, each of them with "
-        f"{CODEC_MATCHED} at its end, {', '.join(TEXT_METRIC_NAMES)}, and {MELODY_AGREEMENT}"
+        f"{CODEC_MATCHED} at its end, {', '.join(TEXT_METRIC_NAMES)}, {' and '.join(PROMPT_RATINGS)}"
     )

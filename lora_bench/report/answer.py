@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from lora_bench.metrics.names import MELODY_AGREEMENT, is_higher_better, is_rating
+from lora_bench.metrics.names import MELODY_AGREEMENT, TAG_ADHERENCE, is_higher_better, is_rating
 from lora_bench.metrics.verdicts import Verdict
 from lora_bench.report.formatting import MINUS, clean_text, format_change, format_difference, join_words
 from lora_bench.report.view import Configuration, RunView
@@ -21,6 +21,10 @@ from lora_bench.results.trial_states import explain_state, name_state
 
 CHOSEN = "the best on the selection tracks"
 MAX_SYSTEMS = 3
+_PROMPT_RATINGS = {
+    MELODY_AGREEMENT: "the agreement of clips with their melodies",
+    TAG_ADHERENCE: "the adherence of clips to the tags of their prompts",
+}
 
 
 @dataclass(frozen=True)
@@ -180,10 +184,9 @@ class Answer:
         change = first.change.lstrip(f"+{MINUS}")
         subject, where = ("the music", "the genre") if self.lower_is_better else ("clips", "their prompts")
         direction = f"{'closer to' if better else 'farther from'} {where}"
-        if self.metric == MELODY_AGREEMENT:
-            subject, direction = "the agreement of clips with their melodies", "up" if better else "down"
-        if is_rating(self.metric):
-            subject, direction = "the rating of clips", "up" if better else "down"
+        rated = "the rating of clips" if is_rating(self.metric) else _PROMPT_RATINGS.get(self.metric)
+        if rated is not None:
+            subject, direction = rated, "up" if better else "down"
         if n == 1:
             return f"Fine-tuning moved {subject} {change} {direction}"
         most = "" if len(rows) == 1 else f", {CHOSEN}" if self.has_selection else " most"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lora_bench.metrics.names import CODEC_MATCHED, MELODY_AGREEMENT
+from lora_bench.metrics.names import CODEC_MATCHED, MELODY_AGREEMENT, TAG_ADHERENCE
 
 _DISTANCES = {
     "fad": "squared Frechet distance between Gaussians fitted to the embeddings",
@@ -46,6 +46,10 @@ _OTHERS = {
     MELODY_AGREEMENT: (
         "share of a clip's frames, eight per second, whose strongest pitch class is that of the clip's melody; chance "
         "is about 0.08"
+    ),
+    TAG_ADHERENCE: (
+        "mean probability that the music tagger musicnn gives the tags that the clip's prompt names; levels of "
+        "different tags do not compare"
     ),
 }
 

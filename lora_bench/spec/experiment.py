@@ -180,7 +180,7 @@ class ExperimentSpec(Section):
     """What verdicts are given on."""
     metrics: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: list(DEFAULT_METRICS))
     """Metrics: an encoder's name, `fad/<encoder>`, `mmd/<encoder>` or a plug-in's `<distance>/<encoder>`, each also
-    with `@codec`; or `clap_score`; or `melody-agreement`."""
+    with `@codec`; or `clap_score`, `melody-agreement` or `tag-adherence`."""
     encoders: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of encoders that are plug-ins, and of commands (`command.NAME`), by the name in `metrics`."""
     distances: Annotated[dict[str, dict[str, Any]], Field(exclude_if=operator.not_)] = Field(

@@ -8,7 +8,7 @@ from typing import Any
 
 from lora_bench.errors import Problem
 from lora_bench.metrics import parse_metric
-from lora_bench.metrics.names import MELODY_AGREEMENT
+from lora_bench.metrics.names import PROMPT_RATINGS
 from lora_bench.slugs import clean_name
 from lora_bench.spec.changes import Changes
 from lora_bench.spec.configuration import EFFECT_FREE, Configuration, FitBudget, SectionTexts
@@ -47,16 +47,12 @@ def list_attempts(
         )
         expander.complain("tune", message)
     if tune.by == "metric" and not (metric := parse_metric(spec.primary_metric)).has_references:
-        what = "compares clips with texts" if metric.distance == "text" else "rates single clips"
+        others = PROMPT_RATINGS | ({metric.name: "texts"} if metric.distance == "text" else {})
+        other = others.get(metric.name)
+        what = "rates single clips" if other is None else f"compares clips with {other}"
         message = (
             f"tune.by is metric, but `{metric.name}` {what} and does not compare them with the selection tracks; name "
             "another verdict.metric, or tune by loss"
-        )
-        expander.complain("tune.by", message)
-    if tune.by == "metric" and spec.primary_metric == MELODY_AGREEMENT:
-        message = (
-            f"tune.by is metric, but `{spec.primary_metric}` compares clips with melodies, not with the selection "
-            "tracks; name another verdict.metric, or tune by loss"
         )
         expander.complain("tune.by", message)
     for item in trained:

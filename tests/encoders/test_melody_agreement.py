@@ -127,5 +127,5 @@ def test_faults_are_named(tunes: Path) -> None:
     ):
         get_encoder("melody-agreement")
     for name in ("fad/melody-agreement", "mean/melody-agreement", "melody-agreement@codec"):
-        with pytest.raises(ValueError, match=f"unknown metric `{name}`.*and melody-agreement"):
+        with pytest.raises(ValueError, match=f"unknown metric `{name}`.* melody-agreement and tag-adherence"):
             parse_metric(name)

@@ -59,7 +59,9 @@ class Options:
         "codec first; can be repeated",
     )
     prompt: str | None = option(
-        "--prompt", metavar="TEXT", help="text that the clips were generated from, for clap_score"
+        "--prompt",
+        metavar="TEXT",
+        help="text that the clips were generated from, for clap_score and tag-adherence",
     )
     clip_s: float | None = option(
         "--clip-s",

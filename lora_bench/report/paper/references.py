@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
-from lora_bench.metrics.names import CODEC_MATCHED, MELODY_AGREEMENT
+from lora_bench.metrics.names import CODEC_MATCHED, MELODY_AGREEMENT, TAG_ADHERENCE
 
 _KEYS = {
     "lora+": "loraplus",
@@ -17,6 +17,7 @@ _KEYS = {
     "musicnn-tags": "musicnn",
     "loudness-range": "ebu3342",
     MELODY_AGREEMENT: "musicgen",
+    TAG_ADHERENCE: "musicnn",
     **{f"audiobox-{axis}": "audiobox" for axis in ("ce", "cu", "pc", "pq")},
 }
 """Keys of what is not named by its key."""
