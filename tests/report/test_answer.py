@@ -51,6 +51,23 @@ def test_without_selection_tracks_the_greatest_change_comes_first(tmp_path: Path
     assert "selection" not in answer.headline
 
 
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("melody-agreement", "the agreement of clips with their melodies"),
+        ("tag-adherence", "the adherence of clips to the tags of their prompts"),
+        ("mean/audiobox-pq", "the rating of clips"),
+    ],
+)
+def test_more_of_a_rating_is_better_and_the_headline_names_it(metric: str, said: str, tmp_path: Path) -> None:
+    for verdict, delta, direction in (("better", 0.2, "up"), ("worse", -0.2, "down")):
+        trial = FakeTrial("r4")
+        change = contrast(trial, metric, None, verdict, delta)
+        run = FakeRun(trials=[zero_shot(), trial], metrics=(metric,), contrasts=[change])
+        answer = read_answer(run.write(tmp_path / verdict))
+        assert re.match(rf"Fine-tuning moved {said} 0\.2\d* {direction}", answer.headline)
+
+
 def test_a_configuration_has_one_colour_in_all_plots(tmp_path: Path) -> None:
     run = write_sides(tmp_path, has_selection=True)
     answer = read_answer(run)

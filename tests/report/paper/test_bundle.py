@@ -243,6 +243,7 @@ def test_kinds_and_metrics_are_cited_by_their_papers() -> None:
     assert citations.cite_metric("encodec-24k@codec") == r"\cite{fad,encodec}"
     assert citations.cite_metric("mmd/loudness-range") == r"\cite{mmd,ebu3342}"
     assert citations.cite_metric("label-kl/musicnn-tags@codec") == r"\cite{musicnn}"
+    assert citations.cite_metric("tag-adherence") == r"\cite{musicnn}"
     assert citations.cite("no-such-thing") == ""
     assert citations.keys == ["loraplus", "mmd", "clap", "fad", "encodec", "ebu3342", "musicnn"]
 
