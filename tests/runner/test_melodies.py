@@ -87,6 +87,7 @@ def test_a_run_follows_its_melodies_and_scores_the_agreement(
         if one["metric"] == "melody-agreement" and one["prompt"] is None
     ]
     assert contrast["verdict"] is not None
+    assert {one["encoder"] for one in results(place)["control"]} == {"encodec"}
     report = (place / "reports" / "tiny" / "details.md").read_text(encoding="utf-8")
     assert "strongest pitch class" in report
     clips = read_clips(place)
