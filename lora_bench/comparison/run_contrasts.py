@@ -20,9 +20,9 @@ from lora_bench.planning.sources import list_sources
 from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.progress import Progress
 from lora_bench.results.reading import read_part, read_record
-from lora_bench.results.records import Contrast, ControlRecord, GuardRecord, MissingContrast
+from lora_bench.results.records import SUPPORT, Contrast, ControlRecord, GuardRecord, MissingContrast
 from lora_bench.results.run_files import FloorsFile, TrialGuardsFile
-from lora_bench.store import hash_json, to_jsonable
+from lora_bench.store import JsonObject, hash_json, to_jsonable
 
 TEXT_METRIC = "clap_score"
 MARGIN_SHARE = 0.5
@@ -128,15 +128,27 @@ def _knows_texts(trial: EmbeddedTrial) -> bool:
 
 
 def join_guards(done: Mapping[str, TrialPlan], run_folder: Path) -> list[GuardRecord]:
-    """Return the guards of all trials, held-out recordings first; equal records of these once."""
+    """Return the guards of all trials, held-out recordings first; equal records of these once.
+
+    Records that differ only in recall and coverage, which earlier versions did not measure, are equal; one that has
+    them stands for all.
+    """
     run = RunFolder(run_folder)
     files = [read_record(run.trial(trial_id).guards, TrialGuardsFile) for trial_id in done]
     records = [record for file in files for record in file.guards]
     held_out: dict[str, GuardRecord] = {}
     for record in records:
         if record.trial is None:
-            held_out.setdefault(hash_json(record), record)
+            key = hash_json(_leave_out_support(record))
+            if key not in held_out or not held_out[key].coverage:
+                held_out[key] = record
     return [*held_out.values(), *(record for record in records if record.trial is not None)]
+
+
+def _leave_out_support(record: GuardRecord) -> JsonObject:
+    facts = record.model_dump(mode="json", by_alias=True, exclude={"recall", "coverage"})
+    facts["unscored"] = {name: why for name, why in record.unscored.items() if not name.startswith(SUPPORT)}
+    return facts
 
 
 def check_control(pair: Pair, run_folder: Path) -> list[ControlRecord]:

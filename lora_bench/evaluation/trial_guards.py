@@ -17,6 +17,7 @@ import numpy as np
 from lora_bench.artifacts import AudioClip, Embeddings, Manifest
 from lora_bench.errors import UnscoredError
 from lora_bench.evaluation.clip_sound import ClipSound, measure_sound
+from lora_bench.evaluation.clip_support import ClipSupport, measure_own_support, measure_support
 from lora_bench.metrics.clusters import cluster_embeddings
 from lora_bench.metrics.guards import CodeIndex, compare_nearness, diversity_ratio
 from lora_bench.progress import Progress, SilentProgress
@@ -48,6 +49,9 @@ class TrialGuards:
         nearest_copy: the clip that most resembles the training set, and the passage that it resembles.
         unscored: why a figure is absent.
         adherence: mean cosine of clips and their prompts.
+        recall: by encoder, the share of held-out clips within the support of the clips; for all prompts, of those of
+            the genre's prompts as one set; for the held-out recordings, between halves of the tracks.
+        coverage: the same, the share of held-out clips that have a clip among their neighbours.
     """
 
     trial: str | None
@@ -69,6 +73,8 @@ class TrialGuards:
     provenance: Mapping[str, str | int | float] = field(default_factory=dict)
     adherence: float | None = None
     adherence_se: float | None = None
+    recall: Mapping[str, float] = field(default_factory=dict)
+    coverage: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> JsonObject:
         """Return the record as `guards.json` holds it: absent figures are left out."""
@@ -86,6 +92,7 @@ class PromptClips:
         adherence: [N] cosine of each clip and its prompt's text; or why there is none.
         n_clips: how many clips; None is as many as files of codes.
         key: a hash that stands for the sound of the clips; None hashes it.
+        off_genre: whether the prompt is not meant to be of the genre; such clips enter no pooled recall or coverage.
     """
 
     clips: Iterable[AudioClip]
@@ -94,6 +101,7 @@ class PromptClips:
     adherence: NDArray[np.float64] | str
     n_clips: int | None = None
     key: str | None = None
+    off_genre: bool = False
 
     def read_codes(self) -> Codes:
         """Read the codes of the clips.
@@ -168,13 +176,17 @@ def measure_guards(
         )
         (progress or SilentProgress()).advance(sets[-1].n_clips)
     _search_codes([control, *sets], dataset)
-    records = [_describe(None, None, [control], control, [dataset.references], dataset)]
+    held_out = _describe(None, None, [control], control, [dataset.references], dataset)
+    records = [_add_support(held_out, measure_own_support(dataset.references))]
     for (prompt, one), measured in zip(prompts.items(), sets, strict=True):
         measured.n_clips = len(one.code_files) if one.n_clips is None else one.n_clips
         found = _describe(trial_id, prompt, [measured], control, [one.means], dataset)
+        found = _add_support(found, measure_support([one.means], dataset.references))
         records.append(_add_adherence(found, [one.adherence]))
     means = [one.means for one in prompts.values()]
     pooled = _describe(trial_id, None, sets, control, means, dataset)
+    own = [one.means for one in prompts.values() if not one.off_genre]
+    pooled = _add_support(pooled, measure_support(own, dataset.references))
     records.append(_add_adherence(pooled, [one.adherence for one in prompts.values()]))
     return records
 
@@ -316,6 +328,15 @@ def _relate_diversity(
             continue
         found[encoder] = float(np.mean(ratios))
     return found, unscored
+
+
+def _add_support(record: TrialGuards, found: ClipSupport) -> TrialGuards:
+    return replace(
+        record,
+        recall=found.recall,
+        coverage=found.coverage,
+        unscored={**record.unscored, **found.unscored},
+    )
 
 
 def _add_adherence(record: TrialGuards, parts: Sequence[NDArray[np.float64] | str]) -> TrialGuards:

@@ -369,6 +369,7 @@ def guard_clips(
             "method": describe_method(),
             "clips": [[file.name, hash_file(file)] for file in (*files, *codes)],
             "prompts": list(made.clips),
+            **({"off_genre": made.trial.off_genre} if made.trial.off_genre else {}),
             "tokens": tokens.key,
             "encoders": {name: dict(reference.provenance) for name, (_, reference) in means.items()},
             "adherence": adherence if isinstance(adherence, str) else None,
@@ -391,6 +392,7 @@ def guard_clips(
             means={name: generated[prompt] for name, (generated, _) in means.items()},
             adherence=adherence if isinstance(adherence, str) else adherence[prompt],
             key=made.sound_keys[prompt],
+            off_genre=prompt not in made.trial.own_prompts,
         )
         for prompt, clips in made.clips.items()
     }

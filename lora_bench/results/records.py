@@ -17,6 +17,9 @@ from lora_bench.metrics.verdicts import Verdict
 Settings = Mapping[str, JsonValue]
 """A document of the spec or of an encoder, kept as it was written."""
 
+SUPPORT = "recall and coverage"
+"""Begins their names in `unscored` of a `GuardRecord`."""
+
 
 def _refuse_words(value: object) -> object:
     if isinstance(value, bool | str):
@@ -213,6 +216,11 @@ class GuardRecord(Record):
     adherence: Real | None = None
     """Mean cosine of clips and prompts in CLAP's space."""
     adherence_se: Real | None = None
+    recall: Mapping[str, Real] = {}
+    """By encoder: share of held-out clips closer to a clip than its fifth nearest other clip.  For all prompts: of the
+    clips of the genre's prompts as one set; for the held-out recordings: between halves of their tracks."""
+    coverage: Mapping[str, Real] = {}
+    """By encoder: share of held-out clips that have a clip closer than their own fifth nearest held-out clip."""
 
 
 class ControlRecord(Record):

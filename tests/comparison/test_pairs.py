@@ -13,6 +13,7 @@ from support.provenance_gaps import find_gaps
 
 from lora_bench.artifacts import Embeddings
 from lora_bench.comparison.pairs import compare_trials, find_pairs
+from lora_bench.comparison.run_contrasts import join_guards
 from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.progress import SilentProgress
@@ -238,6 +239,25 @@ def test_control_measures_every_prompt_and_equal_controls_stand_once(compared) -
     assert all(item["pull"] == pytest.approx(0.75, abs=0.1) for item in pulled)
     assert all(item["retention"] == pytest.approx(0.25, abs=0.1) for item in pulled if item["prompt"])
     assert [item["trial"] for item in found["guards"]] == [None, *(trial.id for trial in plan.trials)]
+
+
+def test_controls_that_differ_only_in_recall_and_coverage_stand_once(tmp_path: Path) -> None:
+    plan = make_plan(repeats={"train_seeds": [0]})
+    run = write_run(tmp_path, plan, shifts={})
+    control = {"trial": None, "n_clips": 4, "unscored": {"codes": "none"}}
+    added = {
+        0: {},
+        1: {"recall": {"mfcc20": 0.5}, "coverage": {"mfcc20": 0.25}},
+        2: {"unscored": {"codes": "none", "recall and coverage (mfcc20)": "few"}},
+    }
+    for place, trial in enumerate(plan.trials):
+        guards = [control | added[place], {"trial": trial.id, "n_clips": N}]
+        write_json(run / "trials" / trial.id / "guards.json", {"guards": guards})
+    done = {trial.id: trial for trial in plan.trials}
+    held_out = [record for record in join_guards(done, run) if record.trial is None]
+    assert [record.coverage for record in held_out] == [{"mfcc20": 0.25}]
+    write_json(run / "trials" / plan.trials[0].id / "guards.json", {"guards": [control | {"n_clips": 5}]})
+    assert [record.n_clips for record in join_guards(done, run) if record.trial is None] == [5, 4]
 
 
 def test_the_spec_can_name_its_off_genre_prompts(tmp_path: Path) -> None:

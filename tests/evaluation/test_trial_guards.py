@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from lora_bench.artifacts import AudioClip, AudioFormat, Embeddings, Manifest, Track
 from lora_bench.errors import ScoreError
 from lora_bench.evaluation.trial_guards import DatasetSide, PromptClips, measure_guards
+from lora_bench.metrics.manifold import measure_manifold
 from lora_bench.models.token_set import TokenSet
 from lora_bench.store import Store
 
@@ -180,6 +182,35 @@ def test_adherence_is_the_mean_with_its_error_or_the_reason(dataset, tmp_path: P
     _, record, _ = measure("t", {"p": make_prompt(tmp_path, sounds, codes)}, side, store)
     assert record["unscored"]["prompt adherence"] == "no weights here"
     assert "adherence" not in record
+
+
+def test_recall_and_coverage_of_all_prompts_leave_off_genre_clips_out(dataset, tmp_path: Path) -> None:
+    side, store = dataset
+    rng = np.random.default_rng(4)
+    side = replace(side, references={"mfcc20": wrap(rng.normal(size=(40, 4)))})
+    (tmp_path / "a").mkdir()
+    prompts = {
+        "own": make_prompt(tmp_path, *fresh(2)),
+        "other": replace(make_prompt(tmp_path / "a", *fresh(2)), off_genre=True),
+    }
+    vectors = {"own": rng.normal(size=(8, 4)), "other": rng.normal(size=(8, 4)) + 1.0}
+    prompts = {name: replace(one, means={"mfcc20": wrap(vectors[name])}) for name, one in prompts.items()}
+    control, own, other, pooled = measure("t", prompts, side, store)
+    for record, name in ((own, "own"), (other, "other"), (pooled, "own")):
+        expected = measure_manifold(vectors[name], side.references["mfcc20"].values)
+        assert record["recall"] == {"mfcc20": expected.recall}
+        assert record["coverage"] == {"mfcc20": expected.coverage}
+    assert own["coverage"] != other["coverage"]
+    assert 0.0 < control["coverage"]["mfcc20"] < 1.0  # not of the recordings against themselves
+
+
+def test_too_few_clips_for_recall_leave_diversity(dataset, tmp_path: Path) -> None:
+    side, store = dataset
+    _, record, pooled = measure("t", {"p": make_prompt(tmp_path, *fresh(3))}, side, store)
+    for found in (record, pooled):
+        assert (found["recall"], found["coverage"]) == ({}, {})
+        assert "3 generated and 6 reference points" in found["unscored"]["recall and coverage (mfcc20)"]
+        assert found["diversity"]["mfcc20"] > 0.0
 
 
 def test_features_of_the_training_side_are_made_once(dataset, tmp_path: Path) -> None:

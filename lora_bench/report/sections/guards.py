@@ -49,6 +49,7 @@ def build_guards(view: RunView) -> Iterator[Block]:
                 "There is one such row for each set of training and held-out tracks, named by the first of its trials."
             )
         yield from _build_variety(view, shown)
+        yield from _build_support(view, shown)
         yield from _build_copies(view, shown)
         yield from _list_unscored(guards)
         yield from _describe_provenance("Guards", guards)
@@ -63,9 +64,12 @@ def _choose_rows(records: Sequence[Measured]) -> Sequence[Measured]:
 
 
 def _first_cells(view: RunView, record: GuardRecord) -> tuple[Cell, Cell, Cell]:
-    name = _name_held_out(view, record) if record.trial is None else view.name_trial(record.trial)
     prompt = Cell("") if record.trial is None else _name_prompt(view, record.prompt)
-    return Cell(name), prompt, number_cell(record.n_clips, "{:,}".format)
+    return Cell(_name_clips(view, record)), prompt, number_cell(record.n_clips, "{:,}".format)
+
+
+def _name_clips(view: RunView, record: GuardRecord) -> str:
+    return _name_held_out(view, record) if record.trial is None else view.name_trial(record.trial)
 
 
 def _name_held_out(view: RunView, record: GuardRecord) -> str:
@@ -116,6 +120,37 @@ def _build_variety(view: RunView, records: Sequence[GuardRecord]) -> Iterator[Bl
         for record in records
     )
     yield Table("Variety, silence and repetition", columns, rows, n_fixed=2)
+
+
+def _build_support(view: RunView, records: Sequence[GuardRecord]) -> Iterator[Block]:
+    """Yield recall and coverage, which runs of earlier versions do not have."""
+    encoders = list(dict.fromkeys(name for record in records for name in record.coverage))
+    if not encoders:
+        return
+    yield Paragraph(
+        "Recall is the share of held-out excerpts that are closer to a clip than the clip's fifth nearest other clip. "
+        "Coverage is the share of held-out excerpts with a clip closer than their own fifth nearest other excerpt: "
+        "low where clips miss a part of the music. Both have one vector per clip and depend on the number of clips, "
+        f"so compare rows of equal numbers. The row of {view.pooled} takes all of their clips as one set. Recordings "
+        "cover themselves, so the first row is one half of the held-out tracks against the other, averaged both ways."
+    )
+    columns = (
+        *text_columns("clips of", "prompt"),
+        *number_columns(*(f"{figure} ({name})" for name in encoders for figure in ("recall", "coverage"))),
+    )
+    rows = tuple(
+        (
+            Cell(_name_clips(view, record)),
+            Cell("") if record.trial is None else prompt_cell(view, record.prompt),
+            *(
+                number_cell(by_encoder.get(name), _brief)
+                for name in encoders
+                for by_encoder in (record.recall, record.coverage)
+            ),
+        )
+        for record in records
+    )
+    yield Table("Recall and coverage of the held-out recordings", columns, rows, n_fixed=2)
 
 
 def _build_copies(view: RunView, records: Sequence[GuardRecord]) -> Iterator[Block]:

@@ -50,6 +50,29 @@ def test_guards_stand_by_trial_and_prompt_below_the_held_out_recordings(tmp_path
     )
 
 
+def test_recall_and_coverage_stand_by_encoder_only_where_a_run_has_them(tmp_path: Path) -> None:
+    title = "Recall is the share of held-out excerpts"
+    earlier = [guard(None, None), guard(TUNED.id, None)]
+    assert title not in render(FakeRun(trials=[zero_shot(), TUNED], guards=earlier), tmp_path / "earlier")
+    records = [
+        guard(None, None, recall={"mfcc20": 0.75}, coverage={"mfcc20": 0.625}),
+        guard(zero_shot().id, None),
+        guard(
+            TUNED.id, PLAIN_PROMPTS[0], recall={"mfcc20": 0.5}, coverage={"mfcc20": 0.25, "encodec": 0.125}
+        ),
+    ]
+    text = render(FakeRun(trials=[zero_shot(), TUNED], guards=records), tmp_path)
+    shown = text[text.index(title) :]
+    assert find_row(shown, "clips of", "prompt")[2:] == [
+        "recall (mfcc20)", "coverage (mfcc20)", "recall (encodec)", "coverage (encodec)",
+    ]  # fmt: skip
+    shown = shown.partition("Guards were computed")[0]
+    assert find_row(shown, "held-out recordings", "")[2:] == ["0.750", "0.625", "\u2014", "\u2014"]
+    assert find_row(shown, "zero-shot", "**all prompts**")[2:] == ["\u2014"] * 4
+    assert find_row(shown, "r4", "invented march")[2:] == ["0.500", "0.250", "\u2014", "0.125"]
+    assert "The row of all prompts takes all of their clips as one set." in shown
+
+
 def test_a_guard_that_could_not_be_had_is_a_dash_with_its_reason(tmp_path: Path) -> None:
     records = [
         guard(
