@@ -64,8 +64,8 @@ def measure_own_support(references: Mapping[str, Embeddings]) -> ClipSupport:
         if len(number) < 2:
             raise UnscoredError("one held-out track only, its level compares halves of the tracks")
         is_second = np.array([number[track] % 2 == 1 for track in tracks])
-        halves = vectors[~is_second], vectors[is_second]
-        pairs = measure_manifold(*halves), measure_manifold(*reversed(halves))
+        first, second = vectors[~is_second], vectors[is_second]
+        pairs = measure_manifold(first, second), measure_manifold(second, first)
         return sum(one.recall for one in pairs) / 2, sum(one.coverage for one in pairs) / 2
 
     return _by_encoder(references, measure)

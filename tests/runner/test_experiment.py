@@ -88,6 +88,10 @@ def test_a_run_guards_every_trial_and_prompt_beside_a_control(finished: Path) ->
     ]
     for guard in found["guards"]:
         assert set(guard["diversity"]) == {"mfcc20-seed", "mfcc20", "encodec"}
+        for name in guard["diversity"]:
+            few = f"recall and coverage ({name})" in guard["unscored"]
+            assert few != (name in guard["recall"] and name in guard["coverage"])
+            assert few or guard["trial"] is None  # a trial's three clips have no fifth neighbour
         for key in ("silent_clips_frac", "silent_seconds_frac", "closer_than_held_out_frac", "code_match"):
             assert 0.0 <= guard[key] <= 1.0
         for key in ("repetition", "copy_similarity", "copy_similarity_max"):
