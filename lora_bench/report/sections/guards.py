@@ -132,7 +132,8 @@ def _build_support(view: RunView, records: Sequence[GuardRecord]) -> Iterator[Bl
         "Coverage is the share of held-out excerpts with a clip closer than their own fifth nearest other excerpt: "
         "low where clips miss a part of the music. Both have one vector per clip and depend on the number of clips, "
         f"so compare rows of equal numbers. The row of {view.pooled} takes all of their clips as one set. Recordings "
-        "cover themselves, so the first row is one half of the held-out tracks against the other, averaged both ways."
+        "cover themselves, so the first row is one half of the held-out tracks against the other, averaged both ways; "
+        "if a half has more excerpts than a row has clips, that level is too high for the row."
     )
     columns = (
         *text_columns("clips of", "prompt"),
