@@ -20,7 +20,7 @@ from torch import nn
 from lora_bench.encoders import ENCODER_NAMES, checkpoints, get_encoder, pretrained
 from lora_bench.errors import ScoreError, UnscoredError
 from lora_bench.metrics import METRIC_NAMES, parse_metric
-from lora_bench.metrics.names import MELODY_AGREEMENT
+from lora_bench.metrics.names import PROMPT_RATINGS
 
 HUB_CODE = '''
 import torch
@@ -144,7 +144,7 @@ def test_a_missing_package_is_unscored_with_the_way_to_get_it(name, package, mon
 
 
 def test_every_metric_has_an_encoder():
-    assert {parse_metric(name).encoder for name in METRIC_NAMES} <= {*ENCODER_NAMES, MELODY_AGREEMENT}
+    assert {parse_metric(name).encoder for name in METRIC_NAMES} <= {*ENCODER_NAMES, *PROMPT_RATINGS}
 
 
 def test_a_damaged_checkpoint_is_unscored_by_name(folder, monkeypatch):
