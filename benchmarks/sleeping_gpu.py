@@ -19,8 +19,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-from lora_bench import gpus
 from lora_bench.artifacts import LossPoint, TrainResult
+from lora_bench.machine import gpus
 from lora_bench.models import device
 from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding.decoder import Decoder

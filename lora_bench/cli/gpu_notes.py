@@ -9,7 +9,7 @@ from lora_bench.forecast import StagePeaks
 from lora_bench.forecast.cards import Card
 from lora_bench.forecast.roofline import EFFICIENCY
 from lora_bench.forecast.stage_memory import CONTEXT_GIB, SOUND_BATCH
-from lora_bench.gpus import count_sharing
+from lora_bench.machine.gpus import count_sharing
 from lora_bench.planning.trial_plan import TrialPlan
 
 

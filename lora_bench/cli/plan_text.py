@@ -16,7 +16,7 @@ from lora_bench.errors import LoraBenchError
 from lora_bench.forecast import Outcome, describe_accuracy, find_obstacle, read_outcomes
 from lora_bench.forecast.cards import Card, find_card
 from lora_bench.forecast.held_out import describe_few_tracks
-from lora_bench.gpus import CPU
+from lora_bench.machine.gpus import CPU
 from lora_bench.planning.plan import MANY_TRIALS
 from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.runner.search.optuna import INSTALL

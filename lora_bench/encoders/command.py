@@ -19,7 +19,7 @@ import numpy as np
 
 from lora_bench.audio import save_wav
 from lora_bench.errors import UnscoredError
-from lora_bench.programs import ProgramError, call_program
+from lora_bench.machine.programs import ProgramError, call_program
 from lora_bench.spec.commands import CommandSpec
 
 if TYPE_CHECKING:

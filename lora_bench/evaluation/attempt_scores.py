@@ -5,7 +5,8 @@ from __future__ import annotations
 from lora_bench.artifacts import Unscored
 from lora_bench.errors import UnscoredError
 from lora_bench.evaluation.encoding import embed_reference, load_clips, prepare_encoder
-from lora_bench.evaluation.trial_scores import EncodedTrial, ScoreSheet, TrialClips, score_metric
+from lora_bench.evaluation.trial_clips import EncodedTrial, TrialClips
+from lora_bench.evaluation.trial_scores import ScoreSheet, score_metric
 from lora_bench.metrics import parse_metric
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress

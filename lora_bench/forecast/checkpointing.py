@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lora_bench import gpus
 from lora_bench.forecast.footprint import choose_arithmetic, estimate_training
 from lora_bench.forecast.shapes import ModelShape, find_shape
 from lora_bench.forecast.stage_memory import CONTEXT_GIB
+from lora_bench.machine import gpus
 from lora_bench.planning.trial_plan import TrialPlan
 
 if TYPE_CHECKING:

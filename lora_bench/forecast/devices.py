@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lora_bench.forecast.history import History
-from lora_bench.gpus import CPU, UNKNOWN, list_names
+from lora_bench.machine.gpus import CPU, UNKNOWN, list_names
 
 
 def find_device(n_gpus: float, history: History) -> str:

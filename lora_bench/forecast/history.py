@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from lora_bench.forecast.checkpointing import set_checkpointing
-from lora_bench.gpus import CPU
+from lora_bench.machine.gpus import CPU
 from lora_bench.planning.run_folder import CACHE, RunFolder, TrialFolder
 from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.results.reading import read_if_valid

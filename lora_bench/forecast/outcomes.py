@@ -12,7 +12,7 @@ from typing import Literal
 
 from lora_bench.forecast.history import PROBES
 from lora_bench.forecast.prediction import Prediction
-from lora_bench.gpus import CPU
+from lora_bench.machine.gpus import CPU
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.results.reading import read_if_valid
 from lora_bench.results.run_files import TrainFile

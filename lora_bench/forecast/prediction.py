@@ -36,8 +36,8 @@ from lora_bench.forecast.roofline import estimate_trial_s
 from lora_bench.forecast.scaling import choose_alike, predict_figure, scale_figure
 from lora_bench.forecast.shapes import ModelShape, find_shape
 from lora_bench.forecast.stage_memory import StagePeaks, estimate_stages
-from lora_bench.gpus import CPU, count_sharing
-from lora_bench.host_memory import count_free_bytes
+from lora_bench.machine.gpus import CPU, count_sharing
+from lora_bench.machine.memory import count_free_bytes
 from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.spec.schema import LoraSpec, ModelSpec
 

@@ -25,7 +25,7 @@ from lora_bench.forecast.history import (
     key_model,
     list_training_facts,
 )
-from lora_bench.gpus import CPU
+from lora_bench.machine.gpus import CPU
 from lora_bench.models import MusicModel, load_model
 from lora_bench.models import device as devices
 from lora_bench.models.decoding.decoder import Decoder, generate_batches

@@ -8,8 +8,8 @@ from typing import cast
 
 import torch
 
-from lora_bench import gpus
 from lora_bench.errors import ResourceError
+from lora_bench.machine import gpus
 
 _SIZE, _N_ROUNDS = 384, 5
 _FASTER = 0.8

@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from lora_bench.errors import OutOfMemoryError
-from lora_bench.host_memory import count_free_bytes, count_resident_bytes
+from lora_bench.machine.memory import count_free_bytes, count_resident_bytes
 
 GIB = 1024**3
 Result = TypeVar("Result")

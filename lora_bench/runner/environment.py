@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from lora_bench.gpus import usable_gpus
+from lora_bench.machine.gpus import usable_gpus
 from lora_bench.results.run_records import Environment
 
 PACKAGES = (

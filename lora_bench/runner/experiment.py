@@ -14,7 +14,7 @@ from pathlib import Path
 from lora_bench.comparison.looks import is_decided, left_looks, plan_look
 from lora_bench.errors import EXIT_INCOMPLETE, EXIT_OK, StoreError
 from lora_bench.forecast.adapter_files import fetch_adapter
-from lora_bench.gpus import limit_gpus, require_gpus
+from lora_bench.machine.gpus import limit_gpus, require_gpus
 from lora_bench.planning.run_folder import CACHE, RunFolder
 from lora_bench.planning.sources import list_sources
 from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lora_bench.errors import StoreError
-from lora_bench.evaluation.trial_scores import TrialClips, score_clips
+from lora_bench.evaluation.trial_clips import TrialClips
+from lora_bench.evaluation.trial_scores import score_clips
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lora_bench.errors import InterruptedRunError
-from lora_bench.gpus import limit_gpus, require_gpus
+from lora_bench.machine.gpus import limit_gpus, require_gpus
 from lora_bench.progress import Progress
 from lora_bench.results.trial_files import read_state
 from lora_bench.runner.jobs.job import TrialJob, run_guarded

@@ -15,10 +15,11 @@ from lora_bench.artifacts import ADAPTER_WEIGHTS, GeneratedClips, Manifest, Trai
 from lora_bench.audio.melodies import hash_melodies
 from lora_bench.errors import StoppedEarlyError, StoreError
 from lora_bench.evaluation.attempt_scores import score_attempt
-from lora_bench.evaluation.trial_scores import TrialClips, score_clips
+from lora_bench.evaluation.trial_clips import TrialClips
+from lora_bench.evaluation.trial_scores import score_clips
 from lora_bench.forecast.adapter_files import fingerprint_adapter
 from lora_bench.forecast.checkpointing import resolve_for_model
-from lora_bench.gpus import CPU
+from lora_bench.machine.gpus import CPU
 from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress

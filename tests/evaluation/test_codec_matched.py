@@ -24,7 +24,8 @@ from lora_bench.encoders.mfcc import compute_mfcc
 from lora_bench.errors import UnscoredError
 from lora_bench.evaluation import attempt_scores
 from lora_bench.evaluation.floors import ZERO_BY_CONSTRUCTION, measure_floors
-from lora_bench.evaluation.trial_scores import TrialClips, score_clips
+from lora_bench.evaluation.trial_clips import TrialClips
+from lora_bench.evaluation.trial_scores import score_clips
 from lora_bench.metrics import parse_metric
 from lora_bench.models import MusicModel, load_model
 from lora_bench.planning.plan import plan_experiment

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from lora_bench import host_memory
 from lora_bench.cli.main import main
 from lora_bench.forecast import Forecaster, prediction, read_history
 from lora_bench.forecast.checkpointing import (
@@ -23,7 +22,8 @@ from lora_bench.forecast.checkpointing import (
 from lora_bench.forecast.footprint import HALF, Arithmetic, estimate_training
 from lora_bench.forecast.history import History
 from lora_bench.forecast.shapes import ModelShape, find_shape
-from lora_bench.gpus import count_sharing
+from lora_bench.machine import memory as host_memory
+from lora_bench.machine.gpus import count_sharing
 from lora_bench.models import memory
 from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.trial_plan import TrialPlan

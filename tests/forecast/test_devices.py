@@ -13,11 +13,11 @@ import torch
 from support.fake_graphs import gpu_by_mock
 
 from benchmarks.random_model import TINY, save_random_musicgen
-from lora_bench import gpus
 from lora_bench.forecast import Forecaster, describe_accuracy, find_device, probe, read_history
 from lora_bench.forecast.history import PROBES
 from lora_bench.forecast.outcomes import Outcome
-from lora_bench.gpus import CPU, UNKNOWN
+from lora_bench.machine import gpus
+from lora_bench.machine.gpus import CPU, UNKNOWN
 from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.spec import ExperimentSpec

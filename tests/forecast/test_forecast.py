@@ -29,7 +29,7 @@ from lora_bench.forecast.history import PROBES, ProbeRecord, make_record
 from lora_bench.forecast.remaining import read_step
 from lora_bench.forecast.scaling import scale_figure
 from lora_bench.forecast.shapes import find_shape
-from lora_bench.gpus import UNKNOWN
+from lora_bench.machine.gpus import UNKNOWN
 from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.results.run_files import TrainFile

@@ -13,8 +13,8 @@ import pytest
 from support import TESTS
 from support.fake_trials import Recorder, execute_fake, plan_named, wait_for
 
-from lora_bench import gpus
 from lora_bench.errors import InterruptedRunError, ResourceError, UsageError
+from lora_bench.machine import gpus
 from lora_bench.results.trial_files import read_state
 from lora_bench.runner.executor import run_trials
 from lora_bench.spec.schema import ResourcesSpec
@@ -86,7 +86,7 @@ from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
 sys.path.insert(0, {folder!r})
 from support.fake_trials import Recorder, execute_fake, plan_named
-from lora_bench import gpus
+from lora_bench.machine import gpus
 from lora_bench.errors import InterruptedRunError
 from lora_bench.runner.executor import run_trials
 from lora_bench.spec.schema import ResourcesSpec

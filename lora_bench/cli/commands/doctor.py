@@ -19,7 +19,7 @@ from lora_bench.cli.options import json_option, option
 from lora_bench.cli.tables import print_json
 from lora_bench.errors import EXIT_FAILURE, EXIT_OK, LoraBenchError, ModelError
 from lora_bench.forecast.shapes import hub_cache
-from lora_bench.gpus import Gpus, usable_gpus
+from lora_bench.machine.gpus import Gpus, usable_gpus
 from lora_bench.metrics.names import ENCODER_NAMES, list_distances, list_encoders, parse_metric
 from lora_bench.plugins import PluginSource, list_plugins
 from lora_bench.runner.environment import count_cpus, cpu_name, memory_gib, package_versions

@@ -18,7 +18,7 @@ from lora_bench.cli.tables import print_json_text
 from lora_bench.errors import EXIT_OK, Problem, SpecError, UsageError
 from lora_bench.forecast import Prediction, find_device, forecast_cache, read_history
 from lora_bench.forecast.cards import choose_card
-from lora_bench.gpus import limit_gpus, require_gpus
+from lora_bench.machine.gpus import limit_gpus, require_gpus
 from lora_bench.planning.plan import MANY_TRIALS
 from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.runner.tuning import plan_later, plan_step

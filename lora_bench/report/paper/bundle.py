@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_bench.errors import ResourceError, UsageError
-from lora_bench.programs import ProgramError, call_program
+from lora_bench.machine.programs import ProgramError, call_program
 from lora_bench.report.answer import Answer
 from lora_bench.report.answer_lines import describe_lacks, describe_levels
 from lora_bench.report.contents import choose_title

@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from lora_bench.programs import describe_exit
+from lora_bench.machine.programs import describe_exit
 
 END_PATIENCE_S = 60.0
 KILL_PATIENCE_S = 10.0

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import InterruptedRunError, LoraBenchError, ResourceError, StoreError, describe_error
-from lora_bench.gpus import limit_gpus
+from lora_bench.machine.gpus import limit_gpus
 from lora_bench.progress import SilentProgress
 from lora_bench.runner.jobs.child_process import Tell
 from lora_bench.runner.jobs.job import run_guarded

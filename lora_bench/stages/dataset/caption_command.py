@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_bench.errors import DatasetError
-from lora_bench.programs import RECORDING_TIMEOUT_S, ProgramError, ask_program
+from lora_bench.machine.programs import RECORDING_TIMEOUT_S, ProgramError, ask_program
 from lora_bench.slugs import spell_path
 from lora_bench.stages.dataset.field_names import Value
 from lora_bench.stages.dataset.metadata import read_fields

@@ -11,7 +11,7 @@ import numpy as np
 
 from lora_bench.audio import load_audio
 from lora_bench.errors import AudioFileError, DatasetError
-from lora_bench.programs import RECORDING_TIMEOUT_S, ProgramError, ask_program
+from lora_bench.machine.programs import RECORDING_TIMEOUT_S, ProgramError, ask_program
 from lora_bench.slugs import spell_path
 from lora_bench.spec.prepare import PrepareSpec
 from lora_bench.stages.dataset.vocals import identify_separator, remove_vocals

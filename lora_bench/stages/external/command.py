@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from lora_bench.errors import ExternalError
-from lora_bench.programs import ProgramError, call_program
+from lora_bench.machine.programs import ProgramError, call_program
 from lora_bench.progress import Progress
 from lora_bench.slugs import prompt_slugs
 from lora_bench.spec.external import ExternalSpec

@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lora_bench.cli.main import main
 from lora_bench.errors import ResourceError
-from lora_bench.gpus import list_names
+from lora_bench.machine.gpus import list_names
 from lora_bench.models import load_model
 from lora_bench.models.base import MusicModel
 from lora_bench.models.decoding.decoder import Decoder, generate_batches, generate_codes

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_bench import gpus
 from lora_bench.errors import ResourceError
-from lora_bench.gpus import Gpus, is_supported, limit_gpus, require_gpus, usable_gpus
+from lora_bench.machine import gpus
+from lora_bench.machine.gpus import Gpus, is_supported, limit_gpus, require_gpus, usable_gpus
 from lora_bench.models.device import choose_device
 
 WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]

@@ -6,7 +6,7 @@ import sys
 import psutil
 import pytest
 
-from lora_bench.programs import MAX_ANSWER, ProgramError, ask_program, call_program, describe_exit
+from lora_bench.machine.programs import MAX_ANSWER, ProgramError, ask_program, call_program, describe_exit
 
 
 def ask(code: str, **options) -> str:
