@@ -206,6 +206,8 @@ class Environment(Record):
     python: str | None = None
     system: str | None = None
     cpu: str | None = None
+    instruction_set: str | None = None
+    """The processor's instructions for vectors that torch uses, such as AVX512; trained results depend on them."""
     n_cpu: Count | None = None
     memory_gib: Real | None = None
     gpus: tuple[str, ...] | None = None

@@ -51,10 +51,13 @@ def memory_gib() -> float:
 
 def describe_environment() -> Environment:
     """Describe versions, processor, memory and usable GPUs of this machine."""
+    import torch
+
     return Environment(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         cpu=cpu_name(),
+        instruction_set=torch.backends.cpu.get_cpu_capability(),
         n_cpu=count_cpus(),
         memory_gib=memory_gib(),
         gpus=tuple(usable_gpus().names.values()),

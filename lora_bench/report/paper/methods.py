@@ -231,7 +231,8 @@ def _tell_machine(view: RunView, citations: Citations) -> Iterator[str]:
         yield f"Software: {python}{', '.join(versions)}."
     if machine.cpu:
         gpus = f"; GPU {escape_latex(', '.join(machine.gpus))}" if machine.gpus else ", without a GPU"
-        yield f"Hardware: {escape_latex(machine.cpu)}, {machine.n_cpu or 'an unknown number of'} cores{gpus}."
+        cpu = " with ".join(filter(None, [machine.cpu, machine.instruction_set]))
+        yield f"Hardware: {escape_latex(cpu)}, {machine.n_cpu or 'an unknown number of'} cores{gpus}."
     totals = [trial.total_s for trial in view.trials if trial.total_s is not None]
     if totals:
         yield f"All trials together took {escape_latex(format_duration(math.fsum(totals)))} of wall time."

@@ -124,7 +124,7 @@ def build_costs(view: RunView) -> Iterator[Block]:
     title = "Wall time per stage, over all attempts (a killed one until its last step), and peak memory in training"
     yield Table(title, columns, rows)
     machine = view.results.environment
-    hardware = [part for part in (machine.cpu, machine.system) if part]
+    hardware = [part for part in (machine.cpu, machine.instruction_set, machine.system) if part]
     if machine.n_cpu:
         hardware.append(f"{machine.n_cpu} cores")
     if machine.memory_gib:
