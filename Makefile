@@ -17,10 +17,10 @@ export RAY_USAGE_STATS_ENABLED = 0
 # all extras are in the locked set: their tests fail, and are not skipped, where one cannot be imported
 export LORA_BENCH_ALL_EXTRAS = 1
 
-.PHONY: help demo test check lint format types imports slow browser docs bench build clean
+.PHONY: help demo test check lint format types imports slow browser docs bench cuda12 build clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+	@sed -n 's/^\([a-z0-9]*\):.*## /  make \1	/p' Makefile
 
 demo: $(INSTALLED)  ## run the quickstart: offline, on the CPU
 	$(BIN)/lora-bench run specs/quickstart.yaml --reports-dir runs/reports
@@ -60,6 +60,11 @@ $(INSTALLED): requirements.lock requirements-uv.lock build-constraints.txt pypro
 	$(UV_INSTALL) --require-hashes --compile-bytecode -r requirements.lock
 	$(UV_INSTALL) -e .
 	touch $@
+
+cuda12: $(INSTALLED)  ## put a torch for CUDA 12 in place of that for CUDA 13, for NVIDIA drivers 525 to 579
+	$(BIN)/uv pip freeze --python $(BIN)/python | sed -n 's/^\(nvidia-[a-z0-9-]*\|cuda-[a-z]*\)==.*/\1/p' \
+		| xargs -r $(BIN)/uv pip uninstall --quiet --python $(BIN)/python
+	$(UV_INSTALL) --require-hashes -r requirements-cuda12.lock
 
 DOCS := .venv-docs
 DOCS_INSTALLED := $(DOCS)/.installed-$(VERSION)

@@ -97,7 +97,12 @@ def _explain_unavailable(torch: Any) -> str | None:
         "" if oldest is None else f", which needs NVIDIA driver {oldest} or later"
     )
     if driver is not None and oldest is not None and int(driver.partition(".")[0]) < oldest:
-        return f"driver {driver} is too old: {needs}; update the driver, or install a torch for an older CUDA"
+        mend = "update the driver"
+        suitable = [major for major, first in OLDEST_DRIVERS.items() if first <= int(driver.partition(".")[0])]
+        if suitable:
+            mend += f", or install a torch for CUDA {max(suitable)}"
+            mend += " (`make cuda12` does it in a checkout)" if max(suitable) == 12 else ""
+        return f"driver {driver} is too old: {needs}; {mend}"
     try:
         torch.cuda.init()
         reason = "no reason was given"

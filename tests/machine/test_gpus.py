@@ -47,7 +47,7 @@ def test_a_gpu_of_a_too_old_driver_does_not_count_and_the_driver_is_named() -> N
     assert not found.names
     assert found.problem == (
         f"driver 535.104.05 is too old: torch {torch.__version__} is built for CUDA 13.0, which needs NVIDIA driver 580 "
-        "or later; update the driver, or install a torch for an older CUDA"
+        "or later; update the driver, or install a torch for CUDA 12 (`make cuda12` does it in a checkout)"
     )
     with pytest.raises(
         ResourceError, match=r"resources\.gpu is 1, but torch sees 0 GPUs .*driver 535.*gpu=0`"
@@ -55,6 +55,15 @@ def test_a_gpu_of_a_too_old_driver_does_not_count_and_the_driver_is_named() -> N
         require_gpus(1)
     with pytest.raises(ResourceError, match=r"device 'cuda': this machine has 0 usable GPUs \(driver 535"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("version", "mend"),
+    [("470.82.01", "or install a torch for CUDA 11"), ("390.157", "update the driver")],
+)
+def test_the_mend_for_an_old_driver_is_one_that_it_can_run(driver: Path, version: str, mend: str) -> None:
+    driver.write_text(PROC_VERSION.format(version), encoding="utf-8")
+    assert str(usable_gpus().problem).endswith(mend)
 
 
 def test_a_recent_driver_that_does_not_start_says_why(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
