@@ -50,7 +50,7 @@ def measure_model(work: Path, seed: int, clips_folder: Path | None) -> dict[str,
     captioner = Captioner(tracks, analyse_tracks(work, tracks))
     codes, captions, owners = cut_codes(segments.take(held_out), captioner, CROP_FRAMES, 120, seed)
     audio = cut_held_out(work, recorded, 8 * SAMPLE_RATE_HZ, 48)
-    sampler = CropSampler(work, [t for t in recorded if t.split == "train"], 8 * SAMPLE_RATE_HZ, seed)
+    sampler = CropSampler(work, [t for t in recorded if t.split == "train"], 8 * SAMPLE_RATE_HZ)
     samples, clips = measure_samples(model, tokenizer, audio[:16], seed)
     if clips_folder is not None:
         clips_folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def measure_model(work: Path, seed: int, clips_folder: Path | None) -> dict[str,
         "disk_mb": round(sum(f.stat().st_size for f in pocket_folder().iterdir()) / 1e6, 1),
         "load_s": round(load_s, 2),
         "sources": count_hours(tracks, segments.track),
-        "codec": measure_reconstruction(model.audio_encoder, audio, sampler.draw(48)),
+        "codec": measure_reconstruction(model.audio_encoder, audio, sampler.draw(48, np.random.default_rng(seed))),
         "language_model": {
             "captions": measure_captions(model, tokenizer, codes, captions, owners, seed),
             "captions_opening": measure_captions(

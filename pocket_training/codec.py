@@ -13,19 +13,25 @@ the audio-seconds seen, not the clock, so that a resumed run equals one without 
 - `frozen`: encoder and codebooks stay as they are, so that a language model can learn their codes meanwhile; only
   the decoder is trained.
 
-One crop in six is synthetic (`patches.py`).  Preload tcmalloc or jemalloc: it nearly doubles the speed.
+One crop in six is synthetic (`patches.py`).  Preload tcmalloc or jemalloc: it nearly doubles the speed.  Two processes
+of one thread use two cores, two threads one and a half:
+
+    torchrun --nproc-per-node 2 -m pocket_training.codec --work WORK --threads 1
+
 Needs the `audiocraft` extra.
 """
 
 import argparse
 import math
+import os
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional as F
 
+from pocket_training.batches import Batches
 from pocket_training.codec_eval import Codec, cut_checks, measure_codec
 from pocket_training.codec_losses import GradientNorms, MelLoss, build_adversary, build_balancer
 from pocket_training.codec_parts import (
@@ -37,10 +43,15 @@ from pocket_training.codec_parts import (
     start_codebooks,
     start_weights,
 )
-from pocket_training.corpus import CropSampler, load_tracks
 from pocket_training.lm_parts import Average
-from pocket_training.loop import add_training_options, build_parser, load_state, run_training, save_state
-from pocket_training.patches import PatchSampler
+from pocket_training.loop import (
+    add_training_options,
+    build_parser,
+    is_first,
+    load_state,
+    run_training,
+    save_state,
+)
 from pocket_training.shapes import FRAME_RATE_HZ, SAMPLE_RATE_HZ, build_codec_config
 
 CROP_S = 1
@@ -75,10 +86,9 @@ class CodecTraining:
         self.args, self.folder = args, args.work / args.run
         self.folder.mkdir(parents=True, exist_ok=True)
         self.device = torch.device(args.device)
-        crop = CROP_S * SAMPLE_RATE_HZ
-        train = [track for track in load_tracks(args.work) if track.split == "train"]
-        self.sampler = CropSampler(args.work, train, crop, args.seed)
-        self.patches = PatchSampler(crop, args.seed)
+        self.n_peers = distributed.get_world_size() if distributed.is_initialized() else 1
+        seed = (args.seed, distributed.get_rank() if distributed.is_initialized() else 0)
+        self.batches = Batches(args.work, CROP_S * SAMPLE_RATE_HZ, args.batch, args.patches_frac, seed)
         self.phase: Phase = "warm_up"
         self.step, self.seen_s, self.wall_s, self.cpu_s = 0, 0, 0.0, 0.0
         self.mel, self.norms = MelLoss().to(self.device), GradientNorms()
@@ -95,6 +105,7 @@ class CodecTraining:
         )
         if is_resumed:
             self._load()
+        self.feed = self.batches.iterate(self.step, args.workers)
 
     def _start(self) -> None:
         """Set fresh weights, or widened ones of `--start`, whose codebooks stay if they have the right size."""
@@ -106,13 +117,11 @@ class CodecTraining:
             self._start_codebooks()
 
     def _start_codebooks(self) -> None:
-        n_crops = math.ceil(10 * self.args.codebook_size / (CROP_S * FRAME_RATE_HZ))
-        start_codebooks(self.codec, self._draw(n_crops))
+        from flashy.distrib import broadcast_model
 
-    def _draw(self, n: int) -> Tensor:
-        n_patches = round(n * self.args.patches_frac)
-        audio = torch.cat([self.sampler.draw(n - n_patches, augment=True), self.patches.draw(n_patches)])
-        return audio.to(self.device)
+        n_crops = math.ceil(10 * self.args.codebook_size / (CROP_S * FRAME_RATE_HZ))
+        start_codebooks(self.codec, self.batches.draw(n_crops).to(self.device))
+        broadcast_model(self.codec)  # each process drew crops of its own
 
     def _enter(self, phase: Phase) -> None:
         """Enter a phase, also after a resumption: build its networks and freeze the others."""
@@ -127,44 +136,53 @@ class CodecTraining:
 
     def take_step(self) -> dict[str, float]:
         """Learn from one batch; return its losses."""
+        from flashy.distrib import sync_model
+
         phase = get_phase(self.seen_s, self.phase, self.args)
         if phase != self.phase:
             self._enter(phase)
         for group in self.optimizer.param_groups:
             group["lr"] = self.args.rate * get_rate_frac(self.seen_s, self.args.audio_s)
         self.codec.train()
-        real = self._draw(self.args.batch)
+        real = next(self.feed).to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        fake, commit = self._reconstruct(real)
+        output, commit = self._reconstruct(real)
+        fake = (
+            output.detach().requires_grad_()
+        )  # the losses' gradients end here: one pass goes back from here
         losses = {"l1": F.l1_loss(fake, real), "mel": self.mel(fake, real)}
         if self.adversary is not None:
             if self.step % 2 == 0:
                 self.adversary.train_adv(fake, real)
             losses["adv"], losses["feat"] = self.adversary(fake, real)
-        if commit.requires_grad:
-            commit.backward(retain_graph=True)  # the balancer's own backward starts at `fake`
         weights = WEIGHTS if self.adversary is None else ADVERSARIAL_WEIGHTS
         build_balancer(weights, self.norms).backward(losses, fake)
+        if commit.requires_grad:
+            torch.autograd.backward([output, commit], [fake.grad, None])
+        else:
+            output.backward(fake.grad)
+        # restarted codes are the first process's own; their mean over processes would be nobody's
+        sync_model(self.codec, average_buffers=self.step % RESTART_STEPS != 0)
         torch.nn.utils.clip_grad_norm_([p for p in self.codec.parameters() if p.grad is not None], 1.0)
         self.optimizer.step()
         self.average.update(self.codec)
         self.step += 1
-        self.seen_s += self.args.batch * CROP_S
+        self.seen_s += self.args.batch * CROP_S * self.n_peers
         return {name: float(loss.detach()) for name, loss in (losses | {"commit": commit}).items()}
 
     def _reconstruct(self, real: Tensor) -> tuple[Tensor, Tensor]:
         """Return reconstruction (B, 1, samples) and commitment loss of this phase."""
-        codec, nothing = self.codec, real.new_zeros(())
+        codec, quantizer, nothing = self.codec, self.codec.quantizer, real.new_zeros(())
         if self.phase == "frozen":
             with torch.no_grad():
-                hidden = codec.quantizer.decode(codec.quantizer.encode(codec.encoder(real)))
+                hidden = quantizer.decode(quantizer.encode(codec.encoder(real)))
             return codec.decoder(hidden), nothing
         hidden = codec.encoder(real)
         if self.phase == "warm_up":
             return codec.decoder(hidden), nothing
-        result = codec.quantizer(hidden, FRAME_RATE_HZ)
+        result = quantizer(hidden, FRAME_RATE_HZ)
         if self.step % RESTART_STEPS == 0:
-            restart_codes(codec.quantizer, hidden)
+            restart_codes(quantizer, hidden, torch.Generator().manual_seed(self.step))
         return codec.decoder(result.x), result.penalty
 
     def save(self) -> None:
@@ -173,9 +191,7 @@ class CodecTraining:
             "codec": self.codec.state_dict(), "average": self.average.model.state_dict(),
             "average_n": self.average.n, "optimizer": self.optimizer.state_dict(),
             "adversary": None if self.adversary is None else self.adversary.state_dict(),
-            "norms": [self.norms.total, self.norms.weight], "torch_rng": torch.get_rng_state(),
-            "crops_rng": self.sampler.rng.bit_generator.state,
-            "patches_rng": self.patches.rng.bit_generator.state, "phase": self.phase,
+            "norms": [self.norms.total, self.norms.weight], "phase": self.phase,
         }  # fmt: skip
         save_state(self, state)
         save_codec(self.average.model, self.folder)
@@ -192,9 +208,6 @@ class CodecTraining:
             self._enter(self.phase)
             self.adversary.load_state_dict(state["adversary"])
         self.norms.total, self.norms.weight = state["norms"]
-        self.sampler.rng.bit_generator.state = state["crops_rng"]
-        self.patches.rng.bit_generator.state = state["patches_rng"]
-        torch.set_rng_state(state["torch_rng"].cpu())
 
 
 def train_codec(args: argparse.Namespace) -> CodecTraining:
@@ -254,11 +267,16 @@ def main() -> None:
     add("--rate", type=float, default=2e-4, help="peak learning rate")
     add("--batch", type=int, default=12, help="crops of one second")
     add("--device", default="cpu")
+    add("--workers", type=int, default=0, help="processes that make batches ahead: for a GPU")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if "WORLD_SIZE" in os.environ:
+        distributed.init_process_group("gloo")
     training = train_codec(args)
+    if not is_first():
+        return
     model = save_codec(training.average.model.cpu(), training.folder)
-    audio = training.sampler.draw(8)
+    audio = training.batches.draw(8)
     print(
         "conversion: codes equal, largest difference of the audio",
         check_conversion(training.average.model, model, audio),

@@ -78,9 +78,11 @@ def build_adversary(learning_rate: float, device: torch.device) -> Any:
         get_real_criterion,
     )  # fmt: skip
 
-    disc = MultiScaleSTFTDiscriminator(
-        8, n_ffts=[2048, 1024, 512], hop_lengths=[512, 256, 128], win_lengths=[2048, 1024, 512]
-    ).to(device)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # the same in every process, and after a resumption
+        disc = MultiScaleSTFTDiscriminator(
+            8, n_ffts=[2048, 1024, 512], hop_lengths=[512, 256, 128], win_lengths=[2048, 1024, 512]
+        ).to(device)
     optimizer = torch.optim.Adam(disc.parameters(), lr=learning_rate, betas=(0.5, 0.9))
     return AdversarialLoss(
         disc, optimizer, loss=get_adv_criterion("hinge"), loss_real=get_real_criterion("hinge"),

@@ -82,12 +82,13 @@ def start_codebooks(codec: PocketCodec, audio: Tensor, n_iterations: int = 10) -
         audio: (B, 1, samples), some 8 frames for each code.
         n_iterations: Of Lloyd's algorithm.
     """
+    rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         hidden = torch.cat([codec.encoder(piece) for piece in audio.split(16)])
         residual = hidden.transpose(1, 2).flatten(0, 1)  # (B x T, D)
         for layer in codec.quantizer.vq.layers:
             book = layer._codebook
-            centres = residual[torch.randperm(len(residual))[: len(book.embed)]].clone()
+            centres = residual[torch.randperm(len(residual), generator=rng)[: len(book.embed)]].clone()
             for _ in range(n_iterations):
                 nearest = torch.cdist(residual, centres).argmin(1)
                 counts = torch.bincount(nearest, minlength=len(centres)).float()
@@ -99,7 +100,7 @@ def start_codebooks(codec: PocketCodec, audio: Tensor, n_iterations: int = 10) -
             residual = residual - centres[torch.cdist(residual, centres).argmin(1)]
 
 
-def restart_codes(quantizer: Any, hidden: Tensor) -> int:
+def restart_codes(quantizer: Any, hidden: Tensor, rng: torch.Generator) -> int:
     """Move codes that are hardly used onto random vectors of this batch.
 
     audiocraft's codebook does so too, but then recomputes `embed` from averages that it did not move, so that a dead
@@ -108,6 +109,7 @@ def restart_codes(quantizer: Any, hidden: Tensor) -> int:
     Args:
         quantizer: Its codebooks are changed in place.
         hidden: The encoder's output, (B, D, T).
+        rng: On the CPU; decides which vectors.
 
     Returns:
         How many codes were moved.
@@ -117,7 +119,7 @@ def restart_codes(quantizer: Any, hidden: Tensor) -> int:
         book = layer._codebook
         usual = book.cluster_size.mean()
         dead = (book.cluster_size < DEAD_FRAC * usual).nonzero()[:, 0][: len(residual) // 4]
-        fresh = residual[torch.randperm(len(residual), device=residual.device)[: len(dead)]]
+        fresh = residual[torch.randperm(len(residual), generator=rng)[: len(dead)].to(residual.device)]
         book.embed[dead], book.embed_avg[dead], book.cluster_size[dead] = fresh, fresh * usual, usual
         n_moved += len(dead)
         residual = residual - book.dequantize(book.quantize(residual))

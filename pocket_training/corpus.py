@@ -31,32 +31,32 @@ def open_audio(work: Path) -> np.ndarray:
 class CropSampler:
     """Random crops of the training tracks, each second of music equally likely."""
 
-    def __init__(self, work: Path, tracks: list[Track], crop: int, seed: int) -> None:
+    def __init__(self, work: Path, tracks: list[Track], crop: int) -> None:
         """Args: `crop` is in samples; tracks shorter than it are left out."""
         self.audio = open_audio(work)
         self.tracks = [track for track in tracks if track.length > crop]
         self.crop = crop
         room = np.array([track.length - crop for track in self.tracks], np.float64)
         self.ends = np.cumsum(room)
-        self.rng = np.random.default_rng(seed)
 
-    def draw(self, n: int, augment: bool = False) -> torch.Tensor:
+    def draw(self, n: int, rng: np.random.Generator, augment: bool = False) -> torch.Tensor:
         """Draw `n` crops: float32, shape (n, 1, crop).
 
         Args:
             n: How many.
+            rng: Decides which.
             augment: Random gain of -12 to +4 dB; one crop in six is a mix of two.
         """
-        batch = np.stack([self._draw_one() for _ in range(n)])
+        batch = np.stack([self._draw_one(rng) for _ in range(n)])
         if augment:
-            gains = 10 ** (self.rng.uniform(-12, 4, size=(n, 1)) / 20)
-            other = batch[self.rng.permutation(n)]
-            mixed = self.rng.random((n, 1)) < 1 / 6
+            gains = 10 ** (rng.uniform(-12, 4, size=(n, 1)) / 20)
+            other = batch[rng.permutation(n)]
+            mixed = rng.random((n, 1)) < 1 / 6
             batch = np.where(mixed, 0.6 * (batch + other), batch) * gains
         return torch.from_numpy(np.clip(batch, -1, 1).astype(np.float32))[:, None]
 
-    def _draw_one(self) -> np.ndarray:
-        spot = self.rng.uniform(0, self.ends[-1])
+    def _draw_one(self, rng: np.random.Generator) -> np.ndarray:
+        spot = rng.uniform(0, self.ends[-1])
         i = int(np.searchsorted(self.ends, spot, side="right"))
         offset = int(spot - (self.ends[i - 1] if i else 0.0))
         start = self.tracks[i].start + offset

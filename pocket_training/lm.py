@@ -43,6 +43,7 @@ from pocket_training.lm_parts import (
     measure_gain,
     start_embeddings,
     start_text,
+    tokenize,
 )
 from pocket_training.loop import add_training_options, build_parser, load_state, run_training, save_state
 from pocket_training.shapes import FRAME_RATE_HZ, build_model
@@ -70,10 +71,10 @@ def get_rate_frac(frac: float) -> float:
     return max(frac, 1e-3) / 0.04 if frac < 0.04 else 1.0 if frac < 0.4 else max(0.0, (1 - frac) / 0.6)
 
 
-def prepare_codes(work: Path, tracks: list[Track]) -> Segments:
-    """Return the codes of all tracks; `WORK/codec` encodes them on the first call."""
+def prepare_codes(work: Path, tracks: list[Track], device: str) -> Segments:
+    """Return the codes of all tracks; `WORK/codec` encodes them on the first call, on the device."""
     if not (work / "segments.npz").is_file():
-        encode_segments(work, tracks, load_encodec(work / "codec"))
+        encode_segments(work, tracks, load_encodec(work / "codec").to(torch.device(device)))
     return load_segments(work)
 
 
@@ -88,7 +89,7 @@ class LmTraining:
         self.step, self.seen_s, self.wall_s, self.cpu_s = 0, 0.0, 0.0, 0.0
         tracks = load_tracks(args.work)
         captioner = Captioner(tracks, analyse_tracks(args.work, tracks))
-        segments = prepare_codes(args.work, tracks)
+        segments = prepare_codes(args.work, tracks, args.device)
         held_out = np.array([tracks[i].split == "heldout" for i in segments.track])
         train = segments.take(~held_out)
         n_frames = round(args.crop_s * FRAME_RATE_HZ)
@@ -104,7 +105,7 @@ class LmTraining:
             tokenizer = load_tokenizer(source)
         self.tokenizer: T5Tokenizer = tokenizer
         start = None if is_resumed else args.start
-        self.model = start_model(load_encodec(args.work / "codec"), start, args)
+        self.model = start_model(load_encodec(args.work / "codec"), start, args).to(args.device)
         self.optimizers = build_optimizers(self.model, args.text_only)
         self.average = Average(copy.deepcopy(self.model), 0.99)
         if is_resumed:
@@ -121,10 +122,11 @@ class LmTraining:
         crops = self.openings if opens else self.crops
         # about the same number of frames for any length of crop
         codes, captions = crops.draw(max(1, round(args.batch * self.crops.n_frames / crops.n_frames)))
-        text: Any = self.tokenizer(captions, return_tensors="pt", padding=True, truncation=True)
+        device = self.model.device
+        text = tokenize(self.tokenizer, captions, device)
         drop = torch.rand(len(codes)) < (0.0 if args.text_only else CAPTION_DROPOUT)
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-            losses = compute_losses(self.model, codes, dict(text), drop).mean(0)  # (K,)
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+            losses = compute_losses(self.model, codes.to(device), text, drop.to(device)).mean(0)  # (K,)
         losses.mean().backward()
         nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], 1.0)
         for optimizer in self.optimizers:
@@ -148,7 +150,7 @@ class LmTraining:
         save_state(self, state)
 
     def _load(self) -> None:
-        state = load_state(self)
+        state = load_state(self, self.model.device)
         self.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
         self.average.n = state["average_n"]
@@ -156,7 +158,7 @@ class LmTraining:
             optimizer.load_state_dict(kept)
         for crops, kept in zip((self.crops, self.openings), state["rngs"], strict=True):
             crops.rng.setstate(kept)
-        torch.set_rng_state(state["torch_rng"])
+        torch.set_rng_state(state["torch_rng"].cpu())
 
 
 def start_model(
@@ -217,7 +219,8 @@ def main() -> None:
     add("--crop-s", type=float, default=10.0, help="length of each crop")
     add("--rate-factor", type=float, default=1.0, help="factor of the learning rates")
     add("--opening-every", type=int, default=3, help="steps from one on short crops to the next; 0 is never")
-    add("--bf16", action="store_true", help="matrix products in bfloat16: for CPUs with AMX")
+    add("--device", default="cpu")
+    add("--bf16", action="store_true", help="matrix products in bfloat16: for GPUs, and CPUs with AMX")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     train_lm(args)

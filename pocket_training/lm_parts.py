@@ -60,10 +60,15 @@ def evaluate_model(
     losses = []
     with torch.no_grad():
         for at in range(0, len(codes), batch):
-            text = tokenizer(captions[at : at + batch], return_tensors="pt", padding=True, truncation=True)
-            losses.append(compute_losses(model, codes[at : at + batch], dict(text)))
+            text = tokenize(tokenizer, captions[at : at + batch], model.device)
+            losses.append(compute_losses(model, codes[at : at + batch].to(model.device), text))
     model.train(was_training)
-    return torch.cat(losses)
+    return torch.cat(losses).cpu()
+
+
+def tokenize(tokenizer: T5Tokenizer, captions: list[str], device: torch.device) -> dict[str, Tensor]:
+    """Return `input_ids` and `attention_mask` of captions, (B, L)."""
+    return dict(tokenizer(captions, return_tensors="pt", padding=True, truncation=True).to(device))
 
 
 def start_embeddings(model: MusicgenForConditionalGeneration) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
+from torch import distributed
 
 COUNTERS = ("step", "seen_s", "wall_s", "cpu_s")
 
@@ -48,20 +49,39 @@ def run_training(training: T, args: argparse.Namespace, check: Callable[[T, list
     wall_s, cpu_s = training.wall_s - time.monotonic(), training.cpu_s - time.process_time()
     saved_s, checked_s = training.wall_s, training.seen_s
     recent: list[Any] = []
-    while training.seen_s < args.audio_s and not stopped:
+    while training.seen_s < args.audio_s and not _is_any(bool(stopped)):
         recent.append(training.take_step())
         training.wall_s, training.cpu_s = wall_s + time.monotonic(), cpu_s + time.process_time()
         if training.wall_s - saved_s > args.save_minutes * 60:
             saved_s = training.wall_s
-            training.save()
+            _save(training)
         is_due = training.seen_s // args.check_every_s > checked_s // args.check_every_s
         if is_due or training.seen_s >= args.audio_s:
             checked_s = training.seen_s
-            _write_check(training, check(training, recent))
+            if is_first():
+                _write_check(training, check(training, recent))
             recent = []
-    training.save()
+    _save(training)
     signal.signal(signal.SIGTERM, before)
     return training
+
+
+def is_first() -> bool:
+    """Return whether this process measures and saves: of several that `torchrun` started, one does."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def _is_any(value: bool) -> bool:
+    """Return whether the value is true in any process, so that all stop at the same step."""
+    flag = torch.tensor(float(value))
+    if distributed.is_initialized():
+        distributed.all_reduce(flag)
+    return bool(flag)
+
+
+def _save(training: Training) -> None:
+    if is_first():
+        training.save()
 
 
 def _write_check(training: Training, figures: dict[str, Any]) -> None:

@@ -17,10 +17,9 @@ KINDS = ("additive", "pulse", "saw", "triangle", "fm", "noise")
 class PatchSampler:
     """Crops of one to four voices, each a row of notes of one random timbre, with silence between."""
 
-    def __init__(self, crop: int, seed: int) -> None:
-        """Args: `crop` is in samples."""
-        self.crop = crop
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, crop: int, rng: np.random.Generator) -> None:
+        """Args: `crop` is in samples; `rng` decides everything."""
+        self.crop, self.rng = crop, rng
 
     def draw(self, n: int) -> torch.Tensor:
         """Draw `n` crops: float32, shape (n, 1, crop), peak -26 to -1 dBFS."""

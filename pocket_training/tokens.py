@@ -35,7 +35,7 @@ class Segments:
 
 
 def encode_segments(work: Path, tracks: list[Track], codec: EncodecModel) -> None:
-    """Encode all tracks; keep their segments in `WORK/segments.npz`."""
+    """Encode all tracks on the codec's device; keep their segments in `WORK/segments.npz`."""
     n_samples = int(SEGMENT_S * FRAME_RATE_HZ) * HOP
     spots: list[tuple[int, int]] = []
     for i, track in enumerate(tracks):
@@ -48,8 +48,8 @@ def encode_segments(work: Path, tracks: list[Track], codec: EncodecModel) -> Non
         for at in range(0, len(spots), 4):
             starts = [tracks[i].start + start for i, start in spots[at : at + 4]]
             batch = np.stack([audio[s : s + n_samples].astype(np.float32) / 32768 for s in starts])
-            found = codec.encode(torch.from_numpy(batch)[:, None]).audio_codes[0]
-            codes.append(found.numpy().astype(np.uint16))
+            found = codec.encode(torch.from_numpy(batch)[:, None].to(codec.device)).audio_codes[0]
+            codes.append(found.cpu().numpy().astype(np.uint16))
     fresh = work / "segments.new.npz"
     np.savez(
         fresh,
@@ -79,7 +79,7 @@ def delay_codes(codes: Tensor, start_id: int) -> tuple[Tensor, Tensor, Tensor]:
         Mask (K, T + K - 1): where a target is a code.
     """
     n_clips, n_codebooks, n_frames = codes.shape
-    valid = torch.full((n_clips,), n_frames)
+    valid = torch.full((n_clips,), n_frames, device=codes.device)
     targets = delay_pattern.delay_codes(codes, valid, range(n_codebooks), start_id)
     return delay_pattern.decoder_inputs(targets, start_id), targets, targets[0] != start_id
 

@@ -98,7 +98,9 @@ def _explain_unavailable(torch: Any) -> str | None:
     )
     if driver is not None and oldest is not None and int(driver.partition(".")[0]) < oldest:
         mend = "update the driver"
-        suitable = [major for major, first in OLDEST_DRIVERS.items() if first <= int(driver.partition(".")[0])]
+        suitable = [
+            major for major, first in OLDEST_DRIVERS.items() if first <= int(driver.partition(".")[0])
+        ]
         if suitable:
             mend += f", or install a torch for CUDA {max(suitable)}"
             mend += " (`make cuda12` does it in a checkout)" if max(suitable) == 12 else ""

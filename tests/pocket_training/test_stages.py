@@ -4,6 +4,8 @@ import argparse
 import json
 import pickle
 import random
+import subprocess
+import sys
 from dataclasses import asdict
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ import torch
 from transformers import EncodecModel
 
 from pocket_training import shapes
+from pocket_training.batches import Batches
 from pocket_training.captions import Captioner, Heard, analyse_track
 from pocket_training.codec import CodecTraining, get_phase, train_codec
 from pocket_training.codec import get_rate_frac as get_codec_rate_frac
@@ -116,8 +119,8 @@ def test_learning_rate_ends_at_zero():
 
 
 def test_patches_repeat_with_their_seed_and_hold_silence_between_notes():
-    crops = PatchSampler(16_000, 5).draw(24)
-    assert torch.equal(crops, PatchSampler(16_000, 5).draw(24))
+    crops = PatchSampler(16_000, np.random.default_rng(5)).draw(24)
+    assert torch.equal(crops, PatchSampler(16_000, np.random.default_rng(5)).draw(24))
     assert crops.shape == (24, 1, 16_000)
     assert torch.isfinite(crops).all()
     assert crops.abs().max() < 1
@@ -125,7 +128,7 @@ def test_patches_repeat_with_their_seed_and_hold_silence_between_notes():
 
 
 def test_patches_have_no_partials_beyond_the_band():
-    sampler = PatchSampler(16_000, 0)
+    sampler = PatchSampler(16_000, np.random.default_rng(0))
     time = np.arange(16_000) / 16_000
     for kind in ("pulse", "saw", "triangle", "additive"):
         tone = sampler._make_tone(kind, 1234.0, time, np.array([0.4, 0.5, 0.5, 0.0]))
@@ -170,7 +173,7 @@ def codec_args(tmp_path):
     (tmp_path / "tracks.json").write_text(json.dumps([asdict(track) for track in tracks]))
     return argparse.Namespace(
         work=tmp_path, run="codec", start=None, codebook_size=32, filters=4, lstm_layers=1, audio_s=8, warm_up_s=2,
-        adversarial_from_s=4, frozen_from_s=6, patches_frac=0.5, rate=1e-3, batch=2, device="cpu",
+        adversarial_from_s=4, frozen_from_s=6, patches_frac=0.5, rate=1e-3, batch=2, device="cpu", workers=0,
         save_minutes=60.0, check_every_s=4, seed=0,
     )  # fmt: skip
 
@@ -197,6 +200,45 @@ def test_a_codec_training_that_was_resumed_in_every_phase_equals_one_that_was_no
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
 
 
+@pytest.mark.gpu
+def test_both_trainings_run_on_a_gpu_and_resume_there(codec_args, lm_args):
+    codec_args.device = lm_args.device = "cuda"
+    lm_args.bf16 = True
+    for kind, args in ((CodecTraining, codec_args), (LmTraining, lm_args)):
+        for _ in range(3):
+            training = kind(args)
+            training.take_step()
+            training.save()
+        assert training.step == 3
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_codec(codec_args, tmp_path):
+    options = {
+        "work": tmp_path, "codebook-size": 32, "filters": 4, "audio-s": 24, "warm-up-s": 8, "adversarial-from-s": 16,
+        "frozen-from-s": 100, "batch": 2, "check-every-s": 12, "threads": 1,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command += ["-m", "pocket_training.codec"]
+    for name, value in options.items():
+        command += [f"--{name}", str(value)]
+    subprocess.run(command, check=True, timeout=300)
+    lines = [json.loads(line) for line in (tmp_path / "codec" / "checks.jsonl").read_text().splitlines()]
+    assert [(line["audio_s"], line["step"]) for line in lines] == [(12, 3), (24, 6)]
+    assert lines[-1]["phase"] == "adversarial"
+    assert EncodecModel.from_pretrained(tmp_path / "codec").config.codebook_size == 32
+
+
+def test_a_batch_follows_from_its_step_whoever_makes_it(codec_args):
+    batches = Batches(codec_args.work, 16_000, 4, 0.5, (0, 0))
+    here, elsewhere = batches.iterate(3, 0), batches.iterate(2, 2)
+    next(elsewhere)
+    assert torch.equal(next(here), next(elsewhere))
+    other = Batches(codec_args.work, 16_000, 4, 0.5, (0, 1))
+    assert not torch.equal(batches[3], other[3])
+    assert batches[3].shape == (4, 1, 16_000)
+
+
 def test_a_frozen_codec_keeps_its_codes(codec_args):
     codec_args.frozen_from_s = codec_args.audio_s = 4
     training, _ = take_all_steps(codec_args)
@@ -215,7 +257,7 @@ def test_codes_that_nothing_uses_are_moved_to_where_the_vectors_are(codec_args):
         layer._codebook.cluster_size.fill_(1.0)
         layer._codebook.cluster_size[:8] = 0.01
     books = [layer._codebook.embed.clone() for layer in codec.quantizer.vq.layers]
-    assert restart_codes(codec.quantizer, hidden) == 32
+    assert restart_codes(codec.quantizer, hidden, torch.Generator()) == 32
     vectors = hidden.transpose(1, 2).flatten(0, 1)
     first = codec.quantizer.vq.layers[0]._codebook
     assert all((vectors == code).all(1).any() for code in first.embed[:8])
@@ -236,7 +278,7 @@ def test_the_codec_stage_writes_a_folder_for_transformers_and_a_line_of_figures(
     codec_args.audio_s, codec_args.adversarial_from_s = 6, 100
     training = train_codec(codec_args)
     model = EncodecModel.from_pretrained(codec_args.work / "codec")
-    audio = training.sampler.draw(2)
+    audio = training.batches.draw(2)
     assert model.encode(audio).audio_codes[0].shape == (2, 4, 50)
     assert check_conversion(training.average.model, model, audio) < 1e-4
     lines = (codec_args.work / "codec" / "checks.jsonl").read_text().splitlines()
@@ -310,7 +352,7 @@ def lm_args(tmp_path, small_model):
     np.savez(tmp_path / "segments.npz", track=np.arange(6) % 3, start_s=np.zeros(6), codes=codes)
     return argparse.Namespace(
         work=tmp_path, run="lm", start=None, audio_s=2.0, save_minutes=60.0, check_every_s=1, batch=1, seed=0,
-        restart_text=False, text_only=False, crop_s=0.5, rate_factor=1.0, opening_every=2, bf16=False,
+        restart_text=False, text_only=False, crop_s=0.5, rate_factor=1.0, opening_every=2, bf16=False, device="cpu",
     )  # fmt: skip
 
 
@@ -340,6 +382,8 @@ def test_the_language_model_s_stage_writes_a_whole_model_with_the_codec_s_own_co
 
 def test_all_of_a_track_is_encoded_to_its_end(tmp_path):
     class Codec:
+        device = torch.device("cpu")
+
         def encode(self, audio):
             codes = (audio[:, 0, ::320] * 32768).round()  # the audio counts frames
             return SimpleNamespace(audio_codes=codes[None, :, None].expand(1, -1, 4, -1))

@@ -9,10 +9,12 @@ One command per stage trains it (each module's docstring says what it writes and
 from the second round of the log, whose options differed::
 
     python -m pocket_training.data  --music DIR --soundfont SF2 --out WORK                 # audio -> memmap
-    python -m pocket_training.codec --work WORK --filters 24 --start WEIGHTS --threads 1   # -> WORK/codec
+    torchrun --nproc-per-node 2 -m pocket_training.codec --work WORK --filters 24 --start WEIGHTS --threads 1
     python -m pocket_training.codec_eval --work WORK --codec WORK/codec WEIGHTS --lossy    # its figures
     python -m pocket_training.lm    --work WORK --threads 1                                # -> WORK/lm/weights
     python -m pocket_training.card  --work WORK                                            # card.json, CARD.md
+
+On a GPU: `python -m pocket_training.codec --device cuda --batch 128 --workers 12 ...` and `lm --device cuda --bf16`.
 """
 
 from pathlib import Path
