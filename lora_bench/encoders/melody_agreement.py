@@ -26,6 +26,7 @@ from lora_bench.models.melodies import (
     HOP_SAMPLES,
     MAX_SAMPLES,
     SAMPLE_RATE_HZ,
+    WINDOW_SAMPLES,
     Melodies,
     extract_chroma,
     find_sounding,
@@ -106,7 +107,8 @@ class MelodyAgreement:
             # each window of a long clip reads its own part of the melody
             melody = repeat_sound(melody, n_samples) if n_samples > MAX_SAMPLES else melody[:n_samples]
             wanted, counts = extract_chroma(melody).argmax(dim=1), find_sounding(melody)
-            frames = torch.arange(1 + n_samples // HOP_SAMPLES) % len(wanted)
+            # shorter sounds are padded to one window of the extractor
+            frames = torch.arange(1 + max(n_samples, WINDOW_SAMPLES) // HOP_SAMPLES) % len(wanted)
             if not bool(counts[frames].any()):
                 file = self._melodies.files[index].name
                 raise UnscoredError(f"{self.name}: the melody {file} is silent where clips follow it")

@@ -76,6 +76,14 @@ def test_the_start_of_a_melody_counts_for_a_shorter_clip(tunes: Path) -> None:
     assert measure(tunes, [play_notes(TUNES[0])[: 2 * RATE_HZ]]) == [1.0]
 
 
+@pytest.mark.parametrize("duration_s", [0.1, 0.4, 0.52])
+def test_clips_shorter_than_a_window_of_the_extractor_are_scored(tunes: Path, duration_s: float) -> None:
+    own, other = (play_notes(pitches)[: round(duration_s * RATE_HZ)] for pitches in TUNES)
+    assert measure(tunes, [own, own]) == [1.0, 0.0]
+    soundfile.write(tunes / "b.wav", other[: RATE_HZ // 20], RATE_HZ)  # a melody that is as short
+    assert measure(tunes, [own, other]) == [1.0, 1.0]
+
+
 def test_silence_never_agrees(tunes: Path) -> None:
     silence = np.zeros(RATE_HZ * 4, np.float32)
     assert measure(tunes, [silence]) == [0.0]  # though silent frames have the first pitch class, as C has
