@@ -19,16 +19,25 @@ def list_melodies(path: Path) -> tuple[Path, ...]:
     """Return the melodies of a folder, at any depth and sorted by path; those of a file are the file.
 
     Raises:
-        DatasetError: nothing is there, or the folder holds no audio.
+        DatasetError: nothing is there, or the folder holds no audio, or something that cannot be opened.
     """
     if path.is_file():
         return (path,)
-    files = list_folder(path).files
-    if not files:
+    if not path.exists():
+        raise DatasetError(
+            f"{spell_path(path)}: does not exist; expected a folder of melodies or one audio file ({name_suffixes()})"
+        )
+    listing = list_folder(path)
+    for name, reason in listing.dropped.items():  # without it, clips would follow other files
+        raise DatasetError(
+            f"{spell_path(path)}/{name}: {reason}; clips follow the files of a folder by their order, so mend or "
+            "remove it"
+        )
+    if not listing.files:
         raise DatasetError(
             f"{spell_path(path)}: holds no audio file; expected melodies ({name_suffixes()}), at any depth; add some"
         )
-    return files
+    return listing.files
 
 
 def check_melodies(path: Path) -> None:

@@ -161,8 +161,11 @@ def test_a_clip_follows_the_melody_that_is_asked_for(
     for name in ("none", "file", "other"):
         assert not np.array_equal(clips["folder"], clips[name])
     capsys.readouterr()
-    assert main([*command, "--melody", str(tmp_path / "gone"), "--to", str(tmp_path / "x.wav")]) == 1
-    assert "gone: does not exist; expected a folder of audio files" in capsys.readouterr().err
+    assert main([*command, "--melody", str(tmp_path / "gone"), "--to", str(tmp_path / "x.wav")]) == 2
+    assert (
+        f"--melody {tmp_path}/gone: does not exist; expected a folder of melodies or one audio file"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_model_without_melodies_refuses_one(

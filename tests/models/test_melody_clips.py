@@ -268,7 +268,7 @@ def test_a_model_without_melodies_says_so(tunes: Path) -> None:
 
 
 def test_missing_and_damaged_melodies_are_named(mono: TransformersMelody, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"gone: does not exist; expected a folder of audio files"):
+    with pytest.raises(DatasetError, match=r"gone: does not exist; expected a folder of melodies or one"):
         our_codes(mono, tmp_path / "gone")
     (tmp_path / "notes.txt").write_text("c d e")
     with pytest.raises(DatasetError, match=r"holds no audio file; expected melodies \("):

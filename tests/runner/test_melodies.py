@@ -156,6 +156,13 @@ def test_missing_empty_and_damaged_melodies_are_problems_at_their_place(
     (place / "tunes" / "broken.wav").write_bytes(b"RIFF....WAVE")
     (found,) = list_problems(capsys, SPEC)
     assert found.startswith(f"{at}`generation.melodies`: {place}/tunes/broken.wav: ")
+    save_melodies(place / "tunes")
+    (place / "tunes" / "broken.wav").unlink()
+    (place / "tunes" / "aa.wav").symlink_to(place / "unmounted" / "aa.wav")
+    (found,) = list_problems(capsys, SPEC)  # rather than letting clips follow the others in its place
+    assert found.startswith(
+        f"{at}`generation.melodies`: {place}/tunes/aa.wav: is a link that leads nowhere; clips follow the"
+    )
 
 
 def test_a_model_without_melodies_is_a_problem(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

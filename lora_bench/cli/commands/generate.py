@@ -11,7 +11,7 @@ from lora_bench.cli.adapter_options import adapters_option, check_choice, model_
 from lora_bench.cli.options import metric_option, option, quiet_option, runs_dir_option, trial_option
 from lora_bench.cli.progress_display import open_display
 from lora_bench.cli.run_places import resolve_run
-from lora_bench.errors import EXIT_OK, UsageError
+from lora_bench.errors import EXIT_OK, DatasetError, UsageError
 from lora_bench.slugs import prompt_slug
 
 MAX_PROMPT = 2000
@@ -60,8 +60,8 @@ def execute(options: Options) -> int:
     """Write both clips and print their paths.
 
     Raises:
-        UsageError: no such run or trial, an invalid strength or length, or a file that exists already.
-        DatasetError, AudioFileError: there is no melody, or it cannot be read.
+        UsageError: no such run, trial or melody, an invalid strength or length, or a file that exists already.
+        AudioFileError: a melody cannot be read.
     """
     prompt = options.prompt.strip()
     if not 0 < len(prompt) <= MAX_PROMPT:
@@ -74,7 +74,10 @@ def execute(options: Options) -> int:
     if options.clip < 0 or (options.seed is not None and options.seed < 0):
         raise UsageError("--clip and --seed: expected whole numbers of at least 0")
     if options.melody is not None:
-        check_melodies(options.melody)
+        try:
+            check_melodies(options.melody)
+        except DatasetError as error:
+            raise UsageError(f"--melody {error}") from error
     check_choice(options.run, options.adapters, options.model)
     if options.run is None or options.adapters:
         source = open_adapters(options.adapters, options.model)
