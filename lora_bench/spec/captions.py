@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import operator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from lora_bench.spec.caption_template import parse_template
-from lora_bench.spec.section import WORDS, Prompt, Section, is_none
+from lora_bench.spec.section import WORDS, Prompt, Section, StatedPath, is_none
 
 Measured = Literal["bpm", "key", "tags"]
 MEASURED: tuple[Measured, ...] = ("bpm", "key", "tags")
@@ -30,7 +29,7 @@ class CaptionSpec(Section):
     """`sidecar`: `song.txt` or `song.json` next to `song.wav`; `metadata`: csv files (`captions.csv`, with columns
     `file` and `caption`) and `metadata.jsonl` (`file_name` and `caption`, `text` or `description` per line) in any
     subfolder. Null is `text` if it is given, else any of the two that exists."""
-    file: Annotated[Path | None, Field(strict=False, exclude_if=is_none)] = None
+    file: Annotated[StatedPath | None, Field(exclude_if=is_none)] = None
     """A csv or jsonl file of captions outside of the dataset's folder, such as one that `lora-bench captions` wrote; it
     is used instead of those in the folder. Its file names are relative to the dataset's folder."""
     template: Annotated[Prompt | None, Field(exclude_if=is_none)] = None

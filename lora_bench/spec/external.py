@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from lora_bench.spec.section import Section, is_none
+from lora_bench.spec.section import Section, StatedPath, is_none
 
 ALLOWED_CHANGES = ("dataset", "generation.n_clips", "generation.clip_s")
 """Fields that a variant with `external` may change."""
@@ -22,7 +22,7 @@ def _is_per_prompt(value: object) -> bool:
 class ExternalSpec(Section):
     """Another system: a folder with its clips, or the command that generates them."""
 
-    clips: Annotated[Path | None, Field(strict=False, exclude_if=is_none)] = None
+    clips: Annotated[StatedPath | None, Field(exclude_if=is_none)] = None
     """Folder of audio files: one subfolder per prompt named by its slug, files that begin with the slug, or a
     `prompts.csv` or `metadata.jsonl` that names the prompt of each file; never written to."""
     command: Annotated[
@@ -38,9 +38,7 @@ class ExternalSpec(Section):
     """Settings that the command gets in its request."""
     timeout_s: Annotated[float | None, Field(gt=0.0, exclude_if=is_none)] = None
     """Seconds after which a call of the command is stopped with everything that it started; null waits."""
-    files: Annotated[list[Annotated[Path, Field(strict=False)]], Field(exclude_if=operator.not_)] = Field(
-        default_factory=list[Path]
-    )
+    files: Annotated[list[StatedPath], Field(exclude_if=operator.not_)] = Field(default_factory=list[Path])
     """Files that the command's clips depend on, in addition to those in `command`: clips are generated again when the
     content of one changes."""
     version: Annotated[str, Field(exclude_if=operator.not_)] = ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import operator
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -21,7 +20,7 @@ from lora_bench.spec.data_sources import find_kind
 from lora_bench.spec.lora import LoraSpec
 from lora_bench.spec.prepare import PrepareSpec, is_unset
 from lora_bench.spec.rates import Rate, RatesByKind
-from lora_bench.spec.section import Section, Seed, is_none
+from lora_bench.spec.section import Section, Seed, StatedPath, is_none
 
 # published by Meta beside MusicGen, and conditioned on more than text or not autoregressive
 UNSUPPORTED_MODEL = re.compile(r"facebook/(musicgen-style|magnet|audiogen|jasco)")
@@ -110,7 +109,7 @@ class SplitSpec(Section):
 class DatasetSpec(Section):
     """The genre: a folder or another source of recordings, or a dataset that lora_bench renders itself."""
 
-    path: Annotated[Path, Field(strict=False)] | None = None
+    path: StatedPath | None = None
     """Folder of wav, flac, ogg, opus, mp3 or m4a files at any depth; never written to. Or a list of files (.txt, .m3u,
     .csv, .tsv), an archive (.zip, .tar, .tar.gz), a table with sounds (.parquet, .arrow), a folder of tables or of
     webdataset shards, `hf:owner/name` for a dataset on the hub, or `plugin:NAME` for tracks from another package."""
@@ -187,7 +186,7 @@ class GenerationSpec(Section):
     """Of a clip beyond 30 s: each window begins with so many seconds of the one before and continues them."""
     guidance: Annotated[float, Field(ge=1.0, le=20.0)] = 3.0
     """Classifier-free guidance scale; 1 is off."""
-    melodies: Annotated[Path | None, Field(strict=False, exclude_if=is_none)] = None
+    melodies: Annotated[StatedPath | None, Field(exclude_if=is_none)] = None
     """Folder of melodies that clips follow, or one audio file; never written to. Needs a melody model. Clip i of a
     prompt follows file i mod N in the order of their paths, for zero-shot and adapters alike."""
     temperature: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0

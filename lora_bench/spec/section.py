@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")]
 RowName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+@-]{0,99}$")]
@@ -28,6 +30,16 @@ def _check_words(value: str) -> str:
         raise ValueError("is empty; expected a program and its arguments")
     return value
 
+
+def _check_path(value: object) -> object:
+    """Refuse texts that no file has as its name; an empty one would mean the current folder."""
+    if isinstance(value, str) and (not value or "\0" in value):
+        raise PydanticCustomError("no_path", "expected a path")
+    return value
+
+
+StatedPath = Annotated[Path, Field(strict=False), BeforeValidator(_check_path)]
+"""A path; a relative one is relative to the file that states it."""
 
 WORDS = AfterValidator(_check_words)
 """Marks a text that is a program and its arguments, split as a shell does."""

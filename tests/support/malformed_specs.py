@@ -39,6 +39,18 @@ MALFORMED: list[tuple[str, str, str, str]] = [
     ("clip of no length", HEAD + "generation: {clip_s: 0}", "5:22", "expected a number from 0.2 to 30"),
     ("guidance below one", HEAD + "generation: {guidance: 0.5}", "5:24", "from 1 to 20"),
     ("top_k of nothing", HEAD + "generation: {top_k: 0}", "5:21", "a whole number of at least 1 or `null`"),
+    (
+        "melodies of no name",
+        HEAD + 'generation: {melodies: ""}',
+        "5:24",
+        "is the text ''; expected a path or `null`",
+    ),
+    (
+        "melodies with a zero byte",
+        HEAD + 'generation: {melodies: "a\\0b"}',
+        "5:24",
+        "expected a path or `null`",
+    ),
     ("negative seed", HEAD + "generation: {seed: -1}", "5:20", "a whole number"),
     (
         "not a number",
@@ -327,6 +339,30 @@ MALFORMED: list[tuple[str, str, str, str]] = [
     ("parent that is not there", HEAD + "extends: no.yaml", "5:10", "cannot be opened"),
     ("parent of a number", HEAD + "extends: [3]", "5:11", "expected the path of a spec"),
     ("parent of a mapping", HEAD + "extends: {a: b}", "5:10", "expected a path or a list"),
+    (
+        "recordings of no name",
+        HEAD.replace("builtin: chiptune", 'path: ""'),
+        "3:17",
+        "`dataset.path` is the text ''; expected a path",
+    ),
+    (
+        "captions of no name",
+        HEAD.replace("builtin: chiptune", 'path: m, captions: {file: ""}'),
+        "3:37",
+        "`dataset.captions.file` is the text ''",
+    ),
+    (
+        "clips of no name",
+        HEAD + 'trials: {variants: [{name: o, external: {clips: ""}}]}',
+        "5:49",
+        "external.clips` is the text ''; expected a path",
+    ),
+    (
+        "program's file of no name",
+        HEAD + 'trials: {variants: [{name: o, external: {command: [a], files: [""]}}]}',
+        "5:64",
+        "external.files[0]` is the text ''; expected a path",
+    ),
     ("parent of itself", HEAD + "extends: t.yaml", "5:10", "in a circle"),
 ]
 
