@@ -97,6 +97,9 @@ def return_states(network: Any) -> Any:
         conformer.config._attn_implementation = "eager"
     states: list[torch.Tensor] = []
 
+    def begin(_module: Any, _args: Any) -> None:
+        states.clear()  # of a call that failed midway, for lack of memory
+
     def note(_module: Any, args: tuple[Any, ...]) -> None:
         states.append(args[0])
 
@@ -105,6 +108,7 @@ def return_states(network: Any) -> Any:
         states.clear()
         return output
 
+    conformer.register_forward_pre_hook(begin)
     for layer in conformer.layers:
         layer.register_forward_pre_hook(note)
     conformer.register_forward_hook(add)

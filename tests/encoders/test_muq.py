@@ -105,6 +105,10 @@ def make(folder: Path | str, **settings: Any) -> PluginEncoder:
     return PluginEncoder("muq", source, {"weights": str(folder), **settings}, device="cpu")
 
 
+def fail_for_memory(*_: Any, **__: Any) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
 def compute_states(network: Any) -> list[torch.Tensor]:
     """The states by the layers themselves, without hooks."""
     model, conformer = network.model, network.model.conformer
@@ -135,6 +139,21 @@ def test_muq_gives_the_pooled_states_of_a_layer(kind: Any, tmp_path: Path, layer
     np.testing.assert_allclose(encoder.plugin.embed(AUDIO[:1]), expected[:1].numpy(), atol=2e-5)
     assert (encoder.dim, encoder.sample_rate_hz) == (HIDDEN, 24_000)
     assert len(str(encoder.provenance["weights_hash"])) == 64
+
+
+@pytest.mark.filterwarnings("ignore")  # of the package
+def test_states_of_a_call_that_failed_are_not_those_of_the_next(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_muq(kind, tmp_path / "muq")
+    encoder = make(tmp_path / "muq", layer=2)
+    expected = encoder.plugin.embed(AUDIO[:1])
+    last = encoder.plugin._network.model.conformer.layers[-1]  # pyright: ignore[reportAttributeAccessIssue]
+    with monkeypatch.context() as patch:
+        patch.setattr(last, "forward", fail_for_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            encoder.plugin.embed(AUDIO)
+    np.testing.assert_array_equal(encoder.plugin.embed(AUDIO[:1]), expected)
 
 
 @pytest.mark.filterwarnings("ignore")  # of the package
