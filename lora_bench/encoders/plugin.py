@@ -14,8 +14,9 @@ import numpy as np
 
 from lora_bench.audio import RESAMPLER
 from lora_bench.encoders.assembly import embed_pieces, prepare_clip
-from lora_bench.errors import UnscoredError
+from lora_bench.errors import OutOfMemoryError, UnscoredError
 from lora_bench.models.device import choose_device
+from lora_bench.models.memory import is_out_of_memory
 from lora_bench.plugins import PluginSource, blame, load_class
 from lora_bench.plugins.settings import check_settings, describe_plugin
 
@@ -62,7 +63,8 @@ class PluginEncoder:
         kind = load_class(name, source, "embed")
         self.settings = check_settings(f"encoders.{name}", kind, settings)
         with blame(name, source, "cannot be loaded"):
-            self.plugin: Plugin = kind(self.settings, str(choose_device(device)))
+            self._device = choose_device(device)
+            self.plugin: Plugin = kind(self.settings, str(self._device))
             self.sample_rate_hz = int(self.plugin.sample_rate_hz)
             self.dim = int(self.plugin.dim)
             self._batch_s = float(getattr(self.plugin, "batch_s", BATCH_S))
@@ -82,17 +84,28 @@ class PluginEncoder:
         """Embed all clips, in order; see `Encoder.embed`.
 
         Raises:
-            UnscoredError: the plug-in fails, or returns something else than the contract says.
+            UnscoredError: the plug-in fails, returns something else than the contract says, or runs out of memory with
+                a single clip.
         """
         max_samples = int(self._batch_s * self.sample_rate_hz)
-        return embed_pieces(clips, self._cut, self._run, self.provenance, max_samples=max_samples)
+        try:
+            return embed_pieces(
+                clips, self._cut, self._run, self.provenance, max_samples=max_samples, device=self._device
+            )
+        except OutOfMemoryError as error:
+            raise UnscoredError(f"{self.name}: {error}") from error
 
     def _cut(self, clip: AudioClip) -> list[NDArray[np.float32]]:
         return [prepare_clip(clip, sample_rate_hz=self.sample_rate_hz, channels=1, min_samples=1)[0]]
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        with blame(self.name, self._source, "failed"):
+        try:
             found = np.asarray(self.plugin.embed(batch), dtype=np.float32)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise  # the batch is halved
+            with blame(self.name, self._source, "failed"):
+                raise
         rows = found[:, None] if found.ndim == 2 else found
         if rows.ndim != 3 or rows.shape[0] != len(batch) or rows.shape[2] != self.dim:
             raise UnscoredError(

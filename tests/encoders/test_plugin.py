@@ -55,6 +55,15 @@ class Fails(Level):
         raise KeyError("no such layer")
 
 
+class Greedy(Level):
+    """Fits into memory with few clips."""
+
+    def embed(self, audio: np.ndarray) -> np.ndarray:
+        if len(audio) > self.settings.gain:
+            raise MemoryError
+        return super().embed(audio)
+
+
 class NotFinite(Level):
     def embed(self, audio: np.ndarray) -> np.ndarray:
         return np.full((len(audio), 2), np.nan)
@@ -64,6 +73,7 @@ class NotFinite(Level):
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that a package offers the classes above, one that cannot be imported, and one with a built-in name."""
     kinds = {"level": "Level", "wrong-shape": "WrongShape", "fails": "Fails", "not-finite": "NotFinite"}
+    kinds["greedy"] = "Greedy"
     monkeypatch.setitem(sys.modules, "toy_package", SimpleNamespace(**globals()))
     group = plugins.group_of("encoders")
     points = [EntryPoint(name, f"toy_package:{kind}", group) for name, kind in kinds.items()]
@@ -108,9 +118,19 @@ def test_a_plugin_is_a_metric_with_every_distance() -> None:
     assert (found.encoder, found.distance, found.codec_matched) == ("level", "mmd", True)
 
 
+def test_batches_that_do_not_fit_into_memory_are_halved() -> None:
+    clips = [AudioClip(str(n), str(n), np.full((1, 8000), n, np.float32), 8000) for n in range(5)]
+    found = get_encoder("greedy", settings={"gain": 1.0}, device="cpu").embed(clips)
+    assert found.values[:, 0].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    with pytest.raises(
+        UnscoredError, match=r"greedy: embedding a piece of a clip .* did not fit into the mem"
+    ):
+        get_encoder("greedy", settings={"gain": 0.0}, device="cpu").embed(clips)
+
+
 def test_unknown_metrics_name_the_plugins() -> None:
     with pytest.raises(
-        ValueError, match=r"unknown metric `levl`.*the plug-ins fails, gone, level, .*not-finite"
+        ValueError, match=r"unknown metric `levl`.*the plug-ins fails, gone, greedy, level, .*not-finite"
     ):
         parse_metric("levl")
     with pytest.raises(ValueError, match="unknown metric"):
