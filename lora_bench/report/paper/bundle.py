@@ -289,8 +289,11 @@ def compile_bundle(folder: Path) -> list[Path]:
     document = folder / DOCUMENT
     for program in ("pdflatex", "bibtex", "pdflatex", "pdflatex"):
         _compile(program, document)
-    _remove_leftovers(folder)
-    return [*made, document.with_suffix(".pdf")]
+    made.append(document.with_suffix(".pdf"))
+    for path in made:
+        for suffix in (".aux", ".log", ".out", ".blg", ".bbl"):
+            path.with_suffix(suffix).unlink(missing_ok=True)
+    return made
 
 
 def _compile(program: str, document: Path) -> None:
@@ -306,10 +309,3 @@ def _compile(program: str, document: Path) -> None:
                 f"{document}: {program} {reason}; the log is {document.with_suffix('.log').name} next to it; a missing "
                 ".sty file is in a package of TeX Live, such as texlive-latex-extra"
             ) from error
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for place in (folder, folder / "figures"):
-        for suffix in ("aux", "log", "out", "blg", "bbl"):
-            for path in place.glob(f"*.{suffix}"):
-                path.unlink()

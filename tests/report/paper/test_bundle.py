@@ -271,6 +271,38 @@ def test_a_failure_of_tex_names_the_file_and_its_reason(
         compile_bundle(tmp_path)
 
 
+def stand_in_for_tex(folder: Path, monkeypatch: pytest.MonkeyPatch, aux: str = "") -> None:
+    """Programs in the place of TeX: one writes what pdfLaTeX writes, the other fails as BibTeX does without a list."""
+    (folder / "tex.aux").write_text(aux)
+    pdflatex = (
+        'for kind in log pdf; do touch "${1%.tex}.$kind"; done; cp "$(dirname "$0")/tex.aux" "${1%.tex}.aux"'
+    )
+    bibtex = (
+        'grep -q bibdata "$1.aux" || { echo "I found no bibdata command"; exit 2; }; touch "$1.bbl" "$1.blg"'
+    )
+    for name, script in (("pdflatex", pdflatex), ("bibtex", bibtex)):
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setattr(bundle, "_FLAGS", ())
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+def test_only_files_of_the_compiler_are_removed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in_for_tex(tmp_path, monkeypatch, "\\bibdata{references}")
+    folder = tmp_path / "paper"
+    write_bundle(read_runs([run]), folder)
+    mine = [folder / "slurm-7.out", folder / "training.log", folder / "figures" / "mine.aux"]
+    for path in mine:
+        path.write_text("mine")
+    made = compile_bundle(folder)
+    assert made[-1] == folder / "paper.pdf"
+    assert all(path.is_file() for path in (*made, *mine))
+    left = {path.suffix for path in folder.rglob("*") if path.is_file() and path not in mine}
+    assert left.isdisjoint({".aux", ".log", ".bbl", ".blg"})
+
+
 @pytest.mark.parametrize(
     ("script", "words"),
     [
