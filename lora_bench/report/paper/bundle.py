@@ -119,12 +119,15 @@ def read_document(path: Path) -> str:
     """Read a document of one's own.
 
     Raises:
-        UsageError: it cannot be read, or is not in UTF-8.
+        UsageError: it cannot be read, is not in UTF-8, or is empty.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--document {path}: cannot be read as LaTeX in UTF-8 ({error})") from error
+    if not text.strip():
+        raise UsageError(f"--document {path}: is empty; expected a LaTeX document")
+    return text
 
 
 def write_bundle(
@@ -287,8 +290,12 @@ def compile_bundle(folder: Path) -> list[Path]:
         _compile("pdflatex", figure.with_suffix(".tex"))
         made.append(figure.with_suffix(".pdf"))
     document = folder / DOCUMENT
-    for program in ("pdflatex", "bibtex", "pdflatex", "pdflatex"):
-        _compile(program, document)
+    _compile("pdflatex", document)
+    aux = document.with_suffix(".aux")
+    if aux.is_file() and "\\bibdata" in aux.read_text("utf-8", "replace"):  # else BibTeX fails
+        _compile("bibtex", document)
+    for _ in range(2):
+        _compile("pdflatex", document)
     made.append(document.with_suffix(".pdf"))
     for path in made:
         for suffix in (".aux", ".log", ".out", ".blg", ".bbl"):

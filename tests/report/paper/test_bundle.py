@@ -222,6 +222,9 @@ def test_a_document_of_ones_own_takes_the_place_of_the_written_one(
     own.write_bytes(b"caf\xe9")
     assert main(words) == 2
     assert f"--document {own}: cannot be read as LaTeX in UTF-8" in capsys.readouterr().err
+    own.write_bytes(b"")
+    assert main(words) == 2
+    assert f"--document {own}: is empty; expected a LaTeX document" in capsys.readouterr().err
 
 
 @needs_tex
@@ -301,6 +304,14 @@ def test_only_files_of_the_compiler_are_removed(
     assert all(path.is_file() for path in (*made, *mine))
     left = {path.suffix for path in folder.rglob("*") if path.is_file() and path not in mine}
     assert left.isdisjoint({".aux", ".log", ".bbl", ".blg"})
+
+
+def test_a_document_without_a_bibliography_compiles(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in_for_tex(tmp_path, monkeypatch)
+    write_bundle(read_runs([run]), tmp_path / "paper", document="\\documentclass{article}")
+    assert compile_bundle(tmp_path / "paper")[-1].is_file()
 
 
 @pytest.mark.parametrize(
