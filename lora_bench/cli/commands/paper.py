@@ -35,7 +35,8 @@ def execute(options: Options) -> int:
     """Write the folder, compile it where TeX is installed, and print the files.
 
     Raises:
-        UsageError: no such run, one is named twice, or the document cannot be read.
+        UsageError: no such run, one is named twice, the document cannot be read, or the folder holds other files
+            of the same names.
         StoreError: a folder holds no run.
         ResourceError: TeX failed; the LaTeX is kept.
     """

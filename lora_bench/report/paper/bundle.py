@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -149,6 +149,9 @@ def write_bundle(
 
     Returns:
         The files that were written.
+
+    Raises:
+        UsageError: it would replace files that no earlier call wrote.
     """
     citations, files = Citations(), dict[str, str]()
     body: list[str] = []
@@ -188,15 +191,29 @@ def write_bundle(
         archive=ARCHIVE,
         commands=commands,
     )
-    for name, text in files.items():
-        write_text(folder / name, text)
+    _refuse_foreign(folder, files)
+    folder.mkdir(parents=True, exist_ok=True)
     write_archive(
         folder / ARCHIVE,
         {run.name: run.folder for run in runs},
         with_clips=with_clips,
         with_adapters=with_adapters,
     )
+    for name, text in files.items():
+        write_text(folder / name, text)
     return [folder / name for name in [*files, ARCHIVE]]
+
+
+def _refuse_foreign(folder: Path, files: Mapping[str, str]) -> None:
+    """Refuse to replace files of another origin: those of a paper stand next to its archive, which comes first."""
+    if (folder / ARCHIVE).is_file():
+        return
+    for name, text in files.items():
+        path = folder / name
+        if path.exists() and not (path.is_file() and path.read_bytes() == text.encode()):
+            raise UsageError(
+                f"{path}: was not written by `lora-bench paper`, which would replace it; choose another --to"
+            )
 
 
 def _write_run(run: PaperRun, citations: Citations) -> Iterator[tuple[str, str]]:

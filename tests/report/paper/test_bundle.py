@@ -306,6 +306,23 @@ def test_only_files_of_the_compiler_are_removed(
     assert left.isdisjoint({".aux", ".log", ".bbl", ".blg"})
 
 
+def test_files_of_another_origin_are_not_replaced(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    folder = tmp_path / "paper"
+    folder.mkdir()
+    (folder / "README.md").write_text("mine")
+    (folder / "paper.tex").write_text("\\documentclass{article}")
+    words = ["paper", str(run), "--to", str(folder), "--document", str(folder / "paper.tex")]
+    assert main(words) == 2
+    assert f"{folder}/README.md: was not written by `lora-bench paper`" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "paper.tex"]
+    (folder / "README.md").unlink()  # the document itself may stand there
+    assert main(words) == main(words) == 0
+    assert (folder / "paper.tex").read_text() == "\\documentclass{article}"
+
+
 def test_a_document_without_a_bibliography_compiles(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
