@@ -33,9 +33,21 @@ NO_TAGS = f"{TAG_ADHERENCE}: the prompt names none of the tagger's {len(TAGS)} t
 _WORDS = "|".join(
     word.replace(" ", r"[\s-]+") for word in sorted((*TAGS, *OTHER_FORMS), key=len, reverse=True)
 )
+_QUALITIES = (
+    "classical|slow|techno|electronic|rock|fast|ambient|female|indian|male|loud|quiet|pop|soft|solo|classic|dance|weird|"
+    "country|metal"
+)
+_ARTICLE = r"(?:(?:a|an|any|the)\s+)?"
+# `male vocals`, `heavy drums`: tags that are qualities, or one other word, then what they are of
+_THING = (
+    rf"{_ARTICLE}(?:(?:{_QUALITIES})\s+)*(?:(?!(?:{_WORDS})\b)\w+\s+(?=(?:{_WORDS})\b))?(?:{_WORDS}|\w+)\b"
+)
+_OTHERS = rf"(?:\s*(?:,?\s*\bn?or\b|/)\s*{_THING})*"
 # tags come first, so that `no vocals` is the tag of that name
 _NAMED = re.compile(
-    rf"\b(?:(?P<tag>{_WORDS})|(?:no|not|non|without)[\s-]+(?:(?:a|an|any|the)\s+)?\w+)\b", re.IGNORECASE
+    rf"\b(?:(?P<tag>(?P<no>no[\s-]+(?:vocals?|voice))|{_WORDS})\b(?(no){_OTHERS})"
+    rf"|(?:no|without)\s+{_THING}{_OTHERS}|(?:no|not|non|without)[\s-]+{_ARTICLE}\w+\b)",
+    re.IGNORECASE,
 )
 
 
@@ -43,7 +55,8 @@ def find_tags(prompt: str) -> tuple[str, ...]:
     """Return the tags that occur as whole words in a prompt, each once, in the order of their appearance.
 
     The longest tag counts: `male voice` names neither `male` nor `voice`.  A word after no, not, non or without does
-    not count, unless both together are a tag (`no vocals`).
+    not count, unless both together are a tag (`no vocals`).  After no and without, neither does what this word is said
+    of (`no male vocals`, `without heavy drums`), nor what follows by `or`.
     """
     words = (
         re.sub(r"[\s-]+", " ", found["tag"].lower()) for found in _NAMED.finditer(prompt) if found["tag"]
