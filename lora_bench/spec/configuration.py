@@ -14,7 +14,7 @@ from lora_bench.spec.changes import Changes
 from lora_bench.spec.experiment import TrialSettings
 from lora_bench.spec.external import ExternalSpec
 from lora_bench.spec.lora import LoraSpec
-from lora_bench.spec.schema import ModelSpec
+from lora_bench.spec.schema import GenerationSpec, ModelSpec
 from lora_bench.spec.section import Section
 from lora_bench.spec.targets import spell_targets
 
@@ -112,7 +112,8 @@ class SectionForms:
         elif isinstance(section, ExternalSpec):
             plain = section.identify()
         else:
-            plain = section.model_dump(mode="json")
+            idle = section.idle if isinstance(section, GenerationSpec) else None
+            plain = section.model_dump(mode="json", exclude=idle)
         self._known[id(section)] = (section, plain)
         return plain
 

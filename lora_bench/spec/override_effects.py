@@ -83,7 +83,7 @@ def _find_idle(
         alone = read(_apply_all(stated, [override]))
         is_restated = key.partition(".")[0] in TRIAL_SECTIONS or alone == before
         if before is not None and is_restated and _is_same(before, alone):
-            why = "every trial and the rest of the spec already have this value; leave it out"
+            why = "every trial and the rest of the spec already have this value or make no use of it; leave it out"
             restated.append(Problem(f"-o {override}", key, f"`{key}` changes nothing: {why}"))
         else:
             problems.append(_describe_idle(override, key, overrides[index + 1 :]))

@@ -206,7 +206,12 @@ class GenerationSpec(Section):
     @property
     def sampling(self) -> dict[str, Any]:
         """Every setting that a clip depends on, but melodies, whose contents count: if one changes, clips are new."""
-        return self.model_dump(exclude={"n_clips", "batch_size", "melodies"})
+        return self.model_dump(exclude={"n_clips", "batch_size", "melodies"} | self.idle)
+
+    @property
+    def idle(self) -> set[str]:
+        """Settings without an effect: clips of one window have no overlap."""
+        return set() if self.is_in_windows else {"overlap_s"}
 
     @property
     def is_in_windows(self) -> bool:

@@ -188,7 +188,7 @@ def test_a_run_of_an_earlier_version_keeps_its_adapters_and_clips(
     assert not {"steps", "clips"} & executions.take().keys()
 
 
-@pytest.mark.parametrize(("field", "n_made"), [("overlap_s", 2), ("batch_size", 0)])
+@pytest.mark.parametrize(("field", "n_made"), [("guidance", 2), ("overlap_s", 0), ("batch_size", 0)])
 def test_clips_are_made_again_only_if_what_they_depend_on_changes(
     grown: tuple[Path, ExperimentPlan], executions: Executions, tmp_path: Path, field: str, n_made: int
 ) -> None:
