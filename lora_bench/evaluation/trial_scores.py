@@ -18,7 +18,7 @@ from lora_bench.planning.run_folder import TrialFolder
 from lora_bench.progress import Progress
 from lora_bench.store import hash_file, hash_json, read_json, write_json
 
-GUARDS_VERSION = 1  # raise it when the same clips give other guards
+GUARDS_VERSION = 2  # raise it when the same clips give other guards
 ADHERENCE_ENCODER = "clap"
 NO_CODES = "clips of another system have no codes of this model; their copies are searched in the sound"
 

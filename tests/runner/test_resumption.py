@@ -203,6 +203,25 @@ def test_clips_are_made_again_only_if_what_they_depend_on_changes(
     assert executions.take().get("clips", 0) == n_made
 
 
+def test_guards_of_before_recall_and_coverage_are_measured_again(
+    grown: tuple[Path, ExperimentPlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, plan = grown
+    shutil.copytree(root / "runs", tmp_path / "runs")
+    tuned = plan.trials[1]
+    folder, store = tmp_path / "runs" / NAME / "trials" / tuned.id, Store(tmp_path / "runs" / ".cache")
+    guards = folder / "guards.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(judging, "GUARDS_VERSION", 1)
+        trial.execute_trial(tuned, folder, store, SilentProgress())
+    write_json(guards, {**read_json(guards), "guards": []})
+    trial.execute_trial(tuned, folder, store, SilentProgress())
+    assert read_json(guards)["guards"]
+    before = guards.stat().st_mtime_ns
+    trial.execute_trial(tuned, folder, store, SilentProgress())
+    assert guards.stat().st_mtime_ns == before
+
+
 def test_a_trial_with_complete_caches_trains_without_text_encoder_and_codec(
     grown: tuple[Path, ExperimentPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
