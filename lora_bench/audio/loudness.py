@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 BLOCK_S, STEP_S = 0.4, 0.1
 SHORT_TERM_S = 3.0
-"""The shortest sound that has a loudness range."""
+RANGE_S = SHORT_TERM_S + STEP_S
+"""The shortest sound that has a loudness range: one value of the loudness over 3 s has none."""
 CHUNK = 1 << 20
 _SILENCE_LUFS, _RELATIVE_LU, _RANGE_RELATIVE_LU = -70.0, -10.0, -20.0
 _RANGE_SHARES = (0.10, 0.95)
@@ -73,8 +74,10 @@ def measure_loudness_range(audio: NDArray[np.float32], rate_hz: int) -> float:
         rate_hz: sample rate.
 
     Returns:
-        NaN for silence, and for a sound that is shorter than 3 s.
+        NaN for silence, and for a sound that is shorter than 3.1 s.
     """
+    if len(audio) < round(SHORT_TERM_S * rate_hz) + round(STEP_S * rate_hz):
+        return math.nan
     heard = np.sort(_measure_heard(audio, rate_hz, SHORT_TERM_S, _RANGE_RELATIVE_LU))
     if len(heard) == 0:
         return math.nan

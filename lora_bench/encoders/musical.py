@@ -7,7 +7,7 @@ tempo       octaves from 120 beats per minute, by librosa's estimate, which can 
 pulse       clarity of the beat, 0 to 1: highest peak of the autocorrelation of onset strength at 40 to 240 BPM
 onsets      onsets per second
 loudness    integrated loudness in LUFS; -70 for silence
-loudness-range  LRA of EBU Tech 3342 in LU; 0 for a steady sound, none for silence and for less than 3 s
+loudness-range  LRA of EBU Tech 3342 in LU; 0 for a steady sound, none for silence and for less than 3.1 s
 brightness  octaves of the spectral centroid above 1 kHz; none for silence
 tonality    chroma, turned so that the best-fitting key of Krumhansl and Kessler (1982) is C; sums to 1
 """
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_bench.audio.librosa_import import load_librosa
-from lora_bench.audio.loudness import SHORT_TERM_S, measure_loudness, measure_loudness_range
+from lora_bench.audio.loudness import RANGE_S, SHORT_TERM_S, measure_loudness, measure_loudness_range
 from lora_bench.errors import UnscoredError
 
 if TYPE_CHECKING:
@@ -88,13 +88,13 @@ def measure_lra(audio: NDArray[np.float32]) -> list[float]:
     """Return the loudness range of [S] in LU.
 
     Raises:
-        UnscoredError: the clip is shorter than 3 s, or silent.
+        UnscoredError: the clip is shorter than 3.1 s, or silent.
     """
     seconds = len(audio) / SAMPLE_RATE_HZ
-    if seconds < SHORT_TERM_S:
+    if seconds < RANGE_S:
         raise UnscoredError(
             f"loudness-range: a clip of {seconds:.2f} s has none, for it is the range of loudness over "
-            f"{SHORT_TERM_S:g} s; use longer clips"
+            f"{SHORT_TERM_S:g} s at different times; use clips of at least {RANGE_S:g} s"
         )
     found = measure_loudness_range(audio[:, None], SAMPLE_RATE_HZ)
     if np.isnan(found):
