@@ -19,6 +19,7 @@ from lora_bench.forecast.held_out import describe_few_tracks
 from lora_bench.machine.gpus import CPU
 from lora_bench.planning.plan import MANY_TRIALS
 from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
+from lora_bench.report.formatting import count_noun
 from lora_bench.runner.search.optuna import INSTALL
 from lora_bench.spec.budgets import format_budgeted
 from lora_bench.spec.external import ExternalSpec
@@ -225,14 +226,15 @@ def _describe_checkpointing(outlooks: Sequence[Outlook]) -> list[str]:
     if known:
         needed_gib, memory_gib, _ = max(known)
         n_on = sum(is_on for *_, is_on in known)
-        state = f"on for {n_on} of {len(known)} trials" if n_on else f"off for {len(known)} trials"
+        n_known = count_noun(len(known), "trial")
+        state = f"on for {n_on} of {n_known}" if n_on else f"off for {n_known}"
         lines.append(
             f"gradient checkpointing: {state}: without it up to {needed_gib:.1f} GiB are needed of {memory_gib:.1f}"
         )
     if n_unknown := len(choices) - len(known):
         lines.append(
-            f"gradient checkpointing: unknown for {n_unknown} trials until training starts: the size of the model or "
-            "the memory of the GPU is unknown here"
+            f"gradient checkpointing: unknown for {count_noun(n_unknown, 'trial')} until training starts: the "
+            "size of the model or the memory of the GPU is unknown here"
         )
     return lines
 

@@ -169,6 +169,9 @@ def test_plan_leaves_it_to_the_training_on_an_unknown_gpu_and_looks_at_the_cpu(
     out = capsys.readouterr().out
     assert "gradient checkpointing: on for 3 of 3 trials" in out
     assert "GiB are needed of 7.0\n" in out
+    spec.write_text(SPEC.format(model=MEDIUM, value="auto").replace("[1, 2, 4]", "[4]"), encoding="utf-8")
+    main(["plan", str(spec), "--runs-dir", runs, "-o", "resources.gpu=0"])
+    assert "gradient checkpointing: on for 1 of 1 trial: without it" in capsys.readouterr().out
 
 
 def test_trials_that_share_a_gpu_share_its_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
