@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lora_bench import api
+from lora_bench.cli.clip_lengths import find_long_clips
 from lora_bench.cli.existing_adapters import find_unusable_adapters, is_offline
 from lora_bench.cli.targets import find_unmatched_targets
 from lora_bench.errors import AudioFileError, DatasetError, LoraBenchError, Problem, SpecError
@@ -72,6 +73,7 @@ def find_missing_inputs(loaded: LoadedSpec, plan: ExperimentPlan) -> list[Proble
     for model in models.values():
         problems += _check_model(model, loaded)
     problems += find_unusable_adapters(loaded, plan)
+    problems += find_long_clips(loaded, plan)
     if any(trial.generation.melodies for trial in plan.trials):
         from lora_bench.cli.melodies import find_unusable_melodies
 

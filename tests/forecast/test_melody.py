@@ -29,6 +29,7 @@ name: t
 model: {{id: {folder}}}
 dataset: {{builtin: chiptune}}
 prompts: [a]
+generation: {{clip_s: 1}}
 trials: {{variants: [{{name: r4, lora: {{rank: 4, targets: {targets}}}}}]}}
 """
 
