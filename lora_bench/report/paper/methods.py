@@ -15,6 +15,8 @@ from lora_bench.report.view import Configuration, RunView
 from lora_bench.results.records import Contrast, Settings
 from lora_bench.results.run_records import DatasetSummary
 from lora_bench.results.settings import read_section
+from lora_bench.spec.clip_windows import WINDOW_S
+from lora_bench.spec.schema import GenerationSpec
 
 _EFFECT_FREE = {"checkpoint_every", "eval_every"}
 _SAMPLING = {"guidance": "classifier-free guidance", "temperature": "temperature", "top_k": "top-$k$"}
@@ -167,9 +169,31 @@ def _tell_generation(view: RunView) -> Iterator[str]:
     ]  # fmt: skip
     if sampling:
         yield f"Sampling used {join_words(sampling)}."
+    clip_s = settings.get("clip_s")
+    if isinstance(clip_s, int | float) and clip_s > WINDOW_S:
+        overlap = escape_latex(write_setting(settings.get("overlap_s", GenerationSpec().overlap_s)))
+        yield (
+            f"Clips were made in windows of {WINDOW_S:g} s, each of which began with the last {overlap} s of the one "
+            "before."
+        )
+    yield from _tell_melodies(view, is_shared=settings.get("melodies") is not None)
     yield "Clips with the same prompt and index share their noise in all configurations."
     if settings.get("quantization"):
         yield f"Decoding was approximate ({escape_latex(write_setting(settings['quantization']))}) throughout."
+
+
+def _tell_melodies(view: RunView, *, is_shared: bool) -> Iterator[str]:
+    """Say that clips follow melodies, and by which order, if that is the same in all configurations."""
+    scores = (score for trial in view.results.trials for score in trial.scores)
+    known = (score.provenance.get("n_melodies") for score in scores)
+    counts = {count for count in known if isinstance(count, int)}
+    if not is_shared:
+        yield from ["Clips of some configurations followed melodies."] * bool(counts)
+    elif counts == {1}:
+        yield "All clips followed one melody."
+    else:
+        n = escape_latex(join_words([str(count) for count in sorted(counts)])) or "$N$"
+        yield f"Clips followed melodies: clip $i$ of a prompt followed number $i$ mod {n} of {n}."
 
 
 def _tell_metrics(answer: Answer, citations: Citations) -> Iterator[str]:

@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import ROOT
@@ -207,6 +209,34 @@ def test_methods_speak_of_a_single_prompt_as_one(tmp_path: Path) -> None:
     run = FakeRun(prompts=["march"]).write(tmp_path)
     methods = write_methods(read_runs([run])[0].answer, Citations())
     assert "10 clips of 1 s for 1 prompt. The prompt is ``march''." in methods
+
+
+def change_json(path: Path, change: Callable[[Any], None]) -> None:
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def test_methods_tell_melodies_and_windows_of_clips(tmp_path: Path) -> None:
+    run = FakeRun().write(tmp_path)
+    assert "melod" not in write_methods(read_runs([run])[0].answer, Citations())
+
+    def add_melodies(scores: Any) -> None:
+        for score in scores["scores"]:
+            score["provenance"] = {**score.get("provenance", {}), "n_melodies": 3}
+
+    for scores in run.glob("trials/*/scores.json"):
+        change_json(scores, add_melodies)
+    methods = write_methods(read_runs([run])[0].answer, Citations())
+    assert "Clips of some configurations followed melodies." in methods
+    change_json(
+        run / "plan.json",
+        lambda plan: plan["spec"]["generation"].update(melodies="/home/ada/tunes", clip_s=90),
+    )
+    methods = write_methods(read_runs([run])[0].answer, Citations())
+    assert "Clips followed melodies: clip $i$ of a prompt followed number $i$ mod 3 of 3." in methods
+    assert "windows of 30 s, each of which began with the last 12 s of the one before." in methods
+    assert "tunes" not in methods
 
 
 def test_a_document_of_ones_own_takes_the_place_of_the_written_one(
