@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lora_bench.errors import Problem
+from lora_bench.metrics.names import MELODY_AGREEMENT, TAG_ADHERENCE
+from lora_bench.metrics.prompt_tags import find_tags
 from lora_bench.spec.configuration import Configuration
 from lora_bench.spec.configurations import find_differences
 from lora_bench.spec.experiment import ExperimentSpec
@@ -54,7 +56,21 @@ def find_search_problems(spec: ExperimentSpec, configurations: Sequence[Configur
                 f"and run in any case ({names}); raise it",
             )
         ]
-    return _find_incomparable(spec, candidates)
+    lack = _find_lack(spec, optuna.objective, candidates)
+    return [Problem(spec.name, _OBJECTIVE, lack)] if lack else _find_incomparable(spec, candidates)
+
+
+def _find_lack(spec: ExperimentSpec, objective: str, candidates: Sequence[Configuration]) -> str | None:
+    """Return why no candidate would have a value of the objective, or values of different melodies."""
+    if objective == TAG_ADHERENCE and not any(map(find_tags, spec.prompts)):
+        return f"`{_OBJECTIVE}` is `{objective}`, and no prompt names a tag of the tagger; choose another"
+    melodies = {item.settings.generation.melodies for item in candidates}
+    if objective == MELODY_AGREEMENT and (None in melodies or len(melodies) > 1):
+        return (
+            f"`{_OBJECTIVE}` is `{objective}`, which compares trials whose clips follow the same melodies; set "
+            "generation.melodies to one folder, or choose another"
+        )
+    return None
 
 
 def _find_incomparable(spec: ExperimentSpec, candidates: Sequence[Configuration]) -> list[Problem]:

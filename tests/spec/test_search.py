@@ -26,7 +26,7 @@ TEXT = """schema: 1
 name: t
 dataset: {builtin: chiptune}
 prompts: [a]
-metrics: [mfcc20]
+metrics: [mfcc20, melody-agreement, tag-adherence]
 """
 GRID = "trials: {grid: {axes: {lora.rank: [2, 8], lora.targets: [attention, all]}}}\n"
 
@@ -55,7 +55,7 @@ def places(plan: ExperimentPlan) -> dict[str, Any]:
         (
             GRID + "search: {optuna: {n_trials: 2, objective: mfcc2}}",
             "7:32: ",
-            "is `mfcc2`; expected held_out_loss or one of metrics (mfcc20); did you mean `mfcc20`?",
+            "is `mfcc2`; expected held_out_loss or one of metrics (mfcc20, melody-agreement, tag-adherence); did you mean `mfcc20`?",
         ),
         (GRID + "search: {optuna: {}}", "7:", "`search.optuna.n_trials` is missing"),
         (GRID + "search: {optuna: {n_trials: 0}}", "7:", "a whole number of at least 1"),
@@ -84,6 +84,22 @@ def places(plan: ExperimentPlan) -> dict[str, Any]:
             + "search: {optuna: {n_trials: 2}}",
             "",
             "is held_out_loss, which does not depend on generation.guidance; choose one of the metrics",
+        ),
+        (
+            GRID + "search: {optuna: {n_trials: 2, objective: tag-adherence}}",
+            "7:32: ",
+            "is `tag-adherence`, and no prompt names a tag of the tagger; choose another",
+        ),
+        (
+            GRID + "search: {optuna: {n_trials: 2, objective: melody-agreement}}",
+            "7:32: ",
+            "which compares trials whose clips follow the same melodies; set generation.melodies to one folder",
+        ),
+        (
+            GRID.replace("lora.targets: [attention, all]", "generation.melodies: [a, b]")
+            + "search: {optuna: {n_trials: 2, objective: melody-agreement}}",
+            "7:32: ",
+            "which compares trials whose clips follow the same melodies; set generation.melodies to one folder",
         ),
         (
             GRID.replace("]}}}", "]}}, variants: [{name: x, lora.rank: 8}, {name: y, lora.rank: 2}]}")

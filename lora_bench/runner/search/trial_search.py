@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from lora_bench.errors import UnscoredError
+from lora_bench.metrics.prompt_tags import choose_prompts
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.planning.trial_plan import ExperimentPlan, TrialPlan
 from lora_bench.results.run_files import ScoresFile, TrainFile
@@ -122,7 +124,7 @@ def read_outcome(folder: Path, objective: str, prompts: Sequence[str]) -> Outcom
 
 
 def read_objective(folder: Path, objective: str, prompts: Sequence[str]) -> float | None:
-    """The number that a trial is judged by; None if it is not there, or not for every prompt.
+    """The number that a trial is judged by; None if it is not there, or not for every prompt that can have it.
 
     It is of the selection side wherever the trial has one.
     """
@@ -132,7 +134,11 @@ def read_objective(folder: Path, objective: str, prompts: Sequence[str]) -> floa
         values = [train.eval_loss] if train is not None and train.curve else []
     elif (scores := read_if_valid(TrialFolder(folder).scores, ScoresFile)) is not None:
         found = {item.prompt: item.value for item in scores.of_choice(objective)}
-        values = [found.get(prompt) for prompt in prompts]
+        try:
+            rated, _ = choose_prompts(objective, prompts)
+        except UnscoredError:
+            return None
+        values = [found.get(prompt) for prompt in rated]
     numbers = [value for value in values if value is not None and math.isfinite(value)]
     return math.fsum(numbers) / len(values) if numbers and len(numbers) == len(values) else None
 

@@ -356,6 +356,11 @@ def test_the_objective_is_the_last_loss_or_the_mean_over_all_prompts(tmp_path: P
     assert read_objective(tmp_path, "m", ["a", "b", "c"]) is None  # a mean over fewer would not compare
     assert read_objective(tmp_path, "other", ["a"]) is None
     assert read_objective(tmp_path / "nothing", "held_out_loss", ["a"]) is None
+    rated = [{"metric": "tag-adherence", "prompt": "a piano", "value": 0.5}]
+    write_json(tmp_path / "scores.json", {"scores": rated})
+    assert read_objective(tmp_path, "tag-adherence", ["a piano", "a waltz"]) == 0.5  # the waltz names no tag
+    assert read_objective(tmp_path, "tag-adherence", ["a piano", "a harp"]) is None
+    assert read_objective(tmp_path, "tag-adherence", ["a waltz"]) is None
     write_json(tmp_path / "train.json", {"curve": [LossPoint(0, 2.0, None, 1e-4, 0.5)]})
     assert read_objective(tmp_path, "held_out_loss", ["a"]) is None
 
