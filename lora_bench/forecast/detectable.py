@@ -27,7 +27,7 @@ class Design:
 
     Attributes:
         clips: per prompt.
-        tracks: reference tracks.
+        tracks: reference tracks; 0 for a rating, which has no references.
         seeds: training seeds; a single one speaks of this adapter, and has no part in the error.
     """
 

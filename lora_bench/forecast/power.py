@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, median
 
-from lora_bench.errors import UsageError
+from lora_bench.errors import UnscoredError, UsageError
 from lora_bench.forecast.detectable import POWER, Design, Need, Spread, find_need
 from lora_bench.metrics.contrast import Cause
+from lora_bench.metrics.prompt_tags import choose_prompts
 from lora_bench.metrics.verdicts import ALPHA
 from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.results.records import Contrast
@@ -95,7 +96,10 @@ def forecast_power(plan: ExperimentPlan, earlier: RunResults, detect: str | None
         tracks=round(median([item.n_tracks or 0 for item in found])),
         seeds=len(plan.spec.repeats.train_seeds),
     )
-    n_prompts = len(trained[0].own_prompts)
+    try:
+        n_prompts = len(choose_prompts(metric, trained[0].own_prompts)[0])
+    except UnscoredError as error:
+        raise UsageError(f"--power: {error}") from error
     spread = _measure_spread(found, n_prompts, _count_own_prompts(earlier))
     n_configurations = len({trial.configuration for trial in trained})
     alpha = _scale_alpha(found, n_configurations * (n_prompts + 1 if n_prompts > 1 else 1))
@@ -118,9 +122,10 @@ def forecast_power(plan: ExperimentPlan, earlier: RunResults, detect: str | None
 def _measure_spread(found: Sequence[Contrast], n_prompts: int, n_earlier_prompts: int) -> Spread:
     """Return the mean variances of units over the configurations of the earlier run."""
     of_unit: dict[Cause, float] = {
-        "clips": fmean([(item.variance.clips or 0.0) * (item.n_pairs or 0) for item in found]),
-        "tracks": fmean([(item.variance.tracks or 0.0) * (item.n_tracks or 0) for item in found]),
+        "clips": fmean([(item.variance.clips or 0.0) * (item.n_pairs or 0) for item in found])
     }
+    if any(item.n_tracks for item in found):  # a rating has no references
+        of_unit["tracks"] = fmean([(item.variance.tracks or 0.0) * (item.n_tracks or 0) for item in found])
     seeds = [item.variance.seeds * item.n_seeds for item in found if item.variance.seeds is not None]
     if seeds:
         of_unit["seeds"] = fmean(seeds)
@@ -185,7 +190,8 @@ def _read_difference(text: str, zero_shot: float | None) -> float:
 
 def _list_notes(design: Design, found: Sequence[Contrast]) -> Iterator[str]:
     n_seeds = median([item.n_seeds for item in found])
-    yield f"the references are those of the earlier run: {design.tracks} tracks"
+    if design.tracks:
+        yield f"the references are those of the earlier run: {design.tracks} tracks"
     if design.seeds > 1 and all(item.variance.seeds is None for item in found):
         yield (
             "the earlier run trained one seed, so the spread over training seeds is unknown; it makes what can be "
@@ -208,13 +214,10 @@ def _describe_need(found: PowerForecast, need: Need) -> Iterator[str]:
             yield f"  {cause} alone: {number:,} {units[cause]} (now {planned[cause]})"
             continue
         others = {name: part for name, part in found.shares.items() if name != cause}
-        largest = max(others, key=lambda name: others[name])
-        yield (
-            f"  {cause} alone cannot: however many, the part of the {largest} leaves {need.limits[cause]:.3g} as the "
-            "smallest difference"
-        )
+        why = f"the part of the {max(others, key=lambda name: others[name])} leaves" if others else "there is"
+        yield f"  {cause} alone cannot: however many, {why} {need.limits[cause]:.3g} as the smallest difference"
     if need.cheapest is None:
-        yield "  no combination of clips, tracks and seeds is enough"
+        yield f"  no combination of clips{', tracks' * bool(found.design.tracks)} and seeds is enough"
         return
     ratio = need.cheapest.clips * need.cheapest.seeds / (found.design.clips * found.design.seeds)
     yield f"  cheapest combination: {_describe(need.cheapest)}; {ratio:.2g} times the generated clips"
@@ -222,9 +225,8 @@ def _describe_need(found: PowerForecast, need: Need) -> Iterator[str]:
 
 def _describe(design: Design) -> str:
     plural = "s" if design.seeds != 1 else ""
-    return (
-        f"{design.clips:,} clips per prompt, {design.tracks:,} tracks, {design.seeds} training seed{plural}"
-    )
+    tracks = f" {design.tracks:,} tracks," if design.tracks else ""
+    return f"{design.clips:,} clips per prompt,{tracks} {design.seeds} training seed{plural}"
 
 
 def _name(cause: Cause, design: Design) -> str:

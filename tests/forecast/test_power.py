@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -73,16 +74,16 @@ def make_earlier(n: int = 400, design: Design = EARLIER) -> RunResults:
     )
 
 
-def make_plan(design: Design) -> ExperimentPlan:
+def make_plan(design: Design, prompts: Sequence[str] = ("march",), metric: str = "mfcc20") -> ExperimentPlan:
     return plan_experiment(
         ExperimentSpec.model_validate(
             {
                 "schema": 1,
                 "name": "next",
                 "dataset": {"builtin": "chiptune"},
-                "prompts": ["march"],
+                "prompts": list(prompts),
                 "generation": {"n_clips": design.clips},
-                "metrics": ["mfcc20"],
+                "metrics": [metric],
                 "repeats": {"train_seeds": list(range(design.seeds))},
                 "trials": {"variants": [{"name": "plain", "lora": {"rank": 4}}]},
             }
@@ -160,6 +161,26 @@ def test_a_share_of_the_zero_shot_score_is_a_difference() -> None:
 def test_a_difference_that_is_no_number_above_zero_is_an_error(text: str) -> None:
     with pytest.raises(UsageError, match="expected a difference above 0"):
         forecast(Design(40, 12, 3), text)
+
+
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_a_rating_has_no_part_of_the_tracks(n_seeds: int) -> None:
+    earlier = make_earlier()
+    rated = {"metric": "tag-adherence", "n_tracks": None}
+    contrasts = tuple(
+        item.model_copy(update={**rated, "variance": item.variance.model_copy(update={"tracks": None})})
+        for item in earlier.contrasts
+    )
+    earlier = earlier.model_copy(update={"contrasts": contrasts})
+    plan = make_plan(Design(40, 12, n_seeds), ["a march for piano", "a march"], "tag-adherence")
+    found = forecast_power(plan, earlier, "0.1")
+    assert found.n_prompts == 1  # of which the tagger knows a word
+    assert found.detectable > 0.0
+    assert set(found.shares) == {"clips", *(["seeds"] if n_seeds > 1 else [])}
+    assert "track" not in "\n".join(found.describe())
+    assert "however many" in "\n".join(forecast_power(plan, earlier, "1e-9").describe())
+    with pytest.raises(UsageError, match="--power: tag-adherence: the prompt names none of the tagger's"):
+        forecast_power(make_plan(Design(40, 12, 1), ["a march"], "tag-adherence"), earlier)
 
 
 def test_an_earlier_run_without_the_primary_metric_is_an_error() -> None:
