@@ -27,12 +27,12 @@ from lora_bench.metrics.clusters import take_clips
 from lora_bench.metrics.prompt_tags import choose_prompts
 from lora_bench.metrics.t_distribution import t_reach
 from lora_bench.metrics.verdicts import Verdict
-from lora_bench.planning.run_folder import RunFolder
+from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.progress import Progress
-from lora_bench.results.reading import read_part
+from lora_bench.results.reading import read_if_valid, read_part
 from lora_bench.results.records import Contrast
-from lora_bench.results.run_files import CalibrationFile, ContrastsFile
+from lora_bench.results.run_files import CalibrationFile, ContrastsFile, ScoresFile
 
 N_COPIES = 8
 """Copies of every clip and track in the set whose differences count as true: a clip's pair is never itself."""
@@ -90,9 +90,11 @@ def calibrate_run(
     metric = parse_metric(plan.spec.primary_metric, plan.spec.distances)
     run = RunFolder(run_folder)
     pairs = (pair for pair in find_pairs(plan)[0] if pair[0].external is None)  # draws leave out whole pairs
-    done = [pair for pair in pairs if all(run.trial(trial.id).is_scored for trial in pair)]
+    done = [pair for pair in pairs if all(_is_scored(run.trial(trial.id), metric) for trial in pair)]
     if not done:
-        raise UnscoredError(f"{run_folder}: no fine-tuned trial is scored, so there is nothing to calibrate")
+        raise UnscoredError(
+            f"{run_folder}: no fine-tuned trial is scored on {metric.name}, so there is nothing to calibrate"
+        )
     prompts, _ = choose_prompts(metric.name, done[0][0].own_prompts)
     populations = [_load_sets(group, metric, prompts) for group in make_groups(done, plan, run_folder)]
     truth = {
@@ -121,6 +123,13 @@ def calibrate_run(
         false_verdicts=tally.false_verdicts / n_draws,
         refused=1.0 - tally.given / (n_draws * len(truth)),
     )
+
+
+def _is_scored(folder: TrialFolder, metric: Metric) -> bool:
+    """Return whether a trial is scored, and on a metric; one whose clips follow no melodies has no agreement."""
+    scores = read_if_valid(folder.scores, ScoresFile)
+    gaps = () if scores is None else scores.unscored
+    return folder.is_scored and not any(gap.metric == metric.name and gap.prompt is None for gap in gaps)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,18 @@ def test_a_design_without_intervals_says_so(tmp_path: Path) -> None:
 def test_a_run_without_a_trained_trial_cannot_be_calibrated(tmp_path: Path) -> None:
     with pytest.raises(UnscoredError, match="no fine-tuned trial is scored"):
         calibrate_run(make_plan(), tmp_path, 3, 0, SilentProgress())
+
+
+def test_configurations_that_are_unscored_on_the_metric_are_left_out(tmp_path: Path) -> None:
+    plan = make_plan()
+    run = write_run(tmp_path, plan)
+    gap = {"metric": "mfcc20", "prompt": None, "reason": "the clips follow no melodies"}
+    write_json(run.trial(plan.trials[2].id).scores, {"scores": [], "unscored": [gap]})
+    shutil.rmtree(run.trial(plan.trials[2].id).embeddings("mfcc20").path)
+    assert calibrate_run(plan, tmp_path, 2, 0, SilentProgress()).n_differences == 1
+    write_json(run.trial(plan.trials[0].id).scores, {"scores": [], "unscored": [gap]})
+    with pytest.raises(UnscoredError, match="no fine-tuned trial is scored on mfcc20, so"):
+        calibrate_run(plan, tmp_path, 2, 0, SilentProgress())
 
 
 def test_drawn_tracks_keep_their_clips_and_are_tracks_of_their_own() -> None:
