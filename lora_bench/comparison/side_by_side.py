@@ -143,10 +143,20 @@ def find_warnings(first: RunResults, second: RunResults) -> list[str]:
         if one.get(name) != other.get(name):
             fields = find_differences({name: one.get(name)}, {name: other.get(name)})
             warnings.append(f"the runs differ in {', '.join(fields)}; their scores are not paired")
+    melodies = [_list_melodies(results) for results in (first, second)]
+    if all(melodies) and melodies[0] != melodies[1]:  # a folder of the same name may hold other files
+        warnings.append("the clips of the runs follow different melodies")
     for label, results in (("A", first), ("B", second)):
         if not results.complete:
             warnings.append(f"{label} ({results.name}) is incomplete")
     return warnings
+
+
+def _list_melodies(results: RunResults) -> set[str]:
+    """Return the hashes of the melodies that clips follow."""
+    scores = (score for trial in results.trials for score in trial.scores)
+    known = (score.provenance.get("melodies_hash") for score in scores)
+    return {found for found in known if isinstance(found, str)}
 
 
 def _drop_counts(spec: Settings) -> Settings:

@@ -42,3 +42,17 @@ def test_numbers_of_clips_do_not_unpair_runs(field: str, *, is_warned: bool) -> 
         for value in (1, 2)
     ]
     assert bool(find_warnings(*runs)) == is_warned
+
+
+def test_runs_whose_melodies_differ_in_content_are_warned_of() -> None:
+    def make_run(*hashes: str) -> RunResults:
+        scores = [
+            {"metric": "encodec", "prompt": None, "value": 1.0, "provenance": {"melodies_hash": found}}
+            for found in hashes
+        ]
+        trial = {"id": "a", "name": "a", "kind": "fine-tuned", "state": "done", "scores": scores}
+        spec = {"generation": {"melodies": "/home/ada/tunes"}}
+        return RunResults.model_validate({"name": "r", "complete": True, "trials": [trial], "spec": spec})
+
+    assert find_warnings(make_run("h"), make_run("h")) == find_warnings(make_run(), make_run("h")) == []
+    assert find_warnings(make_run("h"), make_run("i")) == ["the clips of the runs follow different melodies"]
