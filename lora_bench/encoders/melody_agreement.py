@@ -32,6 +32,7 @@ from lora_bench.models.melodies import (
     find_sounding,
     repeat_sound,
 )
+from lora_bench.slugs import spell_path
 from lora_bench.store import hash_json
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class MelodyAgreement:
             # shorter sounds are padded to one window of the extractor
             frames = torch.arange(1 + max(n_samples, WINDOW_SAMPLES) // HOP_SAMPLES) % len(wanted)
             if not bool(counts[frames].any()):
-                file = self._melodies.files[index].name
+                file = spell_path(self._melodies.files[index].name)
                 raise UnscoredError(f"{self.name}: the melody {file} is silent where clips follow it")
             self._read[index, n_samples] = wanted[frames], counts[frames]
         return self._read[index, n_samples]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,6 +93,16 @@ def test_silence_never_agrees(tunes: Path) -> None:
         UnscoredError, match=r"melody-agreement: the melody a\.wav is silent where clips follow"
     ):
         measure(tunes, [play_notes(TUNES[0])])
+
+
+def test_a_silent_melody_with_a_name_that_is_not_utf_8_is_told(tunes: Path) -> None:
+    file = tunes / os.fsdecode(b"\xe9t\xe9.wav")
+    soundfile.write(tunes / "b.wav", np.zeros(RATE_HZ * 4, np.float32), RATE_HZ)
+    (tunes / "b.wav").rename(file)
+    with pytest.raises(UnscoredError) as caught:
+        measure(tunes, [play_notes(TUNES[0])] * 2)
+    assert r"the melody \xe9t\xe9.wav is silent" in str(caught.value)
+    str(caught.value).encode()
 
 
 def test_silent_parts_of_a_melody_do_not_count(tunes: Path) -> None:
