@@ -154,6 +154,9 @@ class Answer:
         if worse:
             return f"{self._say_move(worse if self.has_selection else worse[::-1], better=False)}."
         if len(groups[Verdict.EQUIVALENT]) == len(self.tuned):
+            changes = [row.contrast for row in self.tuned if row.contrast is not None]
+            if all(change.delta == 0.0 == change.se for change in changes):  # there may be no margin
+                return "Fine-tuning changes nothing: every clip scores the same as zero-shot's."
             return "Fine-tuning makes no difference that matters: every change is within the margin."
         best = self.tuned[0]
         if best.contrast is None or best.contrast.se is None:

@@ -68,6 +68,14 @@ def test_more_of_a_rating_is_better_and_the_headline_names_it(metric: str, said:
         assert re.match(rf"Fine-tuning moved {said} 0\.2\d* {direction}", answer.headline)
 
 
+def test_the_headline_names_no_margin_where_no_clip_scores_otherwise(tmp_path: Path) -> None:
+    trial, metric = FakeTrial("a"), "melody-agreement"
+    same = {"se": 0.0, "ci_low": 0.0, "ci_high": 0.0, "n_tracks": None}
+    told = contrast(trial, metric, None, "equivalent", 0.0, **same)
+    answer = read_answer(FakeRun([zero_shot(), trial], metrics=(metric,), contrasts=[told]).write(tmp_path))
+    assert answer.headline == "Fine-tuning changes nothing: every clip scores the same as zero-shot's."
+
+
 def test_a_configuration_has_one_colour_in_all_plots(tmp_path: Path) -> None:
     run = write_sides(tmp_path, has_selection=True)
     answer = read_answer(run)
