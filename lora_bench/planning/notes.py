@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lora_bench.metrics import parse_metric
+from lora_bench.metrics.names import MELODY_AGREEMENT, TAG_ADHERENCE
+from lora_bench.metrics.prompt_tags import find_tags
 from lora_bench.spec.configuration import Configuration
 from lora_bench.spec.configurations import N_CLIPS
 from lora_bench.spec.existing_adapters import FIELD, is_training_setting
@@ -59,6 +61,19 @@ def describe_untrained(configurations: Sequence[Configuration]) -> list[str]:
 def _name_some(names: Sequence[str]) -> str:
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(names[:MAX_NAMED]) + more
+
+
+def describe_unscored(spec: ExperimentSpec, configurations: Sequence[Configuration]) -> list[str]:
+    """Return which metrics rate clips by what these are not asked for."""
+    notes: list[str] = []
+    if TAG_ADHERENCE in spec.metrics and not any(map(find_tags, spec.prompts)):
+        notes.append(f"`{TAG_ADHERENCE}` will be unscored: no prompt names a tag of the tagger")
+    made = [item for item in configurations if item.external is None]
+    names = [item.name for item in made if item.settings.generation.melodies is None]
+    if MELODY_AGREEMENT in spec.metrics and names:
+        whose = "" if len(names) == len(made) else f" for {_name_some(names)}"
+        notes.append(f"`{MELODY_AGREEMENT}` will be unscored{whose}: generation.melodies is not set")
+    return notes
 
 
 def describe_undecidable(spec: ExperimentSpec, configurations: Sequence[Configuration]) -> list[str]:

@@ -16,6 +16,7 @@ from lora_bench.errors import Problem, SpecError
 from lora_bench.planning.notes import (
     describe_merged,
     describe_undecidable,
+    describe_unscored,
     describe_unsized,
     describe_untrained,
 )
@@ -144,6 +145,7 @@ def plan_experiment(
             *describe_unsized([] if spec.trials.zero_shot_only else configurations),
             *describe_untrained(configurations if spec.trials.zero_shot_only else []),
             *describe_undecidable(spec, configurations),
+            *describe_unscored(spec, configurations),
         ),
     )
 

@@ -71,6 +71,20 @@ def test_a_plan_says_when_no_verdict_can_be_reached(n_clips: int, metric: str, s
     assert list(found.notes) == ([said] if said else [])
 
 
+def test_a_plan_says_which_ratings_no_clip_can_have() -> None:
+    metrics = ["mfcc20", "melody-agreement", "tag-adherence"]
+    found = plan(metrics=metrics, prompts=["a waltz"]).notes
+    assert found == (
+        "`tag-adherence` will be unscored: no prompt names a tag of the tagger",
+        "`melody-agreement` will be unscored: generation.melodies is not set",
+    )
+    variants = [{"name": "x", "generation.melodies": "/tunes"}, {"name": "y"}]
+    found = plan(metrics=metrics, prompts=["a waltz", "a harp"], trials={"variants": variants}).notes
+    assert found == ("`melody-agreement` will be unscored for y: generation.melodies is not set",)
+    melodies = {"melodies": "/tunes"}
+    assert plan(metrics=metrics, prompts=["a harp"], generation=melodies).notes == ()
+
+
 def test_the_primary_metric_is_the_first_unless_stated_and_must_be_measured() -> None:
     assert plan(metrics=["encodec", "mfcc20"]).spec.primary_metric == "encodec"
     assert plan(metrics=["encodec", "mfcc20"], verdict={"metric": "mfcc20"}).spec.primary_metric == "mfcc20"
