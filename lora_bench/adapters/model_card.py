@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
@@ -230,9 +231,10 @@ def _build_scores(view: RunView, trial: TrialResult) -> Iterator[Block]:
     if len(shown) < len(view.prompts):
         yield Paragraph(f"Shown are the first {len(shown)} of {len(view.prompts)} prompts.")
     settings = ", ".join(
-        f"{key.replace('_', ' ')} {write_setting(value)}"
+        # of a path the name alone, for cards are published
+        f"{key.replace('_', ' ')} {Path(str(value)).name if key == 'melodies' else write_setting(value)}"
         for key, value in view.generation.items()
-        if value is not None or key != "quantization"
+        if value is not None or key not in {"quantization", "melodies"}
     )
     yield Paragraph(
         "Values are corrected for the bias of finite samples where that is defined (marked c), and compare with "

@@ -77,6 +77,15 @@ def test_the_model_card_says_how_the_adapter_was_chosen(sealed_run: Path) -> Non
     assert "How it was chosen" not in write_card(choose_trial(sealed_run, "dora"), facts, merged=False)
 
 
+def test_the_card_names_the_folder_of_melodies_without_its_place(sealed_run: Path) -> None:
+    plan = read_json(sealed_run / "plan.json")
+    plan["spec"]["generation"]["melodies"] = "/home/ada/tunes"
+    write_json(sealed_run / "plan.json", plan)
+    card = write_card(choose_trial(sealed_run, "dora"), CardFacts("mine", "pocket"), merged=False)
+    assert ", melodies tunes" in card
+    assert "/home/ada" not in card
+
+
 def test_tables_show_the_sealed_scores_alone(sealed_run: Path) -> None:
     from lora_bench.results.csv_table import render_csv
     from lora_bench.results.gather import gather_results
