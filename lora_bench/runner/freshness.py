@@ -18,7 +18,7 @@ from lora_bench.metrics import parse_metric
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
 from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.results.reading import read_part
-from lora_bench.results.run_files import ExistingAdapterFile
+from lora_bench.results.run_files import ExistingAdapterFile, ScoresFile
 from lora_bench.results.search_tally import SearchTally
 from lora_bench.results.trial_files import StateRecord, read_state
 from lora_bench.spec.configurations import find_differences
@@ -94,7 +94,17 @@ class RunHistory:
             taken = read_part(TrialFolder(folder).existing_adapter, ExistingAdapterFile, [])
             if taken is not None and taken.key != fingerprint_adapter(trial.existing_adapter):
                 added.append("the adapter's files have changed")
+        melodies = trial.generation.melodies if trial.external is None else None
+        if melodies is not None and _read_melodies(folder) not in {None, fingerprint_melodies(melodies)}:
+            added.append("the melodies have changed")
         return ", ".join(added) or "its data or settings are checked again"
+
+
+def _read_melodies(folder: Path) -> str | None:
+    """Return the hash of the melodies that a trial's scores are of; None if they name none."""
+    scores = read_part(TrialFolder(folder).scores, ScoresFile, [])
+    known = [score.provenance.get("melodies_hash") for score in (scores.usable if scores else ())]
+    return next((found for found in known if isinstance(found, str)), None)
 
 
 def _explain_unbegun(trial: TrialPlan, search: SearchTally) -> Reason:

@@ -16,10 +16,12 @@ from support.tiny_experiment import results, run, write_music
 from benchmarks.random_model import TINY
 from lora_bench.cli.main import main
 from lora_bench.errors import UnscoredError
-from lora_bench.evaluation.melodies import open_agreement
+from lora_bench.evaluation.melodies import describe_melodies, open_agreement
 from lora_bench.planning.plan import plan_file
+from lora_bench.planning.run_folder import RunFolder
+from lora_bench.runner.freshness import RunHistory, inputs_key
 from lora_bench.spec.loading import load_spec
-from lora_bench.store import hash_file
+from lora_bench.store import hash_file, write_json
 
 SPEC = """
 schema: 1
@@ -107,7 +109,9 @@ def test_a_run_follows_its_melodies_and_scores_the_agreement(
 
     soundfile.write(place / "tunes" / "a.wav", play_notes([1, 8]), RATE_HZ)
     assert main(["plan", "tiny.yaml"]) == 0
-    assert "0 done" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "0 done" in told
+    assert told.count("done before, now the melodies have changed") == 2
     assert run(place, "--quiet", spec=SPEC) == 0
     changed = read_clips(place)
     assert changed.keys() == clips.keys()
@@ -119,6 +123,20 @@ def test_a_run_follows_its_melodies_and_scores_the_agreement(
     assert {
         score["provenance"]["melodies_hash"] for score in find_scores(place, "melody-agreement")
     }.isdisjoint(hashes)
+
+
+def test_changed_melodies_are_the_reason_of_another_look(place: Path) -> None:
+    Path("tiny.yaml").write_text(SPEC, encoding="utf-8")
+    trial = plan_file(load_spec(Path("tiny.yaml"))).trials[0]
+    run = RunFolder(place / "run")
+    files, score = run.trial(trial.id), {"metric": "encodec", "prompt": None, "value": 1.0}
+    write_json(files.plan, trial)
+    write_json(files.guards, {"guards": []})
+    write_json(files.state, {"state": "done", "inputs": inputs_key(trial)})
+    write_json(files.scores, {"scores": [{**score, "provenance": describe_melodies(trial)}], "unscored": []})
+    assert RunHistory(run.path).explain(trial).kind == "cached"
+    soundfile.write(place / "tunes" / "a.wav", play_notes([1, 8]), RATE_HZ)
+    assert RunHistory(run.path).explain(trial).text == "done before, now the melodies have changed"
 
 
 @pytest.mark.slow
