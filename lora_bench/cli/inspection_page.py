@@ -20,6 +20,7 @@ from lora_bench.report.writers.document import (
     Listening,
     Paragraph,
     Table,
+    mark_code,
 )
 from lora_bench.report.writers.html import write_page
 from lora_bench.slugs import spell_path
@@ -40,7 +41,7 @@ def _list_blocks(found: Inspection) -> Iterator[Block]:
     yield Bullets(tuple(f"{name}: {clean_text(value)}" for name, value in found.summarise().items()))
     if found.notes:
         yield Paragraph("Notes on captions:")
-        yield Bullets(tuple(clean_text(note) for note in found.notes))
+        yield Bullets(tuple(mark_code(clean_text(note)) for note in found.notes))
     left_out = [track for track in found.tracks if track.left_out is not None]
     if left_out:
         yield Heading(2, "Left out", "left-out")

@@ -9,7 +9,17 @@ from typing import TypeVar
 from lora_bench.report.cells import number_cell, number_columns, prompt_cell, text_columns
 from lora_bench.report.formatting import MISSING, add_interval, clean_text, format_fixed, write_setting
 from lora_bench.report.view import RunView
-from lora_bench.report.writers.document import Block, Bullets, Cell, Code, Heading, Paragraph, Strong, Table
+from lora_bench.report.writers.document import (
+    Block,
+    Bullets,
+    Cell,
+    Code,
+    Heading,
+    Paragraph,
+    Strong,
+    Table,
+    mark_code,
+)
 from lora_bench.results.records import ControlRecord, GuardRecord
 
 MAX_ROWS = 240
@@ -185,7 +195,9 @@ def _list_unscored(records: Sequence[GuardRecord]) -> Iterator[Block]:
     reasons = dict.fromkeys(item for record in records for item in record.unscored.items())
     if reasons:
         yield Paragraph("Not measured:")
-        lines = (f"{measure}: {clean_text(reason)}" for measure, reason in list(reasons)[:MAX_REASONS])
+        lines = (
+            mark_code(f"{measure}: {clean_text(reason)}") for measure, reason in list(reasons)[:MAX_REASONS]
+        )
         yield Bullets(tuple(lines))
 
 

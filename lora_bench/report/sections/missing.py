@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lora_bench.report.cells import prompt_label, text_columns
 from lora_bench.report.formatting import clean_text
 from lora_bench.report.view import RunView
-from lora_bench.report.writers.document import Block, Bullets, Cell, Paragraph, Table
+from lora_bench.report.writers.document import Block, Bullets, Cell, Paragraph, Table, mark_code
 from lora_bench.results.search_tally import describe_rest
 from lora_bench.results.trial_states import explain_state
 
@@ -24,7 +24,7 @@ def build_missing(view: RunView) -> Iterator[Block]:
     items = [f"{rest[0].upper()}{rest[1:]}"] if rest else []
     items += [f"{view.name_trial(trial.id)}: {explain_state(trial)}" for trial in unfinished]
     items += [f"damaged file: {problem}" for problem in view.results.problems]
-    yield Bullets(tuple(items[:MAX_ROWS]))
+    yield Bullets(tuple(mark_code(item) for item in items[:MAX_ROWS]))
     grouped: dict[tuple[str, str, str], list[str | None]] = {}
     for trial_id, gap in gaps:
         grouped.setdefault((trial_id, gap.metric, gap.reason), []).append(gap.prompt)
@@ -34,7 +34,7 @@ def build_missing(view: RunView) -> Iterator[Block]:
             Cell(view.name_trial(trial_id)),
             Cell(metric),
             Cell(_name_prompts(view, prompts)),
-            Cell(clean_text(reason)),
+            Cell(mark_code(clean_text(reason))),
         )
         for (trial_id, metric, reason), prompts in list(grouped.items())[:MAX_ROWS]
     )

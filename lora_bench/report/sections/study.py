@@ -19,7 +19,16 @@ from lora_bench.report.formatting import (
     join_words,
 )
 from lora_bench.report.view import RunView, arrow
-from lora_bench.report.writers.document import Block, Bullets, Cell, Heading, Paragraph, Strong, Table
+from lora_bench.report.writers.document import (
+    Block,
+    Bullets,
+    Cell,
+    Heading,
+    Paragraph,
+    Strong,
+    Table,
+    mark_code,
+)
 from lora_bench.results.run_records import RepeatedChoice
 from lora_bench.study import MetricStudy, Study, analyse_study
 from lora_bench.study.choice import describe_bias, describe_side
@@ -36,7 +45,7 @@ def build_study(view: RunView) -> Iterator[Block]:
         return
     yield Heading(2, "What the study says", "study")
     yield Paragraph(_introduce(study))
-    yield Bullets(study.notes)
+    yield Bullets(tuple(mark_code(note) for note in study.notes))
     for index, metric in enumerate(study.metrics):
         yield Heading(3, f"{metric.metric} {arrow(metric.metric)}", f"study-{index + 1}")
         yield from _build_metric(metric, view.adapter_kinds)
@@ -97,7 +106,7 @@ def _build_metric(study: MetricStudy, kinds: Mapping[str, str]) -> Iterator[Bloc
     if study.best is not None:
         yield Paragraph(_describe_best(study))
     if study.notes:
-        yield Bullets(study.notes)
+        yield Bullets(tuple(mark_code(note) for note in study.notes))
     if study.main_effects:
         yield _effects_table(study.main_effects)
         yield Bullets(tuple(_describe_effect(main) for main in study.main_effects))

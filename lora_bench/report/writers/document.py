@@ -238,6 +238,14 @@ class MatrixRow:
 Block = Heading | Paragraph | Bullets | Table | Figure | CodeBlock | Listening | Matrix | Fold
 
 
+def mark_code(text: str) -> Text:
+    """Return a message with what stands between backticks as code; as it is if a backtick has no partner."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0 or len(parts) == 1:
+        return text
+    return tuple(Code(part) if place % 2 else part for place, part in enumerate(parts) if part)
+
+
 def is_shown(block: Block, where: Format) -> bool:
     """Return whether a format shows a block."""
     return not isinstance(block, Paragraph | Table) or block.only_in in (None, where)

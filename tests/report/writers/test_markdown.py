@@ -20,7 +20,7 @@ from support.fake_run import (
 
 from lora_bench.artifacts import Unscored
 from lora_bench.report.render import render_report
-from lora_bench.report.writers.document import Bullets, Cell, Code, Column, Paragraph, Table
+from lora_bench.report.writers.document import Bullets, Cell, Code, Column, Paragraph, Table, mark_code
 from lora_bench.report.writers.markdown import escape_markdown, write_markdown
 
 
@@ -289,3 +289,16 @@ def test_text_next_to_code_keeps_its_blanks() -> None:
         write_markdown([Paragraph(("Save as ", Code("x.yaml"), " and run"))]) == "Save as `x.yaml` and run\n"
     )
     assert write_markdown([Bullets((("a ", Code("b"), ": c"),))]) == "- a `b`: c\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "written"),
+    [
+        ("`repeats: {seeds: [0]}` gives them", "- `repeats: {seeds: [0]}` gives them\n"),
+        ("run `a` or `b`", "- run `a` or `b`\n"),
+        ("a ` alone", "- a \\` alone\n"),
+        ("nothing", "- nothing\n"),
+    ],
+)
+def test_backticks_of_a_message_mark_code_if_they_come_in_pairs(message: str, written: str) -> None:
+    assert write_markdown([Bullets((mark_code(message),))]).endswith(written)
