@@ -11,6 +11,7 @@ from pathlib import Path
 from lora_bench.audio import AudioHeader, Listing, list_folder, read_header
 from lora_bench.cli.field_survey import FieldSurvey, survey_fields
 from lora_bench.errors import AudioFileError, DatasetError, UsageError
+from lora_bench.report.formatting import count_noun
 from lora_bench.slugs import spell_path
 from lora_bench.spec.schema import CaptionSpec
 from lora_bench.stages.dataset.captions import read_metadata, search_captions
@@ -159,4 +160,4 @@ def describe_survey(survey: Survey) -> str:
 def _list_counts(counts: Counter[str]) -> str:
     if len(counts) == 1:
         return next(iter(counts))
-    return " and ".join(f"{value} ({n} files)" for value, n in counts.most_common(3))
+    return " and ".join(f"{value} ({count_noun(n, 'file')})" for value, n in counts.most_common(3))

@@ -41,8 +41,8 @@ def describe_gpu(
         )
         notes.append(
             f"on paper: {card.name} by its data sheet ({card.memory_gb:g} GB, {card.bandwidth_gb_s:g} GB/s, {halves}, "
-            f"{card.float32_tflops:g} in float32); assumed, and measured by nobody: {EFFICIENCY:.0%} of these peaks "
-            "are reached; not in the time: loading, held-out loss, scores, other work of the CPU"
+            f"{card.float32_tflops:g} in float32); assumed, not measured: {EFFICIENCY:.0%} of these peaks are reached; "
+            "not in the time: loading, held-out loss, scores, other work of the CPU"
         )
     return notes
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 FloorKind = Literal["real-vs-real", "codec"]
 NO_FLOOR = {
-    "text": "recordings were not made from a prompt, so the text score has no floor",
-    "mean": "a rating is no distance from recordings, so it has no floor",
+    "text": "recordings were not made from a prompt, so the text score has no reference level",
+    "mean": "a rating is no distance from recordings, so it has no reference level",
 }
 ZERO_BY_CONSTRUCTION = (
     "both sides of the codec's level would be the references after the codec, so it is zero by construction"
@@ -70,7 +70,7 @@ def measure_floors(
     coded_real = list(through_codec(model, real)) if any(m.codec_matched for m in metrics) else []
     floors: list[Floor] = []
     unscored: list[Unscored] = []
-    progress.start("floors", len(trial.metrics))
+    progress.start("reference levels", len(trial.metrics))
     for metric in track(metrics, progress, lambda metric: metric.name):
         if not metric.has_references:
             unscored.append(Unscored(metric.name, None, NO_FLOOR[metric.distance]))

@@ -75,7 +75,7 @@ def describe_design(answer: Answer) -> str:
     if dataset.train is not None and dataset.eval is not None:
         selection = f"{dataset.selection.n_tracks} to select by, " if dataset.selection is not None else ""
         parts.append(
-            f"{count_noun(dataset.train.n_tracks, 'training track')} ({dataset.train.duration_s / 60:.0f} min), "
+            f"{count_noun(dataset.train.n_tracks, 'training track')} ({_describe_length(dataset.train.duration_s)}), "
             f"{_describe_size(answer)}{selection}{dataset.eval.n_tracks} held-out"
         )
     if generation.get("n_clips"):
@@ -85,6 +85,10 @@ def describe_design(answer: Answer) -> str:
         )
     direction = "lower is closer" if answer.lower_is_better else "higher is better"
     return " \u00b7 ".join([*parts, f"primary metric {answer.metric}, {direction}"])
+
+
+def _describe_length(duration_s: float) -> str:
+    return f"{duration_s / 60:.0f} min" if duration_s >= 60.0 else f"{duration_s:.0f} s"
 
 
 def _describe_size(answer: Answer) -> str:
@@ -112,7 +116,7 @@ def advise(answer: Answer) -> list[str]:
         rows = (row for row in answer.rows if not row.configuration.is_existing)
         trained = [row.total_s for row in rows if row.total_s is not None]
         minutes = 2.0 * math.fsum(trained) / 60.0
-        cost = f" (about {minutes:.0f} more minutes)" if minutes >= 1.0 else ""
+        cost = f" (about {count_noun(round(minutes), 'more minute')})" if minutes >= 1.0 else ""
         said.append(
             "One training each: this is about these adapters, not about their settings. Three training "
             f"seeds{cost} would tell."

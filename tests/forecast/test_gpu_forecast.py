@@ -180,7 +180,7 @@ def test_plan_forecasts_on_paper_and_says_so(tmp_path: Path, capsys: pytest.Capt
         "on paper: H100 80GB by its data sheet (80 GB, 3350 GB/s, 989 TFLOP/s in bfloat16, 67 in float32)"
         in out
     )
-    assert "assumed, and measured by nobody: 50% of these peaks are reached" in out
+    assert "assumed, not measured: 50% of these peaks are reached" in out
     assert "training 3.1 (4 slices of 10 s)" in out
     assert "(20 clips of 8 s at once), codes to sound" in out
     assert "warning" not in out

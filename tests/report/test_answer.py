@@ -117,6 +117,17 @@ def test_the_design_tells_the_part_of_the_training_tracks_that_is_used(
     assert said in describe_design(read_answer(run))
 
 
+@pytest.mark.parametrize(("duration_s", "said"), [(17.6, "(18 s)"), (60.0, "(1 min)"), (5430.0, "(90 min)")])
+def test_the_design_tells_short_music_in_seconds(tmp_path: Path, duration_s: float, said: str) -> None:
+    run = FakeRun().write(tmp_path)
+    answer = read_answer(run)
+    dataset = answer.view.results.dataset
+    assert dataset.train is not None
+    train = dataset.train.model_copy(update={"duration_s": duration_s})
+    results = answer.view.results.model_copy(update={"dataset": dataset.model_copy(update={"train": train})})
+    assert f"8 training tracks {said}, 2 held-out" in describe_design(Answer(RunView(results, run)))
+
+
 def test_a_configuration_without_a_verdict_tells_why(tmp_path: Path) -> None:
     trials = [
         FakeTrial("r4"),

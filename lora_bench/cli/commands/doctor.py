@@ -22,6 +22,7 @@ from lora_bench.forecast.shapes import hub_cache
 from lora_bench.machine.gpus import Gpus, usable_gpus
 from lora_bench.metrics.names import ENCODER_NAMES, list_distances, list_encoders, parse_metric
 from lora_bench.plugins import PluginSource, list_plugins
+from lora_bench.report.formatting import count_noun
 from lora_bench.runner.environment import count_cpus, cpu_name, memory_gib, package_versions
 from lora_bench.runner.process_environment import is_writable
 
@@ -214,7 +215,7 @@ def look_at_encoders() -> Iterator[Finding]:
                 "encoders", name, False, "its metrics will be unscored", " ".join(str(error).split())
             )
         else:
-            yield Finding("encoders", name, True, f"{encoder.dim} dimensions")
+            yield Finding("encoders", name, True, count_noun(encoder.dim, "dimension"))
 
 
 def look_at_plugins() -> Iterator[Finding]:

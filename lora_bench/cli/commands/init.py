@@ -33,7 +33,7 @@ model: {{id: {model}}}   {about_model}
 dataset:
   path: {path}   # relative to this file; never written to
   captions: {captions}
-  clip_s: {clip_s}   # length of a training slice; 9 of 10 files are at least this long
+  clip_s: {clip_s}   # length of a training slice; {n_filling} of {n_files} files are at least this long
   split: {{by: {split_by}, eval_frac: {eval_frac}, seed: 0}}   # {about_split}
   # the same changes to the sound of all tracks; `lora-bench inspect {file}` shows what they do to each
   # prepare: {{remove_dc: true, trim_silence_db: -50, loudness_lufs: -16}}
@@ -144,6 +144,8 @@ def write_spec(survey: Survey, place: Path, *, model: str) -> str:
         split_by=survey.fields.split_by,
         about_split=_describe_split(survey, n_held_out),
         clip_s=clip_s,
+        n_filling=sum(duration_s >= clip_s for duration_s in durations_s),
+        n_files=n_tracks,
         eval_frac=f"{eval_frac:g}",
         prompt=_quote(caption),
         n_clips=40 if is_pocket else 150,

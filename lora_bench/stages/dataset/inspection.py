@@ -96,8 +96,10 @@ class Inspection:
             "loudness": f"{loud[0]:.1f} to {loud[-1]:.1f} LUFS, median {statistics.median(loud):.1f}"
             if loud
             else "-",
-            "odd sound": f"{sum(bool(track.faults) for track in self.used)} tracks",
-            "captions that say nothing": f"{sum(track.caption_fault is not None for track in self.used)} tracks",
+            "odd sound": _count_tracks(bool(track.faults) for track in self.used),
+            "captions that say nothing": _count_tracks(
+                track.caption_fault is not None for track in self.used
+            ),
         }
 
 
@@ -246,6 +248,11 @@ def judge_caption(caption: str | None, name: str, counts: Mapping[str, int], spe
 
 def _letters(text: str) -> str:
     return re.sub(r"[\W_]+", "", text.casefold())
+
+
+def _count_tracks(are_meant: Iterable[bool]) -> str:
+    n = sum(are_meant)
+    return "1 track" if n == 1 else f"{n} tracks"
 
 
 def _count(values: Iterable[str]) -> str:

@@ -213,7 +213,7 @@ def test_init_writes_a_valid_commented_spec_of_what_it_found(
     assert main(["init", "my_tunes"]) == 0
     shown = capsys.readouterr().out
     assert (
-        "6 files, 0.8 minutes, 16000 Hz (5 files) and 44100 Hz (1 files), mono (5 files) and stereo (1 files)"
+        "6 files, 0.8 minutes, 16000 Hz (5 files) and 44100 Hz (1 file), mono (5 files) and stereo (1 file)"
         in shown
     )
     assert "left out: broken.wav" in shown
@@ -224,6 +224,7 @@ def test_init_writes_a_valid_commented_spec_of_what_it_found(
     text = Path("my_tunes.yaml").read_text(encoding="utf-8")
     assert 'path: "my_tunes"' in text
     assert "holds out about 3 whole tracks" in text
+    assert "# length of a training slice; 6 of 6 files are at least this long" in text
 
 
 def test_init_names_a_folder_with_any_line_separator(music: Path) -> None:

@@ -42,6 +42,7 @@ def test_faults_are_listed_with_their_files_and_nothing_is_written_to_the_folder
     assert main(["inspect", "songs", "--quiet"]) == 0
     lines = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
     assert "tracks: 3 used, 4 left out" in lines
+    assert "odd sound: 1 track" in lines
     assert "mono.wav mono in 2 channels" in lines
     assert "mono.wav caption: says nothing" in lines
     assert "good.wav left out: has the same content as good copy.wav" in lines
