@@ -12,6 +12,7 @@ from lora_bench.cli.folder_survey import list_left_out
 from lora_bench.cli.options import option, overrides_option, quiet_option, runs_dir_option
 from lora_bench.cli.progress_display import open_display
 from lora_bench.errors import EXIT_OK, DatasetError, UsageError
+from lora_bench.report.formatting import count_noun
 from lora_bench.slugs import clean_name, spell_path
 from lora_bench.spec.caption_template import parse_template
 from lora_bench.spec.captions import CaptionSpec
@@ -69,8 +70,11 @@ def execute(options: Options) -> int:
     write_captions(path, found.tracks)
     for line in (*list_left_out(found.left_out), *found.notes[:MAX_NOTES]):
         print(line)
-    n_empty = sum(not track.caption for track in found.tracks)
-    print(f"{spell_path(path)}: {len(found.tracks)} tracks, {n_empty} without a caption")
+    empty = [spell_path(track.file) for track in found.tracks if not track.caption]
+    print(f"{spell_path(path)}: {count_noun(len(found.tracks), 'track')}, {len(empty)} without a caption")
+    if empty:
+        more = f" and {len(empty) - MAX_NOTES} more" if len(empty) > MAX_NOTES else ""
+        print(f"  write a caption, or remove the row: {', '.join(empty[:MAX_NOTES])}{more}")
     origins = Counter(
         (name, origin.rpartition(":")[0] if origin.rpartition(":")[2].isdigit() else origin)
         for track in found.tracks

@@ -80,3 +80,10 @@ def test_what_cannot_be_written_is_refused_before_any_work(folder, capsys, words
     assert main(["captions", *words]) == 2
     assert message in capsys.readouterr().err
     assert (folder.parent / "there.csv").read_text() == "mine"
+
+
+def test_tracks_without_a_caption_are_named_because_their_rows_cannot_be_read_back(folder, capsys):
+    assert main(["captions", "songs", "--quiet", "--template", "{caption}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index("songs_captions.csv: 2 tracks, 1 without a caption")
+    assert lines[place + 1] == '  write a caption, or remove the row: b, "é".flac'
