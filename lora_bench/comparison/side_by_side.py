@@ -14,6 +14,7 @@ from lora_bench.results.run_records import RunResults, TrialResult
 from lora_bench.results.settings import read_section
 from lora_bench.results.trial_states import explain_state
 from lora_bench.spec.configurations import drop_effect_free, find_differences
+from lora_bench.spec.grid import show_value
 
 # A difference in any of these makes two scores answers to different questions.
 _PAIRED_BY = ("dataset", "generation", "prompts")
@@ -126,9 +127,15 @@ def compare_cells(
                 untested.setdefault(reason, []).append(name)
         for key in dict.fromkeys((*values, *others)):
             a, b = values.get(key), others.get(key)
-            delta = b - a if a is not None and b is not None else None
+            is_alike = key[1] is not None or _list_prompts(values, key[0]) == _list_prompts(others, key[0])
+            delta = b - a if a is not None and b is not None and is_alike else None
             cells.append(CellPair(name, *key, a, b, delta, tests.get(key)))
     return cells, untested
+
+
+def _list_prompts(scores: Mapping[Key, float], metric: str) -> set[str | None]:
+    """Return the prompts that a trial has scores for; the pooled ones of other prompts are no difference."""
+    return {prompt for name, prompt in scores if name == metric}
 
 
 def _index_scores(trial: TrialResult | None) -> dict[Key, float]:
@@ -175,7 +182,7 @@ def find_changes(pairs: Sequence[Pair]) -> dict[str, list[str]]:
             {"lora": dict(trial.lora or {}), "train": dict(trial.train or {})} for trial in (first, second)
         )
         changes = [
-            f"{field} {_look_up(one, field)} -> {_look_up(other, field)}"
+            f"{field} {show_value(_look_up(one, field))} -> {show_value(_look_up(other, field))}"
             for field in find_differences(one, other)
         ]
         if changes:

@@ -22,6 +22,7 @@ from lora_bench.results.run_files import ExistingAdapterFile, ScoresFile
 from lora_bench.results.search_tally import SearchTally
 from lora_bench.results.trial_files import StateRecord, read_state
 from lora_bench.spec.configurations import find_differences
+from lora_bench.spec.grid import show_value
 from lora_bench.spec.schema import DatasetSpec
 from lora_bench.stages.external.identity import fingerprint_external
 from lora_bench.store import hash_json, read_json, to_jsonable
@@ -120,7 +121,8 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     one = {name: before.get(name) or {} for name in _COMPARED}
     other = {name: now.get(name) or {} for name in _COMPARED}
     changes = [
-        f"{name} {_look_up(one, name)} -> {_look_up(other, name)}" for name in find_differences(one, other)
+        f"{name} {show_value(_look_up(one, name))} -> {show_value(_look_up(other, name))}"
+        for name in find_differences(one, other)
     ]
     more = f" and {len(changes) - MAX_SHOWN} more" if len(changes) > MAX_SHOWN else ""
     return ", ".join(changes[:MAX_SHOWN]) + more if changes else "the way trials are identified"

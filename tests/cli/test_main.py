@@ -204,6 +204,8 @@ def test_reasons_follow_what_the_files_say(spec: Path) -> None:
     assert explain(("generation.n_clips=9",))["small"] == ("more", "done before, now n_clips 4 -> 9")
     assert explain(("prompts=[one, two, six]",))["small"] == ("more", "done before, now 1 more prompt")
     assert explain(("train.steps=5",))["small"] == ("changed", "changed: train.steps 1000 -> 5")
+    checkpointing = "changed: train.gradient_checkpointing false -> auto"  # as a spec states it
+    assert explain(("train.gradient_checkpointing=auto",))["small"] == ("changed", checkpointing)
     write_state(run_folder / "trials" / large.id, {"state": "running", "pid": 1, "host": "x"})
     assert explain()["large"][0] == "interrupted"
 
@@ -538,6 +540,20 @@ def test_compare_puts_cells_side_by_side_and_warns_of_what_differs(
     assert lines[:2] == ["A a", "B b"]
     assert lines[4].split() == ["small", "mfcc20", "p", "1.000", "1.500", "+0.5000"]
     assert lines[5].split() == ["small", "mfcc20", "(all)", "2.000", "-", "-"]
+
+
+def test_scores_over_other_prompts_are_no_difference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (
+        write_results(tmp_path / name, {("x", prompt): value, ("x", None): value}, prompts=[prompt])
+        for name, prompt, value in (("a", "p", 1.0), ("b", "q", 2.0))
+    )
+    assert cli.main(["compare", str(first), str(second), "--json"]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert [(cell["prompt"], cell["first"], cell["second"], cell["delta"]) for cell in cells] == [
+        ("p", 1.0, None, None), (None, 1.0, 2.0, None), ("q", None, 2.0, None),
+    ]  # fmt: skip
 
 
 def test_compare_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,10 @@ def execute(options: Options) -> int:
         print_json(document)
         return EXIT_OK
     print(f"A {first.label}\nB {second.label}")
-    print(_format_cells(cells))
+    has_off_genre = any(side.results.planned.off_genre for side in (first, second))
+    print(_format_cells(cells, "(genre's prompts)" if has_off_genre else "(all)"))
+    if any(cell.test is not None for cell in cells):
+        print("a B - A with an interval is corrected for the bias of finite samples; A and B are not")
     if any(side != Resources() for row in resources for side in row[1:]):
         print()
         print(_format_resources(resources))
@@ -156,8 +159,8 @@ def read_results(run: Path) -> RunResults:
     return gather_results(run)
 
 
-def _format_cells(cells: Sequence[CellPair]) -> str:
-    """Format a row per cell; the difference is corrected for bias where it has an interval."""
+def _format_cells(cells: Sequence[CellPair], pooled: str) -> str:
+    """Format a row per cell; `pooled` names the row of several prompts."""
     is_compared = any(cell.test for cell in cells)
     head = [
         "trial",
@@ -172,7 +175,7 @@ def _format_cells(cells: Sequence[CellPair]) -> str:
         [
             _shorten(cell.trial, MAX_NAME),
             cell.metric,
-            "(all)" if cell.prompt is None else _shorten(cell.prompt, MAX_PROMPT),
+            pooled if cell.prompt is None else _shorten(cell.prompt, MAX_PROMPT),
             *(_format_value(value) for value in (cell.first, cell.second)),
             *_format_difference(cell),
         ][: len(head)]

@@ -75,7 +75,7 @@ def test_two_trials_are_compared_over_common_clips_and_tracks(
 ) -> None:
     run = write_run(tmp_path / "a", {"near": 0.1, "far": 2.0})
     found = compare(capsys, f"{run}:near", f"{run}:far")
-    assert found["changes"] == {"near / far": ["lora.rank 2 -> 3", "lora.alpha 4.0 -> 6.0"]}
+    assert found["changes"] == {"near / far": ["lora.rank 2 -> 3", "lora.alpha 4 -> 6"]}
     places = {path.name.rpartition("-")[0]: path for path in (run / "trials").iterdir()}
     near, far = (
         [load_embeddings(places[name] / "embeddings" / METRIC / f"{prompt}.npz") for prompt in PROMPTS]
@@ -161,6 +161,7 @@ def test_two_runs_are_compared_trial_by_trial_and_a_table_says_it(
     assert "95 % interval" in shown
     assert [line for line in shown.splitlines() if len(line) > 100] == []
     assert "memory A" in shown
+    assert "a B - A with an interval is corrected for the bias of finite samples; A and B are not" in shown
     assert shown.splitlines()[-1].startswith("x: B is worse on mfcc20-seed (+")
 
 
