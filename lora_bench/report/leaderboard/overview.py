@@ -185,10 +185,14 @@ def _build_metric(
     about = describe_metric(metric)
     order = "highest" if is_higher_better(metric) else "lowest"
     sentence = f"{about[0].upper()}{about[1:]}. " if about else ""
+    marked = any(entry.cell.corrected is None for group in groups for entry in group)
+    uncorrected = (
+        " Values marked (uncorrected) are not corrected for the bias of finite samples." if marked else ""
+    )
     yield Paragraph(
-        f"{sentence}All prompts together, {order} first. Intervals that overlap are no finding; the verdicts are "
-        "those of the runs. An interval is 95 % over clips and tracks, or (± se) "
-        "the standard error over training seeds."
+        f"{sentence}The genre's prompts together, {order} first. Intervals that overlap are no finding; the verdicts "
+        "are those of the runs. An interval is 95 % over clips and tracks, or (± se) "
+        f"the standard error over training seeds.{uncorrected}"
     )
     for number, group in enumerate(groups, start=1):
         if len(groups) > 1:
@@ -235,7 +239,7 @@ def _entry_row(place: int, entry: Entry, reports_folder: Path) -> tuple[Cell, ..
     kind = " (± se)" if cell.over == "seeds" and interval != MISSING else ""
     half = None if cell.low is None or cell.high is None else (cell.high - cell.low) / 2.0
     value = round_to_error(entry.order, half or cell.spread)
-    mark = "" if cell.corrected is not None else " (plain)"
+    mark = "" if cell.corrected is not None else " (uncorrected)"
     return (
         Cell(str(place), order=place),
         Cell(item.name),

@@ -44,7 +44,7 @@ def build_study(view: RunView) -> Iterator[Block]:
     if study is None or not study.metrics or not _is_worth_telling(study, view):
         return
     yield Heading(2, "What the study says", "study")
-    yield Paragraph(_introduce(study))
+    yield Paragraph(_introduce(study, f"{view.pooled[0].upper()}{view.pooled[1:]} together."))
     yield Bullets(tuple(mark_code(note) for note in study.notes))
     for index, metric in enumerate(study.metrics):
         yield Heading(3, f"{metric.metric} {arrow(metric.metric)}", f"study-{index + 1}")
@@ -78,11 +78,11 @@ def _is_worth_telling(study: Study, view: RunView) -> bool:
     return bool(study.axes or view.adapter_kinds) or has_seeds or view.spec.get("baseline") is not None
 
 
-def _introduce(study: Study) -> str:
+def _introduce(study: Study, pooled: str) -> str:
     if not study.axes:
-        return "All prompts together."
+        return pooled
     text = (
-        "All prompts together. An effect is what a level of an axis does to the metric on average over the "
+        f"{pooled} An effect is what a level of an axis does to the metric on average over the "
         "other axes, against the mean of all levels; a negative effect lowers the metric."
     )
     linked = [

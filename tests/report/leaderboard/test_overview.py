@@ -59,7 +59,8 @@ def test_runs_that_agree_share_a_leaderboard_in_order_of_their_values(tmp_path: 
     text, page = render(tmp_path)
     rows = rows_of(text, "place")
     assert [row[1] for row in rows] == ["r4-second", "r4-first", "zero-shot", "zero-shot"]
-    assert rows[0][4] == "0.500 (plain)"  # over all prompts: 0.3 + 0.2, rounded as its interval
+    assert rows[0][4] == "0.500 (uncorrected)"  # over all prompts: 0.3 + 0.2, rounded as its interval
+    assert "Values marked (uncorrected) are not corrected for the bias" in " ".join(text.split())
     assert "Not comparable" not in text + page
     assert set(re.findall(r'href="#(.*?)"', page)) <= set(re.findall(r'id="(.*?)"', page))
 

@@ -69,6 +69,16 @@ def test_a_grid_with_seeds_gets_a_section_with_effects_and_costs(tmp_path: Path)
     assert "at most one standard error" in text
 
 
+def test_a_study_names_the_prompts_that_its_figures_are_over(tmp_path: Path) -> None:
+    run = write_grid(tmp_path)
+    assert "All prompts together. An effect is" in render(run, tmp_path / "reports")[0]
+    plan = read_json(run / "plan.json")
+    for trial in plan["trials"]:
+        trial["off_genre"] = [trial["prompts"][-1]]
+    write_json(run / "plan.json", plan)
+    assert "The genre's prompts together. An effect is" in render(run, tmp_path / "reports")[0]
+
+
 def test_a_grid_with_one_seed_says_that_nothing_is_known_of_the_variation(tmp_path: Path) -> None:
     text, _, _ = render(write_grid(tmp_path, seeds=(0,)), tmp_path / "reports")
     assert "A single training seed" in text
