@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from lora_bench.errors import DatasetError
 from lora_bench.metrics import parse_metric
+from lora_bench.metrics.verdicts import FEW
 from lora_bench.planning.notes import MIN_CLIPS
 from lora_bench.planning.trial_plan import ExperimentPlan
 from lora_bench.spec.schema import DatasetSpec
 from lora_bench.spec.sides import BUILTIN_TRACKS, count_sides
-
-FEW_TRACKS = 10
 
 
 def describe_few_tracks(plan: ExperimentPlan) -> list[str]:
@@ -34,8 +33,8 @@ def describe_few_tracks(plan: ExperimentPlan) -> list[str]:
             lines[
                 f"{about}, which allow no verdict on `{metric}`: an interval needs at least {needed}; {mend}"
             ] = None
-        elif n_eval < FEW_TRACKS:
-            lines[f"{about}; intervals are rough and wide with fewer than {FEW_TRACKS}: {mend}"] = None
+        elif n_eval < FEW:
+            lines[f"{about}; intervals are rough and wide with fewer than {FEW}: {mend}"] = None
     return list(lines)
 
 

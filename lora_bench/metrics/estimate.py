@@ -18,6 +18,7 @@ from lora_bench.metrics.replicates import (
     replicate_mean,
     replicate_text,
 )
+from lora_bench.metrics.verdicts import FEW
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,6 @@ KERNEL = {
 }
 TEXT = {"estimator": "mean cosine of clips and texts, float64"}
 MEAN = {"estimator": "mean of clips"}
-FEW_CLUSTERS = 10
 # Above it, too few intervals of simulated sets held the truth (benchmarks/results/heavy_tails.md).
 MAX_DIM_PER_CLUSTER = 2
 
@@ -153,7 +153,7 @@ def describe_limits(
     if reference.by == "clip" and reference.n_clusters > 1:
         notes.append("the reference is one track: the interval says nothing about other tracks")
     for clusters, side in ((generated, "generated clips"), (reference, f"{name_clusters(reference)}")):
-        if 1 < clusters.n_clusters < FEW_CLUSTERS:
+        if 1 < clusters.n_clusters < FEW:
             notes.append(f"only {clusters.n_clusters} {side}: the interval is rough")
     return tuple(notes)
 

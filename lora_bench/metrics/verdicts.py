@@ -7,6 +7,9 @@ from enum import StrEnum
 ALPHA = 0.05
 """One less the confidence of intervals; of simultaneous ones, the risk of any false verdict in a family."""
 
+FEW = 10
+"""Intervals over fewer clips or tracks than this are rough."""
+
 
 class Verdict(StrEnum):
     """A configuration against another, on the primary metric."""

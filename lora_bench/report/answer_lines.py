@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lora_bench.metrics.verdicts import Verdict
+from lora_bench.metrics.verdicts import FEW, Verdict
 from lora_bench.report.answer import Answer
 from lora_bench.report.formatting import count_noun, format_with_error, join_words
 from lora_bench.report.view import name_floor
@@ -135,7 +135,22 @@ def advise(answer: Answer) -> list[str]:
                 f"What is inconclusive is limited by the number of {words}: they make up "
                 f"{parts[cause] / total:.0%} of the variance."
             )
-    return said
+    return said + _describe_few(answer)
+
+
+def _describe_few(answer: Answer) -> list[str]:
+    """Return that the intervals behind verdicts are rough, where there are few clips or tracks."""
+    if not any(row.contrast is not None and row.contrast.verdict for row in answer.compared):
+        return []
+    held_out, n_clips = answer.view.results.dataset.eval, answer.view.generation.get("n_clips")
+    few: list[str] = []
+    if isinstance(n_clips, int) and n_clips < FEW:
+        few.append(f"{count_noun(n_clips, 'clip')} per prompt")
+    if held_out is not None and held_out.n_tracks < FEW and answer.lower_is_better:  # else no track counts
+        few.append(count_noun(held_out.n_tracks, "held-out track"))
+    return (
+        [f"Intervals and verdicts are rough with {join_words(few)}; {FEW} or more are better."] if few else []
+    )
 
 
 def _describe_looks(answer: Answer) -> list[str]:

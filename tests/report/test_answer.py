@@ -11,7 +11,7 @@ import pytest
 from support.fake_run import FakeRun, FakeTrial, contrast, zero_shot
 
 from lora_bench.report.answer import Answer
-from lora_bench.report.answer_lines import describe_design, describe_lacks, describe_levels
+from lora_bench.report.answer_lines import advise, describe_design, describe_lacks, describe_levels
 from lora_bench.report.plots.forest import draw_forest
 from lora_bench.report.plots.scores import draw_scores
 from lora_bench.report.render import render_report
@@ -126,6 +126,24 @@ def test_the_design_tells_short_music_in_seconds(tmp_path: Path, duration_s: flo
     train = dataset.train.model_copy(update={"duration_s": duration_s})
     results = answer.view.results.model_copy(update={"dataset": dataset.model_copy(update={"train": train})})
     assert f"8 training tracks {said}, 2 held-out" in describe_design(Answer(RunView(results, run)))
+
+
+@pytest.mark.parametrize(
+    ("n_clips", "n_tracks", "said"),
+    [(10, 10, None), (6, 2, "6 clips per prompt and 2 held-out tracks"), (10, 9, "9 held-out tracks")],
+)
+def test_few_clips_and_tracks_are_named_next_to_the_verdicts(
+    tmp_path: Path, n_clips: int, n_tracks: int, said: str | None
+) -> None:
+    run = write_sides(tmp_path, has_selection=False)
+    results = gather_results(run)
+    assert results.dataset.eval is not None
+    held_out = results.dataset.eval.model_copy(update={"n_tracks": n_tracks})
+    spec = {**results.spec, "generation": {"n_clips": n_clips}}
+    changed = {"dataset": results.dataset.model_copy(update={"eval": held_out}), "spec": spec}
+    advice = " ".join(advise(Answer(RunView(results.model_copy(update=changed), run))))
+    assert ("rough" in advice) is bool(said)
+    assert said is None or f"Intervals and verdicts are rough with {said}; 10 or more are better." in advice
 
 
 def test_a_configuration_without_a_verdict_tells_why(tmp_path: Path) -> None:
