@@ -50,7 +50,7 @@ def measure_tempo(audio: NDArray[np.float32]) -> list[float]:
 
     strength = _onset_strength(audio)
     if not strength.any():
-        raise UnscoredError("tempo: a clip without onsets has none; the guards tell which clips are silent")
+        raise UnscoredError("tempo: a clip without onsets has none; the guard of silence counts silent clips")
     tempo = librosa.feature.tempo(onset_envelope=strength, sr=SAMPLE_RATE_HZ, hop_length=HOP_SAMPLES)
     return [float(np.log2(tempo[0] / 120.0))]
 
@@ -98,7 +98,7 @@ def measure_lra(audio: NDArray[np.float32]) -> list[float]:
         )
     found = measure_loudness_range(audio[:, None], SAMPLE_RATE_HZ)
     if np.isnan(found):
-        raise UnscoredError("loudness-range: a silent clip has none; the guards tell which clips are silent")
+        raise UnscoredError("loudness-range: a silent clip has none; the guard of silence counts them")
     return [found]
 
 
@@ -113,7 +113,7 @@ def measure_brightness(audio: NDArray[np.float32]) -> list[float]:
     spectrum = np.abs(librosa.stft(audio, hop_length=HOP_SAMPLES)).sum(axis=1)
     total = float(spectrum.sum())
     if total <= 0.0:
-        raise UnscoredError("brightness: a silent clip has none; the guards tell which clips are silent")
+        raise UnscoredError("brightness: a silent clip has none; the guard of silence counts them")
     centroid_hz = float(librosa.fft_frequencies(sr=SAMPLE_RATE_HZ) @ spectrum) / total
     return [float(np.log2(max(centroid_hz, 1.0) / 1000.0))]
 

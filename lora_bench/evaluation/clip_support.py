@@ -14,7 +14,7 @@ import numpy as np
 
 from lora_bench.artifacts import Embeddings
 from lora_bench.errors import UnscoredError
-from lora_bench.metrics.manifold import measure_manifold
+from lora_bench.metrics.manifold import N_NEIGHBOURS, measure_manifold
 from lora_bench.results.records import SUPPORT
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ def measure_own_support(references: Mapping[str, Embeddings]) -> ClipSupport:
             raise UnscoredError("one held-out track only, its level compares halves of the tracks")
         is_second = np.array([number[track] % 2 == 1 for track in tracks])
         first, second = vectors[~is_second], vectors[is_second]
+        if min(len(first), len(second)) <= N_NEIGHBOURS:
+            raise UnscoredError(
+                f"the halves of the held-out tracks have {len(first)} and {len(second)} excerpts; their own level "
+                f"needs more than {N_NEIGHBOURS} in each"
+            )
         pairs = measure_manifold(first, second), measure_manifold(second, first)
         return sum(one.recall for one in pairs) / 2, sum(one.coverage for one in pairs) / 2
 

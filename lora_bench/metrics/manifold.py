@@ -39,7 +39,10 @@ class Manifold:
     k: int
 
 
-def measure_manifold(generated: ArrayLike, reference: ArrayLike, k: int = 5) -> Manifold:
+N_NEIGHBOURS = 5
+
+
+def measure_manifold(generated: ArrayLike, reference: ArrayLike, k: int = N_NEIGHBOURS) -> Manifold:
     """Measure precision, recall, density and coverage.
 
     Args:

@@ -456,7 +456,7 @@ def test_score_prints_values_and_says_what_is_unscored(
     arguments = ["score", "--reference", str(tmp_path), "--generated", str(tmp_path), "--metric", "mfcc20"]
     assert cli.main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == result
-    result["unscored"] = [{"metric": "clap", "reason": "no weights"}]
+    result["unscored"] = [{"metric": "clap", "reason": "clap: no weights"}]
     assert cli.main(arguments) == 3
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == ["mfcc20", "1.2500", "-", "1.0000", "-", "3", "4"]

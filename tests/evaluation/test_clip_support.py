@@ -70,4 +70,8 @@ def test_too_few_clips_and_a_single_track_are_unscored_by_encoder() -> None:
     assert (found.recall, found.coverage) == ({}, {})
     assert "5 generated and 12 reference points" in found.unscored["recall and coverage (mfcc20)"]
     alone = replace(many, groups=("track0",) * 12)
+    few = measure_own_support({"a": make_embeddings(3, 1, 2)}).unscored["recall and coverage (a)"]
+    assert few.startswith(
+        "the halves of the held-out tracks have 2 and 1 excerpts; their own level needs more than 5"
+    )
     assert "one held-out track only" in measure_own_support({"a": alone}).unscored["recall and coverage (a)"]

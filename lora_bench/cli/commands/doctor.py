@@ -211,9 +211,8 @@ def look_at_encoders() -> Iterator[Finding]:
         try:
             encoder = get_encoder(name, device="cpu")
         except (LoraBenchError, ImportError) as error:
-            yield Finding(
-                "encoders", name, False, "its metrics will be unscored", " ".join(str(error).split())
-            )
+            reason = " ".join(str(error).split()).removeprefix(f"{name}: ")
+            yield Finding("encoders", name, False, "its metrics will be unscored", reason)
         else:
             yield Finding("encoders", name, True, count_noun(encoder.dim, "dimension"))
 

@@ -134,7 +134,7 @@ def _print_scores(result: dict[str, Any]) -> None:
     head = ("metric", "value", "corrected", "low", "high", "generated", "references")
     print(format_table(head, rows, right=(1, 2, 3, 4, 5, 6)))
     for item in result["unscored"]:
-        print(f"{item['metric']}: not scored: {item['reason']}")
+        print(f"{item['metric']}: not scored: {item['reason'].removeprefix(item['metric'] + ': ')}")
     for score in scores:
         if score.get("note"):
             print(f"{score['metric']}: note: {score['note']}")
