@@ -238,8 +238,9 @@ def _build_scores(view: RunView, trial: TrialResult) -> Iterator[Block]:
     )
     yield Paragraph(
         "Values are corrected for the bias of finite samples where that is defined (marked c), and compare with "
-        "other runs only where data, metric and protocol agree. Differences from zero-shot are means over training "
-        f"seeds; verdicts come from simultaneous 95 % intervals. Generation: {settings}."
+        "other runs only where data, metric and protocol agree. Differences from zero-shot with an interval are "
+        "corrected too, so they are not those of values without the mark. They are means over training seeds; "
+        f"verdicts come from simultaneous 95 % intervals. Generation: {settings}."
     )
 
 

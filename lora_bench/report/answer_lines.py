@@ -46,7 +46,7 @@ def describe_levels(answer: Answer) -> str:
     if not parts:
         return ""
     counts = {*view.clip_counts(metric, None), *(floor.n_generated for floor in view.floors(metric))}
-    estimate = ", corrected for the bias of finite samples" if is_corrected else ""
+    estimate = ", corrected for the bias of finite samples" if is_corrected and answer.lower_is_better else ""
     caveat = "; a distance of fewer clips is larger" if not is_corrected and len(counts) > 1 else ""
     errors = " (\u00b1 standard error)" if any("\u00b1" in part for part in parts) else ""
     return f"Levels of {metric}{estimate}{errors}: {', '.join(parts)}{caveat}."

@@ -15,6 +15,7 @@ from lora_bench.report.answer_lines import advise, describe_design, describe_lac
 from lora_bench.report.plots.forest import draw_forest
 from lora_bench.report.plots.scores import draw_scores
 from lora_bench.report.render import render_report
+from lora_bench.report.sections.scores import metric_table
 from lora_bench.report.view import RunView
 from lora_bench.results.gather import gather_results
 
@@ -66,6 +67,10 @@ def test_more_of_a_rating_is_better_and_the_headline_names_it(metric: str, said:
         run = FakeRun(trials=[zero_shot(), trial], metrics=(metric,), contrasts=[change])
         answer = read_answer(run.write(tmp_path / verdict))
         assert re.match(rf"Fine-tuning moved {said} 0\.2\d* {direction}", answer.headline)
+        for is_corrected in (True, False):
+            caption = metric_table(answer.view, metric, is_corrected=is_corrected).caption
+            assert caption == f"{metric} per prompt, mean over clips; higher is better"
+        assert "corrected" not in describe_levels(answer)
 
 
 def test_the_headline_names_no_margin_where_no_clip_scores_otherwise(tmp_path: Path) -> None:

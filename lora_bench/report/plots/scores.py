@@ -79,7 +79,7 @@ def draw_scores(view: RunView, metric: str, slug: str) -> Figure | None:
     ]
     colours = assign_colours(view, {item.name for item in chosen})
     svg = _draw_groups(metric, groups, floors, colours)
-    what = "values corrected for bias" if is_corrected else "values"
+    what = "values corrected for bias" if is_corrected and not is_higher_better(metric) else "values"
     caption = f"{metric}: {what}, with intervals where there are any; grey and hollow is zero-shot."
     if len(view.configurations) > MAX_SERIES:
         n_shown = sum(not item.is_zero_shot for item in chosen)

@@ -84,8 +84,10 @@ def metric_table(view: RunView, metric: str, *, is_corrected: bool = False) -> T
         levels = [_floor_cell(view, floor, prompt, is_corrected=is_corrected) for floor in floors]
         rows.append((prompt_cell(view, prompt), *cells, *levels))
     direction = "higher" if is_higher_better(metric) else "lower"
-    caption = f"{metric} per prompt, {ESTIMATES[is_corrected]}; {direction} is better"
-    if is_corrected:
+    # a mean over clips has no bias to correct, and no other tool's form
+    estimate = "mean over clips" if is_higher_better(metric) else ESTIMATES[is_corrected]
+    caption = f"{metric} per prompt, {estimate}; {direction} is better"
+    if is_corrected and not is_higher_better(metric):
         caption += f"; below 0 is 0 within its error{SEE_DETAILS}"
     return Table(caption, tuple(columns), tuple(rows), n_fixed=2 if view.zero_shot else 1)
 
