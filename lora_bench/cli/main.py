@@ -48,7 +48,7 @@ VERBS = {
     "doctor": "report what this machine can run and what is missing",
 }
 COMPUTING_VERBS = frozenset({"generate", "export", "convert"})  # run and score compute through the API
-EPILOG = """`lora-bench VERB --help` lists the options of a verb.
+EPILOG = """`lora-bench COMMAND --help` lists the options of a command.
 
 exit codes: 0 complete, 1 failure, 2 usage or invalid spec, 3 incomplete,
 130 stopped by Ctrl-C (`run`: 3; the same command resumes it).
@@ -59,12 +59,12 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of all verbs, with the options of one of them."""
     parser = argparse.ArgumentParser(
         prog="lora-bench",
-        description="Benchmarks of what LoRA fine-tuning does to MusicGen.",
+        description="Measure what LoRA fine-tuning does to a music generator.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-V", "--version", action="version", version=f"lora-bench {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     for name, text in VERBS.items():
         of_verb = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if name == verb:

@@ -92,6 +92,7 @@ def test_words_of_a_report_load_no_numbers_library() -> None:
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
+    assert "usage: lora-bench [-h] [-V] COMMAND ..." in shown  # the docs' word
     modules = {path.stem for path in (Path(cli.__file__).parent / "commands").glob("[a-z]*.py")}
     assert set(cli.VERBS) == modules
     for verb in modules:
