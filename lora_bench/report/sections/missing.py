@@ -34,7 +34,7 @@ def build_missing(view: RunView) -> Iterator[Block]:
             Cell(view.name_trial(trial_id)),
             Cell(metric),
             Cell(_name_prompts(view, prompts)),
-            Cell(mark_code(clean_text(reason))),
+            Cell(mark_code(clean_text(reason).removeprefix(f"{metric}: "))),
         )
         for (trial_id, metric, reason), prompts in list(grouped.items())[:MAX_ROWS]
     )

@@ -221,11 +221,11 @@ def test_what_limits_an_inconclusive_answer_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unscored_cell_is_a_dash_with_its_reason_below_and_the_run_complete(tmp_path: Path) -> None:
-    gap = Unscored("mfcc20", PLAIN_PROMPTS[0], "weights are unavailable")
+    gap = Unscored("mfcc20", PLAIN_PROMPTS[0], "mfcc20: weights are unavailable; `get` them")
     text = render(FakeRun(trials=[zero_shot(), FakeTrial("r4", unscored=(gap,))]), tmp_path)
     assert "incomplete" not in text
     assert table_rows(text, "mfcc20 ↓")[1][2] == "— (unscored)"
-    assert "weights are unavailable" in text
+    assert "| weights are unavailable; `get` them |" in text
 
 
 def test_prompts_with_markup_long_and_korean_ones_keep_the_table_whole(tmp_path: Path) -> None:
