@@ -214,8 +214,13 @@ def _describe_need(found: PowerForecast, need: Need) -> Iterator[str]:
             yield f"  {cause} alone: {number:,} {units[cause]} (now {planned[cause]})"
             continue
         others = {name: part for name, part in found.shares.items() if name != cause}
-        why = f"the part of the {max(others, key=lambda name: others[name])} leaves" if others else "there is"
-        yield f"  {cause} alone cannot: however many, {why} {need.limits[cause]:.3g} as the smallest difference"
+        limit = need.limits[cause]
+        largest = max(others, key=lambda name: others[name]) if others else None
+        if largest and limit >= found.detectable:  # few degrees of freedom then decide the interval
+            yield f"  {cause} alone cannot: more of them lower nothing next to so few {units[largest]}"
+            continue
+        why = f"the part of the {largest} leaves" if largest else "there is"
+        yield f"  {cause} alone cannot: however many, {why} {limit:.3g} as the smallest difference"
     if need.cheapest is None:
         yield f"  no combination of clips{', tracks' * bool(found.design.tracks)} and seeds is enough"
         return

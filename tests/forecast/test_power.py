@@ -122,6 +122,16 @@ def test_more_clips_help_until_the_tracks_part_is_left() -> None:
     assert forecast(replace(cheapest, tracks=12)).detectable > 0.5
 
 
+def test_no_limit_is_named_that_the_planned_design_is_below() -> None:
+    """With two tracks alone, an interval has one degree of freedom; that of a few noisy clips is narrower."""
+    design = Design(clips=6, tracks=2, seeds=1)
+    found = forecast_power(make_plan(design), make_earlier(40, design), "0.5")
+    assert found.need is not None
+    assert found.need.limits["clips"] > found.detectable
+    said = "  clips alone cannot: more of them lower nothing next to so few reference tracks"
+    assert said in found.describe()
+
+
 def test_the_cheapest_design_keeps_the_tracks_where_they_suffice() -> None:
     need = forecast(Design(40, 12, 3), "1.1").need
     assert need is not None
