@@ -57,7 +57,7 @@ def measure_floors(
     store: Store,
     progress: Progress,
 ) -> tuple[list[Floor], list[Unscored]]:
-    """Measure both reference levels for every metric, each with at most `n_clips` excerpts.
+    """Measure both reference levels for every metric, each with at most `n_clips` excerpts; tell what cannot be scored.
 
     Both sides of a codec-matched metric have passed through the codec, so it has no level of the codec.
     """
@@ -72,17 +72,18 @@ def measure_floors(
     unscored: list[Unscored] = []
     progress.start("reference levels", len(trial.metrics))
     for metric in track(metrics, progress, lambda metric: metric.name):
-        if not metric.has_references:
-            unscored.append(Unscored(metric.name, None, NO_FLOOR[metric.distance]))
-            continue
         try:
             encoder: Encoder = prepare_encoder(
                 metric.encoder, model, manifest, clip_s, store, trial.encoders.get(metric.encoder)
             )
+            if not metric.has_references:
+                unscored.append(Unscored(metric.name, None, NO_FLOOR[metric.distance]))
+                continue
             codec = model if metric.codec_matched else None
             reference = embed_reference(encoder, manifest, clip_s, store, codec)
         except UnscoredError as reason:
             unscored.append(Unscored(metric.name, None, str(reason)))
+            progress.log(f"no trial will have scores of {metric.name}: {reason}")  # before hours of training
             continue
         sides: tuple[tuple[FloorKind, list[AudioClip]], ...] = (("real-vs-real", real), ("codec", coded))
         if metric.codec_matched:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from support.embedded_trials import make_group
 from support.fake_run import FakeRun
 from support.provenance_gaps import find_gaps
+from support.tiny_data import Recorder
 from support.tiny_experiment import write_music
 
 from lora_bench.artifacts import AudioClip, GeneratedClips, Manifest
@@ -221,6 +222,15 @@ def test_real_music_passes_the_codec_on_both_sides_of_a_codec_matched_level(scor
     real, held_out = scored.recode(real[:N_CLIPS]), scored.recode(scored.cut("eval"))
     expected = measure_frechet(scored.embed(real), scored.embed(held_out))
     assert found["mfcc20@codec", "real-vs-real"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_metrics_without_weights_are_named_before_anything_is_trained(scored: Scored) -> None:
+    progress = Recorder()
+    trial = scored.plan.model_copy(update={"metrics": ("vggish", "clap_score", "mfcc20")})
+    measure_floors(trial, scored.model, scored.manifest, scored.store, progress)
+    for name, message in zip(("vggish", "clap_score"), progress.messages, strict=True):
+        assert message.startswith(f"no trial will have scores of {name}: ")
+        assert "not on this machine" in message
 
 
 def test_the_report_says_why_a_codec_matched_metric_has_no_codec_level(tmp_path: Path) -> None:
