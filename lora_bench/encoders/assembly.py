@@ -8,7 +8,7 @@ import numpy as np
 
 from lora_bench.artifacts import Embeddings
 from lora_bench.audio import resample, to_channels
-from lora_bench.errors import ScoreError
+from lora_bench.errors import ScoreError, UnscoredError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -103,6 +103,7 @@ def embed_pieces(
 
     Raises:
         ScoreError: as `prepare_clip` and `join_vectors`.
+        UnscoredError: `run` raises it; names the clips that it refuses.
         OutOfMemoryError: not even one piece fits.
     """
     import torch
@@ -128,11 +129,27 @@ def embed_pieces(
         left, places = batch, iter(indices)
         while len(left):
             part = left
-            done = halving.run(len(part), lambda size, part=part: run(part[:size]))
+            try:
+                done = halving.run(len(part), lambda size, part=part: run(part[:size]))
+            except UnscoredError as reason:
+                refused = [
+                    names[place][0] for place, piece in zip(places, part, strict=True) if _refuses(run, piece)
+                ]
+                if len(refused) == len(part) > 1:
+                    raise  # no matter of single clips
+                raise UnscoredError(f"{reason} ({', '.join(dict.fromkeys(refused))})") from reason
             for rows in done:
                 vectors[next(places)].append(np.asarray(rows, dtype=np.float32))
             left = left[len(done) :]
     return join_vectors(names, [np.concatenate(rows) for rows in vectors], provenance)
+
+
+def _refuses(run: Callable[[NDArray[np.float32]], NDArray[np.float32]], piece: NDArray[np.float32]) -> bool:
+    try:
+        run(piece[None])
+    except UnscoredError:
+        return True
+    return False
 
 
 def embed_each(
