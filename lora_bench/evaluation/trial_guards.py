@@ -276,7 +276,7 @@ def _describe(
             copy_similarity=found.generated_median,
             copy_similarity_max=float(similar.max()),
             closer_than_held_out_frac=found.above_frac,
-            nearest_copy=_name_nearest(sounds),
+            nearest_copy=_name_nearest(sounds, dataset.manifest if trial_id is None else None),
         )
     matches = [one.matches for one in sets if one.matches is not None]
     if len(matches) == len(sets):
@@ -301,12 +301,20 @@ def _describe_provenance(control: MeasuredClips, dataset: DatasetSide) -> dict[s
     }
 
 
-def _name_nearest(sounds: Sequence[ClipSound]) -> str:
-    """Name the clip that most resembles the training set, and the passage that it resembles."""
+def _name_nearest(sounds: Sequence[ClipSound], recordings: Manifest | None) -> str:
+    """Name the clip that most resembles the training set, and the passage that it resembles.
+
+    Clips of `recordings` are named by the track's id and their number (see `reference_clips`).
+    """
     found = [(sound, sound.copies) for sound in sounds if sound.copies is not None]
     sound, copies = max(reversed(found), key=lambda pair: float(pair[1].similarities.max()))
     clip = int(copies.similarities.argmax())
-    return f"clip {sound.names[clip]}: {copies.sources[clip]} at {copies.times_s[clip]:.1f} s"
+    name = f"clip {sound.names[clip]}"
+    if recordings is not None:
+        track_id, _, number = sound.names[clip].rpartition("-")
+        source = next(track.source for track in recordings.tracks if track.id == track_id)
+        name = f"{source}, excerpt {int(number) + 1}"
+    return f"{name}: {copies.sources[clip]} at {copies.times_s[clip]:.1f} s"
 
 
 def _relate_diversity(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,7 @@ def test_copies_are_told_from_fresh_music_by_sound_and_by_code(dataset, tmp_path
     assert copied["copy_similarity"] > 0.9 > own["copy_similarity_max"]
     assert copied["closer_than_held_out_frac"] == 1.0
     assert copied["nearest_copy"].split(": ")[1].startswith("0.wav at ")
+    assert re.match(r"\d\.wav, excerpt \d: \d\.wav at ", control["nearest_copy"])
     assert copied["code_match"] == 1.0
     assert copied["partial_code_copies_frac"] == 1.0
     assert own["code_match_max"] < 0.2
