@@ -84,8 +84,9 @@ def test_a_run_over_two_datasets_measures_each_trial_against_its_own(tmp_path: P
     assert list((run_folder / second["folder"] / "reference_clips").glob("*.wav"))
     tuned = [trial for trial in found["trials"] if trial["kind"] == "fine-tuned"]
     assert len({trial["zero_shot"] for trial in tuned}) == 2
-    assert {item["trial"] for item in found["comparisons"]} == {trial["id"] for trial in tuned}
-    report = (tmp_path / "reports" / "tiny" / "report.md").read_text(encoding="utf-8")
+    compared = {seed["trial"] for item in found["contrasts"] for seed in item["seeds"]}
+    assert compared == {trial["id"] for trial in tuned}
+    report = (tmp_path / "reports" / "tiny" / "details.md").read_text(encoding="utf-8")
     assert "real-vs-real (more)" in report
     assert "## Datasets" in report
     assert "different references" in report

@@ -61,6 +61,6 @@ def test_a_run_scores_and_compares_the_prompts_that_name_tags(
         file.read_text(encoding="utf-8") for file in (tmp_path / "reports" / "tiny").glob("*.md")
     )
     assert "probability that the music tagger musicnn gives" in text
-    assert REASON in text
+    assert f"| {REASON.removeprefix('tag-adherence: ')}" in text
     capsys.readouterr()
     assert main(["calibrate", str(tmp_path / "runs" / "tiny"), "--draws", "3"]) == 0

@@ -75,12 +75,12 @@ def check_truth(life: Life, said: str) -> None:
     """State, results, report and words agree that something is missing, and what."""
     assert said.count("\n") == 1, said  # not a word of Ray's own
     assert said.startswith(f"lora-bench: {ENDED}"), said
-    assert "of 4 trials are done and kept; resume the run with the same command" in said
     results = life.results()
     states = {trial["name"]: trial["state"] for trial in results["trials"]}
+    n_done = list(states.values()).count("done")  # zero-shot and an adapter are at work side by side
+    assert f"{n_done} of 4 trials are done and kept; resume the run with the same command" in said
     assert set(states) == {"zero-shot", "r1", "r2", "r3"}
     assert not results["complete"]
-    assert "done" in states.values(), states
     assert set(states.values()) <= {"done", "interrupted", "unstarted"}, states
     report = (life.place / "reports" / NAME / "report.md").read_text(encoding="utf-8")
     assert "This run is incomplete" in report
