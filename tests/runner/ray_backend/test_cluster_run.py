@@ -51,7 +51,7 @@ class Killer(threading.Thread):
                 if (
                     state["state"] == "running"
                     and state["pid"] in tree
-                    and (state_file.parent / "checkpoint").is_dir()
+                    and (state_file.parent / "checkpoint" / "state.safetensors").is_file()
                 ):
                     kill_tree(self.node.pid)
                     self.victim = state["trial"]
@@ -76,8 +76,7 @@ def test_a_run_completes_when_one_of_its_nodes_is_killed(cluster: Cluster, tmp_p
     state = json.loads((run / "trials" / killer.victim / "state.json").read_text(encoding="utf-8"))
     assert (state["state"], state["n_attempts"]) == ("done", 2)
     log = (run / "trials" / killer.victim / "log.txt").read_text(encoding="utf-8")
-    # killed while it trained, it resumes; killed a moment later, its training was over
-    assert log.count("training begins at step 0") == 1
+    assert "training resumes from step" in log
     assert [path.name for path in run.glob(".ray-*")] == []
     assert witness.repeated == []
 
