@@ -147,9 +147,8 @@ class CodecTraining:
         real = next(self.feed).to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
         output, commit = self._reconstruct(real)
-        fake = (
-            output.detach().requires_grad_()
-        )  # the losses' gradients end here: one pass goes back from here
+        # the losses' gradients end here, and one pass goes back from here
+        fake = output.detach().requires_grad_()
         losses = {"l1": F.l1_loss(fake, real), "mel": self.mel(fake, real)}
         if self.adversary is not None:
             if self.step % 2 == 0:

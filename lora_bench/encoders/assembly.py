@@ -135,7 +135,7 @@ def embed_pieces(
                 refused = [
                     names[place][0] for place, piece in zip(places, part, strict=True) if _refuses(run, piece)
                 ]
-                if len(refused) == len(part) > 1:
+                if not refused or len(refused) == len(part) > 1:
                     raise  # no matter of single clips
                 raise UnscoredError(f"{reason} ({', '.join(dict.fromkeys(refused))})") from reason
             for rows in done:

@@ -13,6 +13,7 @@ from lora_bench.errors import UnscoredError
 from lora_bench.evaluation.codec import through_codec
 from lora_bench.evaluation.encoding import embed_reference, prepare_encoder
 from lora_bench.metrics import parse_metric
+from lora_bench.metrics.names import PROMPT_RATINGS
 from lora_bench.planning.trial_plan import TrialPlan
 from lora_bench.progress import Progress, track
 from lora_bench.stages.dataset import reference_clips
@@ -72,6 +73,9 @@ def measure_floors(
     unscored: list[Unscored] = []
     progress.start("reference levels", len(trial.metrics))
     for metric in track(metrics, progress, lambda metric: metric.name):
+        if metric.encoder in PROMPT_RATINGS:  # their encoders need a prompt or a melody; a plan checks these
+            unscored.append(Unscored(metric.name, None, NO_FLOOR[metric.distance]))
+            continue
         try:
             encoder: Encoder = prepare_encoder(
                 metric.encoder, model, manifest, clip_s, store, trial.encoders.get(metric.encoder)

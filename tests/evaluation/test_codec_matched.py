@@ -24,10 +24,11 @@ from lora_bench.comparison.embedded_trial import EmbeddedTrial
 from lora_bench.encoders.mfcc import compute_mfcc
 from lora_bench.errors import UnscoredError
 from lora_bench.evaluation import attempt_scores
-from lora_bench.evaluation.floors import ZERO_BY_CONSTRUCTION, measure_floors
+from lora_bench.evaluation.floors import NO_FLOOR, ZERO_BY_CONSTRUCTION, measure_floors
 from lora_bench.evaluation.trial_clips import TrialClips
 from lora_bench.evaluation.trial_scores import score_clips
 from lora_bench.metrics import parse_metric
+from lora_bench.metrics.names import PROMPT_RATINGS
 from lora_bench.models import MusicModel, load_model
 from lora_bench.planning.plan import plan_experiment
 from lora_bench.planning.run_folder import RunFolder, TrialFolder
@@ -226,8 +227,10 @@ def test_real_music_passes_the_codec_on_both_sides_of_a_codec_matched_level(scor
 
 def test_metrics_without_weights_are_named_before_anything_is_trained(scored: Scored) -> None:
     progress = Recorder()
-    trial = scored.plan.model_copy(update={"metrics": ("vggish", "clap_score", "mfcc20")})
-    measure_floors(trial, scored.model, scored.manifest, scored.store, progress)
+    metrics = ("vggish", "clap_score", "mfcc20", "tag-adherence", "melody-agreement")
+    trial = scored.plan.model_copy(update={"metrics": metrics})
+    _, unscored = measure_floors(trial, scored.model, scored.manifest, scored.store, progress)
+    assert {gap.reason for gap in unscored if gap.metric in PROMPT_RATINGS} == {NO_FLOOR["mean"]}
     for name, message in zip(("vggish", "clap_score"), progress.messages, strict=True):
         assert message.startswith(f"no trial will have scores of {name}: ")
         assert "not on this machine" in message

@@ -14,7 +14,7 @@ from the second round of the log, whose options differed::
     python -m pocket_training.lm    --work WORK --threads 1                                # -> WORK/lm/weights
     python -m pocket_training.card  --work WORK                                            # card.json, CARD.md
 
-On a GPU: `python -m pocket_training.codec --device cuda --batch 128 --workers 12 ...` and `lm --device cuda --bf16`.
+On a GPU, where neither has run yet, add `--device cuda --workers 12` to the codec, `--device cuda --bf16` to `lm`.
 """
 
 from pathlib import Path
